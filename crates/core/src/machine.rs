@@ -1,0 +1,154 @@
+//! What a user writes: a deterministic machine. Three small traits; storage and network are not extension points.
+//!
+//! [`StateMachine`] is the seed's `T(state, input) → (state', output)`. [`Query`] lets reads run without the log where the
+//! protocol allows it. [`Snapshot`] lets a replica forget its log and lets another catch up. Speculation (`Speculate`,
+//! `Fork`, `Propose` of the design) has its place here and arrives with the first protocol that speculates.
+//!
+//! # The laws
+//! The kit in [`crate::laws`] checks them on any machine: replay gives the same digest and replies; snapshot then restore
+//! gives the same digest and the same chunks; garbage never panics; a view is untouched by later operations.
+
+use crate::crypto::Digest;
+use crate::ids::{Position, SessionId};
+use crate::time::WallTime;
+use thiserror::Error;
+
+/// Where and when, by agreement, an operation is applied. The only "environment" that a machine may look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// How many operations were ordered up to and including this one.
+    pub position: Position,
+    /// Agreed time: what the log says, never what a clock says. Never goes back.
+    pub time: WallTime,
+    /// Whose request it is; zero for a tick that the machine asked for with [`Output::wake_at`].
+    pub session: SessionId,
+    /// Agreed bytes that differ at every position, for machines that would otherwise draw random numbers.
+    /// Predictable: not a secret.
+    pub entropy: [u8; 32],
+}
+
+/// What an operation leads to besides the new state.
+#[derive(Debug, Default)]
+pub struct Output {
+    reply: Vec<u8>,
+    events: Vec<(u32, Vec<u8>)>,
+    wake: Option<WallTime>,
+}
+
+impl Output {
+    /// Appends bytes to the answer that the client receives.
+    pub fn reply(&mut self, bytes: &[u8]) {
+        self.reply.extend_from_slice(bytes);
+    }
+
+    /// Publishes an event: ordered, deterministic, not part of the state. Watches and subscriptions are made of these.
+    pub fn event(&mut self, topic: u32, bytes: Vec<u8>) {
+        self.events.push((topic, bytes));
+    }
+
+    /// Asks the *log* for a tick at or after `time`: the machine's [`StateMachine::tick`] is then called at an agreed
+    /// place. Replaces an earlier request. The machine must ask again after a restore (from [`StateMachine::wake`]).
+    pub fn wake_at(&mut self, time: WallTime) {
+        self.wake = Some(time);
+    }
+
+    /// Takes what has been collected: reply, events, wake-up time.
+    pub fn take(&mut self) -> (Vec<u8>, Vec<(u32, Vec<u8>)>, Option<WallTime>) {
+        (std::mem::take(&mut self.reply), std::mem::take(&mut self.events), self.wake.take())
+    }
+}
+
+/// Required of every machine. Synchronous, total, deterministic: no `Result`, no `async`, no clock, no randomness.
+pub trait StateMachine: Send + 'static {
+    /// Applies one operation. Bad bytes are answered with an error reply; a panic is a bug and stops the replica.
+    fn apply(&mut self, at: &At, operation: &[u8], out: &mut Output);
+
+    /// The tick that was asked for by [`Output::wake_at`] has been ordered.
+    fn tick(&mut self, _at: &At, _out: &mut Output) {}
+
+    /// When the machine next wants a tick. Part of the state: asked after every operation and after a restore.
+    fn wake(&self) -> Option<WallTime> {
+        None
+    }
+
+    /// Equal states ⇔ equal digests. Asked after every checkpoint and status request: keep it incrementally.
+    fn digest(&self) -> Digest;
+}
+
+/// Reads that do not go through the log. Which reads the client may ask for, and when they are answered, is the protocol's
+/// business; the machine only offers a view.
+pub trait Query: StateMachine {
+    /// An immutable state, untouched by later operations.
+    type View: View;
+
+    /// The state as it is now, in O(1): a clone of a persistent map, not of its contents.
+    fn view(&self) -> Self::View;
+}
+
+/// An immutable state that answers queries.
+pub trait View: Send + Sync + 'static {
+    /// Answers `query` by appending to `reply`. Bad bytes are answered with an error reply.
+    fn query(&self, query: &[u8], reply: &mut Vec<u8>);
+}
+
+/// A state as bytes, in canonical order: equal states give equal streams, whatever their histories.
+pub trait Snapshot: StateMachine + Sized {
+    /// The pull side. Runs on another thread while the machine goes on.
+    type Source: Source;
+    /// The push side: a state under construction.
+    type Sink: Sink<Self>;
+
+    /// Starts writing the present state out, in O(1).
+    fn snapshot(&self) -> Self::Source;
+
+    /// Starts an empty restore. The machine in use is not touched until the sink has finished without error.
+    fn rebuild() -> Self::Sink;
+}
+
+/// A canonical stream of a state's bytes.
+pub trait Source: Send + 'static {
+    /// Appends about `max_bytes` more bytes to `into`; false when there was nothing left to append.
+    fn next(&mut self, max_bytes: usize, into: &mut Vec<u8>) -> bool;
+}
+
+/// A state under construction from a canonical stream, cut anywhere.
+pub trait Sink<M>: Send + 'static {
+    /// Takes the next bytes of the stream.
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Corrupt>;
+
+    /// The stream is complete.
+    fn finish(self) -> Result<M, Corrupt>;
+}
+
+/// The bytes of a snapshot do not describe a state of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the snapshot is not a state of this machine: {0}")]
+pub struct Corrupt(pub String);
+
+/// What a replica can run: a machine that can be read and saved.
+pub trait Machine: StateMachine + Query + Snapshot {}
+impl<M: StateMachine + Query + Snapshot> Machine for M {}
+
+/// For machines whose state is small: the whole stream at once. `Source` of a buffer that is already encoded.
+#[derive(Debug)]
+pub struct Whole {
+    bytes: Vec<u8>,
+    given: usize,
+}
+
+impl Whole {
+    /// A source that gives out `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, given: 0 }
+    }
+}
+
+impl Source for Whole {
+    fn next(&mut self, max_bytes: usize, into: &mut Vec<u8>) -> bool {
+        let rest = self.bytes.get(self.given..).unwrap_or_default();
+        let part = rest.get(..max_bytes.max(1)).unwrap_or(rest);
+        into.extend_from_slice(part);
+        self.given = self.given.saturating_add(part.len());
+        !part.is_empty()
+    }
+}
