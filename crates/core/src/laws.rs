@@ -73,8 +73,7 @@ fn apply<M: Machine>(machine: &mut M, at: &At, operation: &[u8]) -> Effects {
     if machine.wake().is_some_and(|time| time <= at.time) {
         machine.tick(at, &mut out);
     }
-    let (reply, events, _) = out.take();
-    (reply, events)
+    out.take()
 }
 
 fn answer(view: &impl View, query: &[u8]) -> Vec<u8> {

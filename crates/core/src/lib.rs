@@ -4,7 +4,17 @@
 //! out what is asked. The simulator and the real host run the same code.
 
 pub mod crypto;
+pub mod executor;
+pub mod fault;
 pub mod ids;
 pub mod laws;
 pub mod machine;
+pub mod node;
+pub mod outbox;
+pub mod protocol;
+pub mod quorum;
+pub mod sessions;
 pub mod time;
+pub mod transfer;
+pub mod votes;
+pub mod wire;

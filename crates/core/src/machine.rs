@@ -20,7 +20,7 @@ pub struct At {
     pub position: Position,
     /// Agreed time: what the log says, never what a clock says. Never goes back.
     pub time: WallTime,
-    /// Whose request it is; zero for a tick that the machine asked for with [`Output::wake_at`].
+    /// Whose request it is; zero for a tick that the machine asked for with [`StateMachine::wake`].
     pub session: SessionId,
     /// Agreed bytes that differ at every position, for machines that would otherwise draw random numbers.
     /// Predictable: not a secret.
@@ -32,7 +32,6 @@ pub struct At {
 pub struct Output {
     reply: Vec<u8>,
     events: Vec<(u32, Vec<u8>)>,
-    wake: Option<WallTime>,
 }
 
 impl Output {
@@ -46,15 +45,9 @@ impl Output {
         self.events.push((topic, bytes));
     }
 
-    /// Asks the *log* for a tick at or after `time`: the machine's [`StateMachine::tick`] is then called at an agreed
-    /// place. Replaces an earlier request. The machine must ask again after a restore (from [`StateMachine::wake`]).
-    pub fn wake_at(&mut self, time: WallTime) {
-        self.wake = Some(time);
-    }
-
-    /// Takes what has been collected: reply, events, wake-up time.
-    pub fn take(&mut self) -> (Vec<u8>, Vec<(u32, Vec<u8>)>, Option<WallTime>) {
-        (std::mem::take(&mut self.reply), std::mem::take(&mut self.events), self.wake.take())
+    /// Takes what has been collected: the reply, and the events with their topics.
+    pub fn take(self) -> (Vec<u8>, Vec<(u32, Vec<u8>)>) {
+        (self.reply, self.events)
     }
 }
 
@@ -63,10 +56,11 @@ pub trait StateMachine: Send + 'static {
     /// Applies one operation. Bad bytes are answered with an error reply; a panic is a bug and stops the replica.
     fn apply(&mut self, at: &At, operation: &[u8], out: &mut Output);
 
-    /// The tick that was asked for by [`Output::wake_at`] has been ordered.
+    /// The tick that [`StateMachine::wake`] asks for has been ordered.
     fn tick(&mut self, _at: &At, _out: &mut Output) {}
 
-    /// When the machine next wants a tick. Part of the state: asked after every operation and after a restore.
+    /// When the machine next wants a tick: it comes from the log, at an agreed place, at or after this time (leases).
+    /// Part of the state: asked after every operation and after a restore.
     fn wake(&self) -> Option<WallTime> {
         None
     }

@@ -1,0 +1,121 @@
+//! Quorum arithmetic: here and nowhere else. Integers only; the intersection is asserted where a quorum is made.
+//!
+//! Byzantine quorums (`ceil((n+f+1)/2)`, `f+1`) belong in this file and arrive with PBFT.
+
+use crate::ids::{ReplicaId, View};
+
+/// Replicas in one epoch at most: vote sets are small arrays, and a crash-fault group of more gains nothing.
+pub const REPLICAS_MAX: usize = 15;
+
+/// Quorums of a group that fails only by crashing: `n = 2f + 1` replicas tolerate `f` (VRR §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashQuorums {
+    n: usize,
+    replication: usize,
+    view_change: usize,
+    nack: usize,
+}
+
+impl CrashQuorums {
+    /// The quorums of `n` replicas; `None` unless `1 ≤ n ≤ REPLICAS_MAX`.
+    ///
+    /// For even `n` above two, replication needs only half: any view change quorum is one larger and still meets it.
+    pub fn new(n: usize) -> Option<Self> {
+        if n == 0 || n > REPLICAS_MAX {
+            return None;
+        }
+        let majority = n / 2 + 1;
+        let replication = if n == 2 { 2 } else { n.div_ceil(2) };
+        let view_change = majority.max(n - replication + 1);
+        let nack = n - replication + 1;
+        assert!(replication + view_change > n, "an operation that committed is known to every view change");
+        assert!(view_change + view_change > n, "two views cannot both start without a common replica");
+        assert!(nack + replication > n, "an operation that a nack quorum never prepared did not commit");
+        assert!(nack <= view_change, "a view change quorum can decide to drop what nobody prepared");
+        Some(Self { n, replication, view_change, nack })
+    }
+
+    /// Replicas in the group.
+    pub const fn replicas(&self) -> usize {
+        self.n
+    }
+
+    /// Replicas, the primary included, that must hold an operation durably before it is committed.
+    pub const fn replication(&self) -> usize {
+        self.replication
+    }
+
+    /// Replicas that must take part in a view change.
+    pub const fn view_change(&self) -> usize {
+        self.view_change
+    }
+
+    /// Replicas that must certainly never have prepared an operation before it may be dropped.
+    pub const fn nack(&self) -> usize {
+        self.nack
+    }
+
+    /// Crashed replicas that the group goes on without.
+    pub const fn faults(&self) -> usize {
+        self.n - self.view_change
+    }
+
+    /// Replicas besides the primary that must promise not to start a view, so that no view change quorum can form
+    /// without one of the promisers or the primary (vr.md §2.8, leases).
+    pub const fn lease_promises(&self) -> usize {
+        self.n - self.view_change
+    }
+
+    /// The replica that leads `view`: round robin (VRR §4).
+    pub fn primary(&self, view: View) -> ReplicaId {
+        let index = view.get() % self.n as u64;
+        ReplicaId::new(u8::try_from(index).unwrap_or(0)) // index < REPLICAS_MAX
+    }
+
+    /// Every replica of the group, in order.
+    pub fn members(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.n).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new)
+    }
+
+    /// Is `replica` in the group?
+    pub const fn contains(&self, replica: ReplicaId) -> bool {
+        replica.index() < self.n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_size_has_intersecting_quorums_by_enumeration() {
+        for n in 1..=REPLICAS_MAX {
+            let quorums = CrashQuorums::new(n).expect("a legal size");
+            let of_size = |size: usize| (0u32..1 << n).filter(move |set| set.count_ones() as usize == size);
+            for replicated in of_size(quorums.replication()).take(2000) {
+                // The worst view change quorum is the one that avoids as many of the replicated as it can.
+                let others = n - replicated.count_ones() as usize;
+                assert!(quorums.view_change() > others, "n={n}");
+                assert!(
+                    others < quorums.nack(),
+                    "n={n}: those outside a replication quorum must not form a nack quorum"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_specification_holds() {
+        let table: Vec<_> = (1..=6).filter_map(CrashQuorums::new).collect();
+        assert_eq!(table.iter().map(CrashQuorums::nack).collect::<Vec<_>>(), [1, 1, 2, 3, 3, 4]);
+        assert_eq!(table.iter().map(CrashQuorums::replication).collect::<Vec<_>>(), [1, 2, 2, 2, 3, 3]);
+        assert_eq!(table.iter().map(CrashQuorums::view_change).collect::<Vec<_>>(), [1, 2, 2, 3, 3, 4]);
+        assert_eq!(table.iter().map(CrashQuorums::faults).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn a_group_of_none_or_of_too_many_is_refused() {
+        assert_eq!(CrashQuorums::new(0), None);
+        assert_eq!(CrashQuorums::new(REPLICAS_MAX + 1), None);
+    }
+}

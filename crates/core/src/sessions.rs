@@ -1,0 +1,332 @@
+//! Exactly once. Sessions are opened by an ordered operation, requests are numbered, and the table of replies is part of
+//! the replicated state and of every checkpoint (vr.md §2.7, CT1-CT7; VRR §4.1).
+//!
+//! Sessions are *windowed*: a client keeps up to [`WINDOW`] requests in flight and says with each batch which of them it
+//! has seen answered, which lets the table drop those replies. Deduplication happens here, where operations are applied,
+//! and nowhere else: it sees committed requests only, so a truncated entry leaves no trace (CT2).
+
+use crate::crypto::Digest;
+use crate::ids::{ClientId, Position, RequestNumber, SessionId};
+use crate::time::WallTime;
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Requests that one session may have in flight.
+pub const WINDOW: u64 = 1024;
+/// Operation or query that a client may send, bytes.
+pub const OPERATION_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Sessions that the table holds; one more evicts the one whose last request is oldest.
+pub const SESSIONS_MAX: usize = 4096;
+/// Reply bytes that the table holds; more evict the session whose last request is oldest.
+pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a client asks to be ordered.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Body {
+    /// Open a session (CT1).
+    Register,
+    /// Apply an operation of the machine.
+    Apply(Bytes),
+    /// Answer a query at this place in the order.
+    Query(Bytes),
+    /// Close the session: its client is leaving.
+    Close,
+}
+
+impl Body {
+    /// Bytes that it brings, for budgets.
+    pub fn len(&self) -> usize {
+        match self {
+            Body::Register | Body::Close => 0,
+            Body::Apply(bytes) | Body::Query(bytes) => bytes.len(),
+        }
+    }
+
+    /// Does it bring no bytes?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A client's request, as ordered.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Request {
+    /// Where the reply goes.
+    pub client: ClientId,
+    /// The session; zero for [`Body::Register`].
+    pub session: SessionId,
+    /// The request's number in its session.
+    pub number: RequestNumber,
+    /// The client has seen the answers to all requests up to and including this one.
+    pub acknowledged: RequestNumber,
+    /// What is asked.
+    pub body: Body,
+}
+
+/// What one log entry orders: requests of any clients, at one agreed time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Batch {
+    /// The leader's clock. The agreed time is the greatest seen so far: it never goes back.
+    pub time: WallTime,
+    /// Does the machine get the tick that it asked for?
+    pub tick: bool,
+    /// The requests, in order.
+    pub requests: Vec<Request>,
+}
+
+/// What a request came to.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Ruling {
+    /// The session is open.
+    Opened(SessionId),
+    /// The machine's reply. The same bytes whenever the same request is ordered again.
+    Replied(Bytes),
+    /// There is no such session (any more).
+    Evicted,
+    /// The number is more than [`WINDOW`] beyond what the client has acknowledged.
+    OutsideWindow,
+    /// The number was used for another request (CT4).
+    Reused,
+    /// The session is closed.
+    Closed,
+}
+
+/// A ruling and whom it is for.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Reply {
+    /// Whom it is for.
+    pub client: ClientId,
+    /// The session of the request.
+    pub session: SessionId,
+    /// The number of the request.
+    pub number: RequestNumber,
+    /// What it came to.
+    pub ruling: Ruling,
+}
+
+/// An event that the machine published.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Event {
+    /// Where it was published.
+    pub position: Position,
+    /// The machine's topic.
+    pub topic: u32,
+    /// The machine's bytes.
+    pub bytes: Bytes,
+}
+
+/// What the batch of one entry came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Replies, in order. Requests whose answer the client has acknowledged have none.
+    pub replies: Vec<Reply>,
+    /// Events, in order.
+    pub events: Vec<Event>,
+    /// When the machine next wants a tick to be ordered.
+    pub wake: Option<WallTime>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Stored {
+    check: [u8; 8],
+    reply: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Session {
+    client: ClientId,
+    active: Position,
+    acknowledged: RequestNumber,
+    replies: BTreeMap<RequestNumber, Stored>,
+}
+
+/// What the table says of a request that is being applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Not seen before: apply it, then [`Sessions::store`] the reply.
+    Fresh,
+    /// Seen before: this is the answer.
+    Answered(Ruling),
+    /// Seen before, and the client has said that it knows the answer.
+    Acknowledged,
+}
+
+/// The table: sessions and their last replies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    by_client: BTreeMap<ClientId, SessionId>,
+    reply_bytes: u64,
+}
+
+impl Sessions {
+    /// Opens a session named after `position`. A client process has one: asking again gives the same.
+    pub fn open(&mut self, client: ClientId, position: Position) -> SessionId {
+        if let Some(&session) = self.by_client.get(&client) {
+            return session;
+        }
+        while self.sessions.len() >= SESSIONS_MAX {
+            self.evict_oldest();
+        }
+        let session = SessionId::new(position.get());
+        let empty = Session { client, active: position, acknowledged: RequestNumber::ZERO, replies: BTreeMap::new() };
+        self.sessions.insert(session, empty);
+        self.by_client.insert(client, session);
+        session
+    }
+
+    /// Closes a session.
+    pub fn close(&mut self, session: SessionId) {
+        if let Some(gone) = self.sessions.remove(&session) {
+            self.by_client.remove(&gone.client);
+            let bytes: usize = gone.replies.values().map(|stored| stored.reply.len()).sum();
+            self.reply_bytes = self.reply_bytes.saturating_sub(bytes as u64);
+        }
+    }
+
+    /// Looks a request up, and forgets the replies that its client has acknowledged.
+    pub fn admit(&mut self, request: &Request, position: Position) -> Admission {
+        let Some(session) = self.sessions.get_mut(&request.session).filter(|it| it.client == request.client) else {
+            return Admission::Answered(Ruling::Evicted);
+        };
+        if request.acknowledged > session.acknowledged {
+            session.acknowledged = request.acknowledged;
+            let kept = session.replies.split_off(&request.acknowledged.next());
+            let dropped: usize = session.replies.values().map(|stored| stored.reply.len()).sum();
+            session.replies = kept;
+            self.reply_bytes = self.reply_bytes.saturating_sub(dropped as u64);
+        }
+        session.active = position;
+        if request.number <= session.acknowledged {
+            return Admission::Acknowledged;
+        }
+        match session.replies.get(&request.number) {
+            Some(stored) if stored.check != check(&request.body) => Admission::Answered(Ruling::Reused),
+            Some(stored) => Admission::Answered(Ruling::Replied(stored.reply.clone())),
+            None if request.number.since(session.acknowledged) > WINDOW => Admission::Answered(Ruling::OutsideWindow),
+            None => Admission::Fresh,
+        }
+    }
+
+    /// Keeps the reply to a fresh request until the client acknowledges it.
+    pub fn store(&mut self, request: &Request, reply: Bytes) {
+        let Some(session) = self.sessions.get_mut(&request.session) else { return };
+        self.reply_bytes = self.reply_bytes.saturating_add(reply.len() as u64);
+        session.replies.insert(request.number, Stored { check: check(&request.body), reply });
+        while self.reply_bytes > REPLY_BYTES_MAX as u64 && self.sessions.len() > 1 {
+            self.evict_oldest();
+        }
+    }
+
+    /// How many sessions are open.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Is no session open?
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    fn evict_oldest(&mut self) {
+        let oldest = self.sessions.iter().min_by_key(|(id, session)| (session.active, **id)).map(|(id, _)| *id);
+        if let Some(oldest) = oldest {
+            self.close(oldest);
+        }
+    }
+}
+
+fn check(body: &Body) -> [u8; 8] {
+    let (tag, bytes): (u8, &[u8]) = match body {
+        Body::Register => (0, &[]),
+        Body::Apply(bytes) => (1, bytes),
+        Body::Query(bytes) => (2, bytes),
+        Body::Close => (3, &[]),
+    };
+    let digest = Digest::of_parts(&[&[tag], bytes]);
+    digest.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(session: SessionId, number: u64, acknowledged: u64, body: &'static [u8]) -> Request {
+        Request {
+            client: ClientId::new(9),
+            session,
+            number: RequestNumber::new(number),
+            acknowledged: RequestNumber::new(acknowledged),
+            body: Body::Apply(Bytes::from_static(body)),
+        }
+    }
+
+    fn replied(bytes: &'static [u8]) -> Admission {
+        Admission::Answered(Ruling::Replied(Bytes::from_static(bytes)))
+    }
+
+    #[test]
+    fn a_request_ordered_twice_is_applied_once_and_answered_twice() {
+        let mut table = Sessions::default();
+        let session = table.open(ClientId::new(9), Position::new(5));
+        let first = request(session, 1, 0, b"x");
+        assert_eq!(table.admit(&first, Position::new(6)), Admission::Fresh);
+        table.store(&first, Bytes::from_static(b"done"));
+        assert_eq!(table.admit(&first, Position::new(7)), replied(b"done"));
+    }
+
+    #[test]
+    fn one_number_for_two_different_requests_is_refused() {
+        let mut table = Sessions::default();
+        let session = table.open(ClientId::new(9), Position::new(5));
+        let first = request(session, 1, 0, b"x");
+        table.store(&first, Bytes::new());
+        assert_eq!(table.admit(&request(session, 1, 0, b"y"), Position::new(6)), Admission::Answered(Ruling::Reused));
+    }
+
+    #[test]
+    fn an_acknowledged_reply_is_forgotten_and_its_request_never_applied_again() {
+        let mut table = Sessions::default();
+        let session = table.open(ClientId::new(9), Position::new(5));
+        let first = request(session, 1, 0, b"x");
+        table.store(&first, Bytes::from_static(b"done"));
+        assert_eq!(table.admit(&request(session, 2, 1, b"y"), Position::new(6)), Admission::Fresh);
+        assert_eq!(table.reply_bytes, 0);
+        assert_eq!(table.admit(&first, Position::new(7)), Admission::Acknowledged);
+    }
+
+    #[test]
+    fn a_client_cannot_run_further_ahead_than_the_window() {
+        let mut table = Sessions::default();
+        let session = table.open(ClientId::new(9), Position::new(5));
+        assert_eq!(table.admit(&request(session, WINDOW, 0, b""), Position::new(6)), Admission::Fresh);
+        let beyond = request(session, WINDOW + 1, 0, b"");
+        assert_eq!(table.admit(&beyond, Position::new(6)), Admission::Answered(Ruling::OutsideWindow));
+    }
+
+    #[test]
+    fn the_session_that_was_idle_longest_makes_room_and_its_client_is_told() {
+        let mut table = Sessions::default();
+        let sessions: Vec<_> = (0..SESSIONS_MAX as u64)
+            .map(|index| table.open(ClientId::new(u128::from(index)), Position::new(index + 1)))
+            .collect();
+        let mut first = request(sessions[0], 1, 0, b"");
+        first.client = ClientId::new(0);
+        assert_eq!(table.admit(&first, Position::new(90_000)), Admission::Fresh);
+        table.open(ClientId::new(u128::MAX), Position::new(90_001));
+        assert_eq!(table.len(), SESSIONS_MAX);
+        assert_eq!(table.admit(&first, Position::new(90_002)), Admission::Fresh);
+        let mut second = request(sessions[1], 1, 0, b"");
+        second.client = ClientId::new(1);
+        assert_eq!(table.admit(&second, Position::new(90_003)), Admission::Answered(Ruling::Evicted));
+    }
+
+    #[test]
+    fn a_client_that_asks_twice_for_a_session_gets_one() {
+        let mut table = Sessions::default();
+        let session = table.open(ClientId::new(9), Position::new(5));
+        assert_eq!(table.open(ClientId::new(9), Position::new(6)), session);
+        assert_eq!(table.len(), 1);
+    }
+}
