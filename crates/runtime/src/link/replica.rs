@@ -60,6 +60,11 @@ impl Links {
         self.handle.hub.inbox.take().await
     }
 
+    /// What has happened already; empty if nothing has. See `Links::recv`.
+    pub fn try_recv(&mut self) -> Vec<Incoming> {
+        self.handle.hub.inbox.take_ready()
+    }
+
     /// Queues `body` for `to`; it is written when this task next waits.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
         self.handle.send(to, body)
