@@ -114,12 +114,7 @@ impl Store {
     /// The entries of the keys from `key` to `range_end`, tombstones included, in the order of keys.
     pub(super) fn entries<'a>(&'a self, key: &'a [u8], range_end: &'a [u8]) -> impl Iterator<Item = &'a Entry> + 'a {
         let single = if range_end.is_empty() { self.keys.get(key) } else { None };
-        let bounds = if range_end.is_empty() {
-            None
-        } else {
-            bounds(key, range_end)
-        };
-        let many = bounds.map(|bounds| self.keys.range::<_, [u8]>(bounds));
+        let many = end_of(key, range_end).map(|end| self.keys.range::<_, [u8]>((Bound::Included(key), end)));
         single
             .into_iter()
             .chain(many.into_iter().flatten().map(|(_, entry)| entry))
