@@ -14,16 +14,15 @@
 //! Integers are little-endian.
 
 use super::lease::Lease;
-use super::store::{Change, Store};
+use super::store::{Step, Store};
 use quorate_core::crypto::Digest;
-use std::sync::Arc;
 
 /// The digest after the changes of one revision.
-pub(super) fn after_changes(store: &Store, changes: &[Arc<Change>]) -> Digest {
+pub(super) fn after_changes(store: &Store, steps: &[Step]) -> Digest {
     let mut hasher = start(store, 1);
     hasher.update(&store.revision.to_le_bytes());
-    hasher.update(&(changes.len() as u64).to_le_bytes());
-    for change in changes {
+    hasher.update(&(steps.len() as u64).to_le_bytes());
+    for Step { change, .. } in steps {
         let kv = &change.kv;
         let mut fixed = [0; 40];
         let numbers = [

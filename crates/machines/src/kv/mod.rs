@@ -28,6 +28,7 @@ mod error;
 mod lease;
 pub mod limits;
 mod operation;
+mod places;
 mod range;
 mod reply;
 mod snapshot;

@@ -340,7 +340,7 @@ impl KvSink {
         let place = change.place();
         self.check_place(place)?;
         check_sizes(&change.kv)?;
-        let entry = self.store.keys.get(change.kv.key.as_ref());
+        let entry = self.store.keys.get::<[u8]>(change.kv.key.as_ref());
         let previous = entry.map(|entry| &entry.newest.kv);
         if !follows(previous, &change.kv, self.store.compacted) {
             return corrupt(format!(
@@ -380,13 +380,10 @@ impl KvSink {
 
     /// Every lease that a live key names exists.
     fn check_leases(&self) -> Result<(), Corrupt> {
-        for (key, entry) in &self.store.keys {
+        for entry in self.store.keys.values() {
             let lease = entry.newest.kv.lease;
             if entry.live && lease != 0 && self.store.leases.get(lease).is_none() {
-                return corrupt(format!(
-                    "a key of {} bytes names lease {lease}, which does not exist",
-                    key.len()
-                ));
+                return corrupt(format!("a key names lease {lease}, which does not exist"));
             }
         }
         Ok(())

@@ -5,10 +5,11 @@
 //! `keys` and `history`. Within a revision, changes are numbered in the order in which they were made.
 
 use super::lease::Leases;
+use super::places::{Key, Places};
 use super::reply::KeyValue;
 use super::watch;
 use bytes::Bytes;
-use imbl::{OrdMap, Vector};
+use imbl::OrdMap;
 use quorate_core::crypto::Digest;
 use quorate_core::machine::Output;
 use std::ops::Bound;
@@ -57,7 +58,7 @@ pub(super) struct Entry {
     pub(super) live: bool,
     pub(super) newest: Arc<Change>,
     /// Places of the changes before `newest` that are kept, ascending.
-    pub(super) older: Option<Arc<Vector<Place>>>,
+    pub(super) older: Option<Arc<Places>>,
 }
 
 /// The state. Invariants: every change in `history` is `newest` or in `older` of its key's entry, and the reverse;
@@ -68,7 +69,7 @@ pub(super) struct Store {
     pub(super) revision: i64,
     /// The revision of the latest compaction: the oldest that can be read. −1 if there was none.
     pub(super) compacted: i64,
-    pub(super) keys: OrdMap<Bytes, Entry>,
+    pub(super) keys: OrdMap<Key, Entry>,
     pub(super) history: OrdMap<Place, Arc<Change>>,
     pub(super) leases: Leases,
     /// The chain over all changes since the beginning.
@@ -113,7 +114,11 @@ impl Store {
 
     /// The entries of the keys from `key` to `range_end`, tombstones included, in the order of keys.
     pub(super) fn entries<'a>(&'a self, key: &'a [u8], range_end: &'a [u8]) -> impl Iterator<Item = &'a Entry> + 'a {
-        let single = if range_end.is_empty() { self.keys.get(key) } else { None };
+        let single = if range_end.is_empty() {
+            self.keys.get::<[u8]>(key)
+        } else {
+            None
+        };
         let many = end_of(key, range_end).map(|end| self.keys.range::<_, [u8]>((Bound::Included(key), end)));
         single
             .into_iter()
@@ -122,7 +127,10 @@ impl Store {
 
     /// The change that made `key` what it is now, unless it does not exist.
     pub(super) fn current(&self, key: &[u8]) -> Option<&Arc<Change>> {
-        self.keys.get(key).filter(|entry| entry.live).map(|entry| &entry.newest)
+        self.keys
+            .get::<[u8]>(key)
+            .filter(|entry| entry.live)
+            .map(|entry| &entry.newest)
     }
 
     /// The change that made the entry's key what it was at `revision`, unless it did not exist then.
@@ -130,12 +138,8 @@ impl Store {
         if entry.newest.kv.mod_revision <= revision {
             return entry.live.then_some(&entry.newest);
         }
-        let older = entry.older.as_ref()?;
-        let after = older.binary_search_by(|place| place.cmp(&Place::first(revision.saturating_add(1))));
-        let index = after.unwrap_or_else(|index| index).checked_sub(1)?;
-        self.history
-            .get(older.get(index)?)
-            .filter(|change| !change.kv.is_tombstone())
+        let place = entry.older.as_ref()?.last_at(revision)?;
+        self.history.get(&place).filter(|change| !change.kv.is_tombstone())
     }
 
     /// What `key` was just before `revision`; nothing if that has been compacted away.
@@ -144,7 +148,7 @@ impl Store {
         if before < self.compacted {
             return None;
         }
-        self.at(self.keys.get(key)?, before)
+        self.at(self.keys.get::<[u8]>(key)?, before)
     }
 
     /// Enters a change at the end of history and of its key's entry. Answers with the key's newest change until now.
@@ -152,9 +156,9 @@ impl Store {
         let live = !change.kv.is_tombstone();
         self.bytes = self.bytes.saturating_add(change.bytes());
         self.history.insert(change.place(), change.clone());
-        let Some(entry) = self.keys.get_mut(change.kv.key.as_ref()) else {
+        let Some(entry) = self.keys.get_mut::<[u8]>(change.kv.key.as_ref()) else {
             self.live = self.live.saturating_add(u64::from(live));
-            let key = change.kv.key.clone();
+            let key = Key::new(&change.kv.key);
             self.keys.insert(
                 key,
                 Entry {
@@ -166,7 +170,7 @@ impl Store {
             return None;
         };
         let previous = std::mem::replace(&mut entry.newest, change);
-        Arc::make_mut(entry.older.get_or_insert_default()).push_back(previous.place());
+        Arc::make_mut(entry.older.get_or_insert_default()).push(previous.place());
         let was_live = std::mem::replace(&mut entry.live, live);
         self.live = self
             .live
@@ -193,39 +197,39 @@ impl Store {
     }
 
     fn compact_key(&mut self, key: &[u8], revision: i64) {
-        let Some(entry) = self.keys.get_mut(key) else { return };
+        let Some(entry) = self.keys.get_mut::<[u8]>(key) else {
+            return;
+        };
         let gone_before = |change: &Change| change.kv.is_tombstone() && change.kv.mod_revision < revision;
         if entry.newest.kv.mod_revision <= revision {
             let dropped = entry.older.take();
             let last = if gone_before(&entry.newest) {
-                self.keys.remove(key).map(|entry| entry.newest.place())
+                Some(entry.newest.place())
             } else {
                 None
             };
-            self.forget(dropped.iter().flat_map(|places| places.iter().copied()).chain(last));
+            if last.is_some() {
+                self.keys.remove::<[u8]>(key);
+            }
+            self.forget(dropped.iter().flat_map(|places| places.iter()).chain(last));
             return;
         }
         let Some(older) = &mut entry.older else { return };
-        let after = older.binary_search_by(|place| place.cmp(&Place::first(revision.saturating_add(1))));
-        let Some(index) = after.unwrap_or_else(|index| index).checked_sub(1) else {
-            return;
-        };
-        let last = older.get(index).and_then(|place| self.history.get(place));
-        let keep_from = if last.is_some_and(|change| gone_before(change)) {
-            index.saturating_add(1)
+        let Some(last) = older.last_at(revision) else { return };
+        let last_is_gone = self.history.get(&last).is_some_and(|change| gone_before(change));
+        let keep_from = if last_is_gone {
+            Place {
+                sub: last.sub.saturating_add(1),
+                ..last
+            }
         } else {
-            index
+            last
         };
-        if keep_from == 0 {
-            return;
-        }
-        let older = Arc::make_mut(older);
-        let kept = older.split_off(keep_from);
-        let dropped = std::mem::replace(older, kept);
+        let dropped = Arc::make_mut(older).drop_before(keep_from);
         if older.is_empty() {
             entry.older = None;
         }
-        self.forget(dropped.iter().copied());
+        self.forget(dropped.into_iter());
     }
 
     fn forget(&mut self, places: impl Iterator<Item = Place>) {
@@ -241,7 +245,14 @@ impl Store {
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     pub(super) store: &'a mut Store,
-    changes: Vec<Arc<Change>>,
+    changes: Vec<Step>,
+}
+
+/// A change, and what was newest of its key until then.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) change: Arc<Change>,
+    pub(super) previous: Option<Arc<Change>>,
 }
 
 impl<'a> Write<'a> {
@@ -314,8 +325,12 @@ impl<'a> Write<'a> {
             kv,
             sub: self.changes.len() as u64,
         });
-        self.changes.push(change.clone());
-        self.store.enter(change)
+        let previous = self.store.enter(change.clone());
+        self.changes.push(Step {
+            change,
+            previous: previous.clone(),
+        });
+        previous
     }
 
     /// Makes the new revision the present one, if there is one: bumps, extends the digest, publishes the event.

@@ -7,9 +7,8 @@ use super::error::KvError;
 use super::limits::{EVENTS_BYTES_SOFT_MAX, EVENTS_MAX, EVENTS_SCANNED_SOFT_MAX};
 use super::operation::Events;
 use super::reply::{Event, EventKind, EventsResponse, KeyValue, WatchBatch};
-use super::store::{Change, Place, Store, contains};
+use super::store::{Change, Place, Step, Store, contains};
 use borsh::BorshSerialize;
-use std::sync::Arc;
 
 /// A [`WatchBatch`] that borrows, so that publishing copies each value once.
 #[derive(BorshSerialize)]
@@ -27,23 +26,36 @@ struct BatchEvent<'a> {
 }
 
 /// The bytes of the [`WatchBatch`] of the present revision.
-pub(super) fn batch(store: &Store, changes: &[Arc<Change>]) -> Vec<u8> {
-    let events = changes.iter().map(|change| BatchEvent {
-        kind: kind(&change.kv),
-        kv: &change.kv,
-        prev_kv: store.before(&change.kv.key, store.revision).map(|before| &before.kv),
-    });
-    let batch = Batch {
+pub(super) fn batch(store: &Store, steps: &[Step]) -> Vec<u8> {
+    let events: Vec<_> = steps.iter().map(|step| batch_event(store, step)).collect();
+    let sizes = events
+        .iter()
+        .map(|event| size(event.kv).saturating_add(event.prev_kv.map_or(0, size)));
+    let mut bytes = Vec::with_capacity(sizes.fold(16, |sum, size| sum.saturating_add(size).saturating_add(96)));
+    let written = Batch {
         revision: store.revision,
-        events: events.collect(),
-    };
-    let mut bytes = Vec::new();
-    let written = batch.serialize(&mut bytes);
+        events,
+    }
+    .serialize(&mut bytes);
     assert!(
         written.is_ok(),
         "memory takes all bytes; keys and values are shorter than 4 GiB, a revision has fewer changes"
     );
     bytes
+}
+
+/// A key that changed twice in this revision has in both events what it was at the revision before, as in etcd.
+fn batch_event<'a>(store: &'a Store, step: &'a Step) -> BatchEvent<'a> {
+    let kv = &step.change.kv;
+    let prev_kv = match &step.previous {
+        Some(previous) if previous.kv.mod_revision == kv.mod_revision => store.before(&kv.key, kv.mod_revision),
+        previous => previous.as_ref().filter(|previous| !previous.kv.is_tombstone()),
+    };
+    BatchEvent {
+        kind: kind(kv),
+        kv,
+        prev_kv: prev_kv.map(|before| &before.kv),
+    }
 }
 
 fn kind(kv: &KeyValue) -> EventKind {
