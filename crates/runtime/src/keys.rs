@@ -69,7 +69,22 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        deserializer.deserialize_str(PublicKeyVisitor)
+    }
+}
+
+/// Parses inside the visit, so that an error carries the place of this very value.
+struct PublicKeyVisitor;
+
+impl de::Visitor<'_> for PublicKeyVisitor {
+    type Value = PublicKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PublicKeyError}")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PublicKey, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -81,6 +81,12 @@ impl Links {
     }
 }
 
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.handle.hub.shut_down(); // the tasks are aborted with the set that holds them
+    }
+}
+
 impl LinkHandle {
     /// Queues `body` for `to`; see `Links::send`.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
