@@ -403,16 +403,20 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_frame(&mut self, from: Peer, bytes: &[u8], turn: Turn, actions: &mut Vec<Action>) {
-        let (envelope, payload) = match Envelope::open::<Payload<P::Message>>(bytes) {
-            Ok(opened) => opened,
+        let (envelope, body) = match Envelope::split(bytes) {
+            Ok(parts) => parts,
             Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
         };
         if envelope.cluster != self.envelope.cluster {
             return self.ledger.blame(from, Fault::OtherCluster);
         }
         if envelope.epoch != self.envelope.epoch {
-            return self.ledger.ignore(Why::OtherEpoch);
+            return self.ledger.ignore(Why::OtherEpoch); // perhaps of another protocol: do not even decode it
         }
+        let payload = match Payload::<P::Message>::decode(body) {
+            Ok(payload) => payload,
+            Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
+        };
         match (payload, from) {
             (Payload::Protocol(message), _) => {
                 self.turn(turn, actions, |replica, out| replica.on_message(from, message, out));
