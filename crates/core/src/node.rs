@@ -319,6 +319,9 @@ impl<P: Protocol> Node<P> {
 
     /// Runs one handler of the protocol and carries its effects out.
     fn turn(&mut self, turn: Turn, actions: &mut Vec<Action>, handler: impl FnOnce(&mut P::Replica, &mut Outbox<P>)) {
+        if self.halted {
+            return;
+        }
         let mut out = Outbox::new(turn, self.next_seq);
         handler(&mut self.replica, &mut out);
         self.carry_out(out, turn, actions);
@@ -351,6 +354,7 @@ impl<P: Protocol> Node<P> {
                 Effect::Halt(reason) => {
                     self.halted = true;
                     actions.push(Action::Halt(reason));
+                    return; // what the turn wrote after this is not done either
                 }
             }
         }

@@ -60,3 +60,19 @@ fn a_message_of_another_epoch_is_late_even_if_it_is_not_one_of_this_protocol() {
     stage.input(Input::Frame { from: replica(2), bytes: other.seal(&Payload::Protocol(Message::Word(1))) });
     assert!(matches!(stage.node.ledger().last(), Some((_, Fault::OtherCluster))));
 }
+
+#[test]
+fn a_replica_that_halts_says_nothing_more() {
+    let mut stage = Stage::new();
+    assert_eq!(short(&stage.tell(&[Act::Persist(1), Act::Halt, Act::TellNow(0, 6)])), ["append 1", "halt"]);
+    assert!(short(&stage.tell(&[Act::TellAll(7)])).is_empty());
+}
+
+#[test]
+fn a_timer_that_halts_the_replica_is_the_last_to_fire() {
+    let mut stage = Stage::new();
+    stage.tell(&[Act::Arm(99, 5), Act::Arm(100, 5)]);
+    stage.later(5);
+    assert_eq!(short(&stage.input(Input::Timers)), ["halt"]);
+    assert_eq!(stage.heard(), ["timer 99"]);
+}
