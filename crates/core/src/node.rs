@@ -205,6 +205,7 @@ enum Wake<T> {
 enum Held<M> {
     Frame { to: To, bytes: Bytes, label: &'static str },
     Own(M),
+    Forget(RecordSeq),
 }
 
 /// A replica, driven by a host.
@@ -347,7 +348,7 @@ impl<P: Protocol> Node<P> {
                 Effect::Query { ticket, query } => actions.push(Action::Run(Job::Query { ticket, query })),
                 Effect::Checkpoint(op) => actions.push(Action::Run(Job::Checkpoint(op))),
                 Effect::Fetch { checkpoint, from } => self.start_fetch(checkpoint, from, turn.now, actions),
-                Effect::Forget(before) => actions.push(Action::Forget(before)),
+                Effect::Forget(before) => self.forget(before, actions),
                 Effect::Ignore(_, why) => self.ledger.ignore(why),
                 Effect::Blame(from, fault) => self.ledger.blame(from, fault),
                 Effect::Note(note) => actions.push(Action::Note(note)),
@@ -380,6 +381,16 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    /// Lets the log drop records once this turn is durable: it may have written what replaces them.
+    fn forget(&mut self, before: RecordSeq, actions: &mut Vec<Action>) {
+        let wait_for = self.next_seq.previous();
+        if self.durable >= wait_for {
+            actions.push(Action::Forget(before));
+        } else {
+            self.held.push_back((wait_for, Held::Forget(before)));
+        }
+    }
+
     fn on_synced(&mut self, seq: RecordSeq, actions: &mut Vec<Action>) {
         assert!(seq < self.next_seq, "the log cannot hold records that were never appended");
         self.durable = self.durable.max(seq);
@@ -390,6 +401,7 @@ impl<P: Protocol> Node<P> {
             match self.held.pop_front() {
                 Some((_, Held::Frame { to, bytes, label })) => actions.push(Action::Send { to, bytes, label }),
                 Some((_, Held::Own(message))) => self.own.push_back(message),
+                Some((_, Held::Forget(before))) => actions.push(Action::Forget(before)),
                 None => break,
             }
         }

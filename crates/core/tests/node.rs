@@ -76,3 +76,10 @@ fn a_timer_that_halts_the_replica_is_the_last_to_fire() {
     assert_eq!(short(&stage.input(Input::Timers)), ["halt"]);
     assert_eq!(stage.heard(), ["timer 99"]);
 }
+
+#[test]
+fn old_records_are_dropped_only_when_what_replaces_them_is_durable() {
+    let mut stage = Stage::new();
+    assert_eq!(short(&stage.tell(&[Act::Persist(1), Act::Forget(1)])), ["append 1"]);
+    assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(1)))), ["forget 1"]);
+}
