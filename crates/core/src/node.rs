@@ -223,6 +223,7 @@ pub struct Node<P: Protocol> {
     watchers: BTreeMap<ClientId, u32>,
     ledger: Ledger,
     audit: Option<blake3::Hasher>,
+    turns: u64,
     halted: bool,
 }
 
@@ -257,6 +258,7 @@ impl<P: Protocol> Node<P> {
             watchers: BTreeMap::new(),
             ledger: Ledger::default(),
             audit: audit.then(blake3::Hasher::new),
+            turns: 0,
             halted: false,
         };
         let mut actions = Vec::new();
@@ -318,12 +320,16 @@ impl<P: Protocol> Node<P> {
         self.audit.as_ref().map(|hasher| Digest::new(*hasher.finalize().as_bytes()))
     }
 
-    /// Runs one handler of the protocol and carries its effects out.
+    /// Runs one handler of the protocol and carries its effects out. One input can lead to several turns; each has a
+    /// nonce of its own.
     fn turn(&mut self, turn: Turn, actions: &mut Vec<Action>, handler: impl FnOnce(&mut P::Replica, &mut Outbox<P>)) {
         if self.halted {
             return;
         }
-        let mut out = Outbox::new(turn, self.next_seq);
+        self.turns = self.turns.wrapping_add(1);
+        let mixed = Digest::of_parts(&[&turn.entropy.to_le_bytes(), &self.turns.to_le_bytes()]);
+        let entropy = mixed.as_bytes().first_chunk().map_or(turn.entropy, |bytes| u64::from_le_bytes(*bytes));
+        let mut out = Outbox::new(Turn { entropy, ..turn }, self.next_seq);
         handler(&mut self.replica, &mut out);
         self.carry_out(out, turn, actions);
     }
@@ -444,8 +450,9 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_timers(&mut self, turn: Turn, actions: &mut Vec<Action>) {
-        let due: Vec<_> = self.timers.iter().filter(|(_, at)| **at <= turn.now).map(|(wake, _)| *wake).collect();
-        for wake in due {
+        let due = self.timers.iter().filter(|(_, at)| **at <= turn.now);
+        let due: BTreeSet<_> = due.map(|(wake, at)| (*at, *wake)).collect(); // a host that slept keeps their order
+        for (_, wake) in due {
             // An earlier timer of this round may have disarmed or postponed this one.
             if self.timers.get(&wake).is_none_or(|at| *at > turn.now) {
                 continue;

@@ -83,3 +83,22 @@ fn old_records_are_dropped_only_when_what_replaces_them_is_durable() {
     assert_eq!(short(&stage.tell(&[Act::Persist(1), Act::Forget(1)])), ["append 1"]);
     assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(1)))), ["forget 1"]);
 }
+
+#[test]
+fn timers_that_are_overdue_fire_in_the_order_in_which_they_were_due() {
+    let mut stage = Stage::new();
+    stage.tell(&[Act::Arm(1, 9), Act::Arm(2, 3), Act::Arm(3, 6), Act::Arm(4, 50)]);
+    stage.later(20);
+    stage.input(Input::Timers);
+    assert_eq!(stage.heard(), ["timer 2", "timer 3", "timer 1"]);
+}
+
+#[test]
+fn two_turns_of_one_input_have_different_nonces() {
+    let mut stage = Stage::new();
+    stage.tell(&[Act::Arm(50, 1), Act::Arm(51, 1)]);
+    stage.later(1);
+    let told = short(&stage.input(Input::Timers));
+    assert_eq!(told.len(), 2);
+    assert_ne!(told[0], told[1]);
+}

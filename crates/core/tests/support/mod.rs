@@ -96,10 +96,10 @@ impl Replica<Puppet> for Strings {
     }
     fn on_timer(&mut self, timer: u8, out: &mut Outbox<Puppet>) {
         self.heard.push(format!("timer {timer}"));
-        if timer == 99 {
-            Self::act(&[Act::Halt], out);
-        } else {
-            Self::act(&[Act::TellAll(timer)], out);
+        match timer {
+            99 => Self::act(&[Act::Halt], out),
+            50 | 51 => Self::act(&[Act::TellNonce], out),
+            _ => Self::act(&[Act::TellAll(timer)], out),
         }
     }
     fn on_executed(&mut self, op: OpNumber, _: Outcome, _: &mut Outbox<Puppet>) {
