@@ -581,6 +581,7 @@ impl<P: Protocol> Node<P> {
                 Step::Begin(manifest) => actions.push(Action::Prepare(manifest)),
                 Step::Put(index, bytes) => actions.push(Action::Put(checkpoint, index, bytes)),
                 Step::Finish(checkpoint) => actions.push(Action::Finish(checkpoint)),
+                Step::Blame(what) => self.ledger.blame(Peer::Replica(from), Fault::WrongBytes(what)),
                 Step::Fail => {
                     self.end_fetch();
                     self.turn(turn, actions, |replica, out| replica.on_fetch_failed(checkpoint, out));
