@@ -5,7 +5,7 @@
 //! `docs/adr/001-seam.md` walks every planned protocol through it.
 
 use crate::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, View};
-use crate::outbox::Outbox;
+use crate::outbox::{Class, Outbox};
 use crate::sessions::Outcome;
 use crate::time::{Duration, Instant, WallTime};
 use crate::wire::Wire;
@@ -67,6 +67,8 @@ pub enum Restored<R> {
         seq: RecordSeq,
         /// How many records may be missing here.
         at_most: u64,
+        /// What the record was appended as, if that can still be read.
+        class: Option<Class>,
     },
 }
 
