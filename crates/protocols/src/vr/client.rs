@@ -6,7 +6,9 @@ use quorate_core::protocol::{self, Call, ClientConfig, ClientOutbox, Ticket};
 #[derive(Debug)]
 pub struct Client;
 impl protocol::Client<Vr> for Client {
-    fn new(_: ClientConfig) -> Self { Self }
+    fn new(_: ClientConfig) -> Self {
+        Self
+    }
     fn submit(&mut self, _: Ticket, _: Call, _: &mut ClientOutbox<Vr>) {}
     fn flush(&mut self, _: &mut ClientOutbox<Vr>) {}
     fn on_message(&mut self, _: ReplicaId, _: Message, _: &mut ClientOutbox<Vr>) {}
