@@ -219,6 +219,8 @@ pub struct Node<P: Protocol> {
     held: VecDeque<(RecordSeq, Held<P::Message>)>,
     own: VecDeque<P::Message>,
     fetch: Option<Fetch>,
+    installing: Option<Checkpoint>,
+    waiting: Vec<Job>,
     snapshots: BTreeSet<Checkpoint>,
     watchers: BTreeMap<ClientId, u32>,
     ledger: Ledger,
@@ -254,6 +256,8 @@ impl<P: Protocol> Node<P> {
             held: VecDeque::new(),
             own: VecDeque::new(),
             fetch: None,
+            installing: None,
+            waiting: Vec::new(),
             snapshots,
             watchers: BTreeMap::new(),
             ledger: Ledger::default(),
@@ -291,10 +295,7 @@ impl<P: Protocol> Node<P> {
                 };
                 self.take_steps(steps, turn, actions);
             }
-            Input::Stored(checkpoint) => {
-                self.keep_snapshot(checkpoint, actions);
-                actions.push(Action::Install(checkpoint));
-            }
+            Input::Stored(checkpoint) => self.on_stored(checkpoint, actions),
             Input::Read { to, checkpoint, part, bytes } => self.on_read(to, checkpoint, part, bytes, actions),
         }
         self.settle(turn, actions);
@@ -350,9 +351,9 @@ impl<P: Protocol> Node<P> {
                 Effect::Disarm(timer) => {
                     self.timers.remove(&Wake::Protocol(timer));
                 }
-                Effect::Execute { op, batch } => actions.push(Action::Run(Job::Execute { op, batch })),
-                Effect::Query { ticket, query } => actions.push(Action::Run(Job::Query { ticket, query })),
-                Effect::Checkpoint(op) => actions.push(Action::Run(Job::Checkpoint(op))),
+                Effect::Execute { op, batch } => self.run(Job::Execute { op, batch }, actions),
+                Effect::Query { ticket, query } => self.run(Job::Query { ticket, query }, actions),
+                Effect::Checkpoint(op) => self.run(Job::Checkpoint(op), actions),
                 Effect::Fetch { checkpoint, from } => self.start_fetch(checkpoint, from, turn.now, actions),
                 Effect::Forget(before) => self.forget(before, actions),
                 Effect::Ignore(_, why) => self.ledger.ignore(why),
@@ -364,6 +365,16 @@ impl<P: Protocol> Node<P> {
                     return; // what the turn wrote after this is not done either
                 }
             }
+        }
+    }
+
+    /// Gives the executor a job. While a checkpoint is being installed jobs wait: they were asked for in view of a state
+    /// that is about to be replaced.
+    fn run(&mut self, job: Job, actions: &mut Vec<Action>) {
+        if self.installing.is_some() {
+            self.waiting.push(job);
+        } else {
+            actions.push(Action::Run(job));
         }
     }
 
@@ -479,14 +490,19 @@ impl<P: Protocol> Node<P> {
             }
             Done::Saving(save) => actions.push(Action::Save(save)),
             Done::Installed { checkpoint, error: None, wake } => {
-                self.end_fetch();
+                self.waiting.clear(); // asked for in view of the state that is gone
+                self.end_install(checkpoint, actions);
+                self.keep_snapshot(checkpoint, actions);
+                if self.fetches(checkpoint) {
+                    self.end_fetch();
+                }
                 self.turn(turn, actions, |replica, out| replica.on_installed(checkpoint, wake, out));
             }
             Done::Installed { checkpoint, error: Some(error), .. } => {
                 self.ledger.blame(Peer::Replica(self.identity.replica), Fault::WrongBytes(error.0));
-                self.snapshots.remove(&checkpoint);
-                self.take_steps(vec![Step::Fail], turn, actions);
+                self.not_installed(checkpoint, turn, actions);
             }
+            Done::Overtaken(checkpoint) => self.not_installed(checkpoint, turn, actions),
             Done::Digest { to, nonce, op, position, digest } => {
                 let report = self.report(op, position, digest);
                 self.answer(to, Service::Status { nonce, report }, "Status", actions);
@@ -504,6 +520,32 @@ impl<P: Protocol> Node<P> {
         }
         if let Some(first) = self.snapshots.first() {
             actions.push(Action::ForgetSnapshots(first.op));
+        }
+    }
+
+    fn on_stored(&mut self, checkpoint: Checkpoint, actions: &mut Vec<Action>) {
+        if self.fetches(checkpoint) && self.fetch.as_ref().is_some_and(Fetch::is_finishing) {
+            self.installing = Some(checkpoint);
+            actions.push(Action::Install(checkpoint));
+        } // otherwise the protocol has asked for another one meanwhile
+    }
+
+    fn fetches(&self, checkpoint: Checkpoint) -> bool {
+        self.fetch.as_ref().is_some_and(|fetch| fetch.checkpoint() == checkpoint)
+    }
+
+    /// Lets the jobs go that waited for this checkpoint, unless yet another one is being installed.
+    fn end_install(&mut self, checkpoint: Checkpoint, actions: &mut Vec<Action>) {
+        if self.installing == Some(checkpoint) {
+            self.installing = None;
+            actions.extend(self.waiting.drain(..).map(Action::Run));
+        }
+    }
+
+    fn not_installed(&mut self, checkpoint: Checkpoint, turn: Turn, actions: &mut Vec<Action>) {
+        self.end_install(checkpoint, actions);
+        if self.fetches(checkpoint) {
+            self.take_steps(vec![Step::Fail], turn, actions);
         }
     }
 
@@ -581,6 +623,7 @@ impl<P: Protocol> Node<P> {
                 Step::Begin(manifest) => actions.push(Action::Prepare(manifest)),
                 Step::Put(index, bytes) => actions.push(Action::Put(checkpoint, index, bytes)),
                 Step::Finish(checkpoint) => actions.push(Action::Finish(checkpoint)),
+                Step::Blame(what) => self.ledger.blame(Peer::Replica(from), Fault::WrongBytes(what)),
                 Step::Fail => {
                     self.end_fetch();
                     self.turn(turn, actions, |replica, out| replica.on_fetch_failed(checkpoint, out));

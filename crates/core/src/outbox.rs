@@ -228,7 +228,11 @@ impl<P: Protocol> Outbox<P> {
         self.effects.push(Effect::Checkpoint(op));
     }
 
-    /// Fetches and installs a checkpoint; replaces a fetch under way.
+    /// Fetches and installs a checkpoint later than what was executed; replaces a fetch under way.
+    ///
+    /// The machine may be replaced at any moment until the fetch is over. What was executed first is answered first; what is
+    /// asked for while the checkpoint is being installed waits, and is void if the installation succeeds: see
+    /// [`crate::protocol::Replica::on_installed`].
     pub fn fetch(&mut self, checkpoint: Checkpoint, from: ReplicaId) {
         self.effects.push(Effect::Fetch { checkpoint, from });
     }
