@@ -26,6 +26,10 @@ pub const WATCHERS_MAX: usize = 1024;
 /// Snapshots that a replica keeps: the last one, and the one before for a peer that is fetching it.
 pub const SNAPSHOTS_KEPT: usize = 2;
 
+/// Parts of snapshots that are being read for one peer: twice what a correct one asks for, as it repeats itself after a
+/// silence.
+pub const READS_MAX: usize = 2 * transfer::IN_FLIGHT_MAX;
+
 /// What travels in a frame, after its envelope.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 pub enum Payload<M> {
@@ -221,6 +225,7 @@ pub struct Node<P: Protocol> {
     fetch: Option<Fetch>,
     installing: Option<Checkpoint>,
     waiting: Vec<Job>,
+    reading: BTreeMap<ReplicaId, usize>,
     snapshots: BTreeSet<Checkpoint>,
     watchers: BTreeMap<ClientId, u32>,
     ledger: Ledger,
@@ -258,6 +263,7 @@ impl<P: Protocol> Node<P> {
             fetch: None,
             installing: None,
             waiting: Vec::new(),
+            reading: BTreeMap::new(),
             snapshots,
             watchers: BTreeMap::new(),
             ledger: Ledger::default(),
@@ -555,12 +561,8 @@ impl<P: Protocol> Node<P> {
             M::GetManifest(checkpoint) | M::GetChunk(checkpoint, _) if !self.snapshots.contains(&checkpoint) => {
                 self.send_transfer(from, M::Unavailable(checkpoint), actions);
             }
-            M::GetManifest(checkpoint) => {
-                actions.push(Action::Read { to: from, checkpoint, part: Part::Manifest });
-            }
-            M::GetChunk(checkpoint, index) => {
-                actions.push(Action::Read { to: from, checkpoint, part: Part::Chunk(index) });
-            }
+            M::GetManifest(checkpoint) => self.read(from, checkpoint, Part::Manifest, actions),
+            M::GetChunk(checkpoint, index) => self.read(from, checkpoint, Part::Chunk(index), actions),
             M::Manifest(_) | M::Chunk(..) | M::Unavailable(_) => {
                 let steps = match &mut self.fetch {
                     Some(fetch) if fetch.source() == from => match message {
@@ -578,6 +580,15 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    fn read(&mut self, to: ReplicaId, checkpoint: Checkpoint, part: Part, actions: &mut Vec<Action>) {
+        let reading = self.reading.entry(to).or_default();
+        if *reading >= READS_MAX {
+            return self.ledger.ignore(Why::Busy);
+        }
+        *reading += 1;
+        actions.push(Action::Read { to, checkpoint, part });
+    }
+
     fn on_read(
         &mut self,
         to: ReplicaId,
@@ -586,11 +597,16 @@ impl<P: Protocol> Node<P> {
         bytes: Option<Bytes>,
         actions: &mut Vec<Action>,
     ) {
+        if let Some(reading) = self.reading.get_mut(&to) {
+            *reading = reading.saturating_sub(1);
+        }
         let message = match (part, bytes) {
-            (_, None) => {
+            (Part::Manifest, None) => {
                 self.snapshots.remove(&checkpoint); // damaged or gone: do not offer it again
                 transfer::Message::Unavailable(checkpoint)
             }
+            // Perhaps damaged; perhaps there is no such chunk, and asking for it must not withdraw the snapshot.
+            (Part::Chunk(_), None) => transfer::Message::Unavailable(checkpoint),
             (Part::Manifest, Some(bytes)) => match Manifest::decode(&bytes) {
                 Ok(manifest) => transfer::Message::Manifest(manifest),
                 Err(_) => transfer::Message::Unavailable(checkpoint),

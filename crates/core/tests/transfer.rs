@@ -5,10 +5,10 @@ mod support;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{CHUNK_BYTES, Done, Manifest};
-use quorate_core::fault::Fault;
+use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Position, ReplicaId};
 use quorate_core::machine::Corrupt;
-use quorate_core::node::{Input, Payload};
+use quorate_core::node::{Input, Part, Payload, READS_MAX};
 use quorate_core::time::Instant;
 use quorate_core::transfer::{ATTEMPTS_MAX, Fetch, Message, RETRY, Step};
 use std::collections::BTreeSet;
@@ -161,4 +161,34 @@ fn executions_asked_for_during_an_installation_are_void_if_it_succeeds_and_done_
     stage.tell(&[Act::Execute(2)]);
     assert_eq!(short(&stage.input(Input::Done(Done::Overtaken(manifest(10).checkpoint())))), ["run"]);
     assert_eq!(stage.heard(), ["fetch failed 10"]);
+}
+
+/// A node that has a snapshot at entry 10.
+fn serving() -> Stage {
+    let mut stage = Stage::new();
+    stage.input(Input::Saved(manifest(10).checkpoint()));
+    stage
+}
+
+#[test]
+fn asking_for_a_chunk_that_does_not_exist_does_not_withdraw_the_snapshot() {
+    let mut stage = serving();
+    let checkpoint = manifest(10).checkpoint();
+    assert_eq!(send(&mut stage, Message::GetChunk(checkpoint, 1 << 30)), ["read for R0"]);
+    stage.input(Input::Read { to: ReplicaId::new(0), checkpoint, part: Part::Chunk(1 << 30), bytes: None });
+    assert_eq!(send(&mut stage, Message::GetManifest(checkpoint)), ["read for R0"]);
+}
+
+#[test]
+fn a_peer_cannot_pile_up_reads() {
+    let mut stage = serving();
+    let checkpoint = manifest(10).checkpoint();
+    for _ in 0..1000 {
+        send(&mut stage, Message::GetChunk(checkpoint, 0));
+    }
+    assert_eq!(stage.node.ledger().ignored().get(&Why::Busy), Some(&(1000 - READS_MAX as u64)));
+    let bytes = Some(chunk(0));
+    let answered = stage.input(Input::Read { to: ReplicaId::new(0), checkpoint, part: Part::Chunk(0), bytes });
+    assert_eq!(short(&answered), ["send Chunk to One(Replica(ReplicaId(0)))"]);
+    assert_eq!(send(&mut stage, Message::GetChunk(checkpoint, 0)), ["read for R0"]);
 }
