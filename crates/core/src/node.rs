@@ -215,6 +215,7 @@ enum Held<M> {
 /// A replica, driven by a host.
 pub struct Node<P: Protocol> {
     identity: Identity,
+    replicas: usize,
     envelope: Envelope,
     replica: P::Replica,
     timers: BTreeMap<Wake<P::Timer>, Instant>,
@@ -248,11 +249,12 @@ impl<P: Protocol> Node<P> {
         turn: Turn,
     ) -> Result<(Self, Vec<Action>), RestoreError> {
         let mut out = Outbox::new(turn, next_seq);
-        let snapshots = restore.checkpoint.into_iter().collect();
+        let (replicas, snapshots) = (restore.replicas, restore.checkpoint.into_iter().collect());
         let replica = P::Replica::restore(restore, &mut out)?;
         let envelope = Envelope { cluster: identity.cluster, epoch: identity.epoch };
         let mut node = Self {
             identity,
+            replicas,
             envelope,
             replica,
             timers: BTreeMap::new(),
@@ -442,6 +444,10 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_frame(&mut self, from: Peer, bytes: &[u8], turn: Turn, actions: &mut Vec<Action>) {
+        if matches!(from, Peer::Replica(it) if it == self.identity.replica || it.index() >= self.replicas) {
+            // Not a member, or someone with our own key: its votes must not count, least of all as ours.
+            return self.ledger.ignore(Why::NotForSender);
+        }
         let (envelope, body) = match Envelope::split(bytes) {
             Ok(parts) => parts,
             Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
