@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Clients that may watch events at one replica.
 pub const WATCHERS_MAX: usize = 1024;
+/// Clients that may wait for the next answer to [`Service::GetStatus`].
+pub const ASKING_MAX: usize = 64;
 /// Snapshots that a replica keeps: the last one, and the one before for a peer that is fetching it.
 pub const SNAPSHOTS_KEPT: usize = 2;
 
@@ -212,6 +214,14 @@ enum Held<M> {
     Forget(RecordSeq),
 }
 
+/// Clients that ask for the status, with their nonces. The digest that the answer holds costs the executor as much as a
+/// batch does: one is computed at a time, for all who had asked when it was begun.
+#[derive(Default)]
+struct Asking {
+    being_answered: BTreeMap<ClientId, u64>,
+    waiting: BTreeMap<ClientId, u64>,
+}
+
 /// A replica, driven by a host.
 pub struct Node<P: Protocol> {
     identity: Identity,
@@ -229,6 +239,7 @@ pub struct Node<P: Protocol> {
     reading: BTreeMap<ReplicaId, usize>,
     snapshots: BTreeSet<Checkpoint>,
     watchers: BTreeMap<ClientId, u32>,
+    asking: Asking,
     ledger: Ledger,
     audit: Option<blake3::Hasher>,
     turns: u64,
@@ -268,6 +279,7 @@ impl<P: Protocol> Node<P> {
             reading: BTreeMap::new(),
             snapshots,
             watchers: BTreeMap::new(),
+            asking: Asking::default(),
             ledger: Ledger::default(),
             audit: audit.then(blake3::Hasher::new),
             turns: 0,
@@ -515,9 +527,13 @@ impl<P: Protocol> Node<P> {
                 self.not_installed(checkpoint, turn, actions);
             }
             Done::Overtaken(checkpoint) => self.not_installed(checkpoint, turn, actions),
-            Done::Digest { to, nonce, op, position, digest } => {
+            Done::Digest { op, position, digest, .. } => {
                 let report = self.report(op, position, digest);
-                self.answer(to, Service::Status { nonce, report }, "Status", actions);
+                for (client, nonce) in std::mem::take(&mut self.asking.being_answered) {
+                    let status = Service::Status { nonce, report: report.clone() };
+                    self.answer(Peer::Client(client), status, "Status", actions);
+                }
+                self.compute_digest(actions);
             }
         }
     }
@@ -676,7 +692,11 @@ impl<P: Protocol> Node<P> {
     fn on_service(&mut self, from: ClientId, message: Service, actions: &mut Vec<Action>) {
         match message {
             Service::GetStatus { nonce } => {
-                actions.push(Action::Run(Job::Digest { to: Peer::Client(from), nonce }));
+                if self.asking.waiting.len() >= ASKING_MAX && !self.asking.waiting.contains_key(&from) {
+                    return self.ledger.ignore(Why::Busy);
+                }
+                self.asking.waiting.insert(from, nonce);
+                self.compute_digest(actions);
             }
             Service::Watch { topic } => {
                 if self.watchers.len() >= WATCHERS_MAX && !self.watchers.contains_key(&from) {
@@ -691,9 +711,21 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    /// Has the digest computed for those who wait for it, unless it is being computed for others.
+    fn compute_digest(&mut self, actions: &mut Vec<Action>) {
+        if !self.asking.being_answered.is_empty() {
+            return;
+        }
+        if let Some((client, nonce)) = self.asking.waiting.first_key_value() {
+            actions.push(Action::Run(Job::Digest { to: Peer::Client(*client), nonce: *nonce }));
+            self.asking.being_answered = std::mem::take(&mut self.asking.waiting);
+        }
+    }
+
     fn on_disconnected(&mut self, peer: Peer) {
         if let Peer::Client(client) = peer {
             self.watchers.remove(&client);
+            self.asking.waiting.remove(&client);
         }
     }
 
