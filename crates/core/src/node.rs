@@ -63,7 +63,8 @@ pub enum Service {
         /// The topic.
         topic: u32,
     },
-    /// Watching has begun: the events of what is applied from now on follow.
+    /// Watching has begun: the events of what is applied from now on follow. Said again, unasked, after a state transfer:
+    /// events may have been skipped, so read the state again.
     Watching {
         /// The topic.
         topic: u32,
@@ -520,6 +521,7 @@ impl<P: Protocol> Node<P> {
                 if self.fetches(checkpoint) {
                     self.end_fetch();
                 }
+                self.tell_watchers(actions);
                 self.turn(turn, actions, |replica, out| replica.on_installed(checkpoint, wake, out));
             }
             Done::Installed { checkpoint, error: Some(error), .. } => {
@@ -745,6 +747,13 @@ impl<P: Protocol> Node<P> {
                 let to = To::One(Peer::Client(*client));
                 actions.push(Action::Send { to, bytes: bytes.clone(), label: "Events" });
             }
+        }
+    }
+
+    /// The machine has jumped: the events in between were not published here.
+    fn tell_watchers(&self, actions: &mut Vec<Action>) {
+        for (client, topic) in &self.watchers {
+            self.answer(Peer::Client(*client), Service::Watching { topic: *topic }, "Watching", actions);
         }
     }
 

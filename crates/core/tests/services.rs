@@ -9,6 +9,7 @@ use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Position};
 use quorate_core::node::{ASKING_MAX, Action, Input, Payload, Service, WATCHERS_MAX};
 use quorate_core::outbox::To;
+use quorate_core::protocol::Checkpoint;
 use quorate_core::sessions::{Event, Outcome};
 use quorate_core::wire::Envelope;
 use support::{Message, Stage, client, replica, short};
@@ -68,6 +69,15 @@ fn events_go_to_those_who_watch_their_topic() {
     );
     stage.input(Input::Disconnected(client(1)));
     assert!(sent(&stage.input(executed(3, 4))).is_empty());
+}
+
+#[test]
+fn watchers_are_told_when_a_state_transfer_has_skipped_events() {
+    let mut stage = Stage::new();
+    ask(&mut stage, 1, Service::Watch { topic: 4 });
+    let checkpoint = Checkpoint { op: OpNumber::new(9), id: Digest::ZERO };
+    let told = sent(&stage.input(Input::Done(Done::Installed { checkpoint, error: None, wake: None })));
+    assert_eq!(told, [(To::One(client(1)), Service::Watching { topic: 4 })]);
 }
 
 #[test]
