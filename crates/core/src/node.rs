@@ -327,6 +327,11 @@ impl<P: Protocol> Node<P> {
         self.timers.values().min().copied()
     }
 
+    /// How many messages wait for the disk: above a limit of its own, a host reads no more frames until the log is synced.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// The protocol's core, to look at.
     pub fn replica(&self) -> &P::Replica {
         &self.replica

@@ -267,6 +267,16 @@ impl<P: Protocol> Outbox<P> {
         (self.effects, self.next_seq)
     }
 
+    /// The place of the next record: where a protocol inside this one starts its own outbox (`docs/adr/001-seam.md`).
+    pub fn next_seq(&self) -> RecordSeq {
+        self.next_seq
+    }
+
+    /// The clocks and the random bits of this turn.
+    pub fn turn(&self) -> Turn {
+        self.turn
+    }
+
     /// What was written so far, in order.
     pub fn effects(&self) -> &[Effect<P>] {
         &self.effects

@@ -15,6 +15,7 @@ fn what_a_turn_sends_leaves_when_everything_that_it_persisted_is_durable() {
     let told = stage.tell(&[Act::Tell(0, 5), Act::Persist(1), Act::TellNow(0, 6), Act::Persist(2)]);
     assert_eq!(short(&told), ["append 1", "send 6 to One(Replica(ReplicaId(0)))", "append 2"]);
     assert!(short(&stage.input(Input::Synced(RecordSeq::new(1)))).is_empty(), "half a turn is no turn");
+    assert_eq!(stage.node.held(), 1);
     assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(2)))), ["send 5 to One(Replica(ReplicaId(0)))"]);
     assert_eq!(short(&stage.tell(&[Act::TellAll(7)])), ["send 7 to Others"], "nothing is on its way to disk now");
 }
