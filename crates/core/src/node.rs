@@ -5,7 +5,9 @@
 //! 1. append the records of [`Action::Append`] to its log in the order given, sync them together whenever it likes, and
 //!    report [`Input::Synced`];
 //! 2. carry out the other actions in the order given; [`Action::Send`] may leave at once (the node holds back what may not);
-//! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed.
+//! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed;
+//! 4. answer every [`Action::Read`], and report [`Input::Saved`] in the order of the saves;
+//! 5. read no more frames while [`Node::held`] is above a limit of its own: a slow disk must not become memory.
 
 use crate::crypto::Digest;
 use crate::executor::{Done, Job, Manifest, Save};
