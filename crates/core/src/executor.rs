@@ -143,6 +143,9 @@ pub enum Done {
 
 /// A state that is being written out: chunk after chunk, then the manifest.
 pub trait Save: Send {
+    /// The last entry that the state contains.
+    fn op(&self) -> OpNumber;
+
     /// The next chunk; `None` after the last.
     fn next_chunk(&mut self) -> Option<Vec<u8>>;
 
@@ -356,6 +359,10 @@ struct Saving<S> {
 }
 
 impl<S: Source> Save for Saving<S> {
+    fn op(&self) -> OpNumber {
+        self.manifest.op
+    }
+
     fn next_chunk(&mut self) -> Option<Vec<u8>> {
         while self.buffer.len() < CHUNK_BYTES && self.source.next(CHUNK_BYTES - self.buffer.len(), &mut self.buffer) {}
         if self.buffer.is_empty() {

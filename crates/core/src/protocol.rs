@@ -29,9 +29,9 @@ pub trait Protocol: Sized + Debug + 'static {
     /// What the owner of a cluster chooses.
     type Config: Clone + Debug + Send + 'static;
     /// The replica's core.
-    type Replica: Replica<Self>;
+    type Replica: Replica<Self> + Send + 'static;
     /// The client's core.
-    type Client: Client<Self>;
+    type Client: Client<Self> + Send + 'static;
 
     /// The message's name in the paper, for pictures and logs.
     fn label(message: &Self::Message) -> &'static str;
