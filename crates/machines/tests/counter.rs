@@ -1,4 +1,5 @@
 //! The counter, and why order matters.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use quorate_core::ids::{Position, SessionId};
 use quorate_core::laws;

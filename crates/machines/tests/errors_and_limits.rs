@@ -1,4 +1,5 @@
 //! etcd's error texts, and every bound at its edge.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 use common::*;
@@ -270,4 +271,106 @@ fn replies_with_bottomless_nesting_are_refused_by_clients() {
         deep.push(3); // a transaction's
     }
     assert_eq!(Reply::decode(&deep), Err(KvError::Undecodable));
+}
+
+#[test]
+fn more_than_128_entries_in_a_list_are_refused_and_nested_lists_count_down() {
+    let mut bench = Bench::new();
+    let puts = |count: usize, name: &str| {
+        (0..count)
+            .map(|index| put_op(&format!("{name}{index}"), ""))
+            .collect::<Vec<_>>()
+    };
+    let too_many = |operation: Operation, bench: &mut Bench| {
+        assert_eq!(operation.encode(), Err(KvError::TooManyOps));
+        assert_eq!(bench.refused(operation), KvError::TooManyOps);
+    };
+    too_many(
+        Operation::Txn(Txn {
+            success: puts(129, "a"),
+            ..Txn::default()
+        }),
+        &mut bench,
+    );
+    too_many(
+        Operation::Txn(Txn {
+            failure: puts(129, "a"),
+            ..Txn::default()
+        }),
+        &mut bench,
+    );
+    let compares = vec![compare("a", Operator::Equal, Operand::Version(0)); 129];
+    too_many(
+        Operation::Txn(Txn {
+            compare: compares,
+            ..Txn::default()
+        }),
+        &mut bench,
+    );
+    let outer = |inner| {
+        Operation::Txn(Txn {
+            success: [puts(99, "a"), vec![nested(inner, vec![])]].concat(),
+            ..Txn::default()
+        })
+    };
+    too_many(outer(puts(29, "b")), &mut bench);
+    bench.ok(outer(puts(28, "b")));
+    bench.ok(Operation::Txn(Txn {
+        success: puts(128, "c"),
+        ..Txn::default()
+    }));
+}
+
+#[test]
+fn bottomless_nesting_and_huge_counts_are_refused_without_cost() {
+    let mut bench = Bench::new();
+    let mut deep = vec![2]; // Operation::Txn
+    for _ in 0..100_000 {
+        deep.extend([0, 0, 0, 0, 1, 0, 0, 0, 3]); // no compares, one success: a transaction
+    }
+    assert_eq!(bench.raw(&deep).result, Err(KvError::TooManyOps));
+    assert_eq!(bench.raw(&[2, 255, 255, 255, 255]).result, Err(KvError::TooManyOps));
+    let mut operation = nested(vec![], vec![]);
+    for _ in 0..limits::TXN_DEPTH_MAX - 2 {
+        operation = nested(vec![operation], vec![]);
+    }
+    bench.ok(Operation::Txn(Txn {
+        success: vec![operation.clone()],
+        ..Txn::default()
+    }));
+    let deeper = Operation::Txn(Txn {
+        success: vec![nested(vec![operation], vec![])],
+        ..Txn::default()
+    });
+    assert_eq!(bench.refused(deeper), KvError::TooManyOps);
+    let wide: Vec<_> = (0..60).map(|_| nested(vec![get_op("a"); 60], vec![])).collect();
+    assert_eq!(
+        bench.refused(Operation::Txn(Txn {
+            success: wide,
+            ..Txn::default()
+        })),
+        KvError::TooManyOps
+    );
+}
+
+#[test]
+fn a_transaction_whose_answer_is_too_large_is_undone() {
+    let mut bench = Bench::new();
+    let big = "v".repeat(limits::VALUE_BYTES_MAX);
+    bench.put("big", &big);
+    let reads = vec![get_op("big"); limits::REPLY_BYTES_MAX / limits::VALUE_BYTES_MAX];
+    let ops = [vec![put_op("a", "1")], reads].concat();
+    assert_eq!(
+        bench.refused(Operation::Txn(Txn {
+            success: ops.clone(),
+            ..Txn::default()
+        })),
+        KvError::ReplyTooLarge
+    );
+    assert_eq!(bench.keys(), ["big"]);
+    bench.txn(Txn {
+        success: ops[..ops.len() - 1].to_vec(),
+        ..Txn::default()
+    });
+    assert_eq!(bench.keys(), ["a", "big"]);
 }

@@ -1,4 +1,5 @@
 //! The laws of `quorate_core::laws`, on random operations and on garbage.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 #[path = "common/random.rs"]

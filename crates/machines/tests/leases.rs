@@ -1,4 +1,5 @@
 //! etcd's leases, with agreed time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 use common::*;

@@ -1,4 +1,5 @@
 //! The store against the naive model, on random requests: every reply, every event, every answer to a query.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 #[path = "common/model.rs"]

@@ -1,4 +1,5 @@
 //! Snapshots: one stream for one state, and no bytes that a sink would believe or choke on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 #[path = "common/random.rs"]

@@ -1,4 +1,5 @@
 //! Events, as published and as read back: ordered, unique, whole revisions, resumable, filtered (etcd's guarantees).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 use common::*;

@@ -218,3 +218,11 @@ pub fn restore(bytes: &[u8]) -> Result<Kv, quorate_core::machine::Corrupt> {
     sink.push(bytes)?;
     sink.finish()
 }
+
+pub fn nested(success: Vec<TxnOp>, failure: Vec<TxnOp>) -> TxnOp {
+    TxnOp::Txn(Txn {
+        success,
+        failure,
+        ..Txn::default()
+    })
+}
