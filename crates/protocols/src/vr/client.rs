@@ -233,6 +233,7 @@ impl protocol::Client<Vr> for Client {
             | Message::GetView { .. }
             | Message::GetHeaders { .. }
             | Message::Headers { .. }
+            | Message::CheckpointDue { .. }
             | Message::GetEntries { .. }
             | Message::Entry(_) => {}
         }

@@ -151,7 +151,8 @@ impl<'a> Canonical<'a> {
     /// before it, so whatever has the checksum that the next entry names is the canonical entry, whoever kept it.
     fn fill_gaps(&mut self) {
         let above_gap = |(op, _): &(&OpNumber, &Header)| !self.headers.contains_key(&op.previous());
-        let gaps: Vec<_> = self.headers.iter().filter(above_gap).map(|(op, next)| (op.previous(), next.parent)).collect();
+        let gaps: Vec<_> =
+            self.headers.iter().filter(above_gap).map(|(op, next)| (op.previous(), next.parent)).collect();
         for (mut op, mut checksum) in gaps {
             while op > self.floor && !self.headers.contains_key(&op) {
                 let mut headers = self.changes.iter().filter_map(|(_, change)| change.vouch(op)?.header);

@@ -220,16 +220,14 @@ impl Replica {
     /// The chosen log begins after the smallest commit number among those that count. If that is beyond our own, what is
     /// between must be verified, or asked for.
     fn adopt(&mut self, selected: Selected, out: &mut Outbox) {
-        let Phase::ViewChange(waiting) = &mut self.phase else { return };
-        let newest = waiting.changes.values().map(|change| change.log_view).max();
-        let canonical = waiting.changes.iter().filter(|(_, change)| Some(change.log_view) == newest);
-        let source = canonical.min_by_key(|(replica, change)| (change.committed, **replica));
-        let Some((from, checksum)) = source.map(|(replica, change)| (*replica, change.committed_checksum)) else {
-            return;
-        };
         if self.machine.behind {
             return self.forfeit(out); // §2.4 step 4: a primary has its state
         }
+        let Phase::ViewChange(waiting) = &mut self.phase else { return };
+        // Its commit number is a sender's: that sender has the log up to there.
+        let source = waiting.changes.iter().find(|(_, change)| change.committed == selected.after);
+        let source = source.map(|(replica, change)| (*replica, change.committed_checksum));
+        let (from, checksum) = source.expect("a selected log begins at a sender's commit number");
         if selected.after <= self.committed || self.log.checksum(selected.after) == Some(checksum) {
             return self.install(selected, out); // the same checksum there: the same log up to there
         }
