@@ -1,1 +1,3 @@
-//! placeholder
+//! Quorate's protocols, one paper a folder. Only `hq` and `reception` will ever import another (`pbft`).
+
+pub mod vr;
