@@ -1,1 +1,5 @@
-//! placeholder
+//! Bytes on disk.
+
+mod bytes;
+pub mod disk;
+pub mod superblock;
