@@ -176,73 +176,77 @@ fn a_file_that_is_not_there_gets_a_sentence() {
     assert!(text.starts_with("cannot read "), "{text}");
 }
 
+/// What `check` says to a good file after `change`.
+fn problems(change: impl Fn(&mut ReplicaConfig)) -> Vec<Problem> {
+    let mut config = replica_config();
+    change(&mut config);
+    config.check(public_key(1))
+}
+
 #[test]
-fn contradictions_are_found() {
-    let problems = |change: &dyn Fn(&mut ReplicaConfig)| {
-        let mut config = replica_config();
-        change(&mut config);
-        config.check(public_key(1))
-    };
-    assert_eq!(problems(&|_| {}), []);
+fn contradictions_between_members_are_found() {
     let replica = ReplicaId::new;
-    let address = || "127.0.0.1:7000".to_owned();
-    let range = |field, value, min, max| vec![Problem::OutOfRange { field, value, min, max }];
-    let other = Problem::OtherKey {
-        replica: replica(1),
-        own: public_key(1),
-        listed: public_key(5),
-    };
-    let all = u64::MAX;
-    assert_eq!(problems(&|c| c.members.clear()), [Problem::NoMembers]);
+    let (own, listed, address) = (public_key(1), public_key(5), "127.0.0.1:7000".to_owned());
+    assert_eq!(problems(|_| {}), []);
+    assert_eq!(problems(|c| c.members.clear()), [Problem::NoMembers]);
     assert_eq!(
-        problems(&|c| c.replica = replica(7)),
+        problems(|c| c.replica = replica(7)),
         [Problem::NotAMember { replica: replica(7) }]
     );
-    assert_eq!(problems(&|c| c.members[1].public_key = public_key(5)), [other]);
-    assert_eq!(
-        problems(&|c| c.members[2].replica = replica(0)),
-        [Problem::SameReplica { replica: replica(0) }]
-    );
-    assert_eq!(
-        problems(&|c| c.members[2].address = address()),
-        [Problem::SameAddress { address: address() }]
-    );
-    assert_eq!(
-        problems(&|c| c.members[2].public_key = public_key(0)),
-        [Problem::SameKey { key: public_key(0) }]
-    );
-    assert_eq!(
-        problems(&|c| c.clients.push(public_key(0))),
-        [Problem::MemberAsClient { key: public_key(0) }]
-    );
+    let other = Problem::OtherKey {
+        replica: replica(1),
+        own,
+        listed,
+    };
+    assert_eq!(problems(|c| c.members[1].public_key = listed), [other]);
+    let same = Problem::SameReplica { replica: replica(0) };
+    assert_eq!(problems(|c| c.members[2].replica = replica(0)), [same]);
+    let same = Problem::SameAddress {
+        address: address.clone(),
+    };
+    assert_eq!(problems(|c| c.members[2].address.clone_from(&address)), [same]);
+    let same = Problem::SameKey { key: public_key(0) };
+    assert_eq!(problems(|c| c.members[2].public_key = public_key(0)), [same]);
+    let both = Problem::MemberAsClient { key: public_key(0) };
+    assert_eq!(problems(|c| c.clients.push(public_key(0))), [both]);
+}
+
+#[test]
+fn values_out_of_range_are_found() {
+    let range = |field, value, min, max| vec![Problem::OutOfRange { field, value, min, max }];
     for value in ["localhost", ":7000", "localhost:70000", ""] {
         let expected = Problem::NoAddress {
             field: "listen",
             value: value.to_owned(),
         };
-        assert_eq!(problems(&|c| c.listen = value.into()), [expected]);
+        assert_eq!(problems(|c| c.listen = value.into()), [expected]);
     }
+    let small_frame = range("max_frame_bytes", 9, 1 << 16, 1 << 30);
+    assert_eq!(problems(|c| c.limits.max_frame_bytes = 9), small_frame);
+    let small_outbox = range("peer_outbox_max_bytes", 5, 20 << 20, u64::MAX);
+    assert_eq!(problems(|c| c.limits.peer_outbox_max_bytes = 5), small_outbox);
     assert_eq!(
-        problems(&|c| c.limits.max_frame_bytes = 9),
-        range("max_frame_bytes", 9, 1 << 16, 1 << 30)
-    );
-    let small_outbox = range("peer_outbox_max_bytes", 5, 20 << 20, all);
-    assert_eq!(problems(&|c| c.limits.peer_outbox_max_bytes = 5), small_outbox);
-    assert_eq!(
-        problems(&|c| c.limits.clients_max = 0),
+        problems(|c| c.limits.clients_max = 0),
         range("clients_max", 0, 1, 65_536)
     );
-    assert_eq!(
-        problems(&|c| c.timing.view_change_ms = 50),
-        range("view_change_ms", 50, 80, 3_600_000)
-    );
-    let even = problems(&|c| c.members.truncate(2));
+    let impatient = range("view_change_ms", 50, 80, 3_600_000);
+    assert_eq!(problems(|c| c.timing.view_change_ms = 50), impatient);
+}
+
+#[test]
+fn an_even_number_of_replicas_is_a_warning_where_it_buys_nothing() {
+    let even = problems(|c| c.members.truncate(2));
     assert_eq!(even, [Problem::EvenCount { count: 2 }]);
     assert!(even[0].is_warning());
     assert_eq!(
         even[0].to_string(),
         "2 members tolerate no more crashes than 1 would; an odd number is cheaper"
     );
+    let byzantine = |c: &mut ReplicaConfig| {
+        c.protocol = "pbft".into();
+        c.members.push(member(3, public_key(3)));
+    };
+    assert_eq!(problems(byzantine), [], "3f+1 is even for odd f");
 }
 
 #[test]

@@ -265,6 +265,28 @@ async fn a_message_longer_than_a_frame_is_not_sent() {
 }
 
 #[tokio::test]
+async fn links_that_were_dropped_take_nothing_more() {
+    let mut seats = seats(2, &[]).await;
+    let mut r0 = seats[0].start().await;
+    let mut r1 = seats[1].start().await;
+    r0.connected(replica(1)).await;
+    r1.connected(replica(0)).await;
+    let handle = r0.links.handle();
+    assert_eq!(handle.send(replica(1), Bytes::from_static(b"in time")), Sent::Queued);
+    r1.message().await;
+    drop(r0);
+    assert_eq!(
+        handle.send(replica(1), Bytes::from_static(b"too late")),
+        Sent::Unconnected
+    );
+    assert_eq!(
+        r1.disconnected(replica(0)).await,
+        "the other side closed the connection"
+    );
+    assert!(listen(&seats[0].config.listen).await.is_ok(), "the port is free again");
+}
+
+#[tokio::test]
 async fn a_port_in_use_gives_one_clear_sentence() {
     let taken = listen("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

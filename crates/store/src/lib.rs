@@ -3,3 +3,4 @@
 mod bytes;
 pub mod disk;
 pub mod superblock;
+pub mod wal;

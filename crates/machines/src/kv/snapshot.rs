@@ -23,7 +23,6 @@ use quorate_core::crypto::Digest;
 use quorate_core::machine::{Corrupt, Sink, Source};
 use quorate_core::time::WallTime;
 use std::ops::Bound;
-use std::sync::Arc;
 
 /// The version of the format; the stream's first byte.
 const VERSION: u8 = 1;
@@ -354,7 +353,7 @@ impl KvSink {
         // an older put may name a lease that is over; the newest of a key may not, which `finish` checks
         self.store.leases.attach(change.kv.lease, &change.kv.key);
         self.last_change = Some(place);
-        self.store.enter(Arc::new(change));
+        self.store.enter(&change.kv.key.clone(), |_| change);
         Ok(())
     }
 

@@ -151,32 +151,36 @@ impl Store {
         self.at(self.keys.get::<[u8]>(key)?, before)
     }
 
-    /// Enters a change at the end of history and of its key's entry. Answers with the key's newest change until now.
-    pub(super) fn enter(&mut self, change: Arc<Change>) -> Option<Arc<Change>> {
-        let live = !change.kv.is_tombstone();
-        self.bytes = self.bytes.saturating_add(change.bytes());
-        self.history.insert(change.place(), change.clone());
-        let Some(entry) = self.keys.get_mut::<[u8]>(change.kv.key.as_ref()) else {
-            self.live = self.live.saturating_add(u64::from(live));
-            let key = Key::new(&change.kv.key);
-            self.keys.insert(
-                key,
-                Entry {
-                    live,
-                    newest: change,
+    /// Enters a change of `key` at the end of history and of the key's entry. `change` is made from the key's newest
+    /// change until now. One walk down the tree: this is what a put costs.
+    pub(super) fn enter(&mut self, key: &Bytes, change: impl FnOnce(Option<&Change>) -> Change) -> Step {
+        let step = match self.keys.get_mut::<[u8]>(key.as_ref()) {
+            Some(entry) => {
+                let change = Arc::new(change(Some(&entry.newest)));
+                let previous = std::mem::replace(&mut entry.newest, change.clone());
+                Arc::make_mut(entry.older.get_or_insert_default()).push(previous.place());
+                let was_live = std::mem::replace(&mut entry.live, !change.kv.is_tombstone());
+                self.live = self.live.saturating_sub(u64::from(was_live));
+                Step {
+                    change,
+                    previous: Some(previous),
+                }
+            }
+            None => {
+                let change = Arc::new(change(None));
+                let entry = Entry {
+                    live: !change.kv.is_tombstone(),
+                    newest: change.clone(),
                     older: None,
-                },
-            );
-            return None;
+                };
+                self.keys.insert(Key::new(key), entry);
+                Step { change, previous: None }
+            }
         };
-        let previous = std::mem::replace(&mut entry.newest, change);
-        Arc::make_mut(entry.older.get_or_insert_default()).push(previous.place());
-        let was_live = std::mem::replace(&mut entry.live, live);
-        self.live = self
-            .live
-            .saturating_add(u64::from(live))
-            .saturating_sub(u64::from(was_live));
-        Some(previous)
+        self.live = self.live.saturating_add(u64::from(!step.change.kv.is_tombstone()));
+        self.bytes = self.bytes.saturating_add(step.change.bytes());
+        self.history.insert(step.change.place(), step.change.clone());
+        step
     }
 
     /// Forgets, of each key, what is before its last change at or before `revision`; and that one too if it is a
@@ -245,7 +249,7 @@ impl Store {
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     pub(super) store: &'a mut Store,
-    changes: Vec<Step>,
+    steps: Vec<Step>,
 }
 
 /// A change, and what was newest of its key until then.
@@ -259,13 +263,13 @@ impl<'a> Write<'a> {
     pub(super) fn new(store: &'a mut Store) -> Self {
         Self {
             store,
-            changes: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
     /// The revision as this operation sees it: the new one as soon as something has changed.
     pub(super) fn revision(&self) -> i64 {
-        if self.changes.is_empty() {
+        if self.steps.is_empty() {
             self.store.revision
         } else {
             self.next_revision()
@@ -278,68 +282,63 @@ impl<'a> Write<'a> {
 
     /// Puts `key`. Answers with what it was before, if it existed.
     pub(super) fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Option<Arc<Change>> {
-        let revision = self.next_revision();
-        let before = self.store.current(&key).map(|change| &change.kv);
-        let (key, create_revision, version, lease_before) = match before {
-            Some(kv) => (
-                kv.key.clone(),
-                kv.create_revision,
-                kv.version.saturating_add(1),
-                kv.lease,
-            ),
-            None => (key, revision, 1, 0),
-        };
+        let place = self.next_place();
+        let step = self.store.enter(&key, |newest| {
+            let before = newest.map(|change| &change.kv).filter(|kv| !kv.is_tombstone());
+            Change {
+                kv: KeyValue {
+                    key: newest.map_or_else(|| key.clone(), |change| change.kv.key.clone()),
+                    create_revision: before.map_or(place.revision, |kv| kv.create_revision),
+                    mod_revision: place.revision,
+                    version: before.map_or(0, |kv| kv.version).saturating_add(1),
+                    value,
+                    lease,
+                },
+                sub: place.sub,
+            }
+        });
+        let before = step.previous.clone().filter(|previous| !previous.kv.is_tombstone());
+        let lease_before = before.as_ref().map_or(0, |before| before.kv.lease);
         if lease != lease_before {
             self.store.leases.detach(lease_before, &key);
-            self.store.leases.attach(lease, &key);
+            self.store.leases.attach(lease, &step.change.kv.key);
         }
-        let kv = KeyValue {
-            key,
-            create_revision,
-            mod_revision: revision,
-            version,
-            value,
-            lease,
-        };
-        self.enter(kv).filter(|previous| !previous.kv.is_tombstone())
+        self.steps.push(step);
+        before
     }
 
     /// Deletes the keys from `key` to `range_end`. Answers with what they were before, in the order of keys.
     pub(super) fn delete(&mut self, key: &[u8], range_end: &[u8]) -> Vec<Arc<Change>> {
         let live = self.store.entries(key, range_end).filter(|entry| entry.live);
         let live: Vec<Arc<Change>> = live.map(|entry| entry.newest.clone()).collect();
-        for change in &live {
-            self.store.leases.detach(change.kv.lease, &change.kv.key);
-            let tombstone = KeyValue {
-                key: change.kv.key.clone(),
-                mod_revision: self.next_revision(),
+        for Change { kv: before, .. } in live.iter().map(Arc::as_ref) {
+            let Place { revision, sub } = self.next_place();
+            let kv = KeyValue {
+                key: before.key.clone(),
+                mod_revision: revision,
                 ..KeyValue::default()
             };
-            self.enter(tombstone);
+            let step = self.store.enter(&before.key, |_| Change { kv, sub });
+            self.store.leases.detach(before.lease, &before.key);
+            self.steps.push(step);
         }
         live
     }
 
-    fn enter(&mut self, kv: KeyValue) -> Option<Arc<Change>> {
-        let change = Arc::new(Change {
-            kv,
-            sub: self.changes.len() as u64,
-        });
-        let previous = self.store.enter(change.clone());
-        self.changes.push(Step {
-            change,
-            previous: previous.clone(),
-        });
-        previous
+    fn next_place(&self) -> Place {
+        Place {
+            revision: self.next_revision(),
+            sub: self.steps.len() as u64,
+        }
     }
 
     /// Makes the new revision the present one, if there is one: bumps, extends the digest, publishes the event.
     pub(super) fn finish(self, out: &mut Output) {
-        if self.changes.is_empty() {
+        if self.steps.is_empty() {
             return;
         }
         self.store.revision = self.next_revision();
-        self.store.digest = super::digest::after_changes(self.store, &self.changes);
-        out.event(super::WATCH_TOPIC, watch::batch(self.store, &self.changes));
+        self.store.digest = super::digest::after_changes(self.store, &self.steps);
+        out.event(super::WATCH_TOPIC, watch::batch(self.store, &self.steps));
     }
 }

@@ -145,6 +145,7 @@ impl<P: Protocol> Host<P> {
                 self.feed(Input::Timers, &mut gathered)?;
             }
             self.hand_over(gathered)?;
+            tokio::task::yield_now().await; // the links' tasks write what this pass sent, and read what has come
         }
     }
 

@@ -58,3 +58,9 @@ impl ClientLinks {
         self.handle.clone()
     }
 }
+
+impl Drop for ClientLinks {
+    fn drop(&mut self) {
+        self.handle.hub.shut_down(); // the tasks are aborted with the set that holds them
+    }
+}

@@ -38,16 +38,18 @@ pub(super) async fn keep_connected(hub: Arc<Hub>, id: ReplicaId, connector: TlsC
                 if connected.elapsed() >= GOOD_CONNECTION {
                     backoff = Backoff::new(hub.pace);
                 }
+                tokio::time::sleep(backoff.next()).await;
             }
             Err(error) => {
-                count(&hub, &error);
-                if !error.is_transient() {
-                    backoff.wait_longest();
-                }
+                let wait = if error.is_transient() {
+                    backoff.next()
+                } else {
+                    jittered(hub.pace.refused_retry)
+                };
                 hub.dial_failed(id, error);
+                tokio::time::sleep(wait).await;
             }
         }
-        tokio::time::sleep(backoff.next()).await;
     }
 }
 
@@ -158,19 +160,7 @@ fn tls_failure(member: &Member, error: io::Error) -> DialError {
     }
 }
 
-fn count(hub: &Hub, error: &DialError) {
-    match error {
-        DialError::WrongKey { .. } => hub.handshakes.unknown_key.add(1),
-        DialError::TimedOut { .. }
-        | DialError::Unreachable { .. }
-        | DialError::UnknownKey { .. }
-        | DialError::Refused { .. }
-        | DialError::Failed { .. } => {}
-    }
-}
-
-/// How long to wait before the next attempt: doubling from `retry_min` to `retry_max`, give or take a half, so that
-/// replicas that lost each other together do not come back in step.
+/// How long to wait before the next attempt: doubling from `retry_min` to `retry_max`.
 struct Backoff {
     pace: Pace,
     delay: Duration,
@@ -184,14 +174,15 @@ impl Backoff {
         }
     }
 
-    fn wait_longest(&mut self) {
-        self.delay = self.pace.retry_max;
-    }
-
     fn next(&mut self) -> Duration {
-        let dice = keys::random().map_or(u16::MAX / 2, u16::from_le_bytes);
-        let delay = self.delay / 2 + self.delay * u32::from(dice) / (1 << 16);
-        self.delay = (self.delay * 2).min(self.pace.retry_max);
-        delay
+        let delay = self.delay;
+        self.delay = (delay * 2).min(self.pace.retry_max);
+        jittered(delay)
     }
+}
+
+/// Give or take a half, so that replicas that lost each other together do not come back in step.
+fn jittered(delay: Duration) -> Duration {
+    let dice = keys::random().map_or(u16::MAX / 2, u16::from_le_bytes);
+    delay / 2 + delay * u32::from(dice) / (1 << 16)
 }

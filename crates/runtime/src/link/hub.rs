@@ -161,11 +161,23 @@ impl Hub {
         }
     }
 
+    /// Closes everything: nothing can be sent any more.
+    pub(super) fn shut_down(&self) {
+        let replicas = self.replicas().filter_map(|remote| held(&remote.lane).take());
+        let clients = std::mem::take(&mut *held(&self.clients));
+        for lane in replicas.chain(clients.into_values().map(|client| client.lane)) {
+            lane.outbox.abandon(CloseReason::ShutDown);
+        }
+    }
+
     /// Remembers why `replica` could not be dialled, and tells the host if that is news.
     pub(super) fn dial_failed(&self, replica: ReplicaId, error: DialError) {
         let Some(remote) = self.replicas.get(&replica) else {
             return;
         };
+        if let DialError::WrongKey { .. } = error {
+            self.handshakes.unknown_key.add(1);
+        }
         let mut last = held(&remote.dial_error);
         if last.as_ref() != Some(&error) {
             *last = Some(error.clone());

@@ -88,7 +88,8 @@ impl Inbox {
         }
     }
 
-    fn take_ready(&self) -> Vec<Incoming> {
+    /// Takes what is there.
+    pub(super) fn take_ready(&self) -> Vec<Incoming> {
         let mut queues = held(&self.queues);
         let [replicas, clients] = &mut *queues;
         let mut batch = Vec::from(std::mem::take(&mut replicas.items));

@@ -9,7 +9,7 @@
 //! does not fit into an outbox is dropped and counted; protocols repeat themselves.
 //!
 //! **Who dials.** There is one connection for each pair of replicas; the lower number dials the higher. Clients dial
-//! every replica. Whoever dials tries again for ever: 20 ms after the first failure, at most about 2 s after later ones.
+//! every replica. Whoever dials tries again for ever: 20 ms after the first failure, about 500 ms after later ones.
 //! When the same replica, or the same client id with the same key, connects again, the newer connection replaces the
 //! older: the older is the one whose other end has gone.
 //!
@@ -103,8 +103,11 @@ pub struct Pace {
     pub silence_max: Duration,
     /// The wait after the first failed attempt to dial; 20 ms, so that a cluster that starts together is connected soon.
     pub retry_min: Duration,
-    /// The longest wait between attempts; 2 s.
+    /// The longest wait between attempts while nobody answers; 500 ms: what a restarted replica waits for its peers.
     pub retry_max: Duration,
+    /// The wait after somebody who answers says no, or is not who it should be; 3 s. A person has to change a file first,
+    /// and each attempt costs the other side a handshake.
+    pub refused_retry: Duration,
 }
 
 impl Default for Pace {
@@ -114,7 +117,8 @@ impl Default for Pace {
             ping_after: Duration::from_secs(5),
             silence_max: Duration::from_secs(15),
             retry_min: Duration::from_millis(20),
-            retry_max: Duration::from_secs(2),
+            retry_max: Duration::from_millis(500),
+            refused_retry: Duration::from_secs(3),
         }
     }
 }

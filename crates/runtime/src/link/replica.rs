@@ -60,6 +60,11 @@ impl Links {
         self.handle.hub.inbox.take().await
     }
 
+    /// What has happened already; empty if nothing has. See `Links::recv`.
+    pub fn try_recv(&mut self) -> Vec<Incoming> {
+        self.handle.hub.inbox.take_ready()
+    }
+
     /// Queues `body` for `to`; it is written when this task next waits.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
         self.handle.send(to, body)
@@ -73,6 +78,12 @@ impl Links {
     /// A handle that sends and counts.
     pub fn handle(&self) -> LinkHandle {
         self.handle.clone()
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.handle.hub.shut_down(); // the tasks are aborted with the set that holds them
     }
 }
 

@@ -27,6 +27,9 @@ pub enum CloseReason {
     /// A client did not read its replies.
     #[error("the client does not read fast enough: its outbox is full")]
     TooSlow,
+    /// This side's links were dropped.
+    #[error("this side shut its links down")]
+    ShutDown,
     /// The peer broke the frame format.
     #[error("the other side sent {0}")]
     Malformed(#[from] Malformed),

@@ -114,7 +114,11 @@ impl Seat {
 }
 
 pub fn dial(config: &ClusterConfig, key: &KeyPair, id: u128) -> Host<ClientLinks> {
-    Host::new(ClientLinks::start(config, key, ClientId::new(id), Pace::default()).expect("links"))
+    let pace = Pace {
+        refused_retry: Duration::from_millis(300),
+        ..Pace::default()
+    };
+    Host::new(ClientLinks::start(config, key, ClientId::new(id), pace).expect("links"))
 }
 
 pub trait Receive {

@@ -7,13 +7,13 @@
 mod real;
 mod simulated;
 
-use std::io;
+use std::{fmt, io};
 
 pub use real::{FolderLock, RealDisk, RealFile};
 pub use simulated::{SECTOR, SimDisk, SimFile};
 
 /// A folder of files. Cheap to clone: every clone is the same folder.
-pub trait Disk: Clone + Send + 'static {
+pub trait Disk: Clone + Send + fmt::Debug + 'static {
     /// An open file of this disk.
     type File: DiskFile;
 
@@ -73,7 +73,7 @@ pub trait Disk: Clone + Send + 'static {
 }
 
 /// An open file. Offsets and lengths are bytes.
-pub trait DiskFile: Send {
+pub trait DiskFile: Send + fmt::Debug {
     /// How long the file is.
     ///
     /// # Errors
@@ -124,12 +124,20 @@ pub struct DiskError {
 impl DiskError {
     /// The error of `operation` on `name`.
     pub fn new(operation: &'static str, name: impl Into<String>, error: &io::Error) -> Self {
-        Self { operation, name: name.into(), kind: error.kind(), cause: error.to_string() }
+        Self {
+            operation,
+            name: name.into(),
+            kind: error.kind(),
+            cause: error.to_string(),
+        }
     }
 
     /// Whether room on the disk, or the quota of the user, is used up.
     pub fn is_full(&self) -> bool {
-        matches!(self.kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+        matches!(
+            self.kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
     }
 }
 
@@ -137,7 +145,9 @@ fn advice(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::StorageFull => "The disk is full: free space on it or move the data folder to a larger one",
         io::ErrorKind::QuotaExceeded => "The user's disk quota is used up: raise it or free space",
-        io::ErrorKind::PermissionDenied => "Give the user that runs the process read and write access to the data folder",
+        io::ErrorKind::PermissionDenied => {
+            "Give the user that runs the process read and write access to the data folder"
+        }
         io::ErrorKind::ReadOnlyFilesystem => {
             "The file system is mounted read-only; a kernel does that after disk errors: look at its log"
         }
