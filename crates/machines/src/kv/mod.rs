@@ -1,0 +1,209 @@
+//! A key-value store with etcd's data model: revisions, transactions, leases, watches, compaction.
+//!
+//! # What it promises
+//! The semantics of etcd v3's KV, Lease and Watch, without gRPC: what an etcd client can observe through them and a
+//! gateway cannot add on its own is decided here, the same on every replica. The store's revision starts at 1; each
+//! operation that changes keys makes one new revision, whatever the number of its changes.
+//!
+//! # Where we deviate from etcd
+//! - Leases end by agreed time, at an agreed place in the log; nobody's clock or leadership extends them.
+//! - Limits that etcd leaves to gRPC or to memory have names: [`limits`].
+//! - Sorting by something else than the key looks at all keys before `limit` cuts (etcd cuts first when the order is
+//!   NONE); equals are in the order of keys (etcd: in no order).
+//! - A delete from a key on (`range_end` = one zero byte) counts as covering all of these keys when a transaction is
+//!   searched for duplicate keys.
+//! - `Compact` is done when it is answered; etcd's works on in the background.
+//!
+//! # What it leaves out
+//! Users and roles (wave 2), a size quota (`NOSPACE`), and what belongs to the gateway: watch ids, progress
+//! notifications, fragments, cluster and member ids in headers.
+//!
+//! # How to read it
+//! [`operation`] and [`reply`] are the interface, [`store`] the data, [`txn`], [`range`], [`lease`] and [`watch`] the rules,
+//! [`digest`] and [`snapshot`] the two forms in which replicas compare and copy states.
+
+mod client;
+mod digest;
+mod error;
+mod lease;
+pub mod limits;
+mod operation;
+mod places;
+mod range;
+mod reply;
+mod snapshot;
+mod store;
+mod txn;
+mod watch;
+
+pub use client::{Expected, prefix_end};
+pub use error::{Code, KvError, Limit};
+pub use operation::{Compare, DeleteRange, Events, Operand, Operation, Operator, Put, Query, Range};
+pub use operation::{SortOrder, SortTarget, Txn, TxnOp};
+pub use reply::{DeleteResponse, Event, EventKind, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse};
+pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
+pub use snapshot::{KvSink, KvSource};
+
+use quorate_core::crypto::Digest;
+use quorate_core::machine::{self, At, Output, Snapshot, StateMachine, View};
+use quorate_core::time::WallTime;
+use range::ReplyBudget;
+use store::{Store, Write};
+
+/// The topic of the events that the store publishes: one [`WatchBatch`] for each revision.
+pub const WATCH_TOPIC: u32 = 1;
+
+/// The store as a machine.
+#[derive(Clone, Debug)]
+pub struct Kv {
+    store: Store,
+}
+
+/// The store as it was when the view was taken.
+#[derive(Clone, Debug)]
+pub struct KvView {
+    store: Store,
+}
+
+impl Kv {
+    /// An empty store, at revision 1.
+    pub fn new() -> Self {
+        Self { store: Store::new() }
+    }
+
+    fn run(&mut self, at: &At, operation: Operation, out: &mut Output) -> Result<Response, KvError> {
+        let store = &mut self.store;
+        match operation {
+            Operation::Put(put) => {
+                txn::validate_put(store, &put)?;
+                let mut write = Write::new(store);
+                let response = txn::put(&mut write, put);
+                write.finish(out);
+                Ok(Response::Put(response))
+            }
+            Operation::Delete(delete) => {
+                let mut write = Write::new(store);
+                let response = txn::delete(&mut write, &delete);
+                write.finish(out);
+                Ok(Response::Delete(response))
+            }
+            Operation::Txn(txn) => txn::run(store, &txn, out).map(Response::Txn),
+            Operation::Compact { revision } => compact(store, revision),
+            Operation::LeaseGrant { id, ttl } => lease::grant(store, at, id, ttl),
+            Operation::LeaseRevoke { id } => lease::revoke(store, id, out),
+            Operation::LeaseKeepAlive { id } => Ok(lease::keep_alive(store, at, id)),
+            Operation::Read(query) => answer(store, &query),
+        }
+    }
+}
+
+impl Default for Kv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StateMachine for Kv {
+    fn apply(&mut self, at: &At, operation: &[u8], out: &mut Output) {
+        let result = Operation::decode(operation).and_then(|operation| self.run(at, operation, out));
+        out.reply(&encode(&Reply {
+            revision: self.store.revision,
+            result,
+        }));
+    }
+
+    fn tick(&mut self, at: &At, out: &mut Output) {
+        lease::expire(&mut self.store, at, out);
+    }
+
+    fn wake(&self) -> Option<WallTime> {
+        self.store.leases.next_expiry().map(|(expires, _)| expires)
+    }
+
+    fn digest(&self) -> Digest {
+        self.store.digest
+    }
+}
+
+impl machine::Query for Kv {
+    type View = KvView;
+
+    fn view(&self) -> KvView {
+        KvView {
+            store: self.store.clone(),
+        }
+    }
+}
+
+impl View for KvView {
+    fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
+        let result = Query::decode(query).and_then(|query| answer(&self.store, &query));
+        reply.extend_from_slice(&encode(&Reply {
+            revision: self.store.revision,
+            result,
+        }));
+    }
+}
+
+impl Snapshot for Kv {
+    type Source = KvSource;
+    type Sink = KvSink;
+
+    fn snapshot(&self) -> KvSource {
+        KvSource::new(self.store.clone())
+    }
+
+    fn rebuild() -> KvSink {
+        KvSink::new()
+    }
+}
+
+fn answer(store: &Store, query: &Query) -> Result<Response, KvError> {
+    match query {
+        Query::Range(request) => {
+            range::check_revision(store, request.revision)?;
+            range::range(store, request, &mut ReplyBudget::new()).map(Response::Range)
+        }
+        Query::Events(events) => watch::events(store, events).map(Response::Events),
+        Query::LeaseTimeToLive { id, keys, now } => {
+            Ok(Response::LeaseTimeToLive(lease::time_to_live(store, *id, *keys, *now)))
+        }
+        Query::LeaseLeases => Ok(Response::LeaseLeases(store.leases.ids_by_end())),
+        Query::Status => Ok(Response::Status(status(store))),
+    }
+}
+
+fn compact(store: &mut Store, revision: i64) -> Result<Response, KvError> {
+    if revision <= store.compacted {
+        return Err(KvError::Compacted {
+            compact_revision: store.compacted,
+        });
+    }
+    if revision > store.revision {
+        return Err(KvError::FutureRevision);
+    }
+    store.compact(revision);
+    store.digest = digest::after_compaction(store, revision);
+    Ok(Response::Compact)
+}
+
+fn status(store: &Store) -> Status {
+    Status {
+        revision: store.revision,
+        compact_revision: store.compacted,
+        keys: store.live,
+        changes: store.history.len() as u64,
+        bytes: store.bytes,
+        leases: store.leases.len() as u64,
+        digest: store.digest,
+    }
+}
+
+fn encode(reply: &Reply) -> Vec<u8> {
+    let bytes = borsh::to_vec(reply);
+    assert!(
+        bytes.is_ok(),
+        "memory takes all bytes, and no list in a reply has 2³² entries"
+    );
+    bytes.unwrap_or_default()
+}

@@ -1,0 +1,360 @@
+//! Transactions: what is checked on sight, what is checked against the state, and the doing.
+//!
+//! Order of events, as in etcd: every compare, also of nested transactions, looks at the state before; with that the path
+//! is known; everything on the path is validated; only then the first write is made. So a transaction is refused
+//! whole, or done whole.
+
+use super::error::KvError;
+use super::limits::TXN_OPS_MAX;
+use super::operation::{Compare, DeleteRange, Operand, Operator, Put, Range, Txn, TxnOp, check_range};
+use super::range::{ReplyBudget, check_revision, range};
+use super::reply::{DeleteResponse, KeyValue, PutResponse, TxnOpReply, TxnOpResponse, TxnResponse};
+use super::store::{Store, Write};
+use bytes::Bytes;
+use quorate_core::machine::Output;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// Refuses a transaction that is wrong whatever the state.
+pub(super) fn check(txn: &Txn) -> Result<(), KvError> {
+    check_shape(txn, TXN_OPS_MAX)?;
+    Writes::of(&txn.success)?;
+    Writes::of(&txn.failure)?;
+    Ok(())
+}
+
+/// Keys and counts. A nested transaction may have as many entries as the enclosing one left of `entries_max`.
+fn check_shape(txn: &Txn, entries_max: usize) -> Result<(), KvError> {
+    let entries = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
+    let left = entries_max.checked_sub(entries).ok_or(KvError::TooManyOps)?;
+    for compare in &txn.compare {
+        check_range(&compare.key, &compare.range_end)?;
+    }
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            TxnOp::Range(range) => check_range(&range.key, &range.range_end)?,
+            TxnOp::Put(put) => put.check()?,
+            TxnOp::Delete(delete) => check_range(&delete.key, &delete.range_end)?,
+            TxnOp::Txn(txn) => check_shape(txn, left)?,
+        }
+    }
+    Ok(())
+}
+
+/// What a list of operations could write, to find keys that it could write twice (etcd's `checkIntervals`).
+#[derive(Default)]
+struct Writes<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deletes: Intervals<'a>,
+}
+
+impl<'a> Writes<'a> {
+    /// etcd's order of looking: deletes of this list, then nested transactions, then puts of this list. It does not
+    /// notice a nested put whose key a *later* nested transaction deletes; nor do we, and do them in order.
+    fn of(ops: &'a [TxnOp]) -> Result<Self, KvError> {
+        let mut writes = Self::default();
+        for op in ops {
+            if let TxnOp::Delete(delete) = op {
+                writes.deletes.add(&delete.key, &delete.range_end);
+            }
+        }
+        for op in ops {
+            if let TxnOp::Txn(txn) = op {
+                writes.add_nested(Self::of(&txn.success)?, Self::of(&txn.failure)?)?;
+            }
+        }
+        for op in ops {
+            if let TxnOp::Put(put) = op {
+                writes.add_put(&put.key)?;
+            }
+        }
+        Ok(writes)
+    }
+
+    /// Success and failure exclude each other, so a key may be in both.
+    fn add_nested(&mut self, success: Self, failure: Self) -> Result<(), KvError> {
+        for key in &success.puts {
+            self.add_put(key)?;
+        }
+        for key in failure.puts {
+            if success.puts.contains(key) {
+                continue;
+            }
+            self.add_put(key)?;
+        }
+        for (start, end) in success.deletes.0.into_iter().chain(failure.deletes.0) {
+            self.deletes.add_interval(start, end);
+        }
+        Ok(())
+    }
+
+    fn add_put(&mut self, key: &'a [u8]) -> Result<(), KvError> {
+        if self.deletes.contains(key) || !self.puts.insert(key) {
+            Err(KvError::DuplicateKey)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Where an interval of keys ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End<'a> {
+    /// Before this key.
+    Before(&'a [u8]),
+    /// With this key.
+    With(&'a [u8]),
+    /// Nowhere.
+    Open,
+}
+
+impl End<'_> {
+    fn includes(self, key: &[u8]) -> bool {
+        match self {
+            End::Before(end) => key < end,
+            End::With(end) => key <= end,
+            End::Open => true,
+        }
+    }
+
+    fn reaches_further_than(self, other: Self) -> bool {
+        match (self, other) {
+            (_, End::Open) => false,
+            (End::Open, _) => true,
+            (End::Before(this), End::Before(that) | End::With(that)) | (End::With(this), End::With(that)) => {
+                this > that
+            }
+            (End::With(this), End::Before(that)) => this >= that,
+        }
+    }
+}
+
+/// A union of intervals of keys: start → end, disjoint.
+#[derive(Default)]
+struct Intervals<'a>(BTreeMap<&'a [u8], End<'a>>);
+
+impl<'a> Intervals<'a> {
+    fn add(&mut self, key: &'a [u8], range_end: &'a [u8]) {
+        match range_end {
+            [] => self.add_interval(key, End::With(key)),
+            [0] => self.add_interval(key, End::Open),
+            end if key < end => self.add_interval(key, End::Before(end)),
+            _ => {}
+        }
+    }
+
+    fn add_interval(&mut self, start: &'a [u8], end: End<'a>) {
+        let (mut start, mut end) = (start, end);
+        if let Some((before, its_end)) = self
+            .0
+            .range(..=start)
+            .next_back()
+            .filter(|(_, its_end)| its_end.includes(start))
+        {
+            start = before;
+            end = if end.reaches_further_than(*its_end) {
+                end
+            } else {
+                *its_end
+            };
+        }
+        loop {
+            let next = self
+                .0
+                .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
+                .next()
+                .map(|(key, its_end)| (*key, *its_end));
+            let Some((key, its_end)) = next.filter(|(key, _)| end.includes(key)) else {
+                break;
+            };
+            end = if end.reaches_further_than(its_end) {
+                end
+            } else {
+                its_end
+            };
+            self.0.remove(key);
+        }
+        self.0.insert(start, end);
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        self.0
+            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
+            .next_back()
+            .is_some_and(|(_, end)| end.includes(key))
+    }
+}
+
+/// A transaction whose compares have been answered: the operations that are to be done.
+struct Path<'a> {
+    succeeded: bool,
+    steps: Vec<Step<'a>>,
+}
+
+enum Step<'a> {
+    Range(&'a Range),
+    Put(&'a Put),
+    Delete(&'a DeleteRange),
+    Nested(Path<'a>),
+}
+
+impl<'a> Path<'a> {
+    fn of(store: &Store, txn: &'a Txn) -> Self {
+        let succeeded = txn.compare.iter().all(|compare| holds(store, compare));
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let step = |op: &'a TxnOp| match op {
+            TxnOp::Range(range) => Step::Range(range),
+            TxnOp::Put(put) => Step::Put(put),
+            TxnOp::Delete(delete) => Step::Delete(delete),
+            TxnOp::Txn(txn) => Step::Nested(Path::of(store, txn)),
+        };
+        Self {
+            succeeded,
+            steps: ops.iter().map(step).collect(),
+        }
+    }
+
+    /// Whether the path has a range: the only step whose answer may turn out too large.
+    fn reads(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Range(_) => true,
+            Step::Put(_) | Step::Delete(_) => false,
+            Step::Nested(path) => path.reads(),
+        })
+    }
+
+    /// Refuses what cannot be done in the state before the transaction.
+    fn validate(&self, store: &Store) -> Result<(), KvError> {
+        self.steps.iter().try_for_each(|step| match step {
+            Step::Range(range) => check_revision(store, range.revision),
+            Step::Put(put) => validate_put(store, put),
+            Step::Delete(_) => Ok(()),
+            Step::Nested(path) => path.validate(store),
+        })
+    }
+}
+
+/// Refuses a put that cannot be done now: its lease is unknown, or there is nothing to keep.
+pub(super) fn validate_put(store: &Store, put: &Put) -> Result<(), KvError> {
+    if put.lease != 0 && store.leases.get(put.lease).is_none() {
+        return Err(KvError::LeaseNotFound);
+    }
+    if (put.ignore_value || put.ignore_lease) && store.current(&put.key).is_none() {
+        return Err(KvError::KeyNotFound);
+    }
+    Ok(())
+}
+
+/// Whether a compare holds for every key of its range.
+fn holds(store: &Store, compare: &Compare) -> bool {
+    let mut live = store
+        .entries(&compare.key, &compare.range_end)
+        .filter(|entry| entry.live)
+        .peekable();
+    if live.peek().is_none() {
+        // nothing has no value, not an empty one: false even for "not equal"
+        return !matches!(compare.operand, Operand::Value(_)) && relates(compare, &KeyValue::default());
+    }
+    live.all(|entry| relates(compare, &entry.newest.kv))
+}
+
+fn relates(compare: &Compare, kv: &KeyValue) -> bool {
+    let ordering = match &compare.operand {
+        Operand::Version(version) => kv.version.cmp(version),
+        Operand::Create(revision) => kv.create_revision.cmp(revision),
+        Operand::Mod(revision) => kv.mod_revision.cmp(revision),
+        Operand::Value(value) => kv.value.cmp(value),
+        Operand::Lease(lease) => kv.lease.cmp(lease),
+    };
+    match compare.operator {
+        Operator::Equal => ordering.is_eq(),
+        Operator::NotEqual => ordering.is_ne(),
+        Operator::Greater => ordering.is_gt(),
+        Operator::Less => ordering.is_lt(),
+    }
+}
+
+/// Does a transaction that has passed [`check`].
+pub(super) fn run(store: &mut Store, txn: &Txn, out: &mut Output) -> Result<TxnResponse, KvError> {
+    let path = Path::of(store, txn);
+    path.validate(store)?;
+    let before = path.reads().then(|| store.clone());
+    let mut write = Write::new(store);
+    match walk(&mut write, &path, &mut ReplyBudget::new()) {
+        Ok(response) => {
+            write.finish(out);
+            Ok(response)
+        }
+        Err(refusal) => {
+            if let Some(before) = before {
+                *store = before;
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Does the steps of a path, in their order.
+///
+/// # Errors
+/// [`KvError::ReplyTooLarge`], and nothing else.
+fn walk(write: &mut Write<'_>, path: &Path<'_>, budget: &mut ReplyBudget) -> Result<TxnResponse, KvError> {
+    let mut responses = Vec::with_capacity(path.steps.len());
+    for step in &path.steps {
+        let response = match step {
+            Step::Range(request) => TxnOpResponse::Range(range(write.store, request, budget)?),
+            Step::Put(request) => TxnOpResponse::Put(put(write, (*request).clone())),
+            Step::Delete(request) => TxnOpResponse::Delete(delete(write, request)),
+            Step::Nested(path) => TxnOpResponse::Txn(walk(write, path, budget)?),
+        };
+        let revision = if matches!(step, Step::Nested(_)) {
+            0
+        } else {
+            write.revision()
+        };
+        responses.push(TxnOpReply { revision, response });
+    }
+    Ok(TxnResponse {
+        succeeded: path.succeeded,
+        responses,
+    })
+}
+
+/// Does a put that has passed [`validate_put`].
+pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
+    let Put {
+        key,
+        mut value,
+        mut lease,
+        prev_kv,
+        ignore_value,
+        ignore_lease,
+    } = put;
+    if ignore_value || ignore_lease {
+        let before = write.store.current(&key).map(|change| &change.kv);
+        if ignore_value {
+            value = before.map_or_else(Bytes::new, |kv| kv.value.clone());
+        }
+        if ignore_lease {
+            lease = before.map_or(0, |kv| kv.lease);
+        }
+    }
+    let before = write.put(key, value, lease);
+    PutResponse {
+        prev_kv: before.filter(|_| prev_kv).map(|change| change.kv.clone()),
+    }
+}
+
+/// Does a delete.
+pub(super) fn delete(write: &mut Write<'_>, request: &DeleteRange) -> DeleteResponse {
+    let deleted = write.delete(&request.key, &request.range_end);
+    let prev_kvs = deleted
+        .iter()
+        .filter(|_| request.prev_kv)
+        .map(|change| change.kv.clone())
+        .collect();
+    DeleteResponse {
+        deleted: deleted.len() as u64,
+        prev_kvs,
+    }
+}
