@@ -1,1 +1,6 @@
-//! placeholder
+//! Bytes on disk.
+
+mod bytes;
+pub mod disk;
+pub mod superblock;
+pub mod wal;

@@ -1,0 +1,385 @@
+//! From a scan to a log that can be appended to: judge, repair, report.
+//!
+//! With D the highest sequence number that some record or seal says is safe, damage at or below D is corruption: it is
+//! reported and left as it is. Everything above D belongs to the last group, of which the caller was possibly never told
+//! that it is safe. If any damage in it is torn, the sync never returned, so the group is cut where the damage starts and
+//! the bytes are set to zero again. If none is, it is corruption of a group that may have been safe: nothing is cut, the
+//! numbers that may have been used are given up, and a *gap* record at the start of a new segment remembers that.
+
+use super::frame::{Header, Kind, SEQ_END, Seed, first_link, put};
+use super::report::{DamagedTail, Item, Recovered, Report, Torn};
+use super::scan::{Event, Lost, Record, Scanner, SegmentScan};
+use super::segment::{self, FOLDER, HeaderRead, RECORDS, SegmentHeader};
+use super::{Class, WalConfig, WalError};
+use crate::disk::{Disk, DiskFile};
+
+/// More than any segment has, in bytes; a longer file of unknown origin is not read beyond it.
+const UNKNOWN_SEGMENT_MAX: u64 = 1 << 30;
+
+/// A log as it was found, nothing changed yet.
+pub(crate) struct Examined {
+    pub(crate) log_id: u128,
+    pub(crate) segments: Vec<(SegmentScan, HeaderRead)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) tail: Option<Lost>,
+    pub(crate) next_seq: u64,
+    pub(crate) link: u32,
+    stray: Vec<String>,
+}
+
+/// Where a torn group is removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) segment: u64,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) seq: u64,
+}
+
+/// The numbers of the segments in the folder, in order.
+pub(crate) fn numbers(disk: &impl Disk) -> Result<Vec<u64>, WalError> {
+    Ok(disk
+        .list(FOLDER)?
+        .iter()
+        .filter_map(|file| segment::number_of(file))
+        .collect())
+}
+
+/// Reads the whole log. `log_id` is taken from the first readable header if it is not given; `size` is the size assumed
+/// for a segment that cannot say its own. `None` if there is no segment.
+pub(crate) fn examine(disk: &impl Disk, log_id: Option<u128>, size: u64) -> Result<Option<Examined>, WalError> {
+    let numbers = numbers(disk)?;
+    let Some(&first) = numbers.first() else { return Ok(None) };
+    let log_id = match log_id {
+        Some(log_id) => log_id,
+        None => find_log_id(disk, &numbers)?,
+    };
+    let mut scanner = Scanner::new(log_id, (first == 1).then(|| first_link(log_id)));
+    let mut segments = Vec::with_capacity(numbers.len());
+    let mut floor_max = 1;
+    for number in numbers {
+        let file = disk.open_to_read(&segment::name(number))?;
+        let len = file.len()?;
+        let read = segment::read_header(&file.read_at(0, RECORDS)?);
+        segment::check_identity(number, log_id, &read)?;
+        let (size, floor) = match read {
+            HeaderRead::Both(header) | HeaderRead::One(header, _) => (header.size, header.floor),
+            _ if len <= RECORDS as u64 => (size, 1),
+            _ => (len.min(UNKNOWN_SEGMENT_MAX), 1),
+        };
+        let bytes = file.read_at(0, usize::try_from(size.min(len)).unwrap_or(usize::MAX))?;
+        floor_max = floor_max.max(floor);
+        segments.push((scanner.segment(number, &bytes, size, floor), read));
+    }
+    Ok(Some(judge(scanner, segments, log_id, floor_max)))
+}
+
+fn find_log_id(disk: &impl Disk, numbers: &[u64]) -> Result<u128, WalError> {
+    for &number in numbers {
+        match segment::read_header(&disk.open_to_read(&segment::name(number))?.read_at(0, RECORDS)?) {
+            HeaderRead::Both(header) | HeaderRead::One(header, _) => return Ok(header.log_id),
+            HeaderRead::Version(version) => {
+                return Err(WalError::Version {
+                    file: segment::name(number),
+                    version,
+                });
+            }
+            HeaderRead::Neither => {}
+        }
+    }
+    Err(WalError::NoHeader)
+}
+
+/// Tells a torn group from corruption.
+fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u128, floor_max: u64) -> Examined {
+    let (next_seq, link) = (
+        scanner.next_seq().max(floor_max),
+        scanner.link().unwrap_or_else(|| first_link(log_id)),
+    );
+    let stray = scanner.stray.iter().map(|place| {
+        format!(
+            "{} bytes at {} of {} are no record",
+            place.end.saturating_sub(place.start),
+            place.start,
+            segment::name(place.segment)
+        )
+    });
+    let stray = stray.collect();
+    let Scanner {
+        mut events,
+        mut tail,
+        synced_below,
+        ..
+    } = scanner;
+    let in_flight = |event: &Event| match event {
+        Event::Record(record) => record.header.seq >= synced_below && (record.body.is_none() || record.hurt.is_some()),
+        Event::Lost(lost) => lost.first >= synced_below,
+    };
+    let torn = |event: &Event| match event {
+        Event::Record(record) => record.torn,
+        Event::Lost(lost) => lost.torn,
+    };
+    let tail_torn = tail.is_some_and(|tail| tail.first >= synced_below && tail.torn);
+    if !tail_torn && !events.iter().any(|event| in_flight(event) && torn(event)) {
+        return Examined {
+            log_id,
+            segments,
+            events,
+            cut: None,
+            tail,
+            next_seq,
+            link,
+            stray,
+        };
+    }
+    let at = events.iter().position(in_flight).unwrap_or(events.len());
+    let dropped = events.split_off(at);
+    let (place, seq, link) = match (dropped.first(), tail.take()) {
+        (Some(Event::Record(record)), _) => (record.place, record.header.seq, Some(record.header.prev_link)),
+        (Some(Event::Lost(lost)), _) => (lost.place, lost.first, lost.link),
+        (None, Some(lost)) => (lost.place, lost.first, lost.link),
+        (None, None) => {
+            return Examined {
+                log_id,
+                segments,
+                events,
+                cut: None,
+                tail,
+                next_seq,
+                link,
+                stray,
+            };
+        }
+    };
+    let end = segments
+        .iter()
+        .find(|(scan, _)| scan.number == place.segment)
+        .map_or(place.end, |(scan, _)| scan.content_end);
+    let cut = Some(Cut {
+        segment: place.segment,
+        start: place.start,
+        end: end.max(place.start),
+        seq,
+    });
+    Examined {
+        log_id,
+        segments,
+        events,
+        cut,
+        tail,
+        next_seq: seq,
+        link: link.unwrap_or_else(|| first_link(log_id)),
+        stray,
+    }
+}
+
+impl Examined {
+    /// What to tell the caller, the bodies moved out.
+    pub(crate) fn report(&mut self) -> Recovered {
+        let mut report = Report {
+            segments: self.segments.len(),
+            next_seq: self.next_seq,
+            ..Report::default()
+        };
+        report.bytes = self
+            .segments
+            .iter()
+            .map(|(scan, _)| scan.len)
+            .fold(0, u64::saturating_add);
+        report.notes = std::mem::take(&mut self.stray);
+        for (scan, read) in &self.segments {
+            let name = segment::name(scan.number);
+            match read {
+                HeaderRead::One(_, copy) => report
+                    .notes
+                    .push(format!("copy {copy} of the header of {name} was damaged")),
+                HeaderRead::Neither => report.notes.push(format!("the header of {name} was damaged")),
+                HeaderRead::Both(_) | HeaderRead::Version(_) => {}
+            }
+            if scan.short {
+                report
+                    .notes
+                    .push(format!("{name} is cut short: {} bytes are left", scan.len));
+            }
+        }
+        let mut items = Vec::with_capacity(self.events.len());
+        for event in &mut self.events {
+            match event {
+                Event::Lost(lost) => items.push(Item::Damaged {
+                    first: lost.first,
+                    last: lost.last,
+                    class: None,
+                }),
+                Event::Record(record) => {
+                    report.healed.extend(record.hurt.map(|_| record.header.seq));
+                    let (seq, class) = (record.header.seq, record.class);
+                    items.push(match &mut record.body {
+                        Some(body) if record.hurt.is_none() => Item::Found {
+                            seq,
+                            class,
+                            body: std::mem::take(body),
+                        },
+                        Some(body) => Item::Found {
+                            seq,
+                            class,
+                            body: body.clone(),
+                        },
+                        None => Item::Damaged {
+                            first: seq,
+                            last: seq,
+                            class: Some(class),
+                        },
+                    });
+                }
+            }
+        }
+        if let Some(cut) = self.cut {
+            report.torn = Some(Torn {
+                seq: cut.seq,
+                bytes: cut.end.saturating_sub(cut.start) as u64,
+            });
+        }
+        if let Some(tail) = self.tail {
+            let at_most = tail.last.saturating_sub(tail.first).saturating_add(1);
+            report.tail = Some(DamagedTail {
+                from_seq: tail.first,
+                at_most,
+            });
+            items.push(Item::Damaged {
+                first: tail.first,
+                last: tail.last,
+                class: None,
+            });
+            report.next_seq = tail.last.saturating_add(1);
+        }
+        report.count(&items);
+        Recovered { items, report }
+    }
+
+    /// The segment that the log goes on in, if nothing needs a new one: the last with content, or the first.
+    pub(crate) fn last_used(&self) -> Option<&SegmentScan> {
+        let used = self
+            .segments
+            .iter()
+            .rev()
+            .map(|(scan, _)| scan)
+            .find(|scan| !scan.is_blank());
+        used.or_else(|| self.segments.first().map(|(scan, _)| scan))
+    }
+
+    /// Writes damaged copies of headers and promises again and removes a torn group. Everything the log holds is safe
+    /// afterwards: what was read may have been in the system's memory only, if a process died before a sync.
+    pub(crate) fn repair(&self, disk: &impl Disk) -> Result<(), WalError> {
+        for (scan, read) in &self.segments {
+            let file = disk.open(&segment::name(scan.number))?;
+            let header = SegmentHeader {
+                log_id: self.log_id,
+                number: scan.number,
+                floor: scan.seqs.map_or(1, |(first, _)| first),
+                size: scan.len,
+            };
+            let rewritten: &[(usize, SegmentHeader)] = match read {
+                HeaderRead::One(header, copy) => &[(*copy, *header)],
+                HeaderRead::Neither if scan.len > RECORDS as u64 => &[(0, header), (1, header)],
+                _ => &[],
+            };
+            for (copy, header) in rewritten.iter().filter(|_| scan.len > RECORDS as u64) {
+                segment::write_header(&file, header, *copy)?;
+                file.sync_data()?; // One at a time: a power loss never takes both copies.
+            }
+            self.heal(&file, scan)?;
+            if let Some(cut) = self.cut.filter(|cut| cut.segment == scan.number) {
+                let zeros = vec![0; cut.end.saturating_sub(cut.start)];
+                file.write_at(cut.start as u64, &zeros)?;
+            }
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn heal(&self, file: &impl DiskFile, scan: &SegmentScan) -> Result<(), WalError> {
+        let seed = Seed::new(self.log_id, scan.number);
+        for event in &self.events {
+            let Event::Record(Record {
+                header,
+                body: Some(body),
+                hurt: Some(copy),
+                place,
+                ..
+            }) = event
+            else {
+                continue;
+            };
+            let start = if *copy == 0 {
+                place.start
+            } else {
+                place.start.saturating_add(header.span())
+            };
+            if place.segment != scan.number || start.saturating_add(header.span()) as u64 > scan.len {
+                continue;
+            }
+            let of = Header::of(
+                header.kind,
+                header.seq,
+                header.synced_below,
+                header.prev_link,
+                body,
+                start,
+            );
+            let mut bytes = Vec::with_capacity(header.span());
+            put(&mut bytes, &Header { copy: *copy, ..of }, body, seed, start);
+            file.write_at(start as u64, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// A segment after all others that starts with a gap over the damaged tail, if there is one.
+    pub(crate) fn new_segment<D: Disk>(&self, disk: &D, config: &WalConfig, number: u64) -> Result<Fresh<D>, WalError> {
+        let floor = self.tail.map_or(self.next_seq, |tail| tail.first);
+        let previous = self.segments.iter().map(|(scan, _)| scan.len).max().unwrap_or(0);
+        let size = segment::next_size(config, previous.checked_div(2).unwrap_or(0), 0);
+        let file = segment::create(
+            disk,
+            &SegmentHeader {
+                log_id: self.log_id,
+                number,
+                floor,
+                size,
+            },
+        )?;
+        let mut fresh = Fresh::<D> {
+            file,
+            size,
+            append_at: RECORDS,
+            next_seq: self.next_seq,
+            link: self.link,
+        };
+        if let Some(tail) = self.tail.filter(|tail| tail.last < SEQ_END) {
+            let gap = Header::of(Kind::Gap, tail.last, tail.first, self.link, &[], RECORDS);
+            let mut bytes = Vec::with_capacity(gap.span());
+            put(&mut bytes, &gap, &[], Seed::new(self.log_id, number), RECORDS);
+            fresh.file.write_at(RECORDS as u64, &bytes)?;
+            fresh.file.sync_data()?;
+            fresh.append_at = RECORDS.saturating_add(gap.span());
+            fresh.next_seq = tail.last.saturating_add(1);
+            fresh.link = gap.link();
+        }
+        Ok(fresh)
+    }
+}
+
+/// A segment made to go on after damage.
+pub(crate) struct Fresh<D: Disk> {
+    pub(crate) file: D::File,
+    pub(crate) size: u64,
+    pub(crate) append_at: usize,
+    pub(crate) next_seq: u64,
+    pub(crate) link: u32,
+}
+
+impl From<Class> for Kind {
+    fn from(class: Class) -> Self {
+        Self::User(class)
+    }
+}
