@@ -205,6 +205,7 @@ enum Wake<T> {
 enum Held<M> {
     Frame { to: To, bytes: Bytes, label: &'static str },
     Own(M),
+    Forget(RecordSeq),
 }
 
 /// A replica, driven by a host.
@@ -222,6 +223,7 @@ pub struct Node<P: Protocol> {
     watchers: BTreeMap<ClientId, u32>,
     ledger: Ledger,
     audit: Option<blake3::Hasher>,
+    turns: u64,
     halted: bool,
 }
 
@@ -256,6 +258,7 @@ impl<P: Protocol> Node<P> {
             watchers: BTreeMap::new(),
             ledger: Ledger::default(),
             audit: audit.then(blake3::Hasher::new),
+            turns: 0,
             halted: false,
         };
         let mut actions = Vec::new();
@@ -317,9 +320,16 @@ impl<P: Protocol> Node<P> {
         self.audit.as_ref().map(|hasher| Digest::new(*hasher.finalize().as_bytes()))
     }
 
-    /// Runs one handler of the protocol and carries its effects out.
+    /// Runs one handler of the protocol and carries its effects out. One input can lead to several turns; each has a
+    /// nonce of its own.
     fn turn(&mut self, turn: Turn, actions: &mut Vec<Action>, handler: impl FnOnce(&mut P::Replica, &mut Outbox<P>)) {
-        let mut out = Outbox::new(turn, self.next_seq);
+        if self.halted {
+            return;
+        }
+        self.turns = self.turns.wrapping_add(1);
+        let mixed = Digest::of_parts(&[&turn.entropy.to_le_bytes(), &self.turns.to_le_bytes()]);
+        let entropy = mixed.as_bytes().first_chunk().map_or(turn.entropy, |bytes| u64::from_le_bytes(*bytes));
+        let mut out = Outbox::new(Turn { entropy, ..turn }, self.next_seq);
         handler(&mut self.replica, &mut out);
         self.carry_out(out, turn, actions);
     }
@@ -344,13 +354,14 @@ impl<P: Protocol> Node<P> {
                 Effect::Query { ticket, query } => actions.push(Action::Run(Job::Query { ticket, query })),
                 Effect::Checkpoint(op) => actions.push(Action::Run(Job::Checkpoint(op))),
                 Effect::Fetch { checkpoint, from } => self.start_fetch(checkpoint, from, turn.now, actions),
-                Effect::Forget(before) => actions.push(Action::Forget(before)),
+                Effect::Forget(before) => self.forget(before, actions),
                 Effect::Ignore(_, why) => self.ledger.ignore(why),
                 Effect::Blame(from, fault) => self.ledger.blame(from, fault),
                 Effect::Note(note) => actions.push(Action::Note(note)),
                 Effect::Halt(reason) => {
                     self.halted = true;
                     actions.push(Action::Halt(reason));
+                    return; // what the turn wrote after this is not done either
                 }
             }
         }
@@ -376,6 +387,16 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    /// Lets the log drop records once this turn is durable: it may have written what replaces them.
+    fn forget(&mut self, before: RecordSeq, actions: &mut Vec<Action>) {
+        let wait_for = self.next_seq.previous();
+        if self.durable >= wait_for {
+            actions.push(Action::Forget(before));
+        } else {
+            self.held.push_back((wait_for, Held::Forget(before)));
+        }
+    }
+
     fn on_synced(&mut self, seq: RecordSeq, actions: &mut Vec<Action>) {
         assert!(seq < self.next_seq, "the log cannot hold records that were never appended");
         self.durable = self.durable.max(seq);
@@ -386,6 +407,7 @@ impl<P: Protocol> Node<P> {
             match self.held.pop_front() {
                 Some((_, Held::Frame { to, bytes, label })) => actions.push(Action::Send { to, bytes, label }),
                 Some((_, Held::Own(message))) => self.own.push_back(message),
+                Some((_, Held::Forget(before))) => actions.push(Action::Forget(before)),
                 None => break,
             }
         }
@@ -403,16 +425,20 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_frame(&mut self, from: Peer, bytes: &[u8], turn: Turn, actions: &mut Vec<Action>) {
-        let (envelope, payload) = match Envelope::open::<Payload<P::Message>>(bytes) {
-            Ok(opened) => opened,
+        let (envelope, body) = match Envelope::split(bytes) {
+            Ok(parts) => parts,
             Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
         };
         if envelope.cluster != self.envelope.cluster {
             return self.ledger.blame(from, Fault::OtherCluster);
         }
         if envelope.epoch != self.envelope.epoch {
-            return self.ledger.ignore(Why::OtherEpoch);
+            return self.ledger.ignore(Why::OtherEpoch); // perhaps of another protocol: do not even decode it
         }
+        let payload = match Payload::<P::Message>::decode(body) {
+            Ok(payload) => payload,
+            Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
+        };
         match (payload, from) {
             (Payload::Protocol(message), _) => {
                 self.turn(turn, actions, |replica, out| replica.on_message(from, message, out));
@@ -424,8 +450,9 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_timers(&mut self, turn: Turn, actions: &mut Vec<Action>) {
-        let due: Vec<_> = self.timers.iter().filter(|(_, at)| **at <= turn.now).map(|(wake, _)| *wake).collect();
-        for wake in due {
+        let due = self.timers.iter().filter(|(_, at)| **at <= turn.now);
+        let due: BTreeSet<_> = due.map(|(wake, at)| (*at, *wake)).collect(); // a host that slept keeps their order
+        for (_, wake) in due {
             // An earlier timer of this round may have disarmed or postponed this one.
             if self.timers.get(&wake).is_none_or(|at| *at > turn.now) {
                 continue;
@@ -554,6 +581,7 @@ impl<P: Protocol> Node<P> {
                 Step::Begin(manifest) => actions.push(Action::Prepare(manifest)),
                 Step::Put(index, bytes) => actions.push(Action::Put(checkpoint, index, bytes)),
                 Step::Finish(checkpoint) => actions.push(Action::Finish(checkpoint)),
+                Step::Blame(what) => self.ledger.blame(Peer::Replica(from), Fault::WrongBytes(what)),
                 Step::Fail => {
                     self.end_fetch();
                     self.turn(turn, actions, |replica, out| replica.on_fetch_failed(checkpoint, out));

@@ -233,7 +233,7 @@ impl<P: Protocol> Outbox<P> {
         self.effects.push(Effect::Fetch { checkpoint, from });
     }
 
-    /// Lets the log drop the records before `before`.
+    /// Lets the log drop the records before `before`, once this turn is durable.
     pub fn forget(&mut self, before: RecordSeq) {
         self.effects.push(Effect::Forget(before));
     }

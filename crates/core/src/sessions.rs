@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 /// Requests that one session may have in flight.
 pub const WINDOW: u64 = 1024;
 /// Operation or query that a client may send, bytes.
-pub const OPERATION_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const OPERATION_BYTES_MAX: usize = 1536 * 1024;
 /// Sessions that the table holds; one more evicts the one whose last request is oldest.
 pub const SESSIONS_MAX: usize = 4096;
 /// Reply bytes that the table holds; more evict the session whose last request is oldest.

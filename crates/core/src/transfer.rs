@@ -45,6 +45,8 @@ pub enum Step {
     Put(u32, Bytes),
     /// Every chunk is stored: make it a snapshot.
     Finish(Checkpoint),
+    /// The source has sent what no correct replica sends.
+    Blame(String),
     /// Give up.
     Fail,
 }
@@ -84,6 +86,11 @@ impl Fetch {
         self.from
     }
 
+    /// Is every chunk here, and the store told to make it a snapshot?
+    pub fn is_finishing(&self) -> bool {
+        matches!(self.stage, Stage::Finishing)
+    }
+
     /// When [`Fetch::on_deadline`] is due.
     pub fn deadline(&self) -> Instant {
         self.deadline
@@ -91,10 +98,10 @@ impl Fetch {
 
     /// The manifest has come.
     pub fn on_manifest(&mut self, manifest: Manifest, now: Instant) -> Vec<Step> {
-        if !matches!(self.stage, Stage::Asking) {
-            return Vec::new();
+        if !matches!(self.stage, Stage::Asking) || manifest.checkpoint() != self.checkpoint {
+            return Vec::new(); // the answer to an earlier question
         }
-        if manifest.checkpoint() != self.checkpoint || !manifest.is_consistent() {
+        if !manifest.is_consistent() {
             return vec![Step::Fail];
         }
         self.progress(now);
@@ -104,6 +111,9 @@ impl Fetch {
 
     /// The store is ready and lacks these chunks.
     pub fn on_prepared(&mut self, manifest: Manifest, missing: BTreeSet<u32>, now: Instant) -> Vec<Step> {
+        if !matches!(self.stage, Stage::Preparing) {
+            return Vec::new(); // an earlier fetch of the same checkpoint had asked the store too
+        }
         self.stage = Stage::Receiving { manifest, missing, asked: BTreeSet::new() };
         self.ask_more(now)
     }
@@ -116,7 +126,7 @@ impl Fetch {
         }
         let expected = manifest.chunks.get(index as usize);
         if expected != Some(&crate::crypto::Digest::of(&bytes)) {
-            return vec![Step::Fail];
+            return vec![Step::Blame(format!("chunk {index} of checkpoint {}", self.checkpoint.op)), Step::Fail];
         }
         missing.remove(&index);
         self.progress(now);
@@ -127,14 +137,17 @@ impl Fetch {
 
     /// Nothing has come for too long.
     pub fn on_deadline(&mut self, now: Instant) -> Vec<Step> {
-        self.attempts = self.attempts.saturating_add(1);
         self.deadline = now.plus(RETRY);
+        if matches!(self.stage, Stage::Preparing | Stage::Finishing) {
+            return Vec::new(); // our own disk or machine is busy, for as long as it takes
+        }
+        self.attempts = self.attempts.saturating_add(1);
         if self.attempts > ATTEMPTS_MAX {
             return vec![Step::Fail];
         }
         match &mut self.stage {
             Stage::Asking => vec![Step::Ask(Message::GetManifest(self.checkpoint))],
-            Stage::Preparing | Stage::Finishing => Vec::new(), // our own disk is busy
+            Stage::Preparing | Stage::Finishing => Vec::new(),
             Stage::Receiving { asked, .. } => {
                 asked.clear();
                 self.ask_more(now)

@@ -65,9 +65,18 @@ impl Envelope {
     /// # Errors
     /// [`Malformed`] for bytes too short or a message that does not decode.
     pub fn open<M: Wire>(bytes: &[u8]) -> Result<(Self, M), Malformed> {
+        let (envelope, body) = Self::split(bytes)?;
+        Ok((envelope, M::decode(body)?))
+    }
+
+    /// Reads the envelope alone: the message behind it may be of another epoch, hence of another type.
+    ///
+    /// # Errors
+    /// [`Malformed`] for bytes too short.
+    pub fn split(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         let (head, body) =
             bytes.split_at_checked(ENVELOPE_BYTES).ok_or_else(|| Malformed("shorter than an envelope".to_owned()))?;
-        Ok((Self::decode(head)?, M::decode(body)?))
+        Ok((Self::decode(head)?, body))
     }
 }
 

@@ -1,1 +1,6 @@
-//! placeholder
+//! Quorate's host: what turns the sans-IO cores into a process. The encrypted links between replicas and from clients,
+//! the keys that stand for identities, and the files that say who belongs to a cluster.
+
+pub mod config;
+pub mod keys;
+pub mod link;

@@ -1,0 +1,379 @@
+//! A client of a cluster: the protocol's client core, driven over real links. Cheap to clone; every clone shares the session
+//! and its window, so many calls may be in flight at once.
+
+use crate::config::ClusterConfig;
+use crate::host::Clock;
+use crate::keys::KeyPair;
+use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace};
+use bytes::Bytes;
+use quorate_core::ids::{ClientId, Peer, ReplicaId};
+use quorate_core::node::{Payload, Report, Service};
+use quorate_core::protocol::{
+    Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
+};
+use quorate_core::sessions::{Event, OPERATION_BYTES_MAX};
+use quorate_core::time::Instant;
+use quorate_core::wire::Envelope;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// Calls that wait to be taken by the client's task; further callers wait.
+const COMMANDS_MAX: usize = 2048;
+/// Event batches that wait for a slow watcher; then the watch ends and says so.
+const WATCH_BATCHES_MAX: usize = 1024;
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    /// Silence after which a request is sent to all replicas. 150 ms.
+    pub retry: Duration,
+    /// Silence after which a call fails. 10 s.
+    pub timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { retry: Duration::from_millis(150), timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, Error)]
+pub enum ClientError {
+    /// What the protocol's client says; and what is known of the links, if that may explain it.
+    #[error("{error}{}", explain(links))]
+    Call {
+        /// Why.
+        error: CallError,
+        /// Replicas that cannot be reached, with the reason.
+        links: Vec<DialError>,
+    },
+    /// The operation is longer than a cluster takes.
+    #[error("the operation has {bytes} bytes; a cluster takes at most {OPERATION_BYTES_MAX}")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// The client's task has ended: the runtime is shutting down.
+    #[error("the client is closed")]
+    Closed,
+}
+
+fn explain(links: &[DialError]) -> String {
+    links.iter().map(|error| format!("\n  {error}")).collect()
+}
+
+/// Why a client could not be made.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The links could not be set up.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The system has no randomness to draw an identity from.
+    #[error("the system gives no random bytes to draw a client identity from")]
+    NoRandomness,
+    /// The cluster runs another protocol than this client was built for.
+    #[error("the cluster runs `{found}`, this client speaks `{expected}`")]
+    OtherProtocol {
+        /// What the cluster file says.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
+}
+
+enum Command {
+    Call(Call, oneshot::Sender<Result<Answer, ClientError>>),
+    Status(ReplicaId, oneshot::Sender<Report>),
+    Watch(u32, mpsc::Sender<Vec<Event>>, oneshot::Sender<()>),
+    Links(oneshot::Sender<LinkStatus>),
+}
+
+/// A client of a cluster.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client of the cluster that `config` describes. Dials in the background; the first call waits for it.
+    ///
+    /// # Errors
+    /// [`ConnectError`], before anything is sent.
+    pub fn connect<P: Protocol>(
+        config: &ClusterConfig,
+        key: &KeyPair,
+        options: ClientOptions,
+    ) -> Result<Self, ConnectError> {
+        if config.protocol != P::NAME {
+            return Err(ConnectError::OtherProtocol { found: config.protocol.clone(), expected: P::NAME });
+        }
+        let mut bits = [0; 16];
+        SystemRandom::new().fill(&mut bits).map_err(|_| ConnectError::NoRandomness)?;
+        let client = ClientId::new(u128::from_le_bytes(bits));
+        let links = ClientLinks::start(config, key, client, Pace::default())?;
+        let core = P::Client::new(ClientConfig {
+            client,
+            replicas: config.members.len(),
+            retry: options.retry,
+            timeout: options.timeout,
+        });
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let task = Task::<P> {
+            core,
+            links,
+            clock: Clock::start(),
+            envelope: Envelope { cluster: config.cluster, epoch: config.epoch },
+            timers: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+            watch: None,
+            next: 0,
+            failed: BTreeMap::new(),
+        };
+        tokio::spawn(task.run(inbox));
+        Ok(Self { commands, timeout: options.timeout })
+    }
+
+    /// Applies an operation, exactly once.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it says whether the operation may have been applied.
+    pub async fn apply(&self, operation: impl Into<Bytes>) -> Result<Answer, ClientError> {
+        self.call(Call::Apply(operation.into())).await
+    }
+
+    /// Asks a query.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read(&self, consistency: Consistency, query: impl Into<Bytes>) -> Result<Answer, ClientError> {
+        self.call(Call::Read(consistency, query.into())).await
+    }
+
+    /// Makes a call.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn call(&self, call: Call) -> Result<Answer, ClientError> {
+        let (Call::Apply(bytes) | Call::Read(_, bytes)) = &call;
+        if bytes.len() > OPERATION_BYTES_MAX {
+            return Err(ClientError::TooLong { bytes: bytes.len() });
+        }
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(Command::Call(call, sender)).await.map_err(|_| ClientError::Closed)?;
+        answer.await.map_err(|_| ClientError::Closed)?
+    }
+
+    /// Asks one replica how it is; `None` if it does not say within `patience`.
+    pub async fn status(&self, replica: ReplicaId, patience: Duration) -> Option<Report> {
+        let (sender, report) = oneshot::channel();
+        self.commands.send(Command::Status(replica, sender)).await.ok()?;
+        tokio::time::timeout(patience, report).await.ok()?.ok()
+    }
+
+    /// Watches a topic of the machine's events at one replica; the stream ends when the link does, or when the watcher is
+    /// too slow, and the watcher then reads the history and watches again. One watch for each client.
+    ///
+    /// # Errors
+    /// [`ClientError::Call`] if no replica confirms the watch in time.
+    pub async fn watch(&self, topic: u32) -> Result<mpsc::Receiver<Vec<Event>>, ClientError> {
+        let (sender, events) = mpsc::channel(WATCH_BATCHES_MAX);
+        let (ready, confirmed) = oneshot::channel();
+        self.commands.send(Command::Watch(topic, sender, ready)).await.map_err(|_| ClientError::Closed)?;
+        match tokio::time::timeout(self.timeout, confirmed).await {
+            Ok(Ok(())) => Ok(events),
+            Ok(Err(_)) => Err(ClientError::Closed),
+            Err(_) => {
+                let error = CallError::Timeout { maybe_applied: false };
+                Err(ClientError::Call { error, links: Vec::new() })
+            }
+        }
+    }
+
+    /// What the links have done so far.
+    pub async fn link_status(&self) -> Option<LinkStatus> {
+        let (sender, status) = oneshot::channel();
+        self.commands.send(Command::Links(sender)).await.ok()?;
+        status.await.ok()
+    }
+}
+
+struct Watch {
+    topic: u32,
+    at: Option<ReplicaId>,
+    events: mpsc::Sender<Vec<Event>>,
+    ready: Option<oneshot::Sender<()>>,
+}
+
+struct Task<P: Protocol> {
+    core: P::Client,
+    links: ClientLinks,
+    clock: Clock,
+    envelope: Envelope,
+    timers: BTreeMap<P::ClientTimer, Instant>,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Answer, ClientError>>>,
+    statuses: BTreeMap<u64, (ReplicaId, oneshot::Sender<Report>)>,
+    watch: Option<Watch>,
+    next: u64,
+    failed: BTreeMap<ReplicaId, DialError>,
+}
+
+impl<P: Protocol> Task<P> {
+    /// Runs until every handle is gone.
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut batch = Vec::new();
+        loop {
+            let deadline = self.timers.values().min().map(|at| self.clock.at(*at));
+            let mut incoming = Vec::new();
+            let mut closed = false;
+            tokio::select! {
+                received = self.links.recv() => incoming = received,
+                count = commands.recv_many(&mut batch, COMMANDS_MAX) => closed = count == 0,
+                () = crate::host::sleep_until(deadline) => {}
+            }
+            if closed {
+                return;
+            }
+            let mut out = ClientOutbox::new(self.clock.now());
+            for one in incoming {
+                self.on_incoming(one, &mut out);
+            }
+            for command in batch.drain(..) {
+                self.on_command(command, &mut out);
+            }
+            self.on_timers(&mut out);
+            self.core.flush(&mut out);
+            self.carry_out(out);
+        }
+    }
+
+    fn on_command(&mut self, command: Command, out: &mut ClientOutbox<P>) {
+        match command {
+            Command::Call(call, sender) => {
+                self.next = self.next.wrapping_add(1);
+                let ticket = Ticket(self.next);
+                self.waiting.insert(ticket, sender);
+                self.core.submit(ticket, call, out);
+            }
+            Command::Status(replica, sender) => {
+                self.statuses.retain(|_, (_, sender)| !sender.is_closed());
+                self.next = self.next.wrapping_add(1);
+                self.statuses.insert(self.next, (replica, sender));
+                self.ask(replica, Service::GetStatus { nonce: self.next });
+            }
+            Command::Watch(topic, events, ready) => {
+                self.watch = Some(Watch { topic, at: None, events, ready: Some(ready) });
+                let members: Vec<_> = self.links.status().replicas.iter().map(|it| (it.replica, it.connected)).collect();
+                if let Some((replica, _)) = members.into_iter().find(|(_, connected)| *connected) {
+                    self.watch_at(replica);
+                }
+            }
+            Command::Links(sender) => drop(sender.send(self.links.status())),
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming, out: &mut ClientOutbox<P>) {
+        match incoming {
+            Incoming::Message { from: Peer::Replica(from), body } => self.on_message(from, &body, out),
+            Incoming::Connected(Peer::Replica(replica)) => {
+                self.failed.remove(&replica);
+                self.core.on_connected(replica, out);
+                for (nonce, (asked, _)) in &self.statuses {
+                    if *asked == replica {
+                        self.ask(replica, Service::GetStatus { nonce: *nonce });
+                    }
+                }
+                if self.watch.as_ref().is_some_and(|watch| watch.at.is_none()) {
+                    self.watch_at(replica);
+                }
+            }
+            Incoming::Disconnected { peer: Peer::Replica(replica), .. } => {
+                self.core.on_disconnected(replica, out);
+                if self.watch.as_ref().is_some_and(|watch| watch.at == Some(replica)) {
+                    self.watch = None; // dropping the sender ends the stream; the watcher decides where to go on
+                }
+            }
+            Incoming::DialFailed { replica, error } => {
+                self.failed.insert(replica, error);
+            }
+            Incoming::Message { .. } | Incoming::Connected(_) | Incoming::Disconnected { .. } => {}
+        }
+    }
+
+    fn on_message(&mut self, from: ReplicaId, body: &[u8], out: &mut ClientOutbox<P>) {
+        // A replica that does not speak our language is not worth more than silence.
+        let Ok((envelope, payload)) = Envelope::open::<Payload<P::Message>>(body) else { return };
+        if envelope != self.envelope {
+            return;
+        }
+        match payload {
+            Payload::Protocol(message) => self.core.on_message(from, message, out),
+            Payload::Service(Service::Status { nonce, report }) => {
+                if let Some((_, sender)) = self.statuses.remove(&nonce) {
+                    let _gone = sender.send(report);
+                }
+            }
+            Payload::Service(Service::Watching { topic }) => {
+                if let Some(watch) = self.watch.as_mut().filter(|it| it.topic == topic && it.at == Some(from)) {
+                    let _gone = watch.ready.take().map(|ready| ready.send(()));
+                }
+            }
+            Payload::Service(Service::Events(events)) => {
+                let Some(watch) = self.watch.as_ref().filter(|watch| watch.at == Some(from)) else { return };
+                if watch.events.try_send(events).is_err() {
+                    self.watch = None; // too slow, or gone
+                }
+            }
+            Payload::Service(_) | Payload::Transfer(_) => {}
+        }
+    }
+
+    fn on_timers(&mut self, out: &mut ClientOutbox<P>) {
+        let now = out.now();
+        let due: Vec<_> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
+        for timer in due {
+            self.timers.remove(&timer);
+            self.core.on_timer(timer, out);
+        }
+    }
+
+    fn carry_out(&mut self, out: ClientOutbox<P>) {
+        for effect in out.into_effects() {
+            match effect {
+                ClientEffect::Send(to, message) => {
+                    let _unconnected = self.links.send(to, self.envelope.seal(&Payload::Protocol(message)));
+                }
+                ClientEffect::Arm { timer, at } => {
+                    self.timers.insert(timer, at);
+                }
+                ClientEffect::Disarm(timer) => {
+                    self.timers.remove(&timer);
+                }
+                ClientEffect::Complete(ticket, result) => {
+                    let Some(sender) = self.waiting.remove(&ticket) else { continue };
+                    let links = || self.failed.values().cloned().collect();
+                    let result = result.map_err(|error| ClientError::Call { error, links: links() });
+                    let _gone = sender.send(result);
+                }
+            }
+        }
+    }
+
+    fn watch_at(&mut self, replica: ReplicaId) {
+        if let Some(watch) = &mut self.watch {
+            watch.at = Some(replica);
+            let topic = watch.topic;
+            self.ask(replica, Service::Watch { topic });
+        }
+    }
+
+    fn ask(&self, replica: ReplicaId, service: Service) {
+        let bytes = self.envelope.seal(&Payload::<P::Message>::Service(service));
+        let _unconnected = self.links.send(replica, bytes);
+    }
+}

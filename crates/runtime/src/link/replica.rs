@@ -1,0 +1,100 @@
+//! A replica's links: one listener, and a connection for each peer.
+
+use super::accept::accept_all;
+use super::dial::keep_connected;
+use super::hello::Hello;
+use super::hub::Hub;
+use super::status::LinkStatus;
+use super::{Incoming, LinkError, Pace, Sent, tls};
+use crate::config::ReplicaConfig;
+use crate::keys::KeyPair;
+use bytes::Bytes;
+use quorate_core::ids::Peer;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// All links of a replica. Dropping it closes them.
+#[derive(Debug)]
+pub struct Links {
+    handle: LinkHandle,
+    _tasks: JoinSet<()>,
+}
+
+/// Sends and counts; a cheap copy for whoever does not receive. It does not keep links alive.
+#[derive(Clone, Debug)]
+pub struct LinkHandle {
+    pub(super) hub: Arc<Hub>,
+}
+
+impl Links {
+    /// Starts listening and dialling, on the runtime that this is called in. `config` has been checked, `listener` comes
+    /// from `listen`. The only error is a key that the TLS library does not take.
+    pub fn start(config: &ReplicaConfig, key: &KeyPair, listener: TcpListener, pace: Pace) -> Result<Self, LinkError> {
+        let hello = Hello::new(
+            config.cluster,
+            config.epoch,
+            Peer::Replica(config.replica),
+            &config.protocol,
+        );
+        let hub = Arc::new(Hub::new(hello, &config.members, &config.clients, config.limits, pace));
+        let acceptor = TlsAcceptor::from(tls::acceptor(key, hub.known_keys())?);
+        let mut tasks = JoinSet::new();
+        for member in hub.replicas().map(|remote| &remote.member) {
+            if member.replica > config.replica {
+                let connector = TlsConnector::from(tls::dialer(key, member.public_key)?);
+                tasks.spawn(keep_connected(hub.clone(), member.replica, connector));
+            }
+        }
+        tasks.spawn(accept_all(hub.clone(), listener, acceptor));
+        Ok(Self {
+            handle: LinkHandle { hub },
+            _tasks: tasks,
+        })
+    }
+
+    /// Waits for something to happen, and returns all that has: what replicas sent first, then up to 1 MiB from clients.
+    /// Never empty. Nothing is lost if the future is dropped.
+    pub async fn recv(&mut self) -> Vec<Incoming> {
+        self.handle.hub.inbox.take().await
+    }
+
+    /// What has happened already; empty if nothing has. See `Links::recv`.
+    pub fn try_recv(&mut self) -> Vec<Incoming> {
+        self.handle.hub.inbox.take_ready()
+    }
+
+    /// Queues `body` for `to`; it is written when this task next waits.
+    pub fn send(&self, to: Peer, body: Bytes) -> Sent {
+        self.handle.send(to, body)
+    }
+
+    /// Connections and counters.
+    pub fn status(&self) -> LinkStatus {
+        self.handle.status()
+    }
+
+    /// A handle that sends and counts.
+    pub fn handle(&self) -> LinkHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.handle.hub.shut_down(); // the tasks are aborted with the set that holds them
+    }
+}
+
+impl LinkHandle {
+    /// Queues `body` for `to`; see `Links::send`.
+    pub fn send(&self, to: Peer, body: Bytes) -> Sent {
+        self.hub.send(to, body)
+    }
+
+    /// Connections and counters.
+    pub fn status(&self) -> LinkStatus {
+        self.hub.status()
+    }
+}
