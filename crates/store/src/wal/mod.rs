@@ -32,7 +32,7 @@ mod segment;
 
 use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
 use frame::{HEADER, Header, Kind, SEQ_END, Seed};
-pub use inspect::{inspect_log, inspect_segment};
+pub use inspect::{inspect_log, inspect_segments};
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};
 use segment::{FOLDER, RECORDS, SegmentHeader};
 use std::collections::VecDeque;
