@@ -180,6 +180,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.violation.as_ref()
     }
 
+    /// Forgets what was violated, so that a script can show where it leads; returns it.
+    pub fn go_on(&mut self) -> Option<Violation> {
+        self.violation.take()
+    }
+
     /// What clients asked and were told.
     pub fn history(&self) -> &History {
         &self.history
@@ -260,7 +265,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// Starts a replica from what its disk holds.
     pub(crate) fn start(&mut self, replica: usize) {
-        let (now, entropy, count) = (self.now(), self.entropy.next(), self.replicas.len());
+        let (now, entropy, count) = (self.now(), self.entropy.bits(), self.replicas.len());
         let (config, machine) = (self.config.clone(), self.machine);
         let Some(process) = self.replicas.get_mut(replica) else { return };
         if process.running.is_some() || process.stopped.is_some() {

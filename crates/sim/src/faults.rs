@@ -45,6 +45,8 @@ faults! {
     Pause = "pause",
     /// A replica's disk takes long to sync for a while.
     SlowSync = "slow-sync",
+    /// A sync fails: the process stops, as it must, and is started again.
+    SyncError = "sync-error",
     /// One bit of one replica's log changes while the replica is down.
     BitRot = "bit-rot",
     /// Clocks run at different speeds and calendars disagree.
@@ -183,7 +185,8 @@ mod tests {
 
     #[test]
     fn every_list_reads_back_as_it_was_written() {
-        for text in ["all", "none", "-partition", "loss,crash", "loss:300", "-crash,-crash-all,-pause", "crash,loss:50"] {
+        for text in ["all", "none", "-partition", "loss,crash", "loss:300", "-crash,-crash-all,-pause", "crash,loss:50"]
+        {
             let faults: Faults = text.parse().expect(text);
             assert_eq!(faults.to_string().parse(), Ok(faults), "{text}");
         }

@@ -40,7 +40,9 @@ impl Entry {
     /// Was the client told, truthfully one hopes, that the call had no effect?
     pub fn had_no_effect(&self) -> bool {
         match &self.returned {
-            Some((_, Err(CallError::Timeout { maybe_applied } | CallError::Evicted { maybe_applied }))) => !maybe_applied,
+            Some((_, Err(CallError::Timeout { maybe_applied } | CallError::Evicted { maybe_applied }))) => {
+                !maybe_applied
+            }
             Some((_, Err(CallError::Refused(_)))) => true,
             Some((_, Ok(_))) | None => false,
         }

@@ -13,7 +13,11 @@ use std::collections::BTreeSet;
 /// Between two looks, nanoseconds.
 const LOOK: (u64, u64) = (2 * MILLI, 30 * MILLI);
 /// A process that crashes does so within a turn this often, per million actions, at the usual rate.
-const CRASH_IN_TURN: u64 = 150;
+const CRASH_IN_TURN: u64 = 100;
+/// A process dies within a step of its store this often, per million steps, at the usual rate.
+const CRASH_IN_STORE: u64 = 700;
+/// A sync fails this often, per million.
+const SYNC_FAILS: u64 = 1000;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// Draws what goes wrong now. Chances are per look, in millionths, at the usual rate.
@@ -78,6 +82,27 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             return false;
         }
         self.crash(replica, Fault::Crash);
+        true
+    }
+
+    /// Does the process die within this step of its store, with the power, whatever the step had written so far?
+    pub(crate) fn is_doomed(&mut self) -> bool {
+        let chance = CRASH_IN_STORE.saturating_mul(u64::from(self.faults.rate(Fault::Crash))) / 100;
+        chance > 0 && self.nemesis.chance(chance)
+    }
+
+    /// Does the next sync fail? Then the process stops, and is started again.
+    pub(crate) fn sync_fails(&mut self, replica: usize) -> bool {
+        let chance = SYNC_FAILS.saturating_mul(u64::from(self.faults.rate(Fault::SyncError))) / 100;
+        if chance == 0 || !self.nemesis.chance(chance) {
+            return false;
+        }
+        if let Some(process) = self.replicas.get_mut(replica) {
+            process.storage.fail_next_sync();
+            let synced = process.storage.sync();
+            assert!(synced.is_err(), "a store that hides a failed sync");
+            self.crash(replica, Fault::SyncError);
+        }
         true
     }
 
@@ -178,7 +203,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     fn one_way(&mut self, replica: usize) {
         let Some(it) = self.replicas.get(replica).map(|process| Peer::Replica(process.id)) else { return };
         let deaf = self.nemesis.chance(500_000);
-        let others: Vec<Peer> = self.replicas.iter().map(|process| Peer::Replica(process.id)).filter(|id| *id != it).collect();
+        let others: Vec<Peer> =
+            self.replicas.iter().map(|process| Peer::Replica(process.id)).filter(|id| *id != it).collect();
         let some: Vec<Peer> = others.into_iter().filter(|_| self.nemesis.chance(700_000)).collect();
         let links = some.into_iter().map(|other| if deaf { (other, it) } else { (it, other) }).collect();
         self.cut(links, Fault::OneWay);

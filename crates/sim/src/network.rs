@@ -152,10 +152,12 @@ mod tests {
     fn loss_duplication_and_reordering_happen_when_asked_for() {
         let faults: Faults = "loss:500,duplication:500,reorder:500".parse().expect("a list");
         let mut network = Network::new(Random::new(3), &faults);
-        let all: Vec<_> = (0..1000).map(|step| (step * 100 * MICRO, delays(&mut network, step * 100 * MICRO))).collect();
+        let all: Vec<_> =
+            (0..1000).map(|step| (step * 100 * MICRO, delays(&mut network, step * 100 * MICRO))).collect();
         assert!(all.iter().any(|(_, delays)| delays.is_empty()));
         assert!(all.iter().any(|(_, delays)| delays.len() == 2));
-        let arrivals: Vec<u64> = all.iter().filter_map(|(now, delays)| delays.first().map(|delay| now + delay)).collect();
+        let arrivals: Vec<u64> =
+            all.iter().filter_map(|(now, delays)| delays.first().map(|delay| now + delay)).collect();
         assert!(arrivals.windows(2).any(|pair| pair[0] > pair[1]));
     }
 

@@ -10,6 +10,7 @@ use quorate_core::node::{Action, Identity, Node};
 use quorate_core::outbox::Turn;
 use quorate_core::protocol::{Protocol, Restore, RestoreError, Restored};
 use quorate_core::wire::Wire;
+use quorate_store::Item;
 use std::collections::VecDeque;
 
 /// The cluster that every run is about.
@@ -63,9 +64,10 @@ pub enum StartError {
 }
 
 impl<P: Protocol, M: Machine> Process<P, M> {
-    /// A replica that has never run.
+    /// A replica that has never run, with a formatted disk.
     pub fn new(id: ReplicaId, clock: Clock) -> Self {
-        let storage = Storage::default();
+        let formatted = Storage::format(u128::from(id.get()).saturating_add(1));
+        let storage = formatted.expect("a new disk in memory takes a format");
         Self { id, storage, clock, life: 0, running: None, paused: None, slow_until: 0, stopped: None }
     }
 
@@ -91,7 +93,7 @@ impl<P: Protocol, M: Machine> Process<P, M> {
             None => Executor::new(new_machine()),
         };
         let (replica, wake) = (self.id, executor.wake());
-        let records = records.into_iter().map(|(seq, bytes)| restored(seq, bytes)).collect();
+        let records = records.into_iter().map(restored).collect();
         let restore = Restore { replica, replicas, config, records, tail_damaged, checkpoint, wake };
         let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica };
         let (node, actions) = Node::start(identity, restore, next_seq, true, turn).map_err(StartError::Protocol)?;
@@ -103,9 +105,17 @@ impl<P: Protocol, M: Machine> Process<P, M> {
 }
 
 /// A record whose bytes are intact but mean nothing is damage too.
-fn restored<R: Wire>(seq: RecordSeq, bytes: Option<Vec<u8>>) -> Restored<R> {
-    match bytes.as_deref().map(R::decode) {
-        Some(Ok(record)) => Restored::Found { seq, record },
-        Some(Err(_)) | None => Restored::Damaged { seq, at_most: 1 },
+fn restored<R: Wire>(item: Item) -> Restored<R> {
+    let (first, last) = (item.first(), item.last());
+    let seq = RecordSeq::new(first);
+    match item {
+        Item::Found { body, .. } => match R::decode(&body) {
+            Ok(record) => Restored::Found { seq, record },
+            Err(_) => Restored::Damaged { seq, at_most: 1 },
+        },
+        Item::Damaged { .. } => {
+            let at_most = last.saturating_sub(first).saturating_add(1);
+            Restored::Damaged { seq, at_most }
+        }
     }
 }

@@ -22,11 +22,11 @@ impl Random {
     /// A stream of its own for one concern, so that drawing more for one does not change what another gets.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.bits())
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let [a, b, c, d] = self.state;
         let result = a.wrapping_add(d).rotate_left(23).wrapping_add(a);
         let (c, d) = (c ^ a, d ^ b);
@@ -36,7 +36,7 @@ impl Random {
 
     /// A number in `0..limit`; zero when `limit` is zero. The bias is below one in 2^40 for the limits in use.
     pub fn below(&mut self, limit: u64) -> u64 {
-        let product = u128::from(self.next()).saturating_mul(u128::from(limit));
+        let product = u128::from(self.bits()).saturating_mul(u128::from(limit));
         u64::try_from(product >> 64).unwrap_or(0) // below 2^64 by construction
     }
 
@@ -62,10 +62,12 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_streams_and_other_seeds_others() {
-        let draw = |seed| std::iter::repeat_with(move || seed).take(1).flat_map(|seed| {
-            let mut random = Random::new(seed);
-            std::iter::repeat_with(move || random.next()).take(8)
-        });
+        let draw = |seed| {
+            std::iter::repeat_with(move || seed).take(1).flat_map(|seed| {
+                let mut random = Random::new(seed);
+                std::iter::repeat_with(move || random.bits()).take(8)
+            })
+        };
         assert_eq!(draw(7).collect::<Vec<_>>(), draw(7).collect::<Vec<_>>());
         assert_ne!(draw(7).collect::<Vec<_>>(), draw(8).collect::<Vec<_>>());
     }

@@ -190,7 +190,12 @@ mod tests {
     #[test]
     fn a_repeated_write_is_visible_in_the_state() {
         let mut machine = Registers::default();
-        let at = At { position: Default::default(), time: Default::default(), session: Default::default(), entropy: [0; 32] };
+        let at = At {
+            position: Default::default(),
+            time: Default::default(),
+            session: Default::default(),
+            entropy: [0; 32],
+        };
         for _ in 0..2 {
             machine.apply(&at, &Operation::Put { key: 1, value: 10 }.encode(), &mut Output::default());
         }

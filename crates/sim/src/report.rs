@@ -107,7 +107,11 @@ impl fmt::Display for Counts {
         ];
         let calls = calls.iter().filter(|(_, count)| *count > 0).map(|(name, count)| ((*name).to_owned(), *count));
         writeln!(f, "calls      {}", list(calls.collect()))?;
-        writeln!(f, "faults     {}", list(self.faults.iter().map(|(fault, count)| (fault.to_string(), *count)).collect()))?;
+        writeln!(
+            f,
+            "faults     {}",
+            list(self.faults.iter().map(|(fault, count)| (fault.to_string(), *count)).collect())
+        )?;
         write!(f, "protocol   {}", list(self.notes.iter().map(|(note, count)| ((*note).to_owned(), *count)).collect()))
     }
 }

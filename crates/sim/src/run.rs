@@ -53,7 +53,9 @@ impl Options {
             3 => String::new(),
             other => format!(" --clients {other}"),
         };
-        format!("quorate sim --protocol {protocol} --seed {seed} --replicas {replicas}{clients} --ops {ops} --faults {faults}")
+        format!(
+            "quorate sim --protocol {protocol} --seed {seed} --replicas {replicas}{clients} --ops {ops} --faults {faults}"
+        )
     }
 }
 
@@ -157,7 +159,8 @@ fn judge<P: Protocol>(cluster: &Cluster<P, Registers>, probed: usize) -> Result<
         return Err((Property::LIVENESS_1, "new calls were not answered after everything had healed".to_owned()));
     }
     if !cluster.has_converged() {
-        let states: Vec<String> = cluster.states().iter().map(|(op, it)| format!("{op}/{}", it.order().len())).collect();
+        let states: Vec<String> =
+            cluster.states().iter().map(|(op, it)| format!("{op}/{}", it.order().len())).collect();
         return Err((Property::CONVERGENCE, format!("entries/writes by replica: {}", states.join(", "))));
     }
     for order in &orders {

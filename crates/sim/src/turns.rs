@@ -3,8 +3,9 @@
 use crate::checker::Property;
 use crate::clock::{MICRO, MILLI};
 use crate::cluster::{Cluster, Event};
+use crate::disk::Storage;
 use crate::faults::Fault;
-use crate::process::StartError;
+use crate::process::{Running, StartError};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{Done, Job, Manifest, Save};
@@ -24,7 +25,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// One input of one node, and everything that follows at once.
     pub(crate) fn input(&mut self, replica: usize, input: Input) {
-        let (now, entropy) = (self.now(), self.entropy.next());
+        let (now, entropy) = (self.now(), self.entropy.bits());
         let Some(process) = self.replicas.get_mut(replica) else { return };
         let turn = process.turn(now, entropy);
         let Some(running) = &mut process.running else { return };
@@ -50,21 +51,18 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 return;
             }
             self.act(replica, action);
-            if self.violation.is_some() {
-                return;
-            }
         }
     }
 
     fn act(&mut self, replica: usize, action: Action) {
         match action {
             Action::Append { seq, class, bytes } => {
-                let Some(process) = self.replicas.get_mut(replica) else { return };
-                let appended = process.storage.append(seq, class, bytes);
-                if let Some(running) = &mut process.running {
+                if self.disk(replica, |storage| storage.append(seq, class, &bytes)).is_none() {
+                    return;
+                }
+                if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
                     running.appended = seq;
                 }
-                self.disk(replica, appended);
                 self.begin_sync(replica);
             }
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
@@ -77,23 +75,25 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 let bytes = self.replicas.get(replica).and_then(|process| process.storage.read(checkpoint, part));
                 self.report(replica, Input::Read { to, checkpoint, part, bytes });
             }
-            Action::Prepare(manifest) => self.prepare(replica, manifest),
-            Action::Put(checkpoint, index, bytes) => {
-                let Some(process) = self.replicas.get_mut(replica) else { return };
-                let put = process.storage.put(checkpoint, index, &bytes);
-                self.disk(replica, put);
+            Action::Prepare(manifest) => {
+                if let Some(missing) = self.disk(replica, |storage| storage.prepare(&manifest)) {
+                    self.report(replica, Input::Prepared(manifest, missing));
+                }
             }
-            Action::Finish(checkpoint) => self.finish(replica, checkpoint),
+            Action::Put(checkpoint, index, bytes) => {
+                self.disk(replica, |storage| storage.put(checkpoint, index, &bytes));
+            }
+            Action::Finish(checkpoint) => {
+                if self.disk(replica, |storage| storage.finish(checkpoint)).is_some() {
+                    self.report(replica, Input::Stored(checkpoint));
+                }
+            }
             Action::Install(checkpoint) => self.install(replica, checkpoint),
             Action::Forget(seq) => {
-                let Some(process) = self.replicas.get_mut(replica) else { return };
-                let forgotten = process.storage.forget(seq);
-                self.disk(replica, forgotten);
+                self.disk(replica, |storage| storage.forget(seq));
             }
             Action::ForgetSnapshots(op) => {
-                let Some(process) = self.replicas.get_mut(replica) else { return };
-                let forgotten = process.storage.forget_snapshots(op);
-                self.disk(replica, forgotten);
+                self.disk(replica, |storage| storage.forget_snapshots(op));
             }
             Action::Note(note) => self.note(replica, &note),
             Action::Halt(reason) => self.halt(replica, &reason),
@@ -134,17 +134,18 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     }
 
     pub(crate) fn on_synced(&mut self, replica: usize, seq: RecordSeq) {
-        let Some(process) = self.replicas.get_mut(replica) else { return };
-        let synced = process.storage.sync();
-        if let Some(running) = &mut process.running {
-            (running.syncing, running.synced) = (false, seq);
+        if self.sync_fails(replica) || self.disk(replica, Storage::sync).is_none() {
+            return; // also if it dies after the sync and before anybody hears of it
         }
-        self.disk(replica, synced);
-        if self.dies_here(replica) {
-            return; // after the sync, before anybody hears of it
+        if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
+            (running.syncing, running.synced) = (false, seq);
         }
         self.begin_sync(replica);
         self.input(replica, Input::Synced(seq));
+        let is_idle = |running: &Running<P, M>| !running.syncing;
+        if self.replicas.get(replica).and_then(|process| process.running.as_ref()).is_some_and(is_idle) {
+            self.disk(replica, Storage::idle);
+        }
     }
 
     fn enqueue(&mut self, replica: usize, job: Job) {
@@ -189,7 +190,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             self.work(replica);
         }
         if let Err((property, detail)) = seen {
-            return self.violate(property, detail);
+            self.violate(property, detail);
         }
         self.input(replica, Input::Done(done));
     }
@@ -223,27 +224,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
     }
 
-    fn prepare(&mut self, replica: usize, manifest: Manifest) {
-        let Some(process) = self.replicas.get_mut(replica) else { return };
-        match process.storage.prepare(&manifest) {
-            Ok(missing) => self.report(replica, Input::Prepared(manifest, missing)),
-            Err(error) => self.disk(replica, Err(error)),
-        }
-    }
-
-    fn finish(&mut self, replica: usize, checkpoint: Checkpoint) {
-        let Some(process) = self.replicas.get_mut(replica) else { return };
-        match process.storage.finish(checkpoint) {
-            Ok(()) => self.report(replica, Input::Stored(checkpoint)),
-            Err(error) => self.disk(replica, Err(error)),
-        }
-    }
-
     fn install(&mut self, replica: usize, checkpoint: Checkpoint) {
         let Some(process) = self.replicas.get(replica) else { return };
         match process.storage.snapshot(checkpoint) {
             Some((manifest, chunks)) => self.enqueue(replica, Job::Install { manifest, chunks }),
-            None => self.disk(replica, Err("a snapshot that was just stored is not there".to_owned())),
+            None => self.violate(Property::STORE, format!("R{replica}: the snapshot just stored is not there")),
         }
     }
 
@@ -255,10 +240,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     }
 
     pub(crate) fn on_saved(&mut self, replica: usize, manifest: &Manifest, chunks: &[Vec<u8>]) {
-        let Some(process) = self.replicas.get_mut(replica) else { return };
-        let saved = process.storage.save(manifest, chunks);
-        self.disk(replica, saved);
-        if !self.dies_here(replica) {
+        if self.disk(replica, |storage| storage.save(manifest, chunks)).is_some() {
             self.input(replica, Input::Saved(manifest.checkpoint()));
         }
     }
@@ -275,10 +257,24 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
     }
 
-    /// A disk that refuses stops the process; no fault injected here makes a correct store refuse.
-    fn disk(&mut self, replica: usize, done: Result<(), String>) {
-        if let Err(error) = done {
-            self.violate(Property::STORE, format!("R{replica}: {error}"));
+    /// Does something with a replica's disk. `None` if the process died over it; a disk that refuses without one of our
+    /// faults is a defect of the store.
+    fn disk<T>(&mut self, replica: usize, work: impl FnOnce(&mut Storage) -> Result<T, String>) -> Option<T> {
+        let doomed = self.is_doomed();
+        let process = self.replicas.get_mut(replica).filter(|process| process.running.is_some())?;
+        if doomed {
+            process.storage.doom(&mut self.disk_random);
+        }
+        match work(&mut process.storage) {
+            _ if doomed => {
+                self.crash(replica, Fault::Crash);
+                None
+            }
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.violate(Property::STORE, format!("R{replica}: {error}"));
+                None
+            }
         }
     }
 

@@ -1,8 +1,49 @@
 //! The wrong protocol on purpose: it proves that the checkers can fail, and that they do not cry wolf.
 
+use quorate_core::machine::{Query, View};
+use quorate_machines::counter::Counter;
 use quorate_protocols::naive::Naive;
 use quorate_sim::registers::Registers;
 use quorate_sim::{Faults, Options, Property, Scenario, campaign, run};
+
+fn value(it: &Scenario<Naive, Counter>, replica: usize) -> String {
+    let mut text = Vec::new();
+    if let Some(counter) = it.cluster.machine(replica) {
+        counter.view().query(b"", &mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Seed 004, *Problem*: "1, divideret med 2, plus 1 kunne give resultaterne: 1.5 eller 1".
+#[test]
+fn naive_diverges_on_the_seeds_example() {
+    let mut it = Scenario::<Naive, Counter>::new(1, 2, 2, (), Counter::default);
+    for client in [0, 1] {
+        it.apply(client, "add 0"); // opens the client's session at both replicas, one client after the other
+        assert!(it.settle());
+        it.run_ms(20);
+    }
+    it.apply(0, "set 1");
+    assert!(it.settle());
+    it.run_ms(20);
+    assert_eq!((value(&it, 0), value(&it, 1)), ("1".to_owned(), "1".to_owned()));
+
+    // Replica 0 hears "÷2" first, replica 1 "+1": each is as right as the other.
+    let (halver, adder, first, second) = (it.client(0), it.client(1), it.replica(0), it.replica(1));
+    it.hold(adder, first).hold(halver, second);
+    it.apply(0, "div 2");
+    it.apply(1, "add 1");
+    it.run_ms(20);
+    assert_eq!((value(&it, 0), value(&it, 1)), ("0.5".to_owned(), "2".to_owned()));
+    assert_eq!(it.cluster.violation().map(|violation| violation.property), Some(Property::AGREEMENT));
+
+    it.cluster.go_on();
+    it.release(adder, first).release(halver, second);
+    it.run_ms(20);
+    it.cluster.go_on();
+    it.run_ms(20);
+    assert_eq!((value(&it, 0), value(&it, 1)), ("1.5".to_owned(), "1".to_owned()));
+}
 
 #[test]
 fn random_seeds_catch_naive() {

@@ -23,7 +23,9 @@ pub fn check(history: &History, order: &[u64]) -> Result<(), String> {
         }
         match made.get(id) {
             None => return Err(format!("the write of {id} was applied, but nobody asked for it")),
-            Some(true) => return Err(format!("the write of {id} was applied, but its client was told that it was not")),
+            Some(true) => {
+                return Err(format!("the write of {id} was applied, but its client was told that it was not"));
+            }
             Some(false) => {}
         }
     }

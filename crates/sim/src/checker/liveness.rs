@@ -12,18 +12,16 @@ use quorate_core::wire::Wire;
 /// Liveness 1 for a write that some replica has not processed, or a read that nobody answered; Liveness 2 for a write that
 /// all have processed and whose client has not been told.
 pub fn check(history: &History, orders: &[&[u64]]) -> Result<(), Broken> {
-    for entry in history.entries().iter().filter(|entry| entry.is_pending()) {
-        let operation = Operation::decode(entry.bytes()).ok();
-        let processed = operation.and_then(Operation::id).map(|id| orders.iter().all(|order| order.contains(&id)));
-        let (client, at) = (entry.client, entry.invoked_at / crate::clock::MILLI);
-        let call = format!("client {client}'s {operation:?}, called at {at} ms,");
-        return Err(match processed {
-            Some(true) => (Property::LIVENESS_2, format!("{call} was processed everywhere and never answered")),
-            Some(false) => (Property::LIVENESS_1, format!("{call} was never processed everywhere")),
-            None => (Property::LIVENESS_1, format!("{call} was never answered")),
-        });
-    }
-    Ok(())
+    let Some(entry) = history.entries().iter().find(|entry| entry.is_pending()) else { return Ok(()) };
+    let operation = Operation::decode(entry.bytes()).ok();
+    let processed = operation.and_then(Operation::id).map(|id| orders.iter().all(|order| order.contains(&id)));
+    let (client, at) = (entry.client, entry.invoked_at / crate::clock::MILLI);
+    let call = format!("client {client}'s {operation:?}, called at {at} ms,");
+    Err(match processed {
+        Some(true) => (Property::LIVENESS_2, format!("{call} was processed everywhere and never answered")),
+        Some(false) => (Property::LIVENESS_1, format!("{call} was never processed everywhere")),
+        None => (Property::LIVENESS_1, format!("{call} was never answered")),
+    })
 }
 
 #[cfg(test)]

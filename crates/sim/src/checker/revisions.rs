@@ -52,7 +52,9 @@ fn check_answer(history: &History, entry: &Entry, order: &[u64], states: &[BTree
     }
     let held = states.get(at).map(|state| state.get(&operation.key()).copied().unwrap_or(0));
     if held != Some(reply.found) {
-        return Err(format!("client {client}'s {operation:?} was answered {reply:?}, but the order gives {held:?} there"));
+        return Err(format!(
+            "client {client}'s {operation:?} was answered {reply:?}, but the order gives {held:?} there"
+        ));
     }
     match entry.stale() {
         Some(at_least) if reply.revision < known(history, entry, at_least) => {
