@@ -21,7 +21,7 @@ pub fn inspect_log(disk: &impl Disk, log_id: Option<u128>) -> Result<Option<Reco
 ///
 /// # Errors
 /// As [`super::Wal::open`].
-pub fn inspect_segment(disk: &impl Disk, log_id: Option<u128>) -> Result<Vec<(String, Report)>, WalError> {
+pub fn inspect_segments(disk: &impl Disk, log_id: Option<u128>) -> Result<Vec<(String, Report)>, WalError> {
     let size = WalConfig::new(0).segment_bytes;
     let Some(found) = examine(disk, log_id, size)? else {
         return Ok(Vec::new());

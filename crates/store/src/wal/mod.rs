@@ -32,7 +32,7 @@ mod segment;
 
 use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
 use frame::{HEADER, Header, Kind, SEQ_END, Seed};
-pub use inspect::{inspect_log, inspect_segment};
+pub use inspect::{inspect_log, inspect_segments};
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};
 use segment::{FOLDER, RECORDS, SegmentHeader};
 use std::collections::VecDeque;
@@ -406,11 +406,16 @@ impl<D: Disk> Wal<D> {
     pub fn sync(&mut self) -> Result<u64, WalError> {
         self.check_running()?;
         if !self.buffer.is_empty() {
+            let end = self.end();
+            // A group that ends inside the place of a seal takes all of it: half a seal would look like damage.
+            let seal = end.saturating_sub(1) / SECTOR * SECTOR;
+            let zeros = seal.saturating_add(HEADER).saturating_sub(end);
+            self.buffer.resize(self.buffer.len().saturating_add(zeros), 0);
             let written = self.active.file.write_at(self.active.written as u64, &self.buffer);
             self.or_stop(written)?;
             let synced = self.active.file.sync_data();
             self.or_stop(synced)?;
-            self.active.written = self.end();
+            self.active.written = end;
             self.active.has_safe_record = true;
             self.buffer.clear();
             self.buffer.shrink_to(BUFFER_KEPT);
