@@ -6,6 +6,7 @@ use crate::processes::{HeldFile, hold_pid_file};
 use clap::Args;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Protocol as _;
+use quorate_core::time::Duration;
 use quorate_machines::kv::Kv;
 use quorate_protocols::vr::{self, Vr};
 use quorate_runtime::config::{ReplicaConfig, Timing};
@@ -120,7 +121,11 @@ fn prepare_folder(config: &ReplicaConfig, file: &Path) -> anyhow::Result<()> {
 
 /// The protocol's patience, as the file has it.
 pub fn patience(timing: &Timing) -> vr::Config {
-    vr::Config::new(timing.heartbeat_ms, timing.view_change_ms)
+    vr::Config {
+        heartbeat: Duration::from_millis(timing.heartbeat_ms),
+        view_change: Duration::from_millis(timing.view_change_ms),
+        ..vr::Config::default()
+    }
 }
 
 /// What happens to the replica, for whoever reads its log.
