@@ -43,15 +43,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (host, _pid) = start(&arguments.config).await?;
-    tokio::select! {
-        stopped = host.run() => match stopped {
-            Ok(never) => match never {},
-            Err(error) => Err(error).explain("the replica had to stop"),
-        },
-        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
-        () = stdin_closed(arguments.until_stdin_closes) => Ok(ExitCode::SUCCESS),
-    }
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stdin_closed(arguments.until_stdin_closes) => {}
+        }
+    };
+    host.run_until(stop).await.explain("the replica had to stop")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
@@ -59,7 +59,12 @@ async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
     let pid = hold_pid_file(&pid_file_beside(file))?;
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
-    let host = replica::start::<Vr, Kv>(&config, &key, listener, patience(&config.timing), &Kv::new, |note| say(note))?;
+    let notes = Box::new(say);
+    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience(&config.timing), &Kv::new, notes)?;
+    for finding in &started.findings {
+        eprintln!("{finding}");
+    }
+    let host = started.host;
     println!("ready: {} of {} at {}, process {}", config.replica, config.cluster, config.listen, std::process::id());
     Ok((host, pid))
 }
