@@ -760,6 +760,12 @@ fn a_timeout_says_whether_the_operation_was_handed_to_anyone() {
     assert_eq!(bench.said(), [], "nobody waits for it any more");
 
     let mut bench = Bench::ready();
+    (0..3).for_each(|replica| bench.disconnect(replica));
+    let unsent = bench.apply("x");
+    bench.pass(TIMEOUT_MS);
+    assert_eq!(bench.done[&unsent], Err(CallError::Timeout { maybe_applied: false }), "nor does it get a number");
+
+    let mut bench = Bench::ready();
     let sent = bench.apply("x");
     bench.disconnect(0);
     bench.pass(TIMEOUT_MS);
