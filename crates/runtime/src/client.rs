@@ -190,7 +190,9 @@ impl Client {
             Ok(Err(_)) => Err(ClientError::Closed),
             Err(_) => {
                 let error = CallError::Timeout { maybe_applied: false };
-                Err(ClientError::Call { error, links: Vec::new() })
+                let replicas = self.link_status().await.map(|status| status.replicas).unwrap_or_default();
+                let links = replicas.into_iter().filter_map(|replica| replica.dial_error).collect();
+                Err(ClientError::Call { error, links })
             }
         }
     }
