@@ -153,9 +153,14 @@ pub trait Replica<P: Protocol>: Sized {
     fn on_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Outbox<P>);
 
     /// A fetched checkpoint is durable and the machine is in its state; it wants its next tick at `wake`.
+    ///
+    /// Executions, queries and checkpoints that were asked for and are not answered by now will not be: those through the
+    /// checkpoint's entry are contained in it, those after it are to be asked for again. It may be the checkpoint of a fetch
+    /// that was replaced when it was too late to stop it.
     fn on_installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox<P>);
 
-    /// A fetch has failed: the source does not have it (any more), or what came was not what its digest says.
+    /// A fetch has failed: the source does not have it (any more), what came was not what its digest says, or the machine
+    /// has got as far meanwhile. Nothing that was asked for is void.
     fn on_fetch_failed(&mut self, checkpoint: Checkpoint, out: &mut Outbox<P>);
 
     /// For people.

@@ -76,6 +76,8 @@ pub struct DoViewChange {
     pub log_view: View,
     /// The sender's own commit number (k, D13). The vouches start after it.
     pub committed: OpNumber,
+    /// The checksum of entry `committed`: who has the same has the same log up to there.
+    pub committed_checksum: Digest,
     /// The last checkpoint that is durable at the sender.
     pub checkpoint: Checkpoint,
     /// The sender's log after `committed`, entry by entry (l); its last entry is the op-number (n).
@@ -270,6 +272,12 @@ pub enum Message {
         headers: Vec<Header>,
     },
 
+    /// To oneself: the entry at which a checkpoint is due is on this disk, and everything before it.
+    CheckpointDue {
+        /// The entry.
+        op: OpNumber,
+    },
+
     /// Anyone → anyone: send me these entries.
     GetEntries {
         /// Op and checksum of each.
@@ -282,18 +290,22 @@ pub enum Message {
 impl Message {
     /// Why no correct peer sends this; `None` if one might.
     pub fn check(&self) -> Option<String> {
-        let too = |what: &str, count: usize, max: usize| (count > max).then(|| format!("{count} {what}, at most {max}"));
+        let too =
+            |what: &str, count: usize, max: usize| (count > max).then(|| format!("{count} {what}, at most {max}"));
         match self {
             Message::Request(request) => too("requests", request.requests.len(), REQUESTS_MAX).or_else(|| {
                 let longest = request.requests.iter().map(|(_, body)| body.len()).max().unwrap_or(0);
                 too("bytes in an operation", longest, OPERATION_BYTES_MAX)
             }),
             Message::Read { query, .. } => too("bytes in a query", query.len(), OPERATION_BYTES_MAX),
-            Message::Prepare { entry, committed, .. } => check_entry(entry)
-                .or_else(|| (*committed >= entry.header.op).then(|| "a prepared entry is not committed yet".to_owned())),
+            Message::Prepare { entry, committed, .. } => check_entry(entry).or_else(|| {
+                (*committed >= entry.header.op).then(|| "a prepared entry is not committed yet".to_owned())
+            }),
             Message::Entry(entry) => check_entry(entry),
             Message::DoViewChange(change) => too("vouches", change.vouches.len(), HEADERS_MAX)
-                .or_else(|| (change.log_view >= change.view).then(|| "a log from a view not before this one".to_owned()))
+                .or_else(|| {
+                    (change.log_view >= change.view).then(|| "a log from a view not before this one".to_owned())
+                })
                 .or_else(|| {
                     let headers = change.vouches.iter().map(|vouch| vouch.header.as_ref());
                     check_ops(change.committed, headers)

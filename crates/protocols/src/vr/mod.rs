@@ -22,8 +22,8 @@ mod view_change;
 
 pub use client::Client;
 pub use durable::{Base, Promise, Record, Suffix};
-pub use message::{DoViewChange, Entry, Header, Message, Reply, Request, StartView, Vouch};
 pub use message::{BATCH_BYTES_MAX, ENTRIES_MAX, HEADERS_MAX, REQUESTS_MAX};
+pub use message::{DoViewChange, Entry, Header, Message, Reply, Request, StartView, Vouch};
 pub use replica::Replica;
 
 use quorate_core::ids::View;
@@ -166,6 +166,7 @@ impl Protocol for Vr {
             Message::GetView { .. } => "GetView",
             Message::GetHeaders { .. } => "GetHeaders",
             Message::Headers { .. } => "Headers",
+            Message::CheckpointDue { .. } => "CheckpointDue",
             Message::GetEntries { .. } => "GetEntries",
             Message::Entry(_) => "Entry",
         }
