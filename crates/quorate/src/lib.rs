@@ -41,7 +41,8 @@
 //!
 //! # What runs it
 //! - [`Local`]: a whole cluster in one process, for tests and first steps.
-//! - [`replica::start`]: one replica of a real cluster, from a [`config::ReplicaConfig`]; [`Host::run_until`] runs it.
+//! - [`replica::start`]: one replica of a real cluster, from a [`config::ReplicaConfig`]; [`Host::run_until`] runs it until
+//!   [`asked_to_stop`] says so.
 //! - [`Client`] and [`BlockingClient`]: calls to a cluster. A call that got no answer says whether it may have happened.
 //!
 //! # Which protocol
@@ -69,6 +70,6 @@ pub use quorate_machines::{Counter, Kv, counter, kv};
 pub use quorate_protocols::vr::{self, Vr};
 
 pub use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};
-pub use quorate_runtime::host::{Host, HostError};
+pub use quorate_runtime::host::{Host, HostError, asked_to_stop};
 pub use quorate_runtime::local::{BlockingClient, Local, LocalError};
 pub use quorate_runtime::{config, keys, link, replica};

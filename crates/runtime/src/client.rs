@@ -359,8 +359,11 @@ impl<P: Protocol> Task<P> {
                 }
                 ClientEffect::Complete(ticket, result) => {
                     let Some(sender) = self.waiting.remove(&ticket) else { continue };
-                    let links = || self.failed.values().cloned().collect();
-                    let result = result.map_err(|error| ClientError::Call { error, links: links() });
+                    let result = result.map_err(|error| {
+                        let explains = matches!(error, CallError::Timeout { .. });
+                        let links = self.failed.values().filter(|_| explains).cloned().collect();
+                        ClientError::Call { error, links }
+                    });
                     let _gone = sender.send(result);
                 }
             }
