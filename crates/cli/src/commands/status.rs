@@ -4,7 +4,7 @@ use crate::cluster::{ClusterArgs, Connection};
 use crate::text::{hex, thousands};
 use clap::Args;
 use quorate_core::node::Report;
-use quorate_core::quorum::majority;
+use quorate_core::quorum::CrashQuorums;
 use quorate_runtime::config::Member;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -168,18 +168,19 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
         }
     }
     let (up, all) = (said.len(), replicas.len());
-    let enough = up >= majority(all);
+    let needed = CrashQuorums::new(all).map_or(all, |quorums| quorums.view_change());
+    let enough = up >= needed;
     let primaries = said.iter().filter(|it| it.role == "primary").count();
     let behind = said.iter().filter(|it| it.lag > 0 || it.missing > 0).count();
     let summary = if let Some(op) = diverged {
         format!("DIVERGED: replicas have different states after entry {op}. Stop writing, and keep all data folders")
     } else if !enough {
-        let missing = majority(all) - up;
+        let missing = needed - up;
         format!("DOWN: {up} of {all} replicas answer; {missing} more must run before the cluster does")
     } else if primaries == 0 {
         format!("NO PRIMARY right now: {up} of {all} replicas answer, and are choosing one")
     } else if up < all {
-        let spare = up - majority(all);
+        let spare = up - needed;
         let spare = if spare == 0 { "no further failure".to_owned() } else { format!("{spare} more failures") };
         format!("degraded: {up} of {all} replicas answer; the cluster works and survives {spare}")
     } else if behind > 0 {
