@@ -81,7 +81,7 @@ pub enum Job {
     },
     /// Start saving the present state.
     Checkpoint(OpNumber),
-    /// Replace the state.
+    /// Replace the state by a later one.
     Install {
         /// What to install.
         manifest: Manifest,
@@ -124,6 +124,8 @@ pub enum Done {
         /// When the machine wants its next tick.
         wake: Option<WallTime>,
     },
+    /// The state was not replaced by this checkpoint: it is as far, or further.
+    Overtaken(Checkpoint),
     /// The digest of the present state.
     Digest {
         /// Who asked.
@@ -141,6 +143,9 @@ pub enum Done {
 
 /// A state that is being written out: chunk after chunk, then the manifest.
 pub trait Save: Send {
+    /// The last entry that the state contains.
+    fn op(&self) -> OpNumber;
+
     /// The next chunk; `None` after the last.
     fn next_chunk(&mut self) -> Option<Vec<u8>>;
 
@@ -228,6 +233,7 @@ impl<M: Machine> Executor<M> {
                 assert_eq!(op, self.op, "a checkpoint follows the execution of its entry");
                 Done::Saving(self.save())
             }
+            Job::Install { manifest, .. } if manifest.op <= self.op => Done::Overtaken(manifest.checkpoint()),
             Job::Install { manifest, mut chunks } => {
                 let restored = Self::restore(&manifest, chunks.as_mut());
                 let error = match restored {
@@ -353,6 +359,10 @@ struct Saving<S> {
 }
 
 impl<S: Source> Save for Saving<S> {
+    fn op(&self) -> OpNumber {
+        self.manifest.op
+    }
+
     fn next_chunk(&mut self) -> Option<Vec<u8>> {
         while self.buffer.len() < CHUNK_BYTES && self.source.next(CHUNK_BYTES - self.buffer.len(), &mut self.buffer) {}
         if self.buffer.is_empty() {

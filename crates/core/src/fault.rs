@@ -1,7 +1,7 @@
 //! The three answers to a bad message: late → ignore, with a reason that is counted; a lie → blame, kept as evidence; our
 //! own bug → assert. Nothing that a peer or a client sends can panic a replica.
 
-use crate::ids::Peer;
+use crate::ids::{ClientId, Peer};
 use std::collections::BTreeMap;
 
 /// Why a message was not taken. Nobody is to blame: networks delay, repeat and reorder.
@@ -51,7 +51,7 @@ pub enum Fault {
 }
 
 /// Counts, per peer, of what was ignored and what was blamed. Bounded: reasons are few and peers are members or the
-/// single bucket of all clients.
+/// single bucket of all clients, [`Ledger::CLIENTS`]. A client draws its own name, so names must not fill the book.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     ignored: BTreeMap<Why, u64>,
@@ -60,8 +60,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Peers that are blamed individually, at most.
-    const BLAMED_MAX: usize = 64;
+    /// Under this name all clients are blamed.
+    pub const CLIENTS: Peer = Peer::Client(ClientId::new(0));
 
     /// Counts a message that was ignored.
     pub fn ignore(&mut self, why: Why) {
@@ -69,13 +69,14 @@ impl Ledger {
         *count = count.saturating_add(1);
     }
 
-    /// Counts a lie and keeps the last one.
+    /// Counts a lie and keeps the last one; a client's never in place of a replica's.
     pub fn blame(&mut self, from: Peer, fault: Fault) {
-        if self.blamed.len() < Self::BLAMED_MAX || self.blamed.contains_key(&from) {
-            let count = self.blamed.entry(from).or_default();
-            *count = count.saturating_add(1);
+        let is_client = matches!(from, Peer::Client(_));
+        let count = self.blamed.entry(if is_client { Self::CLIENTS } else { from }).or_default();
+        *count = count.saturating_add(1);
+        if !is_client || !matches!(self.last, Some((Peer::Replica(_), _))) {
+            self.last = Some((from, fault));
         }
-        self.last = Some((from, fault));
     }
 
     /// Messages ignored, by reason.

@@ -46,6 +46,7 @@ pub fn check<M: Machine>(new: impl Fn() -> M, operations: &[Vec<u8>], queries: &
             return Err("snapshot then restore gave another answer to a query".to_owned());
         }
     }
+    throw_garbage(new(), &chunks, operations, queries)?;
     let mut torn = M::rebuild();
     let half = chunks.get(..chunks.len() / 2).unwrap_or_default();
     let survived = torn.push(half).and_then(|()| torn.finish());
@@ -53,6 +54,42 @@ pub fn check<M: Machine>(new: impl Fn() -> M, operations: &[Vec<u8>], queries: &
         return Err("half of a snapshot was accepted as the whole".to_owned());
     }
     Ok(())
+}
+
+/// Bent and cut operations, queries and snapshots: a panic fails the test that called [`check`].
+fn throw_garbage<M: Machine>(
+    mut machine: M,
+    snapshot: &[u8],
+    operations: &[Vec<u8>],
+    queries: &[Vec<u8>],
+) -> Result<(), String> {
+    for (index, garbage) in operations.iter().chain(queries).flat_map(|bytes| bent(bytes)).enumerate() {
+        answer(&machine.view(), &garbage);
+        apply(&mut machine, &at(index), &garbage);
+    }
+    for bytes in bent(snapshot) {
+        let mut sink = M::rebuild();
+        if sink.push(&bytes).and_then(|()| sink.finish()).is_ok_and(|machine| stream(&machine, 4096) != bytes) {
+            return Err("bytes that are no machine's snapshot were accepted as one".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Some of the ways in which bytes can be wrong.
+fn bent(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = vec![Vec::new(), vec![0xff; 64], [bytes, &[0]].concat()];
+    for index in (0..bytes.len()).step_by(bytes.len().div_ceil(64).max(1)) {
+        all.push(bytes.get(..index).unwrap_or_default().to_vec());
+        for bit in [0x01, 0x80, 0xff] {
+            let mut wrong = bytes.to_vec();
+            if let Some(byte) = wrong.get_mut(index) {
+                *byte ^= bit;
+            }
+            all.push(wrong);
+        }
+    }
+    all
 }
 
 fn at(index: usize) -> At {

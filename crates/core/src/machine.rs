@@ -65,7 +65,9 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
-    /// Equal states ⇔ equal digests. Asked after every checkpoint and status request: keep it incrementally.
+    /// Different states have different digests; the same operations in the same order lead to equal ones, also across a
+    /// snapshot. A chain over the history will do, if the snapshot carries it (`docs/adr/007-digests-and-manifests.md`).
+    /// Asked after every checkpoint and status request: keep it incrementally.
     fn digest(&self) -> Digest;
 }
 
@@ -85,7 +87,7 @@ pub trait View: Send + Sync + 'static {
     fn query(&self, query: &[u8], reply: &mut Vec<u8>);
 }
 
-/// A state as bytes, in canonical order: equal states give equal streams, whatever their histories.
+/// A state as bytes, in canonical order: states with equal digests give equal streams.
 pub trait Snapshot: StateMachine + Sized {
     /// The pull side. Runs on another thread while the machine goes on.
     type Source: Source;

@@ -5,7 +5,9 @@
 //! 1. append the records of [`Action::Append`] to its log in the order given, sync them together whenever it likes, and
 //!    report [`Input::Synced`];
 //! 2. carry out the other actions in the order given; [`Action::Send`] may leave at once (the node holds back what may not);
-//! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed.
+//! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed;
+//! 4. answer every [`Action::Read`], and report [`Input::Saved`] in the order of the saves;
+//! 5. read no more frames while [`Node::held`] is above a limit of its own: a slow disk must not become memory.
 
 use crate::crypto::Digest;
 use crate::executor::{Done, Job, Manifest, Save};
@@ -23,8 +25,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Clients that may watch events at one replica.
 pub const WATCHERS_MAX: usize = 1024;
+/// Clients that may wait for the next answer to [`Service::GetStatus`].
+pub const ASKING_MAX: usize = 64;
 /// Snapshots that a replica keeps: the last one, and the one before for a peer that is fetching it.
 pub const SNAPSHOTS_KEPT: usize = 2;
+
+/// Parts of snapshots that are being read for one peer: twice what a correct one asks for, as it repeats itself after a
+/// silence.
+pub const READS_MAX: usize = 2 * transfer::IN_FLIGHT_MAX;
 
 /// What travels in a frame, after its envelope.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
@@ -57,7 +65,8 @@ pub enum Service {
         /// The topic.
         topic: u32,
     },
-    /// Watching has begun: the events of what is applied from now on follow.
+    /// Watching has begun: the events of what is applied from now on follow. Said again, unasked, after a state transfer:
+    /// events may have been skipped, so read the state again.
     Watching {
         /// The topic.
         topic: u32,
@@ -208,9 +217,18 @@ enum Held<M> {
     Forget(RecordSeq),
 }
 
+/// Clients that ask for the status, with their nonces. The digest that the answer holds costs the executor as much as a
+/// batch does: one is computed at a time, for all who had asked when it was begun.
+#[derive(Default)]
+struct Asking {
+    being_answered: BTreeMap<ClientId, u64>,
+    waiting: BTreeMap<ClientId, u64>,
+}
+
 /// A replica, driven by a host.
 pub struct Node<P: Protocol> {
     identity: Identity,
+    replicas: usize,
     envelope: Envelope,
     replica: P::Replica,
     timers: BTreeMap<Wake<P::Timer>, Instant>,
@@ -219,8 +237,12 @@ pub struct Node<P: Protocol> {
     held: VecDeque<(RecordSeq, Held<P::Message>)>,
     own: VecDeque<P::Message>,
     fetch: Option<Fetch>,
+    installing: Option<Checkpoint>,
+    waiting: Vec<Job>,
+    reading: BTreeMap<ReplicaId, usize>,
     snapshots: BTreeSet<Checkpoint>,
     watchers: BTreeMap<ClientId, u32>,
+    asking: Asking,
     ledger: Ledger,
     audit: Option<blake3::Hasher>,
     turns: u64,
@@ -241,11 +263,12 @@ impl<P: Protocol> Node<P> {
         turn: Turn,
     ) -> Result<(Self, Vec<Action>), RestoreError> {
         let mut out = Outbox::new(turn, next_seq);
-        let snapshots = restore.checkpoint.into_iter().collect();
+        let (replicas, snapshots) = (restore.replicas, restore.checkpoint.into_iter().collect());
         let replica = P::Replica::restore(restore, &mut out)?;
         let envelope = Envelope { cluster: identity.cluster, epoch: identity.epoch };
         let mut node = Self {
             identity,
+            replicas,
             envelope,
             replica,
             timers: BTreeMap::new(),
@@ -254,8 +277,12 @@ impl<P: Protocol> Node<P> {
             held: VecDeque::new(),
             own: VecDeque::new(),
             fetch: None,
+            installing: None,
+            waiting: Vec::new(),
+            reading: BTreeMap::new(),
             snapshots,
             watchers: BTreeMap::new(),
+            asking: Asking::default(),
             ledger: Ledger::default(),
             audit: audit.then(blake3::Hasher::new),
             turns: 0,
@@ -291,10 +318,7 @@ impl<P: Protocol> Node<P> {
                 };
                 self.take_steps(steps, turn, actions);
             }
-            Input::Stored(checkpoint) => {
-                self.keep_snapshot(checkpoint, actions);
-                actions.push(Action::Install(checkpoint));
-            }
+            Input::Stored(checkpoint) => self.on_stored(checkpoint, actions),
             Input::Read { to, checkpoint, part, bytes } => self.on_read(to, checkpoint, part, bytes, actions),
         }
         self.settle(turn, actions);
@@ -303,6 +327,11 @@ impl<P: Protocol> Node<P> {
     /// When [`Input::Timers`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.values().min().copied()
+    }
+
+    /// How many messages wait for the disk: above a limit of its own, a host reads no more frames until the log is synced.
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// The protocol's core, to look at.
@@ -350,9 +379,9 @@ impl<P: Protocol> Node<P> {
                 Effect::Disarm(timer) => {
                     self.timers.remove(&Wake::Protocol(timer));
                 }
-                Effect::Execute { op, batch } => actions.push(Action::Run(Job::Execute { op, batch })),
-                Effect::Query { ticket, query } => actions.push(Action::Run(Job::Query { ticket, query })),
-                Effect::Checkpoint(op) => actions.push(Action::Run(Job::Checkpoint(op))),
+                Effect::Execute { op, batch } => self.run(Job::Execute { op, batch }, actions),
+                Effect::Query { ticket, query } => self.run(Job::Query { ticket, query }, actions),
+                Effect::Checkpoint(op) => self.run(Job::Checkpoint(op), actions),
                 Effect::Fetch { checkpoint, from } => self.start_fetch(checkpoint, from, turn.now, actions),
                 Effect::Forget(before) => self.forget(before, actions),
                 Effect::Ignore(_, why) => self.ledger.ignore(why),
@@ -364,6 +393,16 @@ impl<P: Protocol> Node<P> {
                     return; // what the turn wrote after this is not done either
                 }
             }
+        }
+    }
+
+    /// Gives the executor a job. While a checkpoint is being installed jobs wait: they were asked for in view of a state
+    /// that is about to be replaced.
+    fn run(&mut self, job: Job, actions: &mut Vec<Action>) {
+        if self.installing.is_some() {
+            self.waiting.push(job);
+        } else {
+            actions.push(Action::Run(job));
         }
     }
 
@@ -425,6 +464,10 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_frame(&mut self, from: Peer, bytes: &[u8], turn: Turn, actions: &mut Vec<Action>) {
+        if matches!(from, Peer::Replica(it) if it == self.identity.replica || it.index() >= self.replicas) {
+            // Not a member, or someone with our own key: its votes must not count, least of all as ours.
+            return self.ledger.ignore(Why::NotForSender);
+        }
         let (envelope, body) = match Envelope::split(bytes) {
             Ok(parts) => parts,
             Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
@@ -479,17 +522,27 @@ impl<P: Protocol> Node<P> {
             }
             Done::Saving(save) => actions.push(Action::Save(save)),
             Done::Installed { checkpoint, error: None, wake } => {
-                self.end_fetch();
+                self.waiting.clear(); // asked for in view of the state that is gone
+                self.end_install(checkpoint, actions);
+                self.keep_snapshot(checkpoint, actions);
+                if self.fetches(checkpoint) {
+                    self.end_fetch();
+                }
+                self.tell_watchers(actions);
                 self.turn(turn, actions, |replica, out| replica.on_installed(checkpoint, wake, out));
             }
             Done::Installed { checkpoint, error: Some(error), .. } => {
                 self.ledger.blame(Peer::Replica(self.identity.replica), Fault::WrongBytes(error.0));
-                self.snapshots.remove(&checkpoint);
-                self.take_steps(vec![Step::Fail], turn, actions);
+                self.not_installed(checkpoint, turn, actions);
             }
-            Done::Digest { to, nonce, op, position, digest } => {
+            Done::Overtaken(checkpoint) => self.not_installed(checkpoint, turn, actions),
+            Done::Digest { op, position, digest, .. } => {
                 let report = self.report(op, position, digest);
-                self.answer(to, Service::Status { nonce, report }, "Status", actions);
+                for (client, nonce) in std::mem::take(&mut self.asking.being_answered) {
+                    let status = Service::Status { nonce, report: report.clone() };
+                    self.answer(Peer::Client(client), status, "Status", actions);
+                }
+                self.compute_digest(actions);
             }
         }
     }
@@ -507,18 +560,40 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    fn on_stored(&mut self, checkpoint: Checkpoint, actions: &mut Vec<Action>) {
+        if self.fetches(checkpoint) && self.fetch.as_ref().is_some_and(Fetch::is_finishing) {
+            self.installing = Some(checkpoint);
+            actions.push(Action::Install(checkpoint));
+        } // otherwise the protocol has asked for another one meanwhile
+    }
+
+    fn fetches(&self, checkpoint: Checkpoint) -> bool {
+        self.fetch.as_ref().is_some_and(|fetch| fetch.checkpoint() == checkpoint)
+    }
+
+    /// Lets the jobs go that waited for this checkpoint, unless yet another one is being installed.
+    fn end_install(&mut self, checkpoint: Checkpoint, actions: &mut Vec<Action>) {
+        if self.installing == Some(checkpoint) {
+            self.installing = None;
+            actions.extend(self.waiting.drain(..).map(Action::Run));
+        }
+    }
+
+    fn not_installed(&mut self, checkpoint: Checkpoint, turn: Turn, actions: &mut Vec<Action>) {
+        self.end_install(checkpoint, actions);
+        if self.fetches(checkpoint) {
+            self.take_steps(vec![Step::Fail], turn, actions);
+        }
+    }
+
     fn on_transfer(&mut self, from: ReplicaId, message: transfer::Message, turn: Turn, actions: &mut Vec<Action>) {
         use transfer::Message as M;
         match message {
             M::GetManifest(checkpoint) | M::GetChunk(checkpoint, _) if !self.snapshots.contains(&checkpoint) => {
                 self.send_transfer(from, M::Unavailable(checkpoint), actions);
             }
-            M::GetManifest(checkpoint) => {
-                actions.push(Action::Read { to: from, checkpoint, part: Part::Manifest });
-            }
-            M::GetChunk(checkpoint, index) => {
-                actions.push(Action::Read { to: from, checkpoint, part: Part::Chunk(index) });
-            }
+            M::GetManifest(checkpoint) => self.read(from, checkpoint, Part::Manifest, actions),
+            M::GetChunk(checkpoint, index) => self.read(from, checkpoint, Part::Chunk(index), actions),
             M::Manifest(_) | M::Chunk(..) | M::Unavailable(_) => {
                 let steps = match &mut self.fetch {
                     Some(fetch) if fetch.source() == from => match message {
@@ -536,6 +611,15 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    fn read(&mut self, to: ReplicaId, checkpoint: Checkpoint, part: Part, actions: &mut Vec<Action>) {
+        let reading = self.reading.entry(to).or_default();
+        if *reading >= READS_MAX {
+            return self.ledger.ignore(Why::Busy);
+        }
+        *reading += 1;
+        actions.push(Action::Read { to, checkpoint, part });
+    }
+
     fn on_read(
         &mut self,
         to: ReplicaId,
@@ -544,11 +628,16 @@ impl<P: Protocol> Node<P> {
         bytes: Option<Bytes>,
         actions: &mut Vec<Action>,
     ) {
+        if let Some(reading) = self.reading.get_mut(&to) {
+            *reading = reading.saturating_sub(1);
+        }
         let message = match (part, bytes) {
-            (_, None) => {
+            (Part::Manifest, None) => {
                 self.snapshots.remove(&checkpoint); // damaged or gone: do not offer it again
                 transfer::Message::Unavailable(checkpoint)
             }
+            // Perhaps damaged; perhaps there is no such chunk, and asking for it must not withdraw the snapshot.
+            (Part::Chunk(_), None) => transfer::Message::Unavailable(checkpoint),
             (Part::Manifest, Some(bytes)) => match Manifest::decode(&bytes) {
                 Ok(manifest) => transfer::Message::Manifest(manifest),
                 Err(_) => transfer::Message::Unavailable(checkpoint),
@@ -612,7 +701,11 @@ impl<P: Protocol> Node<P> {
     fn on_service(&mut self, from: ClientId, message: Service, actions: &mut Vec<Action>) {
         match message {
             Service::GetStatus { nonce } => {
-                actions.push(Action::Run(Job::Digest { to: Peer::Client(from), nonce }));
+                if self.asking.waiting.len() >= ASKING_MAX && !self.asking.waiting.contains_key(&from) {
+                    return self.ledger.ignore(Why::Busy);
+                }
+                self.asking.waiting.insert(from, nonce);
+                self.compute_digest(actions);
             }
             Service::Watch { topic } => {
                 if self.watchers.len() >= WATCHERS_MAX && !self.watchers.contains_key(&from) {
@@ -627,9 +720,21 @@ impl<P: Protocol> Node<P> {
         }
     }
 
+    /// Has the digest computed for those who wait for it, unless it is being computed for others.
+    fn compute_digest(&mut self, actions: &mut Vec<Action>) {
+        if !self.asking.being_answered.is_empty() {
+            return;
+        }
+        if let Some((client, nonce)) = self.asking.waiting.first_key_value() {
+            actions.push(Action::Run(Job::Digest { to: Peer::Client(*client), nonce: *nonce }));
+            self.asking.being_answered = std::mem::take(&mut self.asking.waiting);
+        }
+    }
+
     fn on_disconnected(&mut self, peer: Peer) {
         if let Peer::Client(client) = peer {
             self.watchers.remove(&client);
+            self.asking.waiting.remove(&client);
         }
     }
 
@@ -649,6 +754,13 @@ impl<P: Protocol> Node<P> {
                 let to = To::One(Peer::Client(*client));
                 actions.push(Action::Send { to, bytes: bytes.clone(), label: "Events" });
             }
+        }
+    }
+
+    /// The machine has jumped: the events in between were not published here.
+    fn tell_watchers(&self, actions: &mut Vec<Action>) {
+        for (client, topic) in &self.watchers {
+            self.answer(Peer::Client(*client), Service::Watching { topic: *topic }, "Watching", actions);
         }
     }
 

@@ -228,7 +228,11 @@ impl<P: Protocol> Outbox<P> {
         self.effects.push(Effect::Checkpoint(op));
     }
 
-    /// Fetches and installs a checkpoint; replaces a fetch under way.
+    /// Fetches and installs a checkpoint later than what was executed; replaces a fetch under way.
+    ///
+    /// The machine may be replaced at any moment until the fetch is over. What was executed first is answered first; what is
+    /// asked for while the checkpoint is being installed waits, and is void if the installation succeeds: see
+    /// [`crate::protocol::Replica::on_installed`].
     pub fn fetch(&mut self, checkpoint: Checkpoint, from: ReplicaId) {
         self.effects.push(Effect::Fetch { checkpoint, from });
     }
@@ -261,6 +265,16 @@ impl<P: Protocol> Outbox<P> {
     /// What was written, in order, and the number of the record after the last.
     pub fn into_effects(self) -> (Vec<Effect<P>>, RecordSeq) {
         (self.effects, self.next_seq)
+    }
+
+    /// The place of the next record: where a protocol inside this one starts its own outbox (`docs/adr/001-seam.md`).
+    pub fn next_seq(&self) -> RecordSeq {
+        self.next_seq
+    }
+
+    /// The clocks and the random bits of this turn.
+    pub fn turn(&self) -> Turn {
+        self.turn
     }
 
     /// What was written so far, in order.

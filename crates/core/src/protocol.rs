@@ -5,7 +5,7 @@
 //! `docs/adr/001-seam.md` walks every planned protocol through it.
 
 use crate::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, View};
-use crate::outbox::Outbox;
+use crate::outbox::{Class, Outbox};
 use crate::sessions::Outcome;
 use crate::time::{Duration, Instant, WallTime};
 use crate::wire::Wire;
@@ -29,9 +29,9 @@ pub trait Protocol: Sized + Debug + 'static {
     /// What the owner of a cluster chooses.
     type Config: Clone + Debug + Send + 'static;
     /// The replica's core.
-    type Replica: Replica<Self>;
+    type Replica: Replica<Self> + Send + 'static;
     /// The client's core.
-    type Client: Client<Self>;
+    type Client: Client<Self> + Send + 'static;
 
     /// The message's name in the paper, for pictures and logs.
     fn label(message: &Self::Message) -> &'static str;
@@ -67,6 +67,8 @@ pub enum Restored<R> {
         seq: RecordSeq,
         /// How many records may be missing here.
         at_most: u64,
+        /// What the record was appended as, if that can still be read.
+        class: Option<Class>,
     },
 }
 
@@ -151,9 +153,14 @@ pub trait Replica<P: Protocol>: Sized {
     fn on_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Outbox<P>);
 
     /// A fetched checkpoint is durable and the machine is in its state; it wants its next tick at `wake`.
+    ///
+    /// Executions, queries and checkpoints that were asked for and are not answered by now will not be: those through the
+    /// checkpoint's entry are contained in it, those after it are to be asked for again. It may be the checkpoint of a fetch
+    /// that was replaced when it was too late to stop it.
     fn on_installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox<P>);
 
-    /// A fetch has failed: the source does not have it (any more), or what came was not what its digest says.
+    /// A fetch has failed: the source does not have it (any more), what came was not what its digest says, or the machine
+    /// has got as far meanwhile. Nothing that was asked for is void.
     fn on_fetch_failed(&mut self, checkpoint: Checkpoint, out: &mut Outbox<P>);
 
     /// For people.

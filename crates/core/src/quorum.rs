@@ -2,7 +2,7 @@
 //!
 //! Byzantine quorums (`ceil((n+f+1)/2)`, `f+1`) belong in this file and arrive with PBFT.
 
-use crate::ids::{ReplicaId, View};
+use crate::ids::{OpNumber, ReplicaId, View};
 
 /// Replicas in one epoch at most: vote sets are small arrays, and a crash-fault group of more gains nothing.
 pub const REPLICAS_MAX: usize = 15;
@@ -66,6 +66,14 @@ impl CrashQuorums {
         self.n - self.view_change
     }
 
+    /// The highest entry that a replication quorum holds, when each replica holds every entry up to the one given for it
+    /// (VRR §4.1 step 5). `held` has one number for each replica that has said so in this view, its own included.
+    pub fn replicated(&self, held: impl IntoIterator<Item = OpNumber>) -> OpNumber {
+        let mut held: Vec<OpNumber> = held.into_iter().collect();
+        held.sort_unstable_by(|one, other| other.cmp(one));
+        held.get(self.replication - 1).copied().unwrap_or(OpNumber::ZERO)
+    }
+
     /// The replica that leads `view`: round robin (VRR §4).
     pub fn primary(&self, view: View) -> ReplicaId {
         let index = view.get() % self.n as u64;
@@ -111,6 +119,22 @@ mod tests {
         assert_eq!(table.iter().map(CrashQuorums::replication).collect::<Vec<_>>(), [1, 2, 2, 2, 3, 3]);
         assert_eq!(table.iter().map(CrashQuorums::view_change).collect::<Vec<_>>(), [1, 2, 2, 3, 3, 4]);
         assert_eq!(table.iter().map(CrashQuorums::faults).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn an_entry_is_replicated_when_exactly_a_quorum_holds_it_whatever_the_order_of_the_answers() {
+        for n in 1..=7 {
+            let quorums = CrashQuorums::new(n).expect("a legal size");
+            for sets in 0..3_u32.pow(u32::try_from(n).expect("small")) {
+                let held: Vec<_> = (0..n).map(|index| sets / 3_u32.pow(u32::try_from(index).expect("small")) % 3).collect();
+                let ops = held.iter().map(|op| OpNumber::new(u64::from(*op)));
+                let replicated = quorums.replicated(ops);
+                for op in 1..=2 {
+                    let holders = held.iter().filter(|held| **held >= op).count();
+                    assert_eq!(replicated >= OpNumber::new(u64::from(op)), holders >= quorums.replication());
+                }
+            }
+        }
     }
 
     #[test]

@@ -18,8 +18,10 @@ pub const WINDOW: u64 = 1024;
 pub const OPERATION_BYTES_MAX: usize = 1536 * 1024;
 /// Sessions that the table holds; one more evicts the one whose last request is oldest.
 pub const SESSIONS_MAX: usize = 4096;
-/// Reply bytes that the table holds; more evict the session whose last request is oldest.
+/// Reply bytes that the table holds; more evict the session that holds most.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a stored reply counts besides its bytes: empty ones need memory too.
+pub const REPLY_OVERHEAD_BYTES: usize = 64;
 
 /// What a client asks to be ordered.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -84,7 +86,8 @@ pub enum Ruling {
     Replied(Bytes),
     /// There is no such session (any more).
     Evicted,
-    /// The number is more than [`WINDOW`] beyond what the client has acknowledged.
+    /// The number is more than [`WINDOW`] beyond what the client has acknowledged. Not kept: a copy of the request that is
+    /// ordered later may be applied, so the client asks again rather than report that nothing happened.
     OutsideWindow,
     /// The number was used for another request (CT4).
     Reused,
@@ -133,11 +136,18 @@ struct Stored {
     reply: Bytes,
 }
 
+impl Stored {
+    fn weight(&self) -> u64 {
+        self.reply.len().saturating_add(REPLY_OVERHEAD_BYTES) as u64
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Session {
     client: ClientId,
     active: Position,
     acknowledged: RequestNumber,
+    reply_bytes: u64,
     replies: BTreeMap<RequestNumber, Stored>,
 }
 
@@ -170,7 +180,13 @@ impl Sessions {
             self.evict_oldest();
         }
         let session = SessionId::new(position.get());
-        let empty = Session { client, active: position, acknowledged: RequestNumber::ZERO, replies: BTreeMap::new() };
+        let empty = Session {
+            client,
+            active: position,
+            acknowledged: RequestNumber::ZERO,
+            reply_bytes: 0,
+            replies: BTreeMap::new(),
+        };
         self.sessions.insert(session, empty);
         self.by_client.insert(client, session);
         session
@@ -180,8 +196,7 @@ impl Sessions {
     pub fn close(&mut self, session: SessionId) {
         if let Some(gone) = self.sessions.remove(&session) {
             self.by_client.remove(&gone.client);
-            let bytes: usize = gone.replies.values().map(|stored| stored.reply.len()).sum();
-            self.reply_bytes = self.reply_bytes.saturating_sub(bytes as u64);
+            self.reply_bytes = self.reply_bytes.saturating_sub(gone.reply_bytes);
         }
     }
 
@@ -193,9 +208,10 @@ impl Sessions {
         if request.acknowledged > session.acknowledged {
             session.acknowledged = request.acknowledged;
             let kept = session.replies.split_off(&request.acknowledged.next());
-            let dropped: usize = session.replies.values().map(|stored| stored.reply.len()).sum();
+            let dropped = session.replies.values().fold(0, |sum: u64, stored| sum.saturating_add(stored.weight()));
             session.replies = kept;
-            self.reply_bytes = self.reply_bytes.saturating_sub(dropped as u64);
+            session.reply_bytes = session.reply_bytes.saturating_sub(dropped);
+            self.reply_bytes = self.reply_bytes.saturating_sub(dropped);
         }
         session.active = position;
         if request.number <= session.acknowledged {
@@ -212,10 +228,12 @@ impl Sessions {
     /// Keeps the reply to a fresh request until the client acknowledges it.
     pub fn store(&mut self, request: &Request, reply: Bytes) {
         let Some(session) = self.sessions.get_mut(&request.session) else { return };
-        self.reply_bytes = self.reply_bytes.saturating_add(reply.len() as u64);
-        session.replies.insert(request.number, Stored { check: check(&request.body), reply });
+        let stored = Stored { check: check(&request.body), reply };
+        session.reply_bytes = session.reply_bytes.saturating_add(stored.weight());
+        self.reply_bytes = self.reply_bytes.saturating_add(stored.weight());
+        session.replies.insert(request.number, stored);
         while self.reply_bytes > REPLY_BYTES_MAX as u64 && self.sessions.len() > 1 {
-            self.evict_oldest();
+            self.evict_greediest();
         }
     }
 
@@ -227,6 +245,14 @@ impl Sessions {
     /// Is no session open?
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Not the oldest: one client that acknowledges nothing would push all others out before itself.
+    fn evict_greediest(&mut self) {
+        let greediest = self.sessions.iter().max_by_key(|(id, session)| (session.reply_bytes, **id)).map(|(id, _)| *id);
+        if let Some(greediest) = greediest {
+            self.close(greediest);
+        }
     }
 
     fn evict_oldest(&mut self) {
@@ -320,6 +346,30 @@ mod tests {
         let mut second = request(sessions[1], 1, 0, b"");
         second.client = ClientId::new(1);
         assert_eq!(table.admit(&second, Position::new(90_003)), Admission::Answered(Ruling::Evicted));
+    }
+
+    #[test]
+    fn a_client_that_acknowledges_nothing_is_evicted_before_those_who_do() {
+        let mut table = Sessions::default();
+        let honest = table.open(ClientId::new(1), Position::new(1));
+        let greedy = table.open(ClientId::new(9), Position::new(2));
+        let reply = Bytes::from(vec![0; REPLY_BYTES_MAX / 8]);
+        for number in 1..=8 {
+            table.store(&request(greedy, number, 0, b"x"), reply.clone());
+        }
+        assert_eq!(table.len(), 1);
+        assert!(table.sessions.contains_key(&honest));
+        assert_eq!(table.reply_bytes, 0);
+    }
+
+    #[test]
+    fn empty_replies_are_not_free() {
+        let mut table = Sessions::default();
+        let session = table.open(ClientId::new(9), Position::new(5));
+        (1..=WINDOW).for_each(|number| table.store(&request(session, number, 0, b"x"), Bytes::new()));
+        assert_eq!(table.reply_bytes, WINDOW * REPLY_OVERHEAD_BYTES as u64);
+        table.admit(&request(session, WINDOW + 1, WINDOW, b"y"), Position::new(6));
+        assert_eq!(table.reply_bytes, 0);
     }
 
     #[test]

@@ -97,4 +97,13 @@ mod tests {
         bytes.push(0);
         assert!(u32::decode(&bytes).is_err());
     }
+
+    #[test]
+    fn a_map_whose_keys_are_not_in_order_or_are_repeated_is_refused() {
+        let bytes = |pairs: &[(u8, u8)]| pairs.to_vec().encode();
+        type Map = std::collections::BTreeMap<u8, u8>;
+        assert!(Map::decode(&bytes(&[(1, 0), (2, 0)])).is_ok());
+        assert!(Map::decode(&bytes(&[(2, 0), (1, 0)])).is_err());
+        assert!(Map::decode(&bytes(&[(1, 0), (1, 1)])).is_err());
+    }
 }

@@ -2,12 +2,12 @@
 
 mod support;
 
-use quorate_core::fault::Fault;
-use quorate_core::fault::Why;
+use bytes::Bytes;
+use quorate_core::fault::{Fault, Ledger, Why};
 use quorate_core::ids::{ClusterId, Epoch, RecordSeq};
 use quorate_core::node::{Input, Payload};
 use quorate_core::wire::Envelope;
-use support::{Act, ENVELOPE, Message, Stage, replica, short};
+use support::{Act, ENVELOPE, Message, Stage, client, replica, short};
 
 #[test]
 fn what_a_turn_sends_leaves_when_everything_that_it_persisted_is_durable() {
@@ -15,6 +15,7 @@ fn what_a_turn_sends_leaves_when_everything_that_it_persisted_is_durable() {
     let told = stage.tell(&[Act::Tell(0, 5), Act::Persist(1), Act::TellNow(0, 6), Act::Persist(2)]);
     assert_eq!(short(&told), ["append 1", "send 6 to One(Replica(ReplicaId(0)))", "append 2"]);
     assert!(short(&stage.input(Input::Synced(RecordSeq::new(1)))).is_empty(), "half a turn is no turn");
+    assert_eq!(stage.node.held(), 1);
     assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(2)))), ["send 5 to One(Replica(ReplicaId(0)))"]);
     assert_eq!(short(&stage.tell(&[Act::TellAll(7)])), ["send 7 to Others"], "nothing is on its way to disk now");
 }
@@ -101,4 +102,28 @@ fn two_turns_of_one_input_have_different_nonces() {
     let told = short(&stage.input(Input::Timers));
     assert_eq!(told.len(), 2);
     assert_ne!(told[0], told[1]);
+}
+
+#[test]
+fn nobody_outside_the_group_is_heard_nor_anyone_who_speaks_as_ourselves() {
+    let mut stage = Stage::new();
+    for from in [replica(1), replica(3), replica(255)] {
+        stage.payload(from, &Payload::Protocol(Message::Word(4)));
+    }
+    assert!(stage.heard().is_empty());
+    assert_eq!(stage.node.ledger().ignored().get(&Why::NotForSender), Some(&3));
+}
+
+#[test]
+fn clients_cannot_fill_the_book_of_lies_and_so_hide_a_replicas() {
+    let mut stage = Stage::new();
+    stage.input(Input::Frame { from: replica(2), bytes: Bytes::new() });
+    for id in 0..1000 {
+        stage.input(Input::Frame { from: client(id), bytes: Bytes::new() });
+    }
+    stage.input(Input::Frame { from: replica(0), bytes: Bytes::new() });
+    stage.input(Input::Frame { from: client(5), bytes: Bytes::new() });
+    let blamed: Vec<_> = stage.node.ledger().blamed().iter().map(|(peer, count)| (*peer, *count)).collect();
+    assert_eq!(blamed, [(replica(0), 1), (replica(2), 1), (Ledger::CLIENTS, 1001)]);
+    assert!(matches!(stage.node.ledger().last(), Some((from, _)) if *from == replica(0)));
 }

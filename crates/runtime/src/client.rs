@@ -268,7 +268,8 @@ impl<P: Protocol> Task<P> {
             }
             Command::Watch(topic, events, ready) => {
                 self.watch = Some(Watch { topic, at: None, events, ready: Some(ready) });
-                let members: Vec<_> = self.links.status().replicas.iter().map(|it| (it.replica, it.connected)).collect();
+                let members: Vec<_> =
+                    self.links.status().replicas.iter().map(|it| (it.replica, it.connected)).collect();
                 if let Some((replica, _)) = members.into_iter().find(|(_, connected)| *connected) {
                     self.watch_at(replica);
                 }

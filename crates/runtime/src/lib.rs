@@ -1,6 +1,10 @@
 //! Quorate's host: what turns the sans-IO cores into a process. The encrypted links between replicas and from clients,
 //! the keys that stand for identities, and the files that say who belongs to a cluster.
 
+pub mod client;
 pub mod config;
+pub mod host;
 pub mod keys;
 pub mod link;
+pub mod local;
+pub mod replica;

@@ -8,13 +8,16 @@ use crate::replica::{self, ServeError};
 use bytes::Bytes;
 use quorate_core::ids::{Epoch, ReplicaId};
 use quorate_core::machine::Machine;
+use quorate_core::node::Report;
 use quorate_core::protocol::{Answer, Consistency, Protocol};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 
 /// Why a local cluster could not start.
 #[derive(Debug, Error)]
@@ -147,11 +150,9 @@ fn run<P: Protocol, M: Machine>(
         runtime.block_on(async {
             listener.set_nonblocking(true).map_err(ServeError::Runtime)?;
             let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Runtime)?;
-            let host = replica::start::<P, M>(settings, key, listener, config, machine, |_| {})?;
-            tokio::select! {
-                result = host.run() => result.map(|never| match never {}).map_err(ServeError::from),
-                _ = stopped.wait_for(|stop| *stop) => Ok(()),
-            }
+            let started = replica::start::<P, M>(settings, key, listener, config, machine, Box::new(|_| {}))?;
+            let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+            Ok(started.host.run_until(stop).await?)
         })
     });
     if let Err(error) = served {
@@ -159,10 +160,12 @@ fn run<P: Protocol, M: Machine>(
     }
 }
 
-/// A [`Client`] with a small runtime of its own, for programs without one.
+/// A [`Client`] with a thread of its own, for programs without a runtime. Inside one, use [`Client`]: waiting would block it.
 pub struct BlockingClient {
-    runtime: tokio::runtime::Runtime,
     client: Client,
+    runtime: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl BlockingClient {
@@ -175,12 +178,16 @@ impl BlockingClient {
         key: &KeyPair,
         options: ClientOptions,
     ) -> Result<Self, LocalError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = {
             let _inside = runtime.enter();
             Client::connect::<P>(cluster, key, options)?
         };
-        Ok(Self { runtime, client })
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let body = move || drop(runtime.block_on(stopped));
+        let thread = std::thread::Builder::new().name("quorate-client".to_owned()).spawn(body)?;
+        Ok(Self { client, runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Applies an operation, exactly once, and waits for the answer.
@@ -199,8 +206,22 @@ impl BlockingClient {
         self.runtime.block_on(self.client.read(consistency, query))
     }
 
+    /// Asks one replica how it is; `None` if it does not say within `patience`.
+    pub fn status(&self, replica: ReplicaId, patience: Duration) -> Option<Report> {
+        self.runtime.block_on(self.client.status(replica, patience))
+    }
+
     /// The client inside, for many calls at once.
     pub fn inner(&self) -> &Client {
         &self.client
+    }
+}
+
+impl Drop for BlockingClient {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join(); // it cannot panic, and if it did there is nothing left to do
+        }
     }
 }

@@ -1,16 +1,15 @@
 //! From a `replica.toml` to a running replica: the folder is checked, what it holds is restored, the host starts.
 
 use crate::config::ReplicaConfig;
-use crate::host::{Host, HostError};
-use crate::keys::KeyPair;
+use crate::host::{Host, HostError, Notes};
+use crate::keys::{KeyError, KeyPair, random};
 use crate::link::{LinkError, Links, Pace};
 use quorate_core::machine::Machine;
 use quorate_core::node::Identity;
-use quorate_core::outbox::Note;
 use quorate_core::protocol::Protocol;
 use quorate_store::replica::{Belongs, FolderError};
-use quorate_store::{DiskError, RealDisk};
-use std::path::Path;
+use quorate_store::{Disk, DiskError, FolderLock, RealDisk};
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -18,8 +17,16 @@ use tokio::net::TcpListener;
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// Its folder.
+    #[error("{}: {source}", folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// What is wrong with it.
+        source: Box<FolderError>,
+    },
+    /// The system's randomness.
     #[error(transparent)]
-    Folder(#[from] FolderError),
+    Key(#[from] KeyError),
     /// Its disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -29,6 +36,14 @@ pub enum ServeError {
     /// It stopped by itself.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The configuration names another protocol than this program was asked to run.
+    #[error("the configuration says protocol `{found}`, this program was asked to run `{expected}`")]
+    OtherProtocol {
+        /// What the configuration says.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
     /// The operating system refused a runtime or a socket.
     #[error("the operating system refused: {0}")]
     Runtime(std::io::Error),
@@ -52,8 +67,8 @@ pub fn belongs(config: &ReplicaConfig) -> Belongs {
 pub fn format(config: &ReplicaConfig) -> Result<(), ServeError> {
     let disk = RealDisk::open(&config.data_dir)?;
     let _lock = disk.lock()?;
-    quorate_store::replica::format(&disk, &belongs(config))?;
-    Ok(())
+    let log_id = u128::from_le_bytes(random()?);
+    quorate_store::replica::format(&disk, &belongs(config), log_id).map_err(in_folder(&config.data_dir))
 }
 
 /// Is there a replica, readable or not, in this data folder?
@@ -64,7 +79,15 @@ pub fn is_formatted(data_dir: &Path) -> Result<bool, ServeError> {
     Ok(quorate_store::replica::is_formatted(&RealDisk::open(data_dir)?)?)
 }
 
-/// Starts a replica from its folder, on the runtime that this is called in.
+/// A replica that is about to run.
+pub struct Started<P: Protocol> {
+    /// The replica.
+    pub host: Host<P>,
+    /// What was found damaged, torn or repaired on its disk: sentences for people.
+    pub findings: Vec<String>,
+}
+
+/// Starts a replica from its folder, on the runtime that this is called in. `machine` makes a machine in its first state.
 ///
 /// # Errors
 /// [`ServeError`], whose text says what to do.
@@ -74,16 +97,38 @@ pub fn start<P: Protocol, M: Machine>(
     listener: TcpListener,
     protocol: P::Config,
     machine: &dyn Fn() -> M,
-    notes: fn(&Note),
-) -> Result<Host<P>, ServeError> {
+    notes: Notes,
+) -> Result<Started<P>, ServeError> {
     let disk = RealDisk::open(&config.data_dir)?;
     let lock = disk.lock()?;
-    let opened = quorate_store::replica::open(disk, &belongs(config), machine)?;
-    for finding in &opened.findings {
-        eprintln!("{}: {finding}", config.replica);
+    start_on(disk, lock, config, key, listener, protocol, machine, notes)
+}
+
+/// Like [`start`], from any disk.
+#[allow(clippy::too_many_arguments, reason = "one caller above, the others are tests")]
+pub fn start_on<P: Protocol, M: Machine, D: Disk>(
+    disk: D,
+    lock: FolderLock,
+    config: &ReplicaConfig,
+    key: &KeyPair,
+    listener: TcpListener,
+    protocol: P::Config,
+    machine: &dyn Fn() -> M,
+    notes: Notes,
+) -> Result<Started<P>, ServeError> {
+    if config.protocol != P::NAME {
+        return Err(ServeError::OtherProtocol { found: config.protocol.clone(), expected: P::NAME });
     }
-    let (opened, restore) = opened.into_parts::<P>(config.members.len(), protocol)?;
+    let folder = in_folder(&config.data_dir);
+    let mut opened = quorate_store::replica::open(disk, &belongs(config), machine).map_err(&folder)?;
+    let restore = opened.restore::<P>(config.members.len(), protocol).map_err(&folder)?;
+    let findings = std::mem::take(&mut opened.findings);
     let identity = Identity { cluster: config.cluster, epoch: config.epoch, replica: config.replica };
     let links = Links::start(config, key, listener, Pace::default())?;
-    Ok(Host::start(identity, opened, restore, links, lock, notes)?)
+    let host = Host::start(identity, opened, restore, links, lock, notes)?;
+    Ok(Started { host, findings })
+}
+
+fn in_folder(folder: &Path) -> impl Fn(FolderError) -> ServeError {
+    move |source| ServeError::Folder { folder: folder.to_owned(), source: Box::new(source) }
 }

@@ -111,11 +111,15 @@ fn restored<R: Wire>(item: Item) -> Restored<R> {
     match item {
         Item::Found { body, .. } => match R::decode(&body) {
             Ok(record) => Restored::Found { seq, record },
-            Err(_) => Restored::Damaged { seq, at_most: 1 },
+            Err(_) => Restored::Damaged { seq, at_most: 1, class: None },
         },
-        Item::Damaged { .. } => {
+        Item::Damaged { class, .. } => {
             let at_most = last.saturating_sub(first).saturating_add(1);
-            Restored::Damaged { seq, at_most }
+            let class = class.map(|class| match class {
+                quorate_store::Class::Entry => quorate_core::outbox::Class::Entry,
+                quorate_store::Class::Promise => quorate_core::outbox::Class::Promise,
+            });
+            Restored::Damaged { seq, at_most, class }
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use quorate_core::protocol::Protocol;
+use quorate_core::time::Duration;
 use quorate_protocols::naive::Naive;
+use quorate_protocols::vr::{self, Reads, ViewChangePolicy, Vr};
 
 /// A protocol that can be simulated.
 pub trait Simulated: Protocol {
@@ -23,4 +25,21 @@ impl Simulated for Naive {
     const EXCLUDED: &'static [Fault] = &[];
 
     fn config(_: &mut Random) {}
+}
+
+impl Simulated for Vr {
+    const EXCLUDED: &'static [Fault] = &[];
+
+    /// Checkpoints every few entries; either kind of read, leases only as far as clocks allow; mostly the quorum policy.
+    fn config(random: &mut Random) -> vr::Config {
+        vr::Config {
+            checkpoint_entries: 4 + random.below(28),
+            checkpoint_bytes: 1 << 20,
+            batch_bytes: 4 << 10,
+            abdicate: Duration::from_millis(800),
+            reads: if random.below(3) == 0 { Reads::Lease } else { Reads::Index },
+            policy: if random.below(5) == 0 { ViewChangePolicy::Direct } else { ViewChangePolicy::Quorum },
+            ..vr::Config::default()
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Quorate's bytes on disk. This crate knows bodies and sequence numbers, never views or protocols, and depends on nothing
-//! of ours. Everything is synchronous: the caller decides when, and on which thread.
+//! Quorate's bytes on disk: bodies and sequence numbers, never views or protocols. Only [`replica`], which the simulator and
+//! the real host share, knows `quorate_core`. Everything is synchronous: the caller decides when, and on which thread.
 //!
 //! ```text
 //! data folder
@@ -16,6 +16,7 @@
 //! - [`wal`]: appended to in groups, one sync each; tells a torn write, which lost nothing, from damage, which may have.
 //! - [`snapshot`]: written aside and renamed; received in any order and resumed after a restart.
 //! - [`inspect()`]: looks at all of it and changes nothing.
+//! - [`replica`]: a whole folder, from the name in its superblock to the machine that its newest snapshot restores.
 //!
 //! Three rules hold everywhere. Bytes found on a disk never cause a panic. Whatever is returned has passed its checksum, in
 //! the place where it belongs. After a failed write or sync the affected file takes no more writes, and the process must
@@ -27,6 +28,7 @@
 mod bytes;
 pub mod disk;
 mod inspect;
+pub mod replica;
 pub mod snapshot;
 pub mod superblock;
 pub mod wal;

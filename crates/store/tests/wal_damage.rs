@@ -236,10 +236,10 @@ fn a_promise_that_lost_both_copies_is_damaged_and_known_as_a_promise() {
 fn a_misdirected_write_is_noticed_once_anything_later_is_written() {
     let disk = SimDisk::new();
     let mut wal = create(&disk);
-    group(&mut wal, 2, 300);
+    group(&mut wal, 2, 200);
     disk.misdirect_next_write("wal/", RECORDS);
-    group(&mut wal, 1, 300);
-    group(&mut wal, 1, 300);
+    group(&mut wal, 1, 200);
+    group(&mut wal, 1, 200);
     let recovered = open(&disk).1;
     assert_eq!(found(&recovered), [2, 4], "{}", recovered.report);
     assert_eq!(damaged(&recovered), [(1, 1), (3, 3)]);
@@ -365,4 +365,41 @@ fn a_body_that_holds_a_copy_of_the_log_is_not_read_as_records() {
             body: b"last".to_vec()
         }
     );
+}
+
+#[test]
+fn a_record_of_another_history_is_not_taken_for_the_next_one() {
+    use quorate_store::disk::{Disk, DiskFile};
+    let disk = SimDisk::new();
+    group(&mut create(&disk), 1, 200);
+    let other = disk.copy();
+    let mut wal = open(&other).0;
+    for body in [[1; 200], [2; 200]] {
+        wal.append(Class::Entry, &body).expect("room");
+        wal.sync().expect("works");
+    }
+    group(&mut open(&disk).0, 1, 200);
+    // Record 3 of the other history lands behind our record 2, where its number, its place and its checksums are right.
+    let start = RECORDS + 480;
+    let stale = other.bytes(SEGMENT_1).expect("there")[start as usize..start as usize + 240].to_vec();
+    disk.open(SEGMENT_1)
+        .expect("there")
+        .write_at(start, &stale)
+        .expect("works");
+    let recovered = open(&disk).1;
+    assert_eq!(found(&recovered), [1, 2]);
+    assert!(!recovered.report.is_intact(), "{}", recovered.report);
+}
+
+#[test]
+fn zeros_in_a_body_are_no_proof_of_a_torn_write() {
+    let disk = SimDisk::new();
+    let mut wal = create(&disk);
+    group(&mut wal, 1, 100);
+    wal.append(Class::Entry, &[0; 3000]).expect("room");
+    wal.sync().expect("works");
+    disk.flip_bit(SEGMENT_1, RECORDS + 144 + 60, 3);
+    let recovered = open(&disk).1;
+    assert_eq!(recovered.report.torn, None);
+    assert_eq!(damaged(&recovered), [(2, 2)]);
 }

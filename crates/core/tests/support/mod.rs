@@ -54,7 +54,7 @@ impl Protocol for Puppet {
     type ClientTimer = u8;
     type Config = ();
     type Replica = Strings;
-    type Client = Nobody;
+    type Client = Unused;
 
     fn label(_: &Message) -> &'static str {
         "Word"
@@ -123,20 +123,6 @@ impl Replica<Puppet> for Strings {
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
-}
-
-pub struct Nobody;
-
-impl Client<Puppet> for Nobody {
-    fn new(_: ClientConfig) -> Self {
-        Self
-    }
-    fn submit(&mut self, _: Ticket, _: Call, _: &mut ClientOutbox<Puppet>) {}
-    fn flush(&mut self, _: &mut ClientOutbox<Puppet>) {}
-    fn on_message(&mut self, _: ReplicaId, _: Message, _: &mut ClientOutbox<Puppet>) {}
-    fn on_timer(&mut self, _: u8, _: &mut ClientOutbox<Puppet>) {}
-    fn on_connected(&mut self, _: ReplicaId, _: &mut ClientOutbox<Puppet>) {}
-    fn on_disconnected(&mut self, _: ReplicaId, _: &mut ClientOutbox<Puppet>) {}
 }
 
 pub const ENVELOPE: Envelope = Envelope { cluster: ClusterId::new(7), epoch: Epoch::ZERO };
@@ -222,4 +208,38 @@ fn one(action: &Action) -> String {
         Action::Note(_) => "note".to_owned(),
         Action::Halt(_) => "halt".to_owned(),
     }
+}
+
+/// A replica and a client that no test calls.
+pub struct Unused;
+
+impl<P: Protocol> Replica<P> for Unused {
+    fn restore(_: Restore<P>, _: &mut Outbox<P>) -> Result<Self, RestoreError> {
+        Ok(Self)
+    }
+    fn on_message(&mut self, _: Peer, _: P::Message, _: &mut Outbox<P>) {}
+    fn on_timer(&mut self, _: P::Timer, _: &mut Outbox<P>) {}
+    fn on_executed(&mut self, _: OpNumber, _: Outcome, _: &mut Outbox<P>) {}
+    fn on_queried(&mut self, _: QueryTicket, _: Bytes, _: &mut Outbox<P>) {}
+    fn on_checkpoint(&mut self, _: Checkpoint, _: &mut Outbox<P>) {}
+    fn on_installed(&mut self, _: Checkpoint, _: Option<WallTime>, _: &mut Outbox<P>) {}
+    fn on_fetch_failed(&mut self, _: Checkpoint, _: &mut Outbox<P>) {}
+    fn status(&self) -> Status {
+        Status::default()
+    }
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<P: Protocol> Client<P> for Unused {
+    fn new(_: ClientConfig) -> Self {
+        Self
+    }
+    fn submit(&mut self, _: Ticket, _: Call, _: &mut ClientOutbox<P>) {}
+    fn flush(&mut self, _: &mut ClientOutbox<P>) {}
+    fn on_message(&mut self, _: ReplicaId, _: P::Message, _: &mut ClientOutbox<P>) {}
+    fn on_timer(&mut self, _: P::ClientTimer, _: &mut ClientOutbox<P>) {}
+    fn on_connected(&mut self, _: ReplicaId, _: &mut ClientOutbox<P>) {}
+    fn on_disconnected(&mut self, _: ReplicaId, _: &mut ClientOutbox<P>) {}
 }

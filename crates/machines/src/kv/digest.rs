@@ -1,8 +1,8 @@
 //! The digest: a chain over history, so that it costs a write only as much as what the write changed.
 //!
 //! Each change of state replaces the digest by `BLAKE3(digest ‖ kind ‖ what changed)`; an operation that changes nothing
-//! leaves it alone. Hence equal digests ⇔ equal histories of changes, which implies equal states. The reverse does not
-//! hold on purpose: two histories that end in the same keys also end in different revisions or create revisions, mostly.
+//! leaves it alone. Hence equal digests ⇔ equal histories of changes, which implies equal states; the history counts as
+//! part of the state, so two histories that end in the same keys still have different digests.
 //! A snapshot carries the chain, and a hash of its own over the contents.
 //!
 //! ```text

@@ -19,8 +19,8 @@
 //! notifications, fragments, cluster and member ids in headers.
 //!
 //! # How to read it
-//! [`operation`] and [`reply`] are the interface, [`store`] the data, [`txn`], [`range`], [`lease`] and [`watch`] the rules,
-//! [`digest`] and [`snapshot`] the two forms in which replicas compare and copy states.
+//! `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease` and `watch` the rules, `digest` and
+//! `snapshot` the two forms in which replicas compare and copy states.
 
 mod client;
 mod digest;

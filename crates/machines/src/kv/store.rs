@@ -229,6 +229,9 @@ impl Store {
         } else {
             last
         };
+        if older.iter().next().is_some_and(|first| first >= keep_from) {
+            return; // done already, for another change of this key
+        }
         let dropped = Arc::make_mut(older).drop_before(keep_from);
         if older.is_empty() {
             entry.older = None;

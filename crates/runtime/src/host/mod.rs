@@ -1,29 +1,47 @@
-//! The loop around [`quorate_core::node::Node`]: one replica, one process, one event loop.
+//! The loop around [`quorate_core::node::Node`]: one replica, one event loop.
 //!
 //! Links and protocol share a thread, because a hop between threads costs more than a turn. The disk, the machine and the
 //! snapshots have a thread each; they answer with [`Event`]s. The loop sleeps until something happens.
+//!
+//! **Promises.** The node's actions are carried out in its order. A replica never goes on without one of its threads: when
+//! one fails or panics, [`Host::run_until`] ends and says why. The data folder stays locked until the last thread that may
+//! write there has ended.
 
 mod clock;
 mod disk;
 mod machine;
 mod snapshots;
+mod thread;
 
 pub(crate) use clock::Clock;
+pub use thread::Thread;
 
-use crate::link::{Incoming, Links};
+use crate::link::{Incoming, LinkHandle, Links};
 use bytes::Bytes;
-use quorate_core::executor::{Chunks, Done, Executor, Job, Manifest};
+use quorate_core::executor::{Chunks, Done, Job, Manifest};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Action, Identity, Input, Node, Part};
 use quorate_core::outbox::{Class, Note, To};
 use quorate_core::protocol::{Checkpoint, Protocol, Restore, RestoreError};
-use quorate_store::Disk;
 use quorate_store::replica::Opened;
+use quorate_store::{Disk, DiskError, FolderLock};
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::mpsc;
+use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use thread::Threads;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// How long a replica that was asked to stop waits for its threads. Then it ends as in a crash, which is safe.
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// How long a replica that stops lets its links write what is queued.
+const FLUSH: Duration = Duration::from_millis(50);
+
+/// Hears the notes of the protocol.
+pub type Notes = Box<dyn FnMut(&Note) + Send>;
 
 /// What a thread beside the loop has to say. The channel is unbounded; what is in it is bounded by what the node asked for.
 enum Event {
@@ -34,7 +52,8 @@ enum Event {
     Stored(Checkpoint),
     Install(Manifest, Box<dyn Chunks>),
     Read { to: ReplicaId, checkpoint: Checkpoint, part: Part, bytes: Option<Bytes> },
-    DiskFailed(String),
+    Failed(HostError),
+    Ended(Thread),
 }
 
 /// Why a replica stopped by itself.
@@ -43,6 +62,12 @@ pub enum HostError {
     /// It could not start.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The disk is full.
+    #[error(
+        "the disk is full, so this replica has stopped; nothing that it acknowledged is lost. Free space, or move the data \
+         folder to a larger disk, and start it again ({0})"
+    )]
+    DiskFull(DiskError),
     /// The disk failed. After a failed write or sync nobody knows what it holds, so the process stops and, started again,
     /// goes on from what is really there.
     #[error("the disk failed: {0}")]
@@ -52,10 +77,12 @@ pub enum HostError {
     Halted(String),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
+    Thread(std::io::Error),
     /// A thread ended without saying why: a bug in the machine or in us.
-    #[error("the {0} thread ended unexpectedly; its message is above")]
-    ThreadEnded(&'static str),
+    #[error(
+        "the {0} thread ended unexpectedly; its message is above. A panic in a state machine is a bug of the machine"
+    )]
+    ThreadEnded(Thread),
 }
 
 /// A running replica.
@@ -68,7 +95,7 @@ pub struct Host<P: Protocol> {
     disk: mpsc::Sender<disk::Order>,
     machine: mpsc::Sender<Vec<Job>>,
     snapshots: mpsc::Sender<snapshots::Order>,
-    notes: fn(&Note),
+    notes: Notes,
 }
 
 /// What one pass of the loop gathered for the other threads.
@@ -80,7 +107,8 @@ struct Gathered {
 }
 
 impl<P: Protocol> Host<P> {
-    /// Starts a replica from what its disk holds. Must run inside a `current_thread` runtime.
+    /// Starts a replica from what its disk holds. `lock` keeps other processes out of the folder until the replica's last
+    /// thread has ended.
     ///
     /// # Errors
     /// [`HostError::Restore`] when the protocol cannot go on from it.
@@ -89,7 +117,8 @@ impl<P: Protocol> Host<P> {
         opened: Opened<D, M>,
         restore: Restore<P>,
         links: Links,
-        notes: fn(&Note),
+        lock: FolderLock,
+        notes: Notes,
     ) -> Result<Self, HostError> {
         let clock = Clock::start();
         let others = (0..restore.replicas)
@@ -97,18 +126,19 @@ impl<P: Protocol> Host<P> {
             .filter(|replica| *replica != identity.replica)
             .map(Peer::Replica)
             .collect();
-        let next_seq = RecordSeq::new(opened.wal.next_seq());
-        let (node, actions) = Node::start(identity, restore, next_seq, false, clock.turn())?;
+        let (node, actions) = Node::start(identity, restore, opened.next_seq(), false, clock.turn())?;
         let (sender, events) = unbounded_channel();
+        let threads = Threads::new(sender.clone(), lock);
+        let start = |thread, body: Body| threads.spawn(thread, body).map_err(HostError::Thread);
+        let Opened { wal, executor, snapshots: stored, .. } = opened;
         let (disk, orders) = mpsc::channel();
-        let wal = opened.wal;
-        spawn("disk", sender.clone(), move |events| disk::run(wal, &orders, events))?;
+        let (own, out) = (threads.clone(), sender.clone());
+        start(Thread::Disk, Box::new(move || disk::run(wal, own, &orders, &out)))?;
         let (machine, jobs) = mpsc::channel();
-        let executor: Executor<M> = opened.executor;
-        spawn("machine", sender.clone(), move |events| machine::run(executor, &jobs, events))?;
+        let out = sender.clone();
+        start(Thread::Machine, Box::new(move || machine::run(executor, &jobs, &out)))?;
         let (snapshots, orders) = mpsc::channel();
-        let stored = opened.snapshots;
-        spawn("snapshots", sender, move |events| snapshots::run(stored, &orders, events))?;
+        start(Thread::Snapshots, Box::new(move || snapshots::run(stored, &orders, &sender)))?;
         let mut host = Self { node, links, others, clock, events, disk, machine, snapshots, notes };
         let mut gathered = Gathered::default();
         host.carry_out(actions, &mut gathered)?;
@@ -116,37 +146,82 @@ impl<P: Protocol> Host<P> {
         Ok(host)
     }
 
-    /// Runs until it fails. Dropping the future stops the replica as a crash would, and that is safe.
+    /// The connections and their counters, for whoever shows them while the replica runs.
+    pub fn links(&self) -> LinkHandle {
+        self.links.handle()
+    }
+
+    /// Runs until it fails or `stop` is ready. Then everything appended is synced, what that lets leave is sent, and the
+    /// folder is unlocked: at most two seconds. Dropping the future stops the replica as a crash would, and that is safe.
     ///
     /// # Errors
-    /// Why it stopped.
-    pub async fn run(mut self) -> Result<std::convert::Infallible, HostError> {
+    /// Why it stopped by itself.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
+        let mut stop = pin!(stop);
         loop {
-            let deadline = self.node.deadline().map(|at| self.clock.at(at));
-            let (mut event, mut incoming) = (None, Vec::new());
             tokio::select! {
                 biased;
-                received = self.events.recv() => event = received,
-                received = self.links.recv() => incoming = received,
-                () = sleep_until(deadline) => {}
+                () = &mut stop => return self.shut_down().await,
+                passed = self.pass() => passed?,
             }
-            let mut gathered = Gathered::default();
-            while let Some(one) = event {
-                self.on_event(one, &mut gathered)?;
-                event = self.events.try_recv().ok();
-            }
-            if incoming.is_empty() {
-                incoming = self.links.try_recv(); // so that a busy disk or machine cannot keep the links waiting
-            }
-            for one in incoming {
-                self.on_incoming(one, &mut gathered)?;
-            }
-            if self.node.deadline().is_some_and(|at| at <= self.clock.now()) {
-                self.feed(Input::Timers, &mut gathered)?;
-            }
-            self.hand_over(gathered)?;
-            tokio::task::yield_now().await; // the links' tasks write what this pass sent, and read what has come
         }
+    }
+
+    /// Waits for something to happen and deals with all that has. Dropped while it waits, it has lost nothing.
+    async fn pass(&mut self) -> Result<(), HostError> {
+        let deadline = self.node.deadline().map(|at| self.clock.at(at));
+        let (mut event, mut incoming) = (None, Vec::new());
+        tokio::select! {
+            biased;
+            received = self.events.recv() => match received {
+                Some(received) => event = Some(received),
+                None => return Err(HostError::ThreadEnded(Thread::Disk)), // cannot be: each says first that it ends
+            },
+            received = self.links.recv() => incoming = received,
+            () = sleep_until(deadline) => {}
+        }
+        let mut gathered = Gathered::default();
+        while let Some(one) = event {
+            self.on_event(one, &mut gathered)?;
+            event = self.events.try_recv().ok();
+        }
+        if incoming.is_empty() {
+            incoming = self.links.try_recv(); // so that a busy disk or machine cannot keep the links waiting
+        }
+        for one in incoming {
+            self.on_incoming(one, &mut gathered)?;
+        }
+        if self.node.deadline().is_some_and(|at| at <= self.clock.now()) {
+            self.feed(Input::Timers, &mut gathered)?;
+        }
+        self.hand_over(gathered)?;
+        tokio::task::yield_now().await; // the links' tasks write what this pass sent, and read what has come
+        Ok(())
+    }
+
+    async fn shut_down(self) -> Result<(), HostError> {
+        let Self { mut node, links, others, clock, mut events, disk, machine, snapshots, .. } = self;
+        drop((disk, machine, snapshots)); // each thread ends when it has done what it was asked
+        let ended = async {
+            while let Some(event) = events.recv().await {
+                let input = match event {
+                    Event::Synced(seq) => Input::Synced(seq),
+                    Event::Failed(error) => return Err(error),
+                    _ => continue,
+                };
+                let mut actions = Vec::new();
+                node.handle(input, clock.turn(), &mut actions);
+                for action in actions {
+                    if let Action::Send { to, bytes, .. } = action {
+                        send(&links, &others, to, bytes);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let stopped = tokio::time::timeout(STOP_MAX, ended).await;
+        tokio::time::sleep(FLUSH).await;
+        stopped.unwrap_or(Ok(())) // a thread that is still busy cannot undo what is durable
     }
 
     fn on_incoming(&mut self, incoming: Incoming, gathered: &mut Gathered) -> Result<(), HostError> {
@@ -171,7 +246,9 @@ impl<P: Protocol> Host<P> {
                 gathered.jobs.push(Job::Install { manifest, chunks });
                 return Ok(());
             }
-            Event::DiskFailed(error) => return Err(HostError::Disk(error)),
+            Event::Failed(error) => return Err(error),
+            Event::Ended(Thread::Segment) => return Ok(()),
+            Event::Ended(thread) => return Err(HostError::ThreadEnded(thread)),
         };
         self.feed(input, gathered)
     }
@@ -186,7 +263,7 @@ impl<P: Protocol> Host<P> {
         for action in actions {
             match action {
                 Action::Append { seq, class, bytes } => gathered.records.push((seq, class, bytes)),
-                Action::Send { to, bytes, .. } => self.send(to, bytes),
+                Action::Send { to, bytes, .. } => send(&self.links, &self.others, to, bytes),
                 Action::Run(job) => gathered.jobs.push(job),
                 Action::Save(save) => self.bulk(snapshots::Order::Save(save))?,
                 Action::Read { to, checkpoint, part } => self.bulk(snapshots::Order::Read { to, checkpoint, part })?,
@@ -203,54 +280,48 @@ impl<P: Protocol> Host<P> {
         Ok(())
     }
 
-    /// A message that finds no connection, or no room, is dropped and counted by the link: protocols repeat themselves.
-    fn send(&self, to: To, bytes: Bytes) {
-        match to {
-            To::One(peer) => drop(self.links.send(peer, bytes)),
-            To::Others => {
-                for peer in self.others.iter().copied() {
-                    let _dropped = self.links.send(peer, bytes.clone());
-                }
-            }
-        }
-    }
-
-    fn bulk(&self, order: snapshots::Order) -> Result<(), HostError> {
-        self.snapshots.send(order).map_err(|_| HostError::ThreadEnded("snapshots"))
+    fn bulk(&mut self, order: snapshots::Order) -> Result<(), HostError> {
+        self.snapshots.send(order).map_err(|_| self.ended(Thread::Snapshots))
     }
 
     /// Gives each thread what this pass gathered for it, in one message.
     fn hand_over(&mut self, gathered: Gathered) -> Result<(), HostError> {
         if !gathered.records.is_empty() {
             let order = disk::Order::Append(gathered.records);
-            self.disk.send(order).map_err(|_| self.disk_ended())?;
+            self.disk.send(order).map_err(|_| self.ended(Thread::Disk))?;
         }
         if let Some(before) = gathered.forget {
-            self.disk.send(disk::Order::Forget(before)).map_err(|_| self.disk_ended())?;
+            self.disk.send(disk::Order::Forget(before)).map_err(|_| self.ended(Thread::Disk))?;
         }
         if !gathered.jobs.is_empty() {
-            self.machine.send(gathered.jobs).map_err(|_| HostError::ThreadEnded("machine"))?;
+            self.machine.send(gathered.jobs).map_err(|_| self.ended(Thread::Machine))?;
         }
         Ok(())
     }
 
-    /// The disk's thread says why it ends before it does.
-    fn disk_ended(&mut self) -> HostError {
+    /// Why a thread does not take orders any more: it may have said so.
+    fn ended(&mut self, thread: Thread) -> HostError {
         while let Ok(event) = self.events.try_recv() {
-            if let Event::DiskFailed(error) = event {
-                return HostError::Disk(error);
+            if let Event::Failed(error) = event {
+                return error;
             }
         }
-        HostError::ThreadEnded("disk")
+        HostError::ThreadEnded(thread)
     }
 }
 
-fn spawn(
-    name: &str,
-    events: UnboundedSender<Event>,
-    body: impl FnOnce(&UnboundedSender<Event>) + Send + 'static,
-) -> std::io::Result<()> {
-    std::thread::Builder::new().name(format!("quorate-{name}")).spawn(move || body(&events)).map(drop)
+type Body = Box<dyn FnOnce() -> Result<(), HostError> + Send>;
+
+/// A message that finds no connection, or no room, is dropped and counted by the link: protocols repeat themselves.
+fn send(links: &Links, others: &[Peer], to: To, bytes: Bytes) {
+    match to {
+        To::One(peer) => drop(links.send(peer, bytes)),
+        To::Others => {
+            for peer in others.iter().copied() {
+                let _dropped = links.send(peer, bytes.clone());
+            }
+        }
+    }
 }
 
 pub(crate) async fn sleep_until(deadline: Option<tokio::time::Instant>) {

@@ -1,0 +1,96 @@
+//! The digest tells all differences apart, and the bytes of today are the bytes of tomorrow.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+use common::*;
+use quorate_core::crypto::Digest;
+use quorate_machines::kv::*;
+
+fn digest_after(operations: &[Operation]) -> Digest {
+    let mut bench = Bench::new();
+    for id in 1..4 {
+        bench.grant(id, 60);
+    }
+    bench.put("old", "1");
+    bench.put("old", "2");
+    for operation in operations {
+        bench.ok(operation.clone());
+    }
+    bench.status().digest
+}
+
+#[test]
+fn histories_that_differ_in_anything_have_different_digests() {
+    let leased = |lease| {
+        Operation::Put(Put {
+            lease,
+            ..Put::new("a", "1")
+        })
+    };
+    let txn = |success| {
+        Operation::Txn(Txn {
+            success,
+            ..Txn::default()
+        })
+    };
+    let histories = [
+        vec![],
+        vec![put("a", "1")],
+        vec![put("a", "2")],
+        vec![put("b", "1")],
+        vec![put("a1", "")],
+        vec![put("a", "1"), put("a", "1")],
+        vec![leased(1)],
+        vec![leased(2)],
+        vec![put("old", "")],
+        vec![Operation::delete("old")],
+        vec![put("a", "1"), put("b", "1")],
+        vec![txn(vec![put_op("a", "1"), put_op("b", "1")])],
+        vec![txn(vec![put_op("b", "1"), put_op("a", "1")])],
+        vec![Operation::Compact { revision: 1 }],
+        vec![Operation::Compact { revision: 2 }],
+        vec![Operation::Compact { revision: 1 }, Operation::Compact { revision: 2 }],
+        vec![Operation::LeaseRevoke { id: 1 }],
+        vec![Operation::LeaseRevoke { id: 2 }],
+        vec![Operation::LeaseGrant { id: 9, ttl: 60 }],
+        vec![Operation::LeaseGrant { id: 9, ttl: 61 }],
+        vec![Operation::LeaseGrant { id: 8, ttl: 60 }],
+    ];
+    let digests: std::collections::BTreeSet<_> = histories.iter().map(|history| digest_after(history)).collect();
+    assert_eq!(digests.len(), histories.len());
+}
+
+#[test]
+fn leases_that_end_at_different_times_have_different_digests() {
+    let granted_at = |seconds| {
+        let mut bench = Bench::new();
+        bench.seconds = seconds;
+        bench.grant(1, 60);
+        bench.status().digest
+    };
+    assert_ne!(granted_at(1), granted_at(2));
+}
+
+#[test]
+fn the_bytes_of_format_version_1_do_not_change() {
+    let mut bench = Bench::new();
+    bench.grant(7, 60);
+    bench.put("a", "1");
+    bench.put_with_lease("b", 7);
+    bench.ok(Operation::delete("a"));
+    bench.compact(3);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(
+        hex(&put("k", "v").encode().unwrap()),
+        concat!("00", "01000000", "6b", "01000000", "76", "0000000000000000", "000000")
+    );
+    assert_eq!(hex(&Query::Status.encode().unwrap()), "04");
+    assert_eq!(
+        bench.status().digest.to_string(),
+        "6ac316ef30cebc0b2691ed2865bb6647ac542c0a1482760b8dcea66220d664ae"
+    );
+    assert_eq!(
+        Digest::of(&stream(&bench.kv)).to_string(),
+        "36a4bfa133a58f4a63614f5a73de435691d8b4922a26bdeaf6b8caa8190e41fa"
+    );
+}
