@@ -2,7 +2,7 @@
 //!
 //! Chapters: `turns.rs` (replicas), `calls.rs` (clients), `nemesis.rs` (what goes wrong).
 
-use crate::checker::{Violation, Witness};
+use crate::checker::{Property, Violation, Witness};
 use crate::client::ClientProcess;
 use crate::clock::{Clock, MILLI, Queue, SECOND};
 use crate::faults::{Fault, Faults};
@@ -20,6 +20,9 @@ use quorate_core::machine::Machine;
 use quorate_core::node::Input;
 use quorate_core::protocol::Protocol;
 use quorate_core::time::Duration;
+
+/// Events after which a run is a storm of messages that feeds itself: a hundred times what a run of a few hundred calls has.
+const EVENTS_MAX: u64 = 2_000_000;
 
 /// What a run is made of.
 pub struct Setup<P: Protocol, M> {
@@ -122,14 +125,15 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let workload = Workload::new(random.fork(), setup.calls);
         let (disk_random, entropy, nemesis) = (random.fork(), random.fork(), random.fork());
         let skewed = faults.has(Fault::ClockSkew);
+        let rot_victim = random.index(setup.replicas);
+        let rots = |id: ReplicaId| id.index() == rot_victim && faults.has(Fault::BitRot);
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
-        let replicas: Vec<_> = ids.map(|id| Process::new(id, clock(&mut random, skewed))).collect();
+        let replicas: Vec<_> = ids.map(|id| Process::new(id, clock(&mut random, skewed), rots(id))).collect();
         let retry = if faults.has(Fault::ClientRetry) { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
         let count = replicas.len();
         let clients: Vec<_> =
             (0..setup.clients).map(|index| ClientProcess::new(index, 0, count, patience.0, patience.1)).collect();
-        let rot_victim = random.index(count);
         let mut cluster = Self {
             queue: Queue::default(),
             network,
@@ -202,6 +206,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
         let Some(event) = self.queue.pop() else { return false };
         self.counts.events = self.counts.events.saturating_add(1);
+        if self.counts.events > EVENTS_MAX {
+            self.violate(
+                Property::NO_STORM,
+                format!("{} events, the last ones at one another's heels", self.counts.events),
+            );
+            return false;
+        }
         if let Some((replica, life)) = event.replica() {
             let Some(process) = self.replicas.get_mut(replica) else { return true };
             if process.running.is_none() || life.is_some_and(|life| life != process.life) {
@@ -239,6 +250,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// Runs until `time`, or until something is violated.
     pub fn run_until(&mut self, time: u64) {
         while self.queue.next_at().is_some_and(|at| at <= time) && self.step() {}
+        self.queue.advance(time);
     }
 
     /// Lets a frame leave.

@@ -42,6 +42,8 @@ pub struct Storage {
     incoming: BTreeMap<Checkpoint, Incoming<SimDisk>>,
     /// Records before this place were safe before the last group was written: damage there is known for what it is.
     rot_before: Option<(String, u64)>,
+    /// Is this the replica whose log may rot? Only then is `rot_before` worth its price.
+    may_rot: bool,
     /// A bit has been flipped since the log was opened last.
     rotten: bool,
 }
@@ -52,14 +54,14 @@ fn text(error: impl Display) -> String {
 
 impl Storage {
     /// A folder that is formatted and empty.
-    pub fn format(log_id: u128) -> Result<Self, String> {
+    pub fn format(log_id: u128, may_rot: bool) -> Result<Self, String> {
         let disk = SimDisk::new();
         Superblock::create(&disk, &log_id.to_le_bytes()).map_err(text)?;
         Wal::create(&disk, config(log_id)).map_err(text)?;
         SnapshotStore::open(&disk).map_err(text)?;
         disk.kill();
         let (incoming, rot_before) = (BTreeMap::new(), None);
-        Ok(Self { disk, log_id, wal: None, snapshots: None, incoming, rot_before, rotten: false })
+        Ok(Self { disk, log_id, wal: None, snapshots: None, incoming, rot_before, may_rot, rotten: false })
     }
 
     /// Reads what there is.
@@ -91,7 +93,9 @@ impl Storage {
 
     /// Makes everything appended safe.
     pub fn sync(&mut self) -> Result<(), String> {
-        self.rot_before = self.end_of_log();
+        if self.may_rot {
+            self.rot_before = self.end_of_log();
+        }
         self.log()?.sync().map(|_| ()).map_err(text)
     }
 
@@ -278,7 +282,7 @@ mod tests {
         let mut lost = 0;
         for seed in 0..50 {
             let mut random = Random::new(seed);
-            let mut storage = Storage::format(7).expect("formats");
+            let mut storage = Storage::format(7, true).expect("formats");
             assert!(open(&mut storage).is_empty());
             storage.append(RecordSeq::new(1), Class::Entry, b"one").expect("appends");
             storage.sync().expect("syncs");
@@ -299,7 +303,7 @@ mod tests {
         let mut noticed = 0;
         for seed in 0..30 {
             let mut random = Random::new(seed);
-            let mut storage = Storage::format(7).expect("formats");
+            let mut storage = Storage::format(7, true).expect("formats");
             open(&mut storage);
             for seq in 1..20 {
                 storage.append(RecordSeq::new(seq), Class::Entry, &[9; 100]).expect("appends");

@@ -65,8 +65,8 @@ pub enum StartError {
 
 impl<P: Protocol, M: Machine> Process<P, M> {
     /// A replica that has never run, with a formatted disk.
-    pub fn new(id: ReplicaId, clock: Clock) -> Self {
-        let formatted = Storage::format(u128::from(id.get()).saturating_add(1));
+    pub fn new(id: ReplicaId, clock: Clock, may_rot: bool) -> Self {
+        let formatted = Storage::format(u128::from(id.get()).saturating_add(1), may_rot);
         let storage = formatted.expect("a new disk in memory takes a format");
         Self { id, storage, clock, life: 0, running: None, paused: None, slow_until: 0, stopped: None }
     }
