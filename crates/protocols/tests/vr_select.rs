@@ -63,6 +63,7 @@ fn change(log_view: u64, committed: u64, log: &[Header]) -> DoViewChange {
         view: View::new(99),
         log_view: View::new(log_view),
         committed: op(committed),
+        committed_checksum: Digest::ZERO,
         checkpoint: Checkpoint { op: op(0), id: Digest::ZERO },
         vouches: log.iter().skip(committed as usize).map(INTACT).collect(),
     }
