@@ -229,7 +229,6 @@ fn make_private(dir: &Path) -> anyhow::Result<()> {
 
 /// Only this user could have put something there.
 fn is_private(dir: &Path) -> bool {
-    fs::symlink_metadata(dir).is_ok_and(|it| {
-        it.is_dir() && it.uid() == rustix::process::getuid().as_raw() && it.mode() & 0o022 == 0
-    })
+    fs::symlink_metadata(dir)
+        .is_ok_and(|it| it.is_dir() && it.uid() == rustix::process::getuid().as_raw() && it.mode() & 0o022 == 0)
 }

@@ -35,7 +35,9 @@ fn address(cluster: &Cluster, replica: usize) -> String {
 #[test]
 fn malformed_toml_is_told_with_line_and_column() {
     let mut cluster = Cluster::init(3);
-    edit(&cluster, 0, |text| text.replace("replica = 0\nkey", "replica = zero\nkey").replacen("epoch = 0", "epoch = = 0", 1));
+    edit(&cluster, 0, |text| {
+        text.replace("replica = 0\nkey", "replica = zero\nkey").replacen("epoch = 0", "epoch = = 0", 1)
+    });
     let said = refuses(&mut cluster, 0);
     assert!(said.contains("line ") && said.contains("column "), "{said}");
     fs::write(cluster.folder().join("cluster.toml"), "cluster = [").expect("a file");

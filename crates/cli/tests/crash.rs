@@ -10,6 +10,7 @@ use quorate_runtime::client::{Client, ClientOptions};
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ const WRITERS: u64 = 64;
 
 type Acknowledged = Arc<Mutex<BTreeMap<String, String>>>;
 
-fn connect(cluster: &Cluster) -> Client {
-    let config = ClusterConfig::load(&cluster.folder().join("cluster.toml")).expect("a cluster file");
+fn connect(cluster: &Path) -> Client {
+    let config = ClusterConfig::load(cluster).expect("a cluster file");
     let key = KeyPair::load(&config.key_file).expect("a key").key;
     let options = ClientOptions { timeout: Duration::from_secs(30), ..ClientOptions::default() };
     Client::connect::<Vr>(&config, &key, options).expect("a client")
@@ -42,21 +43,37 @@ fn exported(cluster: &Cluster) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
+/// Writes from many tasks, on a thread of its own, until told to stop.
+fn start_load(cluster: &Cluster, round: u64, acknowledged: &Acknowledged) -> impl FnOnce() + use<> {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (config, acknowledged) = (cluster.folder().join("cluster.toml"), acknowledged.clone());
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+        runtime.block_on(async {
+            let client = connect(&config);
+            for writer in 0..WRITERS {
+                tokio::spawn(write(client.clone(), format!("{round:02}/{writer:02}"), acknowledged.clone()));
+            }
+            let _dropped = stopped.await;
+        });
+    });
+    move || {
+        drop(stop);
+        thread.join().expect("the load ends");
+    }
+}
+
 #[test]
 fn kill_9_of_all_replicas_at_once_loses_nothing_that_was_acknowledged() {
     let mut cluster = Cluster::serve_all(3);
     let acknowledged = Acknowledged::default();
     for round in 0..ROUNDS {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("tokio");
-        let client = runtime.block_on(async { connect(&cluster) });
-        for writer in 0..WRITERS {
-            runtime.spawn(write(client.clone(), format!("{round:02}/{writer:02}"), acknowledged.clone()));
-        }
         let before = acknowledged.lock().expect("a lock").len();
+        let stop = start_load(&cluster, round, &acknowledged);
         common::eventually("writes are acknowledged", || acknowledged.lock().expect("a lock").len() > before + 500);
         std::thread::sleep(Duration::from_millis(round * 13 % 100));
         cluster.kill_all();
-        runtime.shutdown_timeout(Duration::from_secs(1));
+        stop();
         (0..3).for_each(|replica| cluster.spawn(replica));
         (0..3).for_each(|replica| cluster.wait_until_ready(replica));
         let found = exported(&cluster);
@@ -73,7 +90,7 @@ fn a_linearizable_read_sees_the_write_before_it_after_the_primary_died() {
     let mut cluster = Cluster::serve_all(3);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
     runtime.block_on(async {
-        let client = connect(&cluster);
+        let client = connect(&cluster.folder().join("cluster.toml"));
         for round in 0..5_u64 {
             let operation = Operation::put("counter", round.to_string()).encode().expect("a put");
             client.apply(operation).await.expect("an answer");

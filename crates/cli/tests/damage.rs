@@ -50,7 +50,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Offsets all over a file: its ends, and evenly between; the same each time.
 fn offsets(length: u64, count: u64) -> Vec<u64> {
-    let mut offsets: Vec<_> = (0..count).map(|step| step * length / count + (step * 37) % (length / count).max(1)).collect();
+    let mut offsets: Vec<_> =
+        (0..count).map(|step| step * length / count + (step * 37) % (length / count).max(1)).collect();
     offsets.extend([0, length.saturating_sub(1)]);
     offsets.retain(|offset| *offset < length);
     offsets.sort_unstable();

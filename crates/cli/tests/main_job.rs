@@ -18,7 +18,9 @@ fn data_set(cluster: &Cluster) -> PathBuf {
     let mut text = String::new();
     for index in 0..LINES_MIN + 1000 {
         let package = (index * 7919) % 1_000_003; // neither sorted nor regular
-        text.push_str(&format!("package-{package:07}\tnumber {index}, with a tab \\t, a newline \\n and a \\\\ in it: "));
+        text.push_str(&format!(
+            "package-{package:07}\tnumber {index}, with a tab \\t, a newline \\n and a \\\\ in it: "
+        ));
         text.push_str(&"lorem ipsum dolor sit amet ".repeat(index % 9));
         text.push('\n');
     }
@@ -80,7 +82,7 @@ fn an_import_survives_kill_9_of_the_primary_and_then_of_a_backup() {
     cluster.wait_until_agreed();
     cluster.assert_no_panic();
     assert!(cluster.stop_dev(), "dev did not end well");
-    assert_eq!((0..3).filter_map(|replica| cluster.pid(replica)).collect::<Vec<u32>>(), [], "replicas are left");
+    assert!((0..3).all(|replica| cluster.pid(replica).is_none()), "replicas are left");
 }
 
 #[test]

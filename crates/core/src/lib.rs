@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod protocol;
 pub mod quorum;
 pub mod sessions;
+pub mod small;
 pub mod time;
 pub mod transfer;
 pub mod votes;

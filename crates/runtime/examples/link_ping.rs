@@ -59,12 +59,7 @@ async fn two_processes() -> Outcome<()> {
         }
     }
     let folder = prepare().await?;
-    let _echo = Echo(
-        Command::new(std::env::current_exe()?)
-            .arg("echo")
-            .arg(&folder)
-            .spawn()?,
-    );
+    let _echo = Echo(Command::new(std::env::current_exe()?).arg("echo").arg(&folder).spawn()?);
     measure(start(&folder, CALLER).await?).await?;
     Ok(std::fs::remove_dir_all(folder)?)
 }
@@ -95,11 +90,7 @@ async fn measure(mut links: Links) -> Outcome<()> {
     times.drain(..WARM_UP);
     times.sort_unstable();
     let percentile = |percent: usize| times[times.len() * percent / 100].as_nanos() as f64 / 1e3;
-    println!(
-        "round trip of {PING_BYTES} B: p50 {:.1} µs, p99 {:.1} µs",
-        percentile(50),
-        percentile(99)
-    );
+    println!("round trip of {PING_BYTES} B: p50 {:.1} µs, p99 {:.1} µs", percentile(50), percentile(99));
     for (size, count) in STREAMS {
         stream(&mut links, size, count).await;
     }
@@ -116,11 +107,7 @@ async fn stream(links: &mut Links, size: usize, count: usize) {
     links.recv().await;
     let seconds = start.elapsed().as_secs_f64();
     let megabytes = (size * count) as f64 / 1e6;
-    println!(
-        "one way, {size:>5} B: {:>6.0} MB/s, {:>9.0} messages/s",
-        megabytes / seconds,
-        count as f64 / seconds
-    );
+    println!("one way, {size:>5} B: {:>6.0} MB/s, {:>9.0} messages/s", megabytes / seconds, count as f64 / seconds);
 }
 
 async fn send(links: &Links, body: Bytes) {
@@ -138,11 +125,7 @@ async fn prepare() -> Outcome<PathBuf> {
         let key = KeyPair::generate()?;
         key.save(&folder.join(format!("{replica}.key")))?;
         let address = listen("127.0.0.1:0").await?.local_addr()?.to_string();
-        members.push(Member {
-            replica,
-            address,
-            public_key: key.public(),
-        });
+        members.push(Member { replica, address, public_key: key.public() });
     }
     for (id, member) in [CALLER, ECHO].into_iter().zip(&members) {
         let config = ReplicaConfig {

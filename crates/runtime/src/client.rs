@@ -190,7 +190,9 @@ impl Client {
             Ok(Err(_)) => Err(ClientError::Closed),
             Err(_) => {
                 let error = CallError::Timeout { maybe_applied: false };
-                Err(ClientError::Call { error, links: Vec::new() })
+                let replicas = self.link_status().await.map(|status| status.replicas).unwrap_or_default();
+                let links = replicas.into_iter().filter_map(|replica| replica.dial_error).collect();
+                Err(ClientError::Call { error, links })
             }
         }
     }
@@ -357,8 +359,11 @@ impl<P: Protocol> Task<P> {
                 }
                 ClientEffect::Complete(ticket, result) => {
                     let Some(sender) = self.waiting.remove(&ticket) else { continue };
-                    let links = || self.failed.values().cloned().collect();
-                    let result = result.map_err(|error| ClientError::Call { error, links: links() });
+                    let result = result.map_err(|error| {
+                        let explains = matches!(error, CallError::Timeout { .. });
+                        let links = self.failed.values().filter(|_| explains).cloned().collect();
+                        ClientError::Call { error, links }
+                    });
                     let _gone = sender.send(result);
                 }
             }

@@ -121,10 +121,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            heartbeat_ms: 50,
-            view_change_ms: 300,
-        }
+        Self { heartbeat_ms: 50, view_change_ms: 300 }
     }
 }
 
@@ -179,41 +176,18 @@ impl ReplicaConfig {
     }
 
     fn to_text(&self) -> String {
-        let mut text = head(
-            "replica.toml: what one replica must know.",
-            self.cluster,
-            self.epoch,
-            &self.protocol,
-        );
+        let mut text = head("replica.toml: what one replica must know.", self.cluster, self.epoch, &self.protocol);
         comment(&mut text, "Which of the members below this replica is.");
         field(&mut text, "replica", self.replica.get());
-        comment(
-            &mut text,
-            "This replica's private key. Relative paths start at this file's folder.",
-        );
+        comment(&mut text, "This replica's private key. Relative paths start at this file's folder.");
         field(&mut text, "key_file", quoted(&self.key_file.to_string_lossy()));
         comment(&mut text, "The folder of this replica's log and snapshots.");
         field(&mut text, "data_dir", quoted(&self.data_dir.to_string_lossy()));
-        comment(
-            &mut text,
-            "Where it listens, for replicas and clients alike; their keys tell them apart.",
-        );
+        comment(&mut text, "Where it listens, for replicas and clients alike; their keys tell them apart.");
         field(&mut text, "listen", quoted(&self.listen));
         comment(&mut text, "The public keys that clients may come with.");
-        let keys: String = self
-            .clients
-            .iter()
-            .map(|key| format!("    {},\n", quoted(&key.to_string())))
-            .collect();
-        field(
-            &mut text,
-            "clients",
-            if keys.is_empty() {
-                "[]".into()
-            } else {
-                format!("[\n{keys}]")
-            },
-        );
+        let keys: String = self.clients.iter().map(|key| format!("    {},\n", quoted(&key.to_string()))).collect();
+        field(&mut text, "clients", if keys.is_empty() { "[]".into() } else { format!("[\n{keys}]") });
         text.push_str(&self.limits.to_text());
         text.push_str(&self.timing.to_text());
         members_text(&mut text, &self.members);
@@ -231,16 +205,8 @@ impl ClusterConfig {
 
     /// Writes the file, with a comment at each field. Replaces one that exists.
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        let mut text = head(
-            "cluster.toml: what a client must know.",
-            self.cluster,
-            self.epoch,
-            &self.protocol,
-        );
-        comment(
-            &mut text,
-            "The client's private key. Relative paths start at this file's folder.",
-        );
+        let mut text = head("cluster.toml: what a client must know.", self.cluster, self.epoch, &self.protocol);
+        comment(&mut text, "The client's private key. Relative paths start at this file's folder.");
         field(&mut text, "key_file", quoted(&self.key_file.to_string_lossy()));
         members_text(&mut text, &self.members);
         write(path, &text)
@@ -254,15 +220,9 @@ impl Limits {
         field(&mut text, "max_frame_bytes", self.max_frame_bytes);
         comment(&mut text, "The longest frame from a client.");
         field(&mut text, "client_max_frame_bytes", self.client_max_frame_bytes);
-        comment(
-            &mut text,
-            "What may wait for one replica; beyond it the newest frame is dropped.",
-        );
+        comment(&mut text, "What may wait for one replica; beyond it the newest frame is dropped.");
         field(&mut text, "peer_outbox_max_bytes", self.peer_outbox_max_bytes);
-        comment(
-            &mut text,
-            "What may wait for one client; beyond it the client is disconnected.",
-        );
+        comment(&mut text, "What may wait for one client; beyond it the client is disconnected.");
         field(&mut text, "client_outbox_max_bytes", self.client_outbox_max_bytes);
         comment(&mut text, "How many clients may be connected.");
         field(&mut text, "clients_max", self.clients_max);
@@ -275,10 +235,7 @@ impl Timing {
         let mut text = "\n# The protocol's patience, in milliseconds.\n[timing]\n".to_owned();
         comment(&mut text, "How often an idle leader shows that it lives.");
         field(&mut text, "heartbeat_ms", self.heartbeat_ms);
-        comment(
-            &mut text,
-            "The silence after which the others replace it; at least four heartbeats.",
-        );
+        comment(&mut text, "The silence after which the others replace it; at least four heartbeats.");
         field(&mut text, "view_change_ms", self.view_change_ms);
         text
     }
@@ -292,20 +249,12 @@ pub fn draw_cluster_id() -> Result<ClusterId, crate::keys::KeyError> {
 fn read(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
-        _ => ConfigError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        },
+        _ => ConfigError::Io { action: "read", path: path.to_owned(), source },
     })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), ConfigError> {
-    fs::write(path, text).map_err(|source| ConfigError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    fs::write(path, text).map_err(|source| ConfigError::Io { action: "write", path: path.to_owned(), source })
 }
 
 fn parse<T: de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
@@ -315,12 +264,7 @@ fn parse<T: de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigEr
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
         let message = error.message().trim_end().replace('\n', ", ");
-        ConfigError::Wrong {
-            path: path.to_owned(),
-            line,
-            column,
-            message,
-        }
+        ConfigError::Wrong { path: path.to_owned(), line, column, message }
     })
 }
 
@@ -344,10 +288,7 @@ fn replica_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ReplicaId, D
 
 fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str) -> String {
     let mut text = format!("# {title}\n\n");
-    comment(
-        &mut text,
-        "The cluster: drawn once, the same in every file of the cluster.",
-    );
+    comment(&mut text, "The cluster: drawn once, the same in every file of the cluster.");
     field(&mut text, "cluster", quoted(&hex(&cluster.get().to_be_bytes())));
     comment(&mut text, "Counts reconfigurations.");
     field(&mut text, "epoch", epoch);

@@ -152,10 +152,7 @@ impl KeyPair {
     /// Reads a key file.
     pub fn load(path: &Path) -> Result<LoadedKey, KeyError> {
         let metadata = fs::metadata(path).map_err(|source| read_error(path, source))?;
-        let malformed = |what| KeyError::Malformed {
-            path: path.to_owned(),
-            what,
-        };
+        let malformed = |what| KeyError::Malformed { path: path.to_owned(), what };
         if metadata.len() > KEY_FILE_BYTES_MAX {
             return Err(malformed("it is longer than any key"));
         }
@@ -168,10 +165,7 @@ impl KeyPair {
         let pkcs8 =
             unhex(&digits).ok_or_else(|| malformed("beside `#` lines it should hold hexadecimal digits only"))?;
         let key = Self::from_pkcs8(&pkcs8).map_err(malformed)?;
-        Ok(LoadedKey {
-            key,
-            warning: permission_warning(path, metadata.mode()),
-        })
+        Ok(LoadedKey { key, warning: permission_warning(path, metadata.mode()) })
     }
 
     /// Writes a key file, readable by its owner only, and syncs it. Refuses to overwrite one.
@@ -183,11 +177,7 @@ impl KeyPair {
         };
         write().map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
-            _ => KeyError::Io {
-                action: "write",
-                path: path.to_owned(),
-                source,
-            },
+            _ => KeyError::Io { action: "write", path: path.to_owned(), source },
         })
     }
 
@@ -202,15 +192,8 @@ impl KeyPair {
 
     fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, &'static str> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| "the digits are no Ed25519 key, or were damaged")?;
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| "its public half is not 32 bytes long")?;
-        Ok(Self {
-            pkcs8: pkcs8.to_vec(),
-            public: PublicKey(public),
-        })
+        let public = pair.public_key().as_ref().try_into().map_err(|_| "its public half is not 32 bytes long")?;
+        Ok(Self { pkcs8: pkcs8.to_vec(), public: PublicKey(public) })
     }
 
     fn file_text(&self) -> String {
@@ -232,11 +215,7 @@ impl fmt::Debug for KeyPair {
 fn read_error(path: &Path, source: io::Error) -> KeyError {
     match source.kind() {
         io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
-        _ => KeyError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        },
+        _ => KeyError::Io { action: "read", path: path.to_owned(), source },
     }
 }
 
@@ -252,9 +231,7 @@ fn permission_warning(path: &Path, mode: u32) -> Option<String> {
 /// `N` random bytes of the system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| KeyError::NoRandomness)?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;
     Ok(bytes)
 }
 

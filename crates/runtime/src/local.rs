@@ -9,7 +9,10 @@ use bytes::Bytes;
 use quorate_core::ids::{Epoch, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::Report;
+use quorate_core::outbox::Note;
 use quorate_core::protocol::{Answer, Consistency, Protocol};
+use quorate_store::{DiskError, FolderLock, RealDisk};
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +21,10 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+
+/// How often, and how long apart, a replica that starts again asks for a folder that its former life has not left.
+const LOCK_ATTEMPTS: u32 = 400;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a local cluster could not start.
 #[derive(Debug, Error)]
@@ -43,9 +50,30 @@ pub enum LocalError {
 pub struct Local {
     cluster: ClusterConfig,
     key: KeyPair,
-    stop: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
+    replicas: Vec<Place>,
+    run: Arc<Run>,
     folder: PathBuf,
+}
+
+/// Runs a replica until it is told to end.
+type Run = dyn Fn(&Seat, TcpListener, watch::Receiver<Ending>) -> Result<(), ServeError> + Send + Sync;
+
+struct Seat {
+    settings: ReplicaConfig,
+    key: KeyPair,
+}
+
+struct Place {
+    seat: Arc<Seat>,
+    running: Option<(watch::Sender<Ending>, JoinHandle<()>)>,
+}
+
+/// How a replica is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    InOrder,
+    AsInACrash,
 }
 
 impl Local {
@@ -57,56 +85,79 @@ impl Local {
         replicas: u8,
         config: P::Config,
         machine: impl Fn() -> M + Send + Sync + 'static,
-    ) -> Result<Self, LocalError> {
+    ) -> Result<Self, LocalError>
+    where
+        P::Config: Sync,
+    {
         let cluster = draw_cluster_id()?;
         let folder = std::env::temp_dir().join(format!("quorate-local-{:032x}", cluster.get()));
         let key = KeyPair::generate()?;
-        let mut listeners = Vec::new();
-        let mut members = Vec::new();
-        for index in 0..replicas {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let own = KeyPair::generate()?;
-            let address = listener.local_addr()?.to_string();
-            members.push(Member { replica: ReplicaId::new(index), address, public_key: own.public() });
-            listeners.push((listener, own));
-        }
-        let (stop, stopped) = watch::channel(false);
-        let machine = Arc::new(machine);
+        let run = move |seat: &Seat, listener, ending| run::<P, M>(seat, listener, config.clone(), &machine, ending);
         let mut local = Self {
             cluster: ClusterConfig {
                 cluster,
                 epoch: Epoch::ZERO,
                 protocol: P::NAME.to_owned(),
                 key_file: PathBuf::new(),
-                members: members.clone(),
+                members: Vec::new(),
             },
-            stop,
-            threads: Vec::new(),
-            folder: folder.clone(),
             key,
+            replicas: Vec::new(),
+            run: Arc::new(run),
+            folder,
         };
-        for (member, (listener, own)) in members.iter().zip(listeners) {
-            let data_dir = folder.join(format!("replica-{}", member.replica.get()));
-            std::fs::create_dir_all(&data_dir)?;
+        local.set_up(replicas)?;
+        Ok(local)
+    }
+
+    /// Draws keys and ports, makes folders, starts everybody.
+    fn set_up(&mut self, replicas: u8) -> Result<(), LocalError> {
+        let mut drawn = Vec::new();
+        for replica in (0..replicas).map(ReplicaId::new) {
+            let (listener, key) = (TcpListener::bind("127.0.0.1:0")?, KeyPair::generate()?);
+            let address = listener.local_addr()?.to_string();
+            self.cluster.members.push(Member { replica, address, public_key: key.public() });
+            drawn.push((listener, key));
+        }
+        for (member, (listener, key)) in self.cluster.members.iter().zip(drawn) {
             let settings = ReplicaConfig {
-                cluster,
-                epoch: Epoch::ZERO,
-                protocol: P::NAME.to_owned(),
+                cluster: self.cluster.cluster,
+                epoch: self.cluster.epoch,
+                protocol: self.cluster.protocol.clone(),
                 replica: member.replica,
                 key_file: PathBuf::new(),
-                data_dir,
+                data_dir: self.folder.join(format!("replica-{}", member.replica.get())),
                 listen: member.address.clone(),
-                clients: vec![local.key.public()],
-                members: members.clone(),
+                clients: vec![self.key.public()],
+                members: self.cluster.members.clone(),
                 limits: Limits::default(),
                 timing: Timing::default(),
             };
             replica::format(&settings)?;
-            let (config, machine, stopped) = (config.clone(), machine.clone(), stopped.clone());
-            let body = move || run::<P, M>(&settings, &own, listener, config, &*machine, stopped);
-            local.threads.push(std::thread::Builder::new().name(format!("{}", member.replica)).spawn(body)?);
+            let seat = Arc::new(Seat { settings, key });
+            let running = Some(spawn(&self.run, &seat, listener)?);
+            self.replicas.push(Place { seat, running });
         }
-        Ok(local)
+        Ok(())
+    }
+
+    /// Ends a replica as a crash of its process would: what it has not synced is gone. Does nothing if it does not run.
+    pub fn crash(&mut self, replica: ReplicaId) {
+        if let Some(place) = self.replicas.get_mut(replica.index()) {
+            place.end(Ending::AsInACrash);
+        }
+    }
+
+    /// Starts a replica that crashed, from its disk. Does nothing if it runs.
+    ///
+    /// # Errors
+    /// [`LocalError::Io`] if its port is taken, or a thread is refused.
+    pub fn restart(&mut self, replica: ReplicaId) -> Result<(), LocalError> {
+        if let Some(place) = self.replicas.get_mut(replica.index()).filter(|place| place.running.is_none()) {
+            let listener = TcpListener::bind(&place.seat.settings.listen)?;
+            place.running = Some(spawn(&self.run, &place.seat, listener)?);
+        }
+        Ok(())
     }
 
     /// What a client needs to know of this cluster.
@@ -125,39 +176,83 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        let _all_gone = self.stop.send(true);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                eprintln!("a replica's thread panicked; its message is above");
-            }
+        for (ending, _) in self.replicas.iter().filter_map(|place| place.running.as_ref()) {
+            ending.send_replace(Ending::InOrder); // all at once, then wait for each
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            eprintln!("cannot remove {}: {error}", self.folder.display());
+        for place in &mut self.replicas {
+            place.end(Ending::InOrder);
+        }
+        match std::fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("cannot remove {}: {error}", self.folder.display());
+            }
+            _ => {}
         }
     }
 }
 
+impl Place {
+    fn end(&mut self, how: Ending) {
+        if let Some((ending, thread)) = self.running.take() {
+            ending.send_replace(how);
+            if thread.join().is_err() {
+                eprintln!("the thread of {} panicked; its message is above", self.seat.settings.replica);
+            }
+        }
+    }
+}
+
+fn spawn(
+    run: &Arc<Run>,
+    seat: &Arc<Seat>,
+    listener: TcpListener,
+) -> std::io::Result<(watch::Sender<Ending>, JoinHandle<()>)> {
+    let (ending, ended) = watch::channel(Ending::NotYet);
+    let (run, seat) = (run.clone(), seat.clone());
+    let name = seat.settings.replica.to_string();
+    let body = move || {
+        if let Err(error) = run(&seat, listener, ended) {
+            eprintln!("{} stopped: {error}", seat.settings.replica);
+        }
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(body)?;
+    Ok((ending, thread))
+}
+
 fn run<P: Protocol, M: Machine>(
-    settings: &ReplicaConfig,
-    key: &KeyPair,
+    seat: &Seat,
     listener: TcpListener,
     config: P::Config,
     machine: &dyn Fn() -> M,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime);
-    let served = served.and_then(|runtime| {
-        runtime.block_on(async {
-            listener.set_nonblocking(true).map_err(ServeError::Runtime)?;
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Runtime)?;
-            let started = replica::start::<P, M>(settings, key, listener, config, machine, Box::new(|_| {}))?;
-            let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
-            Ok(started.host.run_until(stop).await?)
-        })
-    });
-    if let Err(error) = served {
-        eprintln!("{} stopped: {error}", settings.replica);
+    mut ending: watch::Receiver<Ending>,
+) -> Result<(), ServeError> {
+    let Seat { settings, key } = seat;
+    let disk = RealDisk::open(&settings.data_dir)?;
+    let lock = lock_soon(&disk)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    runtime.block_on(async {
+        listener.set_nonblocking(true).map_err(ServeError::Runtime)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Runtime)?;
+        let notes = Box::new(|_: &Note| {});
+        let started = replica::start_on::<P, M, _>(disk, lock, settings, key, listener, config, machine, notes)?;
+        let mut crashing = ending.clone();
+        let stop = async move { drop(ending.wait_for(|it| *it == Ending::InOrder).await) };
+        tokio::select! {
+            stopped = started.host.run_until(stop) => Ok(stopped?),
+            _ = crashing.wait_for(|it| *it == Ending::AsInACrash) => Ok(()),
+        }
+    })
+}
+
+/// Locks a folder that another life of the same replica may be about to leave.
+fn lock_soon(disk: &RealDisk) -> Result<FolderLock, DiskError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match disk.lock() {
+            Err(error) if error.kind == ErrorKind::AlreadyExists => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
     }
+    disk.lock()
 }
 
 /// A [`Client`] with a thread of its own, for programs without a runtime. Inside one, use [`Client`]: waiting would block it.

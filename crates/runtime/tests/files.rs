@@ -40,14 +40,8 @@ fn replica_config() -> ReplicaConfig {
         listen: "127.0.0.1:7001".into(),
         clients: vec![public_key(8), public_key(9)],
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
-        limits: Limits {
-            clients_max: 12,
-            ..Limits::default()
-        },
-        timing: Timing {
-            heartbeat_ms: 20,
-            view_change_ms: 100,
-        },
+        limits: Limits { clients_max: 12, ..Limits::default() },
+        timing: Timing { heartbeat_ms: 20, view_change_ms: 100 },
     }
 }
 
@@ -63,19 +57,13 @@ fn a_replica_file_is_read_as_it_was_written() {
     let text = fs::read_to_string(&path).expect("text");
     let fields = text.lines().filter(|line| line.contains(" = ")).count();
     let comments = text.lines().filter(|line| line.starts_with("# ")).count();
-    assert!(
-        comments >= fields - 3 * 3,
-        "every field but the members' has its comment:\n{text}"
-    );
+    assert!(comments >= fields - 3 * 3, "every field but the members' has its comment:\n{text}");
 }
 
 #[test]
 fn a_replica_file_without_clients_and_tables_has_the_defaults() {
     let path = folder("defaults").join("replica.toml");
-    let config = ReplicaConfig {
-        clients: Vec::new(),
-        ..replica_config()
-    };
+    let config = ReplicaConfig { clients: Vec::new(), ..replica_config() };
     config.save(&path).expect("written");
     let text = fs::read_to_string(&path).expect("text");
     let start = text.find("\n# Bounds").expect("limits");
@@ -99,13 +87,7 @@ fn a_cluster_file_is_read_as_it_was_written() {
     };
     config.save(&path).expect("written");
     let read = ClusterConfig::load(&path).expect("read");
-    assert_eq!(
-        read,
-        ClusterConfig {
-            key_file: path.with_file_name("client.key"),
-            ..config
-        }
-    );
+    assert_eq!(read, ClusterConfig { key_file: path.with_file_name("client.key"), ..config });
     assert_eq!(read.check(), []);
 }
 
@@ -120,11 +102,7 @@ fn a_wrong_file_is_shown_with_line_and_column() {
         ("epoch = 4", "epoch = ", "value"),
         ("replica = 1", "replica = 300", "300"),
         ("heartbeat_ms = 20", "heartbeat = 20", "unknown field `heartbeat`"),
-        (
-            "ed25519:0808",
-            "ed25519:08",
-            "a public key is `ed25519:` followed by 64 hexadecimal digits",
-        ),
+        ("ed25519:0808", "ed25519:08", "a public key is `ed25519:` followed by 64 hexadecimal digits"),
         ("0123456789abcdef\"", "0123\"", "a cluster is 32 hexadecimal digits"),
     ];
     for (from, to, message) in cases {
@@ -136,10 +114,7 @@ fn a_wrong_file_is_shown_with_line_and_column() {
         let text = error.to_string();
         assert!(text.contains(message), "{text}");
         let start = format!("{}, line {line}, column ", path.display());
-        assert!(
-            text.starts_with(&start) && text.contains("; correct that line"),
-            "{text}"
-        );
+        assert!(text.starts_with(&start) && text.contains("; correct that line"), "{text}");
         assert!(matches!(error, ConfigError::Wrong { column, .. } if column >= 1));
     }
     fs::write(&path, good.replacen("protocol = \"vr\"\n", "", 1)).expect("written");
@@ -150,29 +125,17 @@ fn a_wrong_file_is_shown_with_line_and_column() {
 #[test]
 fn the_column_is_that_of_the_mistake() {
     let path = folder("column").join("cluster.toml");
-    fs::write(
-        &path,
-        "cluster = \"00000000000000000000000000000001\"\nepoch = 0\nprotocol =  7\n",
-    )
-    .expect("written");
+    fs::write(&path, "cluster = \"00000000000000000000000000000001\"\nepoch = 0\nprotocol =  7\n").expect("written");
     let text = ClusterConfig::load(&path).expect_err("wrong").to_string();
-    assert!(
-        text.contains("cluster.toml, line 3, column 13: invalid type: integer `7`, expected a string"),
-        "{text}"
-    );
+    assert!(text.contains("cluster.toml, line 3, column 13: invalid type: integer `7`, expected a string"), "{text}");
 }
 
 #[test]
 fn a_file_that_is_not_there_gets_a_sentence() {
     let path = folder("missing").join("replica.toml");
     let text = ReplicaConfig::load(&path).expect_err("missing").to_string();
-    assert_eq!(
-        text,
-        format!("there is no file {}; `quorate init` writes one", path.display())
-    );
-    let text = ReplicaConfig::load(path.parent().expect("a folder"))
-        .expect_err("a folder")
-        .to_string();
+    assert_eq!(text, format!("there is no file {}; `quorate init` writes one", path.display()));
+    let text = ReplicaConfig::load(path.parent().expect("a folder")).expect_err("a folder").to_string();
     assert!(text.starts_with("cannot read "), "{text}");
 }
 
@@ -189,21 +152,12 @@ fn contradictions_between_members_are_found() {
     let (own, listed, address) = (public_key(1), public_key(5), "127.0.0.1:7000".to_owned());
     assert_eq!(problems(|_| {}), []);
     assert_eq!(problems(|c| c.members.clear()), [Problem::NoMembers]);
-    assert_eq!(
-        problems(|c| c.replica = replica(7)),
-        [Problem::NotAMember { replica: replica(7) }]
-    );
-    let other = Problem::OtherKey {
-        replica: replica(1),
-        own,
-        listed,
-    };
+    assert_eq!(problems(|c| c.replica = replica(7)), [Problem::NotAMember { replica: replica(7) }]);
+    let other = Problem::OtherKey { replica: replica(1), own, listed };
     assert_eq!(problems(|c| c.members[1].public_key = listed), [other]);
     let same = Problem::SameReplica { replica: replica(0) };
     assert_eq!(problems(|c| c.members[2].replica = replica(0)), [same]);
-    let same = Problem::SameAddress {
-        address: address.clone(),
-    };
+    let same = Problem::SameAddress { address: address.clone() };
     assert_eq!(problems(|c| c.members[2].address.clone_from(&address)), [same]);
     let same = Problem::SameKey { key: public_key(0) };
     assert_eq!(problems(|c| c.members[2].public_key = public_key(0)), [same]);
@@ -215,20 +169,14 @@ fn contradictions_between_members_are_found() {
 fn values_out_of_range_are_found() {
     let range = |field, value, min, max| vec![Problem::OutOfRange { field, value, min, max }];
     for value in ["localhost", ":7000", "localhost:70000", ""] {
-        let expected = Problem::NoAddress {
-            field: "listen",
-            value: value.to_owned(),
-        };
+        let expected = Problem::NoAddress { field: "listen", value: value.to_owned() };
         assert_eq!(problems(|c| c.listen = value.into()), [expected]);
     }
     let small_frame = range("max_frame_bytes", 9, 1 << 16, 1 << 30);
     assert_eq!(problems(|c| c.limits.max_frame_bytes = 9), small_frame);
     let small_outbox = range("peer_outbox_max_bytes", 5, 20 << 20, u64::MAX);
     assert_eq!(problems(|c| c.limits.peer_outbox_max_bytes = 5), small_outbox);
-    assert_eq!(
-        problems(|c| c.limits.clients_max = 0),
-        range("clients_max", 0, 1, 65_536)
-    );
+    assert_eq!(problems(|c| c.limits.clients_max = 0), range("clients_max", 0, 1, 65_536));
     let impatient = range("view_change_ms", 50, 80, 3_600_000);
     assert_eq!(problems(|c| c.timing.view_change_ms = 50), impatient);
 }
@@ -238,10 +186,7 @@ fn an_even_number_of_replicas_is_a_warning_where_it_buys_nothing() {
     let even = problems(|c| c.members.truncate(2));
     assert_eq!(even, [Problem::EvenCount { count: 2 }]);
     assert!(even[0].is_warning());
-    assert_eq!(
-        even[0].to_string(),
-        "2 members tolerate no more crashes than 1 would; an odd number is cheaper"
-    );
+    assert_eq!(even[0].to_string(), "2 members tolerate no more crashes than 1 would; an odd number is cheaper");
     let byzantine = |c: &mut ReplicaConfig| {
         c.protocol = "pbft".into();
         c.members.push(member(3, public_key(3)));
@@ -259,10 +204,7 @@ fn a_key_file_is_read_as_it_was_written_and_is_its_owners_alone() {
     assert_eq!(loaded.key.public(), key.public());
     assert_eq!(loaded.warning, None);
     assert_eq!(key.public().to_string().parse(), Ok(key.public()));
-    assert!(
-        matches!(key.save(&path), Err(KeyError::Exists { .. })),
-        "an identity is never overwritten"
-    );
+    assert!(matches!(key.save(&path), Err(KeyError::Exists { .. })), "an identity is never overwritten");
 
     fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("changed");
     let warning = KeyPair::load(&path).expect("read").warning.expect("a warning");
@@ -278,10 +220,7 @@ fn a_key_file_that_is_none_gets_a_sentence() {
     let text = KeyPair::load(&path).expect_err("missing").to_string();
     assert_eq!(
         text,
-        format!(
-            "there is no key file {}; `quorate init` writes one, or correct `key_file`",
-            path.display()
-        )
+        format!("there is no key file {}; `quorate init` writes one, or correct `key_file`", path.display())
     );
 
     let good = folder.join("good.key");
@@ -301,19 +240,10 @@ fn a_key_file_that_is_none_gets_a_sentence() {
     for (content, expected) in cases {
         fs::write(&path, content).expect("written");
         let text = KeyPair::load(&path).expect_err("malformed").to_string();
-        assert!(
-            text.starts_with(&format!("{} is not a key file: ", path.display())),
-            "{text}"
-        );
+        assert!(text.starts_with(&format!("{} is not a key file: ", path.display())), "{text}");
         assert!(text.contains(expected), "{text}");
     }
-    for wrong in [
-        "",
-        "ed25519:",
-        "ed25519:00",
-        &"0".repeat(64),
-        &format!("ed25519:{}é", "0".repeat(62)),
-    ] {
+    for wrong in ["", "ed25519:", "ed25519:00", &"0".repeat(64), &format!("ed25519:{}é", "0".repeat(62))] {
         assert!(wrong.parse::<PublicKey>().is_err(), "{wrong}");
     }
 }

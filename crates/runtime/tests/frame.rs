@@ -27,9 +27,7 @@ fn encoded(bodies: &[Bytes]) -> BytesMut {
 
 /// A generator of test numbers (Knuth's MMIX constants): the same in each run.
 fn dice(state: &mut u64) -> usize {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize
 }
 
@@ -64,16 +62,10 @@ fn any_slicing_of_the_bytes_gives_the_same_frames() {
 #[test]
 fn bodies_are_views_of_the_read_buffer() {
     let mut buffer = FrameBuffer::new(BODY_BYTES_MAX);
-    push(
-        &mut buffer,
-        &encoded(&[Bytes::from_static(b"first"), Bytes::from_static(b"second")]),
-    );
+    push(&mut buffer, &encoded(&[Bytes::from_static(b"first"), Bytes::from_static(b"second")]));
     let first = buffer.next_frame().expect("well formed").expect("complete").body;
     let second = buffer.next_frame().expect("well formed").expect("complete").body;
-    assert_eq!(
-        second.as_ptr() as usize - first.as_ptr() as usize,
-        first.len() + HEADER_BYTES
-    );
+    assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, first.len() + HEADER_BYTES);
 }
 
 #[test]
@@ -90,10 +82,7 @@ fn an_announced_length_reserves_nothing() {
         arrived += count;
         let complete = buffer.next_frame().expect("well formed").is_some();
         assert_eq!(complete, arrived == HEADER_BYTES + BODY_BYTES_MAX);
-        assert!(
-            buffer.room().capacity() <= 2 * arrived + 128 * 1024,
-            "memory follows what has arrived"
-        );
+        assert!(buffer.room().capacity() <= 2 * arrived + 128 * 1024, "memory follows what has arrived");
     }
 }
 
@@ -101,13 +90,7 @@ fn an_announced_length_reserves_nothing() {
 fn a_length_beyond_the_limit_is_refused_before_the_body_comes() {
     let mut buffer = FrameBuffer::new(1000);
     push(&mut buffer, &header(Kind::Message, Epoch::ZERO, 1001));
-    assert_eq!(
-        buffer.next_frame(),
-        Err(Malformed::TooLong {
-            length: 1001,
-            max: 1000
-        })
-    );
+    assert_eq!(buffer.next_frame(), Err(Malformed::TooLong { length: 1001, max: 1000 }));
     let mut buffer = FrameBuffer::new(1000);
     push(&mut buffer, &header(Kind::Message, Epoch::ZERO, 1000));
     assert_eq!(buffer.next_frame(), Ok(None));

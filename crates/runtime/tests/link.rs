@@ -37,14 +37,9 @@ async fn a_cluster_that_starts_together_is_connected_soon() {
         hosts.push(seat.start().await);
     }
     for host in &hosts {
-        host.until(|status| status.replicas.iter().all(|replica| replica.connected))
-            .await;
+        host.until(|status| status.replicas.iter().all(|replica| replica.connected)).await;
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "took {:?}",
-        started.elapsed()
-    ); // 100 ms on an idle machine
+    assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed()); // 100 ms on an idle machine
 }
 
 #[tokio::test]
@@ -57,13 +52,8 @@ async fn a_client_reaches_every_replica_and_gets_replies() {
     }
     let mut caller = dial(&seats[0].for_clients(), &key, 7);
     for id in 0..3 {
-        caller
-            .until(|status| status.replicas.iter().all(|replica| replica.connected))
-            .await;
-        assert_eq!(
-            caller.links.send(ReplicaId::new(id), Bytes::from_static(b"request")),
-            Sent::Queued
-        );
+        caller.until(|status| status.replicas.iter().all(|replica| replica.connected)).await;
+        assert_eq!(caller.links.send(ReplicaId::new(id), Bytes::from_static(b"request")), Sent::Queued);
         let host = &mut hosts[usize::from(id)];
         assert_eq!(host.message().await, (client(7), Bytes::from_static(b"request")));
         assert_eq!(host.links.send(client(7), Bytes::from_static(b"reply")), Sent::Queued);
@@ -110,10 +100,7 @@ async fn a_replica_that_restarts_is_connected_again_from_either_side() {
 
     drop(r1); // the side that is dialled
     r0.disconnected(replica(1)).await;
-    assert_eq!(
-        r0.links.send(replica(1), Bytes::from_static(b"lost")),
-        Sent::Unconnected
-    );
+    assert_eq!(r0.links.send(replica(1), Bytes::from_static(b"lost")), Sent::Unconnected);
     let mut r1 = seats[1].start().await;
     r0.connected(replica(1)).await;
     r1.connected(replica(0)).await;
@@ -144,11 +131,8 @@ async fn a_newer_connection_of_a_client_replaces_the_older() {
 
 #[tokio::test]
 async fn idle_links_stay_and_silent_ones_go() {
-    let pace = Pace {
-        ping_after: Duration::from_millis(100),
-        silence_max: Duration::from_millis(400),
-        ..Pace::default()
-    };
+    let pace =
+        Pace { ping_after: Duration::from_millis(100), silence_max: Duration::from_millis(400), ..Pace::default() };
     let key = key();
     let mut seats = seats(2, &[key.public()]).await;
     let mut r0 = seats[0].start_at(pace).await;
@@ -157,10 +141,7 @@ async fn idle_links_stay_and_silent_ones_go() {
     r1.connected(replica(0)).await;
     let _frozen = raw_greeted(&key, &seats[1], client(9)).await;
     r1.connected(client(9)).await;
-    assert_eq!(
-        r1.disconnected(client(9)).await,
-        "the other side was silent for too long"
-    );
+    assert_eq!(r1.disconnected(client(9)).await, "the other side was silent for too long");
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(r1.links.status().replicas[0].traffic.connects, 1);
     assert!(r1.links.status().replicas[0].connected);
@@ -182,15 +163,9 @@ async fn a_peer_that_does_not_read_costs_bounded_memory() {
     }
     let status = r0.links.status();
     assert!(status.replicas[0].traffic.dropped_full > 0);
-    assert!(
-        status.replicas[0].connected,
-        "votes must still find the link when the peer wakes up"
-    );
+    assert!(status.replicas[0].connected, "votes must still find the link when the peer wakes up");
     let arrived = r1.links.status().replicas[0].traffic.bytes_in;
-    assert!(
-        arrived < 34 << 20,
-        "{arrived} bytes were read for a host that takes none"
-    );
+    assert!(arrived < 34 << 20, "{arrived} bytes were read for a host that takes none");
     for _ in 0..queued {
         assert_eq!(r1.message().await.1, body);
     }
@@ -224,32 +199,16 @@ async fn clients_that_flood_leave_replicas_their_queue() {
     for _ in 0..30 {
         flood.links.send(ReplicaId::new(1), Bytes::from(vec![0; 1 << 20]));
     }
-    flood
-        .until(|status| status.replicas[1].traffic.bytes_out > 16 << 20)
-        .await;
+    flood.until(|status| status.replicas[1].traffic.bytes_out > 16 << 20).await;
     r0.links.send(replica(1), Bytes::from_static(b"vote"));
     r1.until(|status| status.replicas[0].traffic.frames_in == 1).await;
     let batch = soon(r1.links.recv()).await;
     let first = batch.iter().find(|item| matches!(item, Incoming::Message { .. }));
-    let vote = Incoming::Message {
-        from: replica(0),
-        body: Bytes::from_static(b"vote"),
-    };
+    let vote = Incoming::Message { from: replica(0), body: Bytes::from_static(b"vote") };
     assert_eq!(first, Some(&vote));
-    let bytes: usize = batch
-        .iter()
-        .map(|item| {
-            if let Incoming::Message { body, .. } = item {
-                body.len()
-            } else {
-                0
-            }
-        })
-        .sum();
-    assert!(
-        bytes <= (2 << 20) + 4,
-        "a batch of {bytes} bytes keeps replicas waiting"
-    );
+    let bytes: usize =
+        batch.iter().map(|item| if let Incoming::Message { body, .. } = item { body.len() } else { 0 }).sum();
+    assert!(bytes <= (2 << 20) + 4, "a batch of {bytes} bytes keeps replicas waiting");
 }
 
 #[tokio::test]
@@ -275,14 +234,8 @@ async fn links_that_were_dropped_take_nothing_more() {
     assert_eq!(handle.send(replica(1), Bytes::from_static(b"in time")), Sent::Queued);
     r1.message().await;
     drop(r0);
-    assert_eq!(
-        handle.send(replica(1), Bytes::from_static(b"too late")),
-        Sent::Unconnected
-    );
-    assert_eq!(
-        r1.disconnected(replica(0)).await,
-        "the other side closed the connection"
-    );
+    assert_eq!(handle.send(replica(1), Bytes::from_static(b"too late")), Sent::Unconnected);
+    assert_eq!(r1.disconnected(replica(0)).await, "the other side closed the connection");
     assert!(listen(&seats[0].config.listen).await.is_ok(), "the port is free again");
 }
 

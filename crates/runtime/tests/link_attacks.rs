@@ -73,11 +73,7 @@ async fn a_replica_with_the_key_of_another_is_refused() {
 async fn a_role_that_the_key_does_not_have_is_refused() {
     let (host, seats, friend) = victim(Pace::default()).await;
     let sentences = [
-        (
-            &friend,
-            replica(0),
-            "your key is not the one that my members list has for R0",
-        ),
+        (&friend, replica(0), "your key is not the one that my members list has for R0"),
         (&seats[0].key, client(5), "your key is a replica's, not a client's"),
         (&friend, replica(1), "R1 does not dial R1: the lower number dials"),
         (&friend, replica(200), "R200 does not dial R1: the lower number dials"),
@@ -107,10 +103,7 @@ async fn another_cluster_epoch_or_protocol_gets_the_sentence() {
 
     let mut other = config.clone();
     other.epoch = Epoch::new(3);
-    assert_eq!(
-        dial(&other, &friend, 7).dial_error().await,
-        refused("is in epoch 0, you asked for epoch 3")
-    );
+    assert_eq!(dial(&other, &friend, 7).dial_error().await, refused("is in epoch 0, you asked for epoch 3"));
 
     let mut other = config.clone();
     other.protocol = "pbft\n\u{1b}[2J".into();
@@ -132,10 +125,7 @@ async fn nobody_there_gets_a_sentence_once() {
     assert_eq!(caller.dial_error().await, expected);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut host = seats[0].start().await; // the next news is the connection, not the fifth refusal
-    assert_eq!(
-        caller.next().await,
-        quorate_runtime::link::Incoming::Connected(replica(0))
-    );
+    assert_eq!(caller.next().await, quorate_runtime::link::Incoming::Connected(replica(0)));
     host.connected(client(7)).await;
 }
 
@@ -159,10 +149,7 @@ async fn callers_without_tls_are_counted_and_forgotten() {
 
 #[tokio::test]
 async fn handshakes_that_dawdle_are_cut_off() {
-    let pace = Pace {
-        handshake_max: Duration::from_millis(300),
-        ..Pace::default()
-    };
+    let pace = Pace { handshake_max: Duration::from_millis(300), ..Pace::default() };
     let (mut host, seats, friend) = victim(pace).await;
     let mut says_nothing = TcpStream::connect(&seats[1].config.listen).await.expect("a connection");
     let mut does_not_greet = raw(&friend, &seats[1]).await;
@@ -173,14 +160,10 @@ async fn handshakes_that_dawdle_are_cut_off() {
             break;
         }
     }
-    host.until(|status| status.handshakes.timed_out + status.handshakes.failed == 3)
-        .await;
+    host.until(|status| status.handshakes.timed_out + status.handshakes.failed == 3).await;
     assert!(host.links.status().handshakes.timed_out >= 2);
     assert_eq!(soon(says_nothing.read(&mut [0])).await.expect("the end"), 0);
-    assert!(
-        soon(does_not_greet.read(&mut [0])).await.is_err(),
-        "cut off without a farewell"
-    );
+    assert!(soon(does_not_greet.read(&mut [0])).await.is_err(), "cut off without a farewell");
     still_serves(&mut host, &seats[1], &friend).await;
 }
 
@@ -205,27 +188,15 @@ async fn frames_that_are_none_close_the_connection_with_a_reason() {
         bytes
     };
     let cases: [(Vec<u8>, &str); 10] = [
-        (
-            header(u32::MAX, 3, 1, 0, 0),
-            "a frame of 4294967295 bytes, more than the 2097152 that are allowed here",
-        ),
-        (
-            header((2 << 20) + 1, 3, 1, 0, 0),
-            "a frame of 2097153 bytes, more than the 2097152 that are allowed here",
-        ),
+        (header(u32::MAX, 3, 1, 0, 0), "a frame of 4294967295 bytes, more than the 2097152 that are allowed here"),
+        (header((2 << 20) + 1, 3, 1, 0, 0), "a frame of 2097153 bytes, more than the 2097152 that are allowed here"),
         (header(1, 3, 2, 0, 0), "frame version 2, this side speaks version 1"),
         (header(1, 77, 1, 0, 0), "frame kind 77 does not exist"),
         (header(1, 3, 1, 9, 0), "the reserved bits of a frame are not zero"),
-        (
-            header(0, 3, 1, 0, 1 << 32),
-            "a frame of epoch 4294967296 on a link of epoch 0",
-        ),
+        (header(0, 3, 1, 0, 1 << 32), "a frame of epoch 4294967296 on a link of epoch 0"),
         (header(0, 1, 1, 0, 0), "a Hello frame where none belongs"),
         (header(0, 2, 1, 0, 0), "a Refused frame where none belongs"),
-        (
-            b"GET / HTTP/1.1\r\nHost: quorate\r\n\r\n".to_vec(),
-            "frame version 32, this side speaks version 1",
-        ),
+        (b"GET / HTTP/1.1\r\nHost: quorate\r\n\r\n".to_vec(), "frame version 32, this side speaks version 1"),
         (vec![0xff; 100_000], "frame version 255, this side speaks version 1"),
     ];
     let count = cases.len() as u64;
@@ -234,10 +205,7 @@ async fn frames_that_are_none_close_the_connection_with_a_reason() {
         host.connected(client(5)).await;
         let _ = liar.write_all(&bytes).await;
         let _ = liar.flush().await;
-        assert_eq!(
-            host.disconnected(client(5)).await,
-            format!("the other side sent {reason}")
-        );
+        assert_eq!(host.disconnected(client(5)).await, format!("the other side sent {reason}"));
     }
     assert_eq!(host.links.status().client_traffic.malformed, count);
     still_serves(&mut host, &seats[1], &friend).await;
@@ -294,10 +262,7 @@ async fn a_client_id_cannot_be_taken_over_with_another_key() {
     let mut rightful = dial(&seats[0].for_clients(), &owner, 7);
     host.connected(client(7)).await;
     let error = dial(&seats[0].for_clients(), &thief, 7).dial_error().await;
-    assert_eq!(
-        error,
-        "R0 refused the connection: C00000000 is connected with another key"
-    );
+    assert_eq!(error, "R0 refused the connection: C00000000 is connected with another key");
     host.links.send(client(7), Bytes::from_static(b"secret"));
     assert_eq!(rightful.message().await.1, Bytes::from_static(b"secret"));
 }

@@ -51,6 +51,12 @@ impl<E> Queue<E> {
         Some(event)
     }
 
+    /// Lets time pass up to `time`, in which nothing happens.
+    pub fn advance(&mut self, time: u64) {
+        let next = self.next_at().unwrap_or(u64::MAX);
+        self.now = self.now.max(time.min(next));
+    }
+
     /// When the next thing happens.
     pub fn next_at(&self) -> Option<u64> {
         self.events.first_key_value().map(|((time, _), _)| *time)

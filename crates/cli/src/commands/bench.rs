@@ -326,8 +326,20 @@ fn megabytes(processes: &[u32]) -> f64 {
 
 fn show(results: &Results) {
     let head = [
-        "in flight", "clients", "op/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "errors", "µs/op", "cores", "client",
-        "foreign", "disk B/op", "MB",
+        "in flight",
+        "clients",
+        "op/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "max ms",
+        "errors",
+        "µs/op",
+        "cores",
+        "client",
+        "foreign",
+        "disk B/op",
+        "MB",
     ];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     for level in &results.levels {

@@ -59,14 +59,13 @@ async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
     let pid = hold_pid_file(&pid_file_beside(file))?;
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
-    let notes = Box::new(say);
-    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience(&config.timing), &Kv::new, notes)?;
-    for finding in &started.findings {
+    let patience = patience(&config.timing);
+    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience, &Kv::new, Box::new(say))?;
+    for finding in started.findings {
         eprintln!("{finding}");
     }
-    let host = started.host;
     println!("ready: {} of {} at {}, process {}", config.replica, config.cluster, config.listen, std::process::id());
-    Ok((host, pid))
+    Ok((started.host, pid))
 }
 
 /// Reads a replica's file and key, and refuses contradictions.
@@ -108,20 +107,34 @@ fn port(address: &str) -> Option<&str> {
 fn prepare_folder(config: &ReplicaConfig, file: &Path) -> anyhow::Result<()> {
     let data = &config.data_dir;
     let shown = data.display();
-    if !data.is_dir() || !replica::is_formatted(data)? {
-        if !is_new(data, config.cluster, config.replica) {
-            return Err(failure(
-                format!("the data folder {shown} holds no replica, and is not marked as that of a new one"),
-                format!(
-                    "check `data_dir`; if the disk was lost, `quorate recover --config {}` puts a new one in its place. \
-                     It is never formatted silently: its old self may have made promises that only its disk knew",
-                    file.display()
-                ),
-            ));
-        }
+    let is_new = is_new(data, config.cluster, config.replica);
+    if is_new && !data.join("superblock").exists() {
+        remove_half_formatted(data)?;
         replica::format(config)?;
+    } else if !data.is_dir() || !replica::is_formatted(data)? {
+        return Err(failure(
+            format!("the data folder {shown} holds no replica, and is not marked as that of a new one"),
+            format!(
+                "check `data_dir`; if the disk was lost, `quorate recover --config {}` puts a new one in its place. It is \
+                 never formatted silently: its old self may have made promises that only its disk knew",
+                file.display()
+            ),
+        ));
     }
     unmark_new(data).advise(format!("cannot write to {shown}"), "the data folder must be writable")
+}
+
+/// What a first start that was interrupted has left: nobody has ever run from it.
+fn remove_half_formatted(data: &Path) -> anyhow::Result<()> {
+    for name in ["wal", "snapshots"] {
+        match std::fs::remove_dir_all(data.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).explain(format!("cannot remove {}", data.join(name).display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The protocol's patience, as the file has it.

@@ -34,7 +34,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         println!("{} is whole", data.display());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} is DAMAGED; start the replica: it repairs from the others what it can, and says what it cannot", data.display());
+    println!(
+        "{} is DAMAGED; start the replica: it repairs from the others what it can, and says what it cannot",
+        data.display()
+    );
     Ok(ExitCode::FAILURE)
 }
 

@@ -19,11 +19,7 @@ pub enum Problem {
     #[error(
         "the key in `key_file` is {own}, but `members` says {listed} for {replica}; use the other key or correct it"
     )]
-    OtherKey {
-        replica: ReplicaId,
-        own: PublicKey,
-        listed: PublicKey,
-    },
+    OtherKey { replica: ReplicaId, own: PublicKey, listed: PublicKey },
     #[error("two members are called {replica}; give each its own number")]
     SameReplica { replica: ReplicaId },
     #[error("two members have the address {address}; give each its own")]
@@ -35,12 +31,7 @@ pub enum Problem {
     #[error("`{field}` = {value} is no address; write host:port, for example 127.0.0.1:7000")]
     NoAddress { field: &'static str, value: String },
     #[error("`{field}` = {value} is out of range; it must be between {min} and {max}")]
-    OutOfRange {
-        field: &'static str,
-        value: u64,
-        min: u64,
-        max: u64,
-    },
+    OutOfRange { field: &'static str, value: u64, min: u64, max: u64 },
     #[error("{count} members tolerate no more crashes than {} would; an odd number is cheaper", count - 1)]
     EvenCount { count: usize },
 }
@@ -61,11 +52,7 @@ impl ReplicaConfig {
             None => problems.push(Problem::NotAMember { replica: self.replica }),
             Some(member) if member.public_key != own => {
                 let listed = member.public_key;
-                problems.push(Problem::OtherKey {
-                    replica: self.replica,
-                    own,
-                    listed,
-                });
+                problems.push(Problem::OtherKey { replica: self.replica, own, listed });
             }
             Some(_) => {}
         }
@@ -121,14 +108,10 @@ fn check_members(members: &[Member], protocol: &str, problems: &mut Vec<Problem>
     for member in members {
         problems.extend(no_address("address", &member.address));
         if !replicas.insert(member.replica) {
-            problems.push(Problem::SameReplica {
-                replica: member.replica,
-            });
+            problems.push(Problem::SameReplica { replica: member.replica });
         }
         if !addresses.insert(&member.address) {
-            problems.push(Problem::SameAddress {
-                address: member.address.clone(),
-            });
+            problems.push(Problem::SameAddress { address: member.address.clone() });
         }
         if !keys.insert(member.public_key) {
             problems.push(Problem::SameKey { key: member.public_key });
@@ -141,13 +124,8 @@ fn check_members(members: &[Member], protocol: &str, problems: &mut Vec<Problem>
 }
 
 fn no_address(field: &'static str, value: &str) -> Option<Problem> {
-    let good = value
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    (!good).then(|| Problem::NoAddress {
-        field,
-        value: value.to_owned(),
-    })
+    let good = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    (!good).then(|| Problem::NoAddress { field, value: value.to_owned() })
 }
 
 fn in_range(field: &'static str, value: usize, min: usize, max: usize) -> Option<Problem> {

@@ -33,6 +33,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use thiserror::Error;
 use thread::Threads;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// How long a replica that was asked to stop waits for its threads. Then it ends as in a crash, which is safe.
@@ -308,6 +309,21 @@ impl<P: Protocol> Host<P> {
         }
         HostError::ThreadEnded(thread)
     }
+}
+
+/// Ready when the process is asked to stop, by SIGTERM or Ctrl-C: what a server gives to [`Host::run_until`].
+///
+/// # Errors
+/// If the system does not let the process listen for signals.
+pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 type Body = Box<dyn FnOnce() -> Result<(), HostError> + Send>;

@@ -108,23 +108,14 @@ async fn greet(hub: &Hub, stream: TcpStream, acceptor: TlsAcceptor) -> Result<(A
     let mut stream = TlsStream::from(acceptor.accept(stream).await?);
     let key = tls::proved_key(stream.get_ref().1.peer_certificates()).ok_or(Failure::UnknownKey)?;
     let mut buffer = FrameBuffer::new(GREETING_BYTES_MAX);
-    let frame = connection::read_greeting(&mut stream, &mut buffer)
-        .await
-        .map_err(|_| Failure::Broken)?;
+    let frame = connection::read_greeting(&mut stream, &mut buffer).await.map_err(|_| Failure::Broken)?;
     let hello = match frame.kind {
         Kind::Hello => Hello::decode(&frame.body).map_err(|_| Failure::Broken)?,
         Kind::Refused | Kind::Message | Kind::Ping => return Err(Failure::Broken),
     };
     hub.inbox.room(Class::of(hello.role)).await; // events take room as well
     match admit(hub, &hello, key) {
-        Ok(lane) => Ok((
-            lane,
-            Greeted {
-                stream,
-                buffer,
-                greeting: hub.hello.frame(),
-            },
-        )),
+        Ok(lane) => Ok((lane, Greeted { stream, buffer, greeting: hub.hello.frame() })),
         Err(sentence) => {
             refuse(hub, &mut stream, &sentence).await?;
             Err(Failure::Refused)
@@ -137,10 +128,9 @@ fn admit(hub: &Hub, hello: &Hello, key: PublicKey) -> Result<Arc<Lane>, String> 
         return Err(sentence);
     }
     match hello.role {
-        Peer::Replica(_) if hello.role >= hub.hello.role => Err(format!(
-            "{} does not dial {}: the lower number dials",
-            hello.role, hub.hello.role
-        )),
+        Peer::Replica(_) if hello.role >= hub.hello.role => {
+            Err(format!("{} does not dial {}: the lower number dials", hello.role, hub.hello.role))
+        }
         role => hub.admit(role, key),
     }
 }

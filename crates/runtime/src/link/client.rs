@@ -31,10 +31,7 @@ impl ClientLinks {
             let connector = TlsConnector::from(tls::dialer(key, member.public_key)?);
             tasks.spawn(keep_connected(hub.clone(), member.replica, connector));
         }
-        Ok(Self {
-            handle: LinkHandle { hub },
-            _tasks: tasks,
-        })
+        Ok(Self { handle: LinkHandle { hub }, _tasks: tasks })
     }
 
     /// Waits for something to happen, and returns all that has. A cluster that cannot be reached, or that refuses this

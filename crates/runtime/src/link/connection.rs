@@ -39,11 +39,7 @@ struct Vitals {
 
 /// Carries frames until the connection ends.
 pub(super) async fn run(hub: &Hub, lane: &Lane, greeted: Greeted) -> CloseReason {
-    let Greeted {
-        stream,
-        mut buffer,
-        greeting,
-    } = greeted;
+    let Greeted { stream, mut buffer, greeting } = greeted;
     buffer.set_limit(hub.frame_bytes_max(lane.peer));
     let (reader, writer) = tokio::io::split(stream);
     let vitals = Vitals::default();
@@ -126,16 +122,10 @@ fn arrived(result: io::Result<usize>, buffer: &FrameBuffer) -> Result<usize, Clo
 fn message(hub: &Hub, lane: &Lane, frame: Frame) -> Result<Option<Incoming>, Malformed> {
     let agreed = hub.hello.epoch;
     if frame.epoch != u64::from(agreed.get()) {
-        return Err(Malformed::WrongEpoch {
-            found: frame.epoch,
-            agreed,
-        });
+        return Err(Malformed::WrongEpoch { found: frame.epoch, agreed });
     }
     match frame.kind {
-        Kind::Message => Ok(Some(Incoming::Message {
-            from: lane.peer,
-            body: frame.body,
-        })),
+        Kind::Message => Ok(Some(Incoming::Message { from: lane.peer, body: frame.body })),
         Kind::Ping if frame.body.is_empty() => Ok(None),
         found @ (Kind::Hello | Kind::Refused | Kind::Ping) => Err(Malformed::OutOfPlace { found }),
     }

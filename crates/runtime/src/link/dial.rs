@@ -41,11 +41,7 @@ pub(super) async fn keep_connected(hub: Arc<Hub>, id: ReplicaId, connector: TlsC
                 tokio::time::sleep(backoff.next()).await;
             }
             Err(error) => {
-                let wait = if error.is_transient() {
-                    backoff.next()
-                } else {
-                    jittered(hub.pace.refused_retry)
-                };
+                let wait = if error.is_transient() { backoff.next() } else { jittered(hub.pace.refused_retry) };
                 hub.dial_failed(id, error);
                 tokio::time::sleep(wait).await;
             }
@@ -54,9 +50,7 @@ pub(super) async fn keep_connected(hub: Arc<Hub>, id: ReplicaId, connector: TlsC
 }
 
 async fn carry(hub: &Hub, remote: &Remote, greeted: Greeted) {
-    let Member {
-        replica, public_key, ..
-    } = remote.member;
+    let Member { replica, public_key, .. } = remote.member;
     // The key is the one that the TLS layer was told to expect, so nothing is refused here.
     let Ok(lane) = hub.admit(Peer::Replica(replica), public_key) else {
         return;
@@ -66,20 +60,11 @@ async fn carry(hub: &Hub, remote: &Remote, greeted: Greeted) {
 }
 
 async fn dial(hub: &Hub, remote: &Remote, connector: &TlsConnector) -> Result<Greeted, DialError> {
-    let Member {
-        replica, ref address, ..
-    } = remote.member;
+    let Member { replica, ref address, .. } = remote.member;
     let unreachable = |error: io::Error| {
-        let cause = if error.kind() == io::ErrorKind::ConnectionRefused {
-            "connection refused"
-        } else {
-            &error.to_string()
-        };
-        DialError::Unreachable {
-            replica,
-            address: address.clone(),
-            cause: cause.to_owned(),
-        }
+        let cause =
+            if error.kind() == io::ErrorKind::ConnectionRefused { "connection refused" } else { &error.to_string() };
+        DialError::Unreachable { replica, address: address.clone(), cause: cause.to_owned() }
     };
     let stream = TcpStream::connect(address).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
@@ -89,11 +74,7 @@ async fn dial(hub: &Hub, remote: &Remote, connector: &TlsConnector) -> Result<Gr
     stream.flush().await.map_err(broken)?;
     let mut buffer = FrameBuffer::new(GREETING_BYTES_MAX);
     read_answer(hub, remote, &mut stream, &mut buffer).await?;
-    Ok(Greeted {
-        stream,
-        buffer,
-        greeting: BytesMut::new(),
-    })
+    Ok(Greeted { stream, buffer, greeting: BytesMut::new() })
 }
 
 /// The acceptor's Hello, or its reason to refuse. It learns of our key only in our last handshake message, so that an
@@ -104,23 +85,12 @@ async fn read_answer(
     stream: &mut TlsStream<TcpStream>,
     buffer: &mut FrameBuffer,
 ) -> Result<(), DialError> {
-    let Member {
-        replica, ref address, ..
-    } = remote.member;
-    let failed = |cause: String| DialError::Failed {
-        replica,
-        address: address.clone(),
-        cause,
-    };
-    let frame = connection::read_greeting(stream, buffer)
-        .await
-        .map_err(|reason| match reason {
-            CloseReason::UnknownKey => DialError::UnknownKey {
-                replica,
-                address: address.clone(),
-            },
-            reason => failed(reason.to_string()),
-        })?;
+    let Member { replica, ref address, .. } = remote.member;
+    let failed = |cause: String| DialError::Failed { replica, address: address.clone(), cause };
+    let frame = connection::read_greeting(stream, buffer).await.map_err(|reason| match reason {
+        CloseReason::UnknownKey => DialError::UnknownKey { replica, address: address.clone() },
+        reason => failed(reason.to_string()),
+    })?;
     match frame.kind {
         Kind::Hello => {
             let theirs = Hello::decode(&frame.body).map_err(|error| failed(error.to_string()))?;
@@ -141,9 +111,7 @@ async fn read_answer(
 }
 
 fn tls_failure(member: &Member, error: io::Error) -> DialError {
-    let Member {
-        replica, ref address, ..
-    } = *member;
+    let Member { replica, ref address, .. } = *member;
     let address = address.clone();
     match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
@@ -152,11 +120,7 @@ fn tls_failure(member: &Member, error: io::Error) -> DialError {
         Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => {
             DialError::UnknownKey { replica, address }
         }
-        _ => DialError::Failed {
-            replica,
-            address,
-            cause: error.to_string(),
-        },
+        _ => DialError::Failed { replica, address, cause: error.to_string() },
     }
 }
 
@@ -168,10 +132,7 @@ struct Backoff {
 
 impl Backoff {
     fn new(pace: Pace) -> Self {
-        Self {
-            pace,
-            delay: pace.retry_min,
-        }
+        Self { pace, delay: pace.retry_min }
     }
 
     fn next(&mut self) -> Duration {

@@ -121,11 +121,7 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     /// An empty buffer that takes bodies of up to `body_bytes_max`.
     pub fn new(body_bytes_max: usize) -> Self {
-        Self {
-            bytes: BytesMut::new(),
-            body_bytes_max,
-            step: READ_STEP_MIN,
-        }
+        Self { bytes: BytesMut::new(), body_bytes_max, step: READ_STEP_MIN }
     }
 
     /// Changes what length of body is taken from now on.
@@ -176,10 +172,7 @@ impl FrameBuffer {
             return Err(Malformed::Reserved);
         }
         if length as usize > self.body_bytes_max {
-            return Err(Malformed::TooLong {
-                length,
-                max: self.body_bytes_max,
-            });
+            return Err(Malformed::TooLong { length, max: self.body_bytes_max });
         }
         match kind {
             1 => Ok(Kind::Hello),

@@ -29,13 +29,7 @@ pub struct Hello {
 impl Hello {
     /// A greeting.
     pub fn new(cluster: ClusterId, epoch: Epoch, role: Peer, protocol: &str) -> Self {
-        Self {
-            magic: MAGIC,
-            cluster,
-            epoch,
-            role,
-            protocol: protocol.to_owned(),
-        }
+        Self { magic: MAGIC, cluster, epoch, role, protocol: protocol.to_owned() }
     }
 
     /// Reads a greeting; `Malformed::Greeting` if the bytes are anything else.
@@ -82,10 +76,7 @@ pub fn decode_refused(body: &[u8]) -> Result<String, Malformed> {
 }
 
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(SENTENCE_CHARS_MAX)
-        .collect()
+    text.chars().filter(|c| !c.is_control()).take(SENTENCE_CHARS_MAX).collect()
 }
 
 fn greeting_frame(kind: Kind, epoch: Epoch, content: &impl BorshSerialize) -> BytesMut {

@@ -53,12 +53,8 @@ struct ClientLane {
 impl Hub {
     /// A hub without connections. `members` may include this process itself; it is never connected to.
     pub(super) fn new(hello: Hello, members: &[Member], clients: &[PublicKey], limits: Limits, pace: Pace) -> Self {
-        let others = members
-            .iter()
-            .filter(|member| Peer::Replica(member.replica) != hello.role);
-        let replicas = others
-            .map(|member| (member.replica, Remote::new(member.clone())))
-            .collect();
+        let others = members.iter().filter(|member| Peer::Replica(member.replica) != hello.role);
+        let replicas = others.map(|member| (member.replica, Remote::new(member.clone()))).collect();
         let frame_bytes_max = u32::MAX as usize; // what a header can say
         let limits = Limits {
             max_frame_bytes: limits.max_frame_bytes.min(frame_bytes_max),
@@ -88,9 +84,7 @@ impl Hub {
 
     /// All keys that may open a connection to this process.
     pub(super) fn known_keys(&self) -> impl Iterator<Item = PublicKey> {
-        self.replicas()
-            .map(|remote| remote.member.public_key)
-            .chain(self.client_keys.iter().copied())
+        self.replicas().map(|remote| remote.member.public_key).chain(self.client_keys.iter().copied())
     }
 
     /// The longest body that this process may send, and that it takes from `peer`.
@@ -135,12 +129,9 @@ impl Hub {
         };
         lane.traffic.connects.add(1);
         if let Some(older) = older {
-            lane.traffic
-                .dropped_unconnected
-                .add(older.outbox.abandon(CloseReason::Replaced));
+            lane.traffic.dropped_unconnected.add(older.outbox.abandon(CloseReason::Replaced));
             let reason = older.outbox.closed().unwrap_or(CloseReason::Replaced);
-            self.inbox
-                .push(Class::of(peer), [Incoming::Disconnected { peer, reason }]);
+            self.inbox.push(Class::of(peer), [Incoming::Disconnected { peer, reason }]);
         }
         self.inbox.push(Class::of(peer), [Incoming::Connected(peer)]);
         Ok(lane)
@@ -151,13 +142,10 @@ impl Hub {
         if let CloseReason::Malformed(_) = reason {
             lane.traffic.malformed.add(1);
         }
-        lane.traffic
-            .dropped_unconnected
-            .add(lane.outbox.abandon(reason.clone()));
+        lane.traffic.dropped_unconnected.add(lane.outbox.abandon(reason.clone()));
         if self.remove(lane) {
             let peer = lane.peer;
-            self.inbox
-                .push(Class::of(peer), [Incoming::Disconnected { peer, reason }]);
+            self.inbox.push(Class::of(peer), [Incoming::Disconnected { peer, reason }]);
         }
     }
 
@@ -181,8 +169,7 @@ impl Hub {
         let mut last = held(&remote.dial_error);
         if last.as_ref() != Some(&error) {
             *last = Some(error.clone());
-            self.inbox
-                .push(Class::Replicas, [Incoming::DialFailed { replica, error }]);
+            self.inbox.push(Class::Replicas, [Incoming::DialFailed { replica, error }]);
         }
     }
 
@@ -212,36 +199,22 @@ impl Hub {
         match clients.get(&id) {
             Some(older) if older.key != key => return Err(format!("{id} is connected with another key")),
             None if clients.len() >= self.limits.clients_max => {
-                return Err(format!(
-                    "this replica has its {} clients already",
-                    self.limits.clients_max
-                ));
+                return Err(format!("this replica has its {} clients already", self.limits.clients_max));
             }
             _ => {}
         }
-        let lane = Lane::new(
-            Peer::Client(id),
-            self.limits.client_outbox_max_bytes,
-            &self.client_traffic,
-        );
-        let older = clients.insert(
-            id,
-            ClientLane {
-                lane: lane.clone(),
-                key,
-            },
-        );
+        let lane = Lane::new(Peer::Client(id), self.limits.client_outbox_max_bytes, &self.client_traffic);
+        let older = clients.insert(id, ClientLane { lane: lane.clone(), key });
         Ok((lane, older.map(|older| older.lane)))
     }
 
     /// Whether `lane` was the one that led to its peer; it no longer is.
     fn remove(&self, lane: &Arc<Lane>) -> bool {
         match lane.peer {
-            Peer::Replica(id) => self.replicas.get(&id).is_some_and(|remote| {
-                held(&remote.lane)
-                    .take_if(|current| Arc::ptr_eq(current, lane))
-                    .is_some()
-            }),
+            Peer::Replica(id) => self
+                .replicas
+                .get(&id)
+                .is_some_and(|remote| held(&remote.lane).take_if(|current| Arc::ptr_eq(current, lane)).is_some()),
             Peer::Client(id) => {
                 let mut clients = held(&self.clients);
                 let current = clients.get(&id).is_some_and(|current| Arc::ptr_eq(&current.lane, lane));
@@ -267,12 +240,7 @@ impl Hub {
 
 impl Remote {
     fn new(member: Member) -> Self {
-        Self {
-            member,
-            lane: Mutex::default(),
-            traffic: Arc::default(),
-            dial_error: Mutex::default(),
-        }
+        Self { member, lane: Mutex::default(), traffic: Arc::default(), dial_error: Mutex::default() }
     }
 
     fn status(&self) -> ReplicaStatus {
@@ -290,10 +258,6 @@ impl Remote {
 
 impl Lane {
     fn new(peer: Peer, outbox_bytes_max: usize, traffic: &Arc<Traffic>) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            outbox: Outbox::new(outbox_bytes_max),
-            traffic: traffic.clone(),
-        })
+        Arc::new(Self { peer, outbox: Outbox::new(outbox_bytes_max), traffic: traffic.clone() })
     }
 }

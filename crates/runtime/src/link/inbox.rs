@@ -114,10 +114,6 @@ impl Inbox {
 }
 
 fn cost(item: &Incoming) -> usize {
-    let body = if let Incoming::Message { body, .. } = item {
-        body.len()
-    } else {
-        0
-    };
+    let body = if let Incoming::Message { body, .. } = item { body.len() } else { 0 };
     ITEM_OVERHEAD_BYTES + body
 }

@@ -36,12 +36,7 @@ struct State {
 
 impl Outbox {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self {
-            state: Mutex::default(),
-            filled: Notify::new(),
-            ended: Notify::new(),
-            bytes_max,
-        }
+        Self { state: Mutex::default(), filled: Notify::new(), ended: Notify::new(), bytes_max }
     }
 
     /// Queues a body, unless the bytes that wait would exceed the bound, or the outbox is closed.

@@ -32,12 +32,7 @@ impl Links {
     /// Starts listening and dialling, on the runtime that this is called in. `config` has been checked, `listener` comes
     /// from `listen`. The only error is a key that the TLS library does not take.
     pub fn start(config: &ReplicaConfig, key: &KeyPair, listener: TcpListener, pace: Pace) -> Result<Self, LinkError> {
-        let hello = Hello::new(
-            config.cluster,
-            config.epoch,
-            Peer::Replica(config.replica),
-            &config.protocol,
-        );
+        let hello = Hello::new(config.cluster, config.epoch, Peer::Replica(config.replica), &config.protocol);
         let hub = Arc::new(Hub::new(hello, &config.members, &config.clients, config.limits, pace));
         let acceptor = TlsAcceptor::from(tls::acceptor(key, hub.known_keys())?);
         let mut tasks = JoinSet::new();
@@ -48,10 +43,7 @@ impl Links {
             }
         }
         tasks.spawn(accept_all(hub.clone(), listener, acceptor));
-        Ok(Self {
-            handle: LinkHandle { hub },
-            _tasks: tasks,
-        })
+        Ok(Self { handle: LinkHandle { hub }, _tasks: tasks })
     }
 
     /// Waits for something to happen, and returns all that has: what replicas sent first, then up to 1 MiB from clients.

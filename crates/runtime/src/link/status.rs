@@ -110,10 +110,7 @@ pub enum DialError {
 impl DialError {
     /// Whether trying again soon may help: nobody there yet, rather than somebody who says no.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            DialError::Unreachable { .. } | DialError::TimedOut { .. } | DialError::Failed { .. }
-        )
+        matches!(self, DialError::Unreachable { .. } | DialError::TimedOut { .. } | DialError::Failed { .. })
     }
 }
 

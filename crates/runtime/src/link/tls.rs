@@ -85,10 +85,7 @@ struct Known {
 impl Known {
     fn new(keys: impl IntoIterator<Item = PublicKey>) -> Arc<Self> {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Arc::new(Self {
-            keys: keys.into_iter().collect(),
-            algorithms,
-        })
+        Arc::new(Self { keys: keys.into_iter().collect(), algorithms })
     }
 
     /// `ApplicationVerificationFailure` reaches the other side as the alert `access_denied`: it learns why.

@@ -18,9 +18,7 @@ pub const CLUSTER: ClusterId = ClusterId::new(0xaaaa_bbbb << 96);
 
 /// No test waits longer than this for anything.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .expect("within 20 s")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("within 20 s")
 }
 
 pub fn key() -> KeyPair {
@@ -50,11 +48,7 @@ pub async fn seats(count: u8, clients: &[PublicKey]) -> Vec<Seat> {
         let listener = listen("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let key = key();
-        members.push(Member {
-            replica: id,
-            address: address.clone(),
-            public_key: key.public(),
-        });
+        members.push(Member { replica: id, address: address.clone(), public_key: key.public() });
         let config = ReplicaConfig {
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
@@ -68,11 +62,7 @@ pub async fn seats(count: u8, clients: &[PublicKey]) -> Vec<Seat> {
             limits: Limits::default(),
             timing: Timing::default(),
         };
-        seats.push(Seat {
-            config,
-            key,
-            listener: Some(listener),
-        });
+        seats.push(Seat { config, key, listener: Some(listener) });
     }
     for seat in &mut seats {
         seat.config.members.clone_from(&members);
@@ -95,29 +85,14 @@ impl Seat {
     }
 
     pub fn for_clients(&self) -> ClusterConfig {
-        let ReplicaConfig {
-            cluster,
-            epoch,
-            ref protocol,
-            ref members,
-            ..
-        } = self.config;
+        let ReplicaConfig { cluster, epoch, ref protocol, ref members, .. } = self.config;
         let (protocol, members) = (protocol.clone(), members.clone());
-        ClusterConfig {
-            cluster,
-            epoch,
-            protocol,
-            key_file: PathBuf::new(),
-            members,
-        }
+        ClusterConfig { cluster, epoch, protocol, key_file: PathBuf::new(), members }
     }
 }
 
 pub fn dial(config: &ClusterConfig, key: &KeyPair, id: u128) -> Host<ClientLinks> {
-    let pace = Pace {
-        refused_retry: Duration::from_millis(300),
-        ..Pace::default()
-    };
+    let pace = Pace { refused_retry: Duration::from_millis(300), ..Pace::default() };
     Host::new(ClientLinks::start(config, key, ClientId::new(id), pace).expect("links"))
 }
 
@@ -152,10 +127,7 @@ pub struct Host<L> {
 
 impl<L: Receive> Host<L> {
     pub fn new(links: L) -> Self {
-        Self {
-            links,
-            waiting: VecDeque::new(),
-        }
+        Self { links, waiting: VecDeque::new() }
     }
 
     pub async fn next(&mut self) -> Incoming {
@@ -175,8 +147,7 @@ impl<L: Receive> Host<L> {
     }
 
     pub async fn connected(&mut self, peer: Peer) {
-        self.find(|item| (item == Incoming::Connected(peer)).then_some(()))
-            .await;
+        self.find(|item| (item == Incoming::Connected(peer)).then_some(())).await;
     }
 
     pub async fn disconnected(&mut self, who: Peer) -> String {
@@ -222,9 +193,7 @@ impl<L: Receive> Host<L> {
 pub async fn raw(key: &KeyPair, to: &Seat) -> TlsStream<TcpStream> {
     let connector = TlsConnector::from(tls::dialer(key, to.key.public()).expect("a TLS configuration"));
     let stream = TcpStream::connect(&to.config.listen).await.expect("a connection");
-    soon(connector.connect(tls::nobody(), stream))
-        .await
-        .expect("a handshake")
+    soon(connector.connect(tls::nobody(), stream)).await.expect("a handshake")
 }
 
 /// Like `raw`, and greeted as `role`.

@@ -11,7 +11,7 @@ use quorate_core::wire::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Steps after which a register's history is left undecided. Reached by no history of a run's length so far.
-const STEPS_MAX: u64 = 20_000_000;
+const STEPS_MAX: u64 = 1_000_000;
 
 /// One call on one register.
 #[derive(Clone, Copy, Debug)]

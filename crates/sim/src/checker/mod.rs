@@ -49,6 +49,8 @@ impl Property {
     pub const NO_HALT: &'static str = "No replica halts";
     /// No replica panics.
     pub const NO_PANIC: &'static str = "No replica panics";
+    /// Messages do not beget ever more messages.
+    pub const NO_STORM: &'static str = "No storm of messages";
     /// A disk that does what disks do is never refused.
     pub const STORE: &'static str = "The store opens and writes";
     /// Two runs of one seed are one run.

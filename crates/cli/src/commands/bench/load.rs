@@ -79,12 +79,8 @@ pub async fn run(
     };
     let (after, during) = tokio::join!(measured, during);
     during?;
-    let mut outcome = Outcome {
-        latencies: Histogram::new(3)?,
-        errors: 0,
-        used: before.until(&after),
-        answered: Vec::new(),
-    };
+    let mut outcome =
+        Outcome { latencies: Histogram::new(3)?, errors: 0, used: before.until(&after), answered: Vec::new() };
     while let Some(worked) = workers.join_next().await {
         let worked = worked?;
         outcome.errors = outcome.errors.saturating_add(worked.errors);

@@ -78,14 +78,15 @@ pub async fn run(connection: Connection, arguments: Arguments) -> anyhow::Result
     let result = import.all(&source, usize::from(arguments.in_flight)).await;
     import.progress.finish();
     let done = import.acknowledged;
-    result.map_err(|error| match error.downcast::<ClientError>() {
-        Ok(error) => connection.explain(error),
-        Err(error) => error,
-    })
-    .advise(
-        format!("the import stopped: {} of {} acknowledged", thousands(done), count(good, "line")),
-        "run it again when the cluster answers: importing a line twice changes nothing",
-    )?;
+    result
+        .map_err(|error| match error.downcast::<ClientError>() {
+            Ok(error) => connection.explain(error),
+            Err(error) => error,
+        })
+        .advise(
+            format!("the import stopped: {} of {} acknowledged", thousands(done), count(good, "line")),
+            "run it again when the cluster answers: importing a line twice changes nothing",
+        )?;
     let rate = u128::from(done).saturating_mul(1000) / start.elapsed().as_millis().max(1);
     let seconds = start.elapsed().as_secs_f64();
     let skipped = if bad == 0 { String::new() } else { format!(", {} left out", count(bad, "bad line")) };
