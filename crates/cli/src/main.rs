@@ -1,2 +1,70 @@
-//! placeholder
-fn main() {}
+//! The `quorate` command. One file for each subcommand is in `commands/`; what they share stands beside it: where a
+//! cluster's files are (`layout`), its processes (`processes`), how clients find it (`cluster`), and how errors, progress
+//! and bytes are written (`errors`, `progress`, `text`).
+
+mod cluster;
+mod commands;
+mod errors;
+mod layout;
+mod processes;
+mod progress;
+mod text;
+
+use clap::{Parser, Subcommand};
+use commands::{bench, dev, init, kv, recover, serve, sim, status, verify};
+use std::process::ExitCode;
+
+/// State machine replication: the same state on several machines, whatever happens to some of them
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    after_help = "Start here:
+  quorate dev                       three replicas on this machine
+  quorate kv put greeting hello     in another terminal
+  quorate kv get greeting
+  quorate status"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Arguments),
+    Kv(kv::Arguments),
+    Status(status::Arguments),
+    Init(init::Arguments),
+    Serve(serve::Arguments),
+    Recover(recover::Arguments),
+    Verify(verify::Arguments),
+    Sim(sim::Arguments),
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Dev(arguments) => wait(dev::run(arguments)),
+        Command::Kv(arguments) => wait(kv::run(arguments)),
+        Command::Status(arguments) => wait(status::run(arguments)),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Serve(arguments) => wait(serve::run(arguments)),
+        Command::Recover(arguments) => wait(recover::run(arguments)),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
+        Command::Bench(arguments) => wait(bench::run(arguments)),
+    };
+    result.unwrap_or_else(|error| {
+        errors::report(&error);
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs an asynchronous command on this thread.
+fn wait(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_background(); // a read from stdin may never end
+    result
+}

@@ -1,3 +1,4 @@
 //! Quorate's protocols, one paper a folder. Only `hq` and `reception` will ever import another (`pbft`).
 
+pub mod naive;
 pub mod vr;

@@ -1,1 +1,58 @@
-//! placeholder
+//! Quorate's deterministic simulator: a whole cluster on one thread, one virtual clock and one seed.
+//!
+//! Replicas and clients are the real ones (`quorate_core::node`, `executor`, the protocol's client); only network, disk,
+//! clocks and luck are ours. A run is a *storm*, in which clients call while everything that the protocol's model allows
+//! goes wrong, then a *calm*, in which everything heals and progress is required, then judgement by the [`checker`]s.
+//! Equal seeds give equal runs, turn by turn, and a run that violates something prints the command that repeats it.
+//!
+//! ```
+//! use quorate_protocols::naive::Naive;
+//! use quorate_sim::{Options, run};
+//!
+//! let report = run::<Naive>(&Options { seed: 1, ..Options::default() });
+//! assert!(!report.holds(), "replicas that deliver as received do not stay equal");
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `random`, `clock` | the seed; virtual time |
+//! | `network`, `disk`, `faults`, `nemesis` | what can go wrong, and what does |
+//! | `process`, `client` | one replica, one client |
+//! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
+//! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
+//! | `checker/` | one file for each property |
+//! | `protocols`, `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
+//! | `script` | scenarios written by hand |
+
+pub mod campaign;
+pub mod checker;
+pub mod faults;
+pub mod history;
+pub mod protocols;
+pub mod registers;
+pub mod report;
+pub mod run;
+pub mod script;
+
+mod calls;
+mod client;
+mod clock;
+mod cluster;
+mod disk;
+mod nemesis;
+mod network;
+mod process;
+mod random;
+mod trace;
+mod turns;
+mod workload;
+
+pub use campaign::{Summary, campaign};
+pub use checker::{Property, Violation};
+pub use cluster::Cluster;
+pub use faults::{Fault, Faults, UnknownFault};
+pub use protocols::Simulated;
+pub use random::Random;
+pub use report::{Counts, Report};
+pub use run::{Options, name_runs_in_panics, run};
+pub use script::Scenario;

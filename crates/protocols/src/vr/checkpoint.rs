@@ -99,12 +99,32 @@ impl Replica {
         self.rebase(Base { op, checksum }, out);
     }
 
-    fn rebase(&mut self, base: Base, out: &mut Outbox) {
+    /// The log begins later. Its records can go if the promise says what the log is without them: entries that were fetched
+    /// lie in the journal in the order in which they came, and what named their places may be among what goes.
+    pub(super) fn rebase(&mut self, base: Base, out: &mut Outbox) {
         self.log.rebase(base);
-        let record = self.durable.rebase(base, self.committed);
+        let suffix = self.log.as_suffix();
+        let forget = suffix.is_some();
+        let record = self.durable.rebase(base, self.committed, suffix);
         let seq = self.promise(record, out);
-        let first = self.log.first_seq().unwrap_or(seq);
-        out.forget(first.min(seq));
+        if forget {
+            let first = self.log.first_seq().unwrap_or(seq);
+            out.forget(first.min(seq));
+        }
+    }
+
+    /// Entries up to `stable` are in a checkpoint at a replication quorum, and others may have dropped them: what is
+    /// missing here before it may be nowhere any more. The checkpoint instead (vr.md §2.6).
+    pub(super) fn skip_to(&mut self, stable: OpNumber, out: &mut Outbox) {
+        let lacking = stable > self.log.whole_to() && stable <= self.log.head();
+        if !lacking || !matches!(self.phase, Phase::Backup(_)) {
+            return;
+        }
+        let Some(checksum) = self.log.checksum(stable) else { return };
+        self.committed = self.committed.max(stable);
+        self.committed_max = self.committed_max.max(stable);
+        self.machine.behind = stable > self.machine.dispatched;
+        self.rebase(Base { op: stable, checksum }, out);
     }
 }
 

@@ -117,13 +117,13 @@ impl Durable {
         self.record(Some(suffix))
     }
 
-    /// The log begins later from now on.
+    /// The log begins later from now on, and is this, if that can be said: then the records before may be forgotten.
     #[must_use]
-    pub(super) fn rebase(&mut self, base: Base, committed: OpNumber) -> Record {
+    pub(super) fn rebase(&mut self, base: Base, committed: OpNumber, suffix: Option<Suffix>) -> Record {
         assert!(base.op >= self.promise.base.op, "a log never gets its beginning back");
         self.promise.base = base;
         self.promise.committed = committed;
-        self.record(None)
+        self.record(suffix)
     }
 
     fn record(&self, suffix: Option<Suffix>) -> Record {

@@ -60,7 +60,8 @@ fn committed_is_at_most_known(replica: &Replica) -> bool {
 
 fn executed_is_committed(replica: &Replica) -> bool {
     let machine = &replica.machine;
-    machine.executed <= machine.dispatched && (machine.dispatched <= replica.committed || machine.behind)
+    let restored = machine.dispatched == replica.checkpoint().op; // ahead of the log after a crash: `begin_at_checkpoint`
+    machine.executed <= machine.dispatched && (machine.dispatched <= replica.committed || machine.behind || restored)
 }
 
 fn primary_leads_its_view(replica: &Replica) -> bool {

@@ -251,6 +251,26 @@ impl Log {
         seqs.min()
     }
 
+    /// The whole log after its base, as a promise can say it: each header is known, and nothing that may have been
+    /// acknowledged is damaged. That an entry was damaged is known from the journal's old records only.
+    pub(super) fn as_suffix(&self) -> Option<Suffix> {
+        let header = |slot: &Slot| match slot {
+            Slot::Whole(whole) => Some(whole.header),
+            Slot::Missing(missing) => missing.header.filter(|_| !missing.damaged),
+        };
+        let headers = self.slots.iter().map(header).collect::<Option<_>>()?;
+        Some(Suffix { after: self.base.op, headers })
+    }
+
+    /// Every missing entry may have been here.
+    fn doubt_missing(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Missing(missing) = slot {
+                missing.damaged = true;
+            }
+        }
+    }
+
     /// Does each entry name the one before it?
     pub(super) fn is_chained(&self) -> bool {
         let mut parent = Some(self.base.checksum);
@@ -270,10 +290,15 @@ impl Log {
 pub(super) struct Replayed {
     pub(super) promise: Promise,
     pub(super) log: Log,
+    /// Nothing damaged can have been an entry behind the last one.
+    pub(super) head_known: bool,
 }
 
 /// Rebuilds the log from the journal, in its order: an entry continues the log, fills a hole, or is not in it any more; a
 /// promise with a suffix says what the log became (R6). `None` for an empty journal.
+///
+/// Starts at the last promise that says what the *whole* log is: what came before it may be forgotten, in part or all, and
+/// matters only for the batches that it holds.
 ///
 /// Damage is placed by the chain: a record that is missing between two entries that do not follow each other was an entry.
 /// A damaged record that no missing entry explains may have been a promise, and then nobody knows what was promised.
@@ -282,20 +307,35 @@ pub(super) fn replay(records: Vec<Restored<Record>>) -> Result<Option<Replayed>,
         return Ok(None);
     }
     let promises = records.iter().filter_map(|item| match item {
-        Restored::Found { record: Record::Promise(promise), .. } => Some(promise.clone()),
+        Restored::Found { record: Record::Promise(promise), .. } => Some(promise),
         _ => None,
     });
-    let Some(promise) = promises.last() else {
+    let Some(promise) = promises.last().cloned() else {
         return Err(RestoreError::PromisesLost("the journal holds none that can be read".to_owned()));
     };
-    let mut replay = Replay { log: Log::new(promise.base), bodies: BTreeMap::new(), damage: 0, doubt: 0 };
-    for item in records {
+    let says_all = |item: &Restored<Record>| match item {
+        Restored::Found { record: Record::Promise(Promise { suffix: Some(suffix), .. }), .. } => {
+            suffix.after <= promise.base.op
+        }
+        _ => false,
+    };
+    let start = records.iter().rposition(says_all).unwrap_or(0);
+    let log = Log::new(promise.base);
+    let mut replay = Replay { log, bodies: BTreeMap::new(), damage: 0, doubt: 0, damaged: false };
+    for (index, item) in records.into_iter().enumerate() {
         match item {
+            Restored::Found { seq, record: Record::Entry(entry) } if index < start => {
+                replay.bodies.insert(entry.header.checksum(), (entry, seq));
+            }
             Restored::Found { seq, record: Record::Entry(entry) } => replay.entry(entry, seq),
-            Restored::Found { record: Record::Promise(promise), .. } => replay.promise(&promise)?,
+            Restored::Found { record: Record::Promise(promise), .. } if index >= start => replay.promise(&promise)?,
+            Restored::Found { .. } => {}
             Restored::Damaged { at_most, class, .. } => {
-                replay.damage = replay.damage.saturating_add(at_most);
-                if class != Some(Class::Entry) {
+                replay.damaged |= class != Some(Class::Promise);
+                if index > start && class != Some(Class::Promise) {
+                    replay.damage = replay.damage.saturating_add(at_most);
+                }
+                if index > start && class != Some(Class::Entry) {
                     replay.doubt = replay.doubt.saturating_add(at_most);
                 }
             }
@@ -305,7 +345,10 @@ pub(super) fn replay(records: Vec<Restored<Record>>) -> Result<Option<Replayed>,
         let what = format!("{} damaged records may have been promises", replay.doubt);
         return Err(RestoreError::PromisesLost(what));
     }
-    Ok(Some(Replayed { promise, log: replay.log }))
+    if replay.damaged {
+        replay.log.doubt_missing();
+    }
+    Ok(Some(Replayed { promise, log: replay.log, head_known: replay.damage == 0 }))
 }
 
 struct Replay {
@@ -313,8 +356,11 @@ struct Replay {
     bodies: BTreeMap<Digest, (Entry, RecordSeq)>,
     /// Damaged records since the log last had a known end.
     damage: u64,
-    /// Damaged records after the last promise that may have been promises.
+    /// Damaged records that may have been promises. No later promise makes up for one of them, unless it says what the
+    /// whole log is: the lost one may have said what the log became.
     doubt: u64,
+    /// Something that may have been an entry is damaged: whatever is missing may have been here.
+    damaged: bool,
 }
 
 impl Replay {
@@ -335,7 +381,6 @@ impl Replay {
     }
 
     fn promise(&mut self, promise: &Promise) -> Result<(), RestoreError> {
-        self.doubt = 0; // whatever a damaged promise before this one said, this one says what counts
         let Some(suffix) = &promise.suffix else { return Ok(()) };
         let base = self.log.base().op;
         if suffix.after > self.log.head() {
@@ -343,7 +388,10 @@ impl Replay {
             if gap > self.damage {
                 let what =
                     format!("a view started after entry {}, and the log ends at {}", suffix.after, self.log.head());
-                return Err(RestoreError::Contradiction(what));
+                return Err(match self.doubt {
+                    0 => RestoreError::Contradiction(what),
+                    _ => RestoreError::PromisesLost(what),
+                });
             }
             self.lose(gap, suffix.headers.first().map(|header| header.parent));
         }

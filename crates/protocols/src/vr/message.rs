@@ -16,6 +16,9 @@ pub const HEADERS_MAX: usize = 65_536;
 /// Entries that one `GetEntries` asks for at most.
 pub const ENTRIES_MAX: usize = 64;
 
+/// Views and entries beyond this are nobody's: it leaves room to count on, whatever a peer says.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// A log entry without its batch. Its identity is (op, checksum), never the op alone (vr.md §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Header {
@@ -290,6 +293,10 @@ pub enum Message {
 impl Message {
     /// Why no correct peer sends this; `None` if one might.
     pub fn check(&self) -> Option<String> {
+        let (view, op) = self.numbers();
+        if view.get() > NUMBER_MAX || op.get() > NUMBER_MAX {
+            return Some(format!("view {view} and entry {op} are not of this world"));
+        }
         let too =
             |what: &str, count: usize, max: usize| (count > max).then(|| format!("{count} {what}, at most {max}"));
         match self {
@@ -313,6 +320,9 @@ impl Message {
             Message::StartView(start) => too("headers", start.headers.len(), HEADERS_MAX)
                 .or_else(|| check_ops(start.after, start.headers.iter().map(Some)))
                 .or_else(|| {
+                    (start.committed > start.op()).then(|| "a log that ends before what is committed".to_owned())
+                })
+                .or_else(|| {
                     let first = start.headers.first();
                     let breaks = first.is_some_and(|first| first.parent != start.after_checksum);
                     breaks.then(|| format!("entry {} does not continue the log before it", start.after.next()))
@@ -322,7 +332,33 @@ impl Message {
                 .or_else(|| check_ops(*after, headers.iter().map(Some)))
                 .or_else(|| check_chain(headers)),
             Message::GetEntries { wanted } => too("entries wanted", wanted.len(), ENTRIES_MAX),
+            Message::Commit { committed, op, .. } => {
+                (committed > op).then(|| format!("entry {committed} is committed in a log that ends at {op}"))
+            }
             _ => None,
+        }
+    }
+
+    /// The view, and the greatest entry that is not counted by what follows it.
+    fn numbers(&self) -> (View, OpNumber) {
+        let none = (View::ZERO, OpNumber::ZERO);
+        match self {
+            Message::Request(_) | Message::Reply(_) | Message::Read { .. } => none,
+            Message::Busy { view }
+            | Message::NotPrimary { view }
+            | Message::ReadReply { view, .. }
+            | Message::ExitView { view } => (*view, OpNumber::ZERO),
+            Message::Prepare { view, entry, .. } => (*view, entry.header.op),
+            Message::PrepareOk { view, op, checkpoint, .. } => (*view, (*op).max(checkpoint.op)),
+            Message::Commit { view, op, checkpoint, stable, .. } => (*view, (*op).max(checkpoint.op).max(*stable)),
+            Message::CommitOk { view, checkpoint, .. } => (*view, checkpoint.op),
+            Message::DoViewChange(change) => (change.view, change.committed.max(change.checkpoint.op)),
+            Message::StartView(start) => (start.view, start.after.max(start.committed).max(start.checkpoint.op)),
+            Message::GetView { view, committed, .. } => (*view, *committed),
+            Message::GetHeaders { view, after } | Message::Headers { view, after, .. } => (*view, *after),
+            Message::CheckpointDue { op } => (View::ZERO, *op),
+            Message::GetEntries { wanted } => (View::ZERO, wanted.iter().map(|(op, _)| *op).max().unwrap_or_default()),
+            Message::Entry(entry) => (View::ZERO, entry.header.op),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::message::{Entry, Message, Reply, Request};
 use super::replica::{Key, Phase, Primary, Replica, header_for};
-use super::{BATCH_BYTES_MAX, Outbox, REQUESTS_MAX, Timer, WINDOW_ENTRIES};
+use super::{BATCH_BYTES_MAX, HEADERS_MAX, Outbox, REQUESTS_MAX, Timer, WINDOW_ENTRIES};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 
 /// Entries that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 64;
+/// Entries in a primary's log: one message can name them all. When no checkpoint becomes stable for so long, clients wait.
+const LOG_ENTRIES_MAX: u64 = HEADERS_MAX as u64 - WINDOW_ENTRIES;
 /// Bytes that one request costs beside its operation, for budgets.
 const REQUEST_OVERHEAD_BYTES: usize = 64;
 
@@ -62,11 +64,15 @@ impl Replica {
             let idle = primary.acks.get(&self.me).is_some_and(|own| *own == head);
             let full = primary.pending_bytes >= batch_bytes || primary.pending.len() >= REQUESTS_MAX;
             let something = !primary.pending.is_empty() || primary.tick_due;
-            if !something || in_flight >= WINDOW_ENTRIES || !(idle || full) {
+            let room = in_flight < WINDOW_ENTRIES && head.since(self.log.base().op) < LOG_ENTRIES_MAX;
+            if !something || !room || !(idle || full) {
                 return;
             }
             let (requests, keys) = take_batch(primary, batch_bytes);
             let tick = std::mem::take(&mut primary.tick_due);
+            if tick {
+                primary.ticked = head.next();
+            }
             self.batch_time = self.batch_time.max(out.wall());
             let batch = Batch { time: self.batch_time, tick, requests };
             self.prepare(batch.encode().into(), keys, out);
@@ -81,7 +87,8 @@ impl Replica {
         let entry = Entry { header, batch };
         self.append(entry.clone(), out);
         // May overtake our own disk: it asks for something and promises nothing. The primary counts itself only when its
-        // own PrepareOk comes back durable (R5), and `view` and `log_view` are durable in a normal status (R2, R3).
+        // own PrepareOk comes back durable (R5). `view` is durable: our own DoViewChange came back (R2). `log_view` may not
+        // be yet; then nobody is in this view, for StartView waits for it, and nobody takes this (R3).
         out.broadcast_unsynced(Message::Prepare { view, entry, committed: self.committed_max });
         self.acknowledge_own(out);
         if let Phase::Primary(primary) = &mut self.phase {
@@ -124,16 +131,15 @@ impl Replica {
         let acked = primary.acks.entry(from).or_insert(op);
         *acked = (*acked).max(op);
         let replicated = quorums.replicated(primary.acks.values().copied());
-        primary.muted = false;
+        if from != self.me {
+            self.heard(out);
+        }
         if replicated > self.committed_max {
             out.arm(Timer::PrepareAgain, self.config.resend);
             out.arm(Timer::Abdicate, self.config.abdicate);
         }
         self.commit_through(replicated, out);
-        if self.committed_max == self.log.head() {
-            out.disarm(Timer::PrepareAgain);
-            out.disarm(Timer::Abdicate);
-        }
+        self.rest(out);
         self.prepare_more(out);
     }
 
@@ -169,6 +175,13 @@ impl Replica {
     /// What no quorum has acknowledged is sent again: the network may have lost it.
     pub(super) fn on_prepare_again(&mut self, out: &mut Outbox) {
         let Phase::Primary(primary) = &self.phase else { return };
+        if self.committed_max >= self.log.head() {
+            return;
+        }
+        out.arm(Timer::PrepareAgain, self.config.resend);
+        if primary.muted {
+            return; // whoever hears a Prepare does not look for another primary
+        }
         let view = self.view();
         for replica in self.quorums.members().filter(|replica| *replica != self.me) {
             let acked = primary.acks.get(&replica).copied().unwrap_or(OpNumber::ZERO);
@@ -179,17 +192,40 @@ impl Replica {
                 op = op.next();
             }
         }
-        if self.committed_max < self.log.head() {
-            out.arm(Timer::PrepareAgain, self.config.resend);
+    }
+
+    /// Entries or reads wait and nobody answers: a primary that cannot reach a quorum must not keep others from finding one.
+    /// It falls silent and wants to leave the view like everybody else: where every replica is needed for that, it is too.
+    pub(super) fn on_abdicate(&mut self, out: &mut Outbox) {
+        let exits = Votes::new(self.quorums.view_change());
+        let Phase::Primary(primary) = &mut self.phase else { return };
+        if (self.committed_max < self.log.head() || primary.reads.is_asking()) && !primary.muted {
+            primary.muted = true;
+            primary.exits = exits;
+            out.note(Note::Suspects(self.view()));
+            self.say_exit(out);
         }
     }
 
-    /// Entries wait and nobody acknowledges: a primary that cannot reach a quorum must not keep others from finding one.
-    pub(super) fn on_abdicate(&mut self, out: &mut Outbox) {
+    /// A backup answers: the primary is heard, and goes on.
+    pub(super) fn heard(&mut self, out: &mut Outbox) {
         let Phase::Primary(primary) = &mut self.phase else { return };
-        if self.committed_max < self.log.head() {
-            primary.muted = true;
+        if primary.muted {
+            primary.muted = false;
+            out.disarm(Timer::ViewAgain);
             out.arm(Timer::Abdicate, self.config.abdicate);
+        }
+    }
+
+    /// Nothing waits for an answer any more.
+    pub(super) fn rest(&mut self, out: &mut Outbox) {
+        let Phase::Primary(primary) = &self.phase else { return };
+        let caught_up = self.committed_max == self.log.head();
+        if caught_up {
+            out.disarm(Timer::PrepareAgain);
+        }
+        if caught_up && !primary.reads.is_asking() {
+            out.disarm(Timer::Abdicate);
         }
     }
 
@@ -202,6 +238,9 @@ impl Replica {
     pub(super) fn arm_tick(&mut self, out: &mut Outbox) {
         let Phase::Primary(primary) = &mut self.phase else { return };
         let Some(wake) = self.machine.wake else { return out.disarm(Timer::Tick) };
+        if primary.ticked > self.machine.executed {
+            return; // it is ordered; the machine says what comes next when it has had it
+        }
         if out.wall() >= wake {
             primary.tick_due = true;
         } else {
@@ -324,6 +363,7 @@ impl Replica {
         } else {
             self.repair_if_needed(out);
         }
+        self.skip_to(stable, out);
         self.catch_up_state(from, checkpoint, out);
         self.trim(stable, out);
     }

@@ -61,6 +61,11 @@ impl ReadRounds {
         Self { ready, ..Self::default() }
     }
 
+    /// A round is out.
+    pub(super) fn is_asking(&self) -> bool {
+        self.votes.is_some()
+    }
+
     pub(super) fn round(&self) -> u64 {
         self.round
     }
@@ -123,8 +128,14 @@ impl Replica {
         votes.add(me, ());
         let alone = votes.reached();
         primary.reads.votes = Some(votes);
-        self.send_commit(out);
+        let muted = primary.muted;
+        if !muted {
+            self.send_commit(out);
+        }
         out.arm(Timer::ReadAgain, self.config.resend);
+        if self.committed_max == self.log.head() && !muted {
+            out.arm(Timer::Abdicate, self.config.abdicate);
+        }
         if alone {
             self.end_round(out);
         }
@@ -132,7 +143,7 @@ impl Replica {
 
     pub(super) fn on_read_again(&mut self, out: &mut Outbox) {
         let Phase::Primary(primary) = &self.phase else { return };
-        if primary.reads.votes.is_some() {
+        if primary.reads.is_asking() && !primary.muted {
             self.send_commit(out); // the same round: its echo proves no less
             out.arm(Timer::ReadAgain, self.config.resend);
         }
@@ -151,6 +162,7 @@ impl Replica {
             return out.ignore(Peer::Replica(from), why);
         }
         self.note_checkpoint(from, checkpoint, out);
+        self.heard(out);
         let now = out.now();
         let Phase::Primary(primary) = &mut self.phase else { return };
         let promise = primary.reads.promises.entry(from).or_default();
@@ -180,16 +192,19 @@ impl Replica {
         }
         self.answer_reads(out);
         self.start_round(out);
+        self.rest(out);
     }
 
     fn wait_for(&mut self, index: OpNumber, read: Read, out: &mut Outbox) {
-        if self.reads.waiting.len() + self.reads.asked.len() >= READS_MAX {
-            let view = self.view();
-            out.send(Peer::Client(read.client), Message::Busy { view });
-            return out.ignore(Peer::Client(read.client), Why::Busy);
-        }
         self.reads.next += 1;
         self.reads.waiting.insert((index, self.reads.next), read);
+        if self.reads.waiting.len() + self.reads.asked.len() > READS_MAX {
+            // The one that waits for the most distant entry goes: perhaps no entry will ever satisfy it.
+            let Some((_, read)) = self.reads.waiting.pop_last() else { return };
+            let view = self.view();
+            out.send(Peer::Client(read.client), Message::Busy { view });
+            out.ignore(Peer::Client(read.client), Why::Busy);
+        }
     }
 
     /// Asks the machine what its state can answer. The executor keeps order: a query sees every entry given before it.
@@ -216,7 +231,8 @@ impl Replica {
             return self.on_linearizable(Read { lease: false, ..read }, out); // it ran out meanwhile: prove it (§2.8)
         }
         let (view, id) = (self.view(), read.id);
-        // Says what committed entries lead to; nothing of it waits for our disk.
+        // Says what committed entries lead to; nothing of it waits for our disk. `view` is a hint whom to ask next, of which
+        // nothing is remembered or counted: a backup's may be on its way to disk.
         out.send_unsynced(Peer::Client(read.client), Message::ReadReply { view, id, op, answer });
     }
 

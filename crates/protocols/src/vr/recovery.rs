@@ -27,13 +27,15 @@ const REPAIR_BYTES: u64 = 4 << 20;
 /// Starts a replica from its disk.
 pub(super) fn restore(restore: Restore<Vr>, out: &mut Outbox) -> Result<Replica, RestoreError> {
     let quorums = CrashQuorums::new(restore.replicas).ok_or(RestoreError::GroupSize(restore.replicas))?;
-    let (durable, log, hint, fresh) = match replay(restore.records)? {
+    let (durable, log, hint, head_known, fresh) = match replay(restore.records)? {
         None => {
             let (durable, record) = Durable::first();
             out.persist(Class::Promise, record);
-            (durable, Log::new(super::Base::default()), OpNumber::ZERO, true)
+            (durable, Log::new(super::Base::default()), OpNumber::ZERO, true, true)
         }
-        Some(Replayed { promise, log, .. }) => (Durable::restored(&promise), log, promise.committed, false),
+        Some(Replayed { promise, log, head_known }) => {
+            (Durable::restored(&promise), log, promise.committed, head_known && !restore.tail_damaged, false)
+        }
     };
     let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let machine = Machine {
@@ -64,33 +66,39 @@ pub(super) fn restore(restore: Restore<Vr>, out: &mut Outbox) -> Result<Replica,
         repair_until: OpNumber::ZERO,
         promised_until: Instant::default(),
         batch_time: WallTime::default(),
+        forfeited: false,
     };
-    replica.begin_at_checkpoint(saved)?;
+    replica.alone_and_broken(head_known)?;
+    replica.begin_at_checkpoint(saved, out);
     replica.make_promise(out); // a former self may have made one (leases)
     replica.commit_through(hint.max(saved).min(replica.log.head()), out);
-    replica.choose_phase(restore.tail_damaged, fresh, out);
+    replica.choose_phase(head_known, fresh, out);
     Ok(replica)
 }
 
 impl Replica {
-    /// What the checkpoint contains need not be in the log.
-    fn begin_at_checkpoint(&mut self, saved: OpNumber) -> Result<(), RestoreError> {
-        if saved <= self.log.whole_to() {
+    /// Others replace what a replica cannot read. One that is alone must not pretend.
+    fn alone_and_broken(&self, head_known: bool) -> Result<(), RestoreError> {
+        if self.quorums.replicas() > 1 || (head_known && self.durable.head_known() && !self.machine.behind) {
             return Ok(());
         }
-        let Some(checksum) = self.log.checksum(saved) else {
-            let what = format!("the checkpoint is of entry {saved}, the log ends at {}", self.log.head());
-            return Err(RestoreError::Contradiction(what));
-        };
-        self.log.rebase(super::Base { op: saved, checksum });
-        self.committed = saved;
-        self.committed_max = saved;
-        Ok(())
+        let what = if self.machine.behind { "its last checkpoint" } else { "the end of its log" };
+        Err(RestoreError::PromisesLost(format!("{what} cannot be read, and there is no other replica")))
+    }
+
+    /// What the checkpoint contains need not be in the log. If the log does not reach it, or cannot name its entry, then the
+    /// checkpoint was fetched and the crash came before the log knew: the log is what was promised, the machine is ahead.
+    fn begin_at_checkpoint(&mut self, saved: OpNumber, out: &mut Outbox) {
+        if let Some(checksum) = self.log.checksum(saved).filter(|_| saved > self.log.whole_to()) {
+            self.committed = saved;
+            self.committed_max = saved;
+            self.rebase(super::Base { op: saved, checksum }, out);
+        }
     }
 
     /// The decision table of vr.md §2.5.
-    fn choose_phase(&mut self, tail_damaged: bool, fresh: bool, out: &mut Outbox) {
-        if tail_damaged || !self.durable.head_known() {
+    fn choose_phase(&mut self, head_known: bool, fresh: bool, out: &mut Outbox) {
+        if !head_known || !self.durable.head_known() {
             out.note(Note::RecoveringHead);
             self.phase = Phase::RecoveringHead;
             self.ask_view(out);
@@ -107,7 +115,8 @@ impl Replica {
 
     /// The first start of a cluster: view 0 has an empty log, which everybody knows.
     fn lead_first_view(&mut self, out: &mut Outbox) {
-        let primary = super::replica::Primary { reads: super::reads::ReadRounds::new(true), ..Default::default() };
+        let reads = super::reads::ReadRounds::new(true);
+        let primary = super::replica::Primary::new(OpNumber::ZERO, reads, &self.quorums);
         self.phase = Phase::Primary(Box::new(primary));
         out.note(Note::ViewStarted { view: self.view(), primary: self.me, op: OpNumber::ZERO });
         out.arm(Timer::Heartbeat, self.config.heartbeat);

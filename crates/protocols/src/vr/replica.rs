@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(super) type Key = (ClientId, SessionId, RequestNumber);
 
 /// What only a primary has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Primary {
     /// The last entry that each replica, this one included, holds durably with all before it, said in this view.
     pub(super) acks: BTreeMap<ReplicaId, OpNumber>,
@@ -38,9 +38,32 @@ pub(super) struct Primary {
     pub(super) prepared: VecDeque<(OpNumber, Vec<Key>)>,
     /// The machine's tick is due: the next entry carries it.
     pub(super) tick_due: bool,
+    /// The last entry that carries a tick.
+    pub(super) ticked: OpNumber,
     /// Nobody acknowledges: say nothing, so that the others look for another primary.
     pub(super) muted: bool,
+    /// While it is silent: who wants to leave the view. It does.
+    pub(super) exits: Votes<()>,
     pub(super) reads: ReadRounds,
+}
+
+impl Primary {
+    pub(super) fn new(inherited: OpNumber, reads: ReadRounds, quorums: &CrashQuorums) -> Self {
+        Self {
+            acks: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            inherited,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            under_way: BTreeSet::new(),
+            prepared: VecDeque::new(),
+            tick_due: false,
+            ticked: OpNumber::ZERO,
+            muted: false,
+            exits: Votes::new(quorums.view_change()),
+            reads,
+        }
+    }
 }
 
 /// What only a backup has.
@@ -138,6 +161,8 @@ pub struct Replica {
     /// Not before this time does this replica help to end a view (leases).
     pub(super) promised_until: Instant,
     pub(super) batch_time: WallTime,
+    /// Since it was last in a view that had started, this replica has given up leading one.
+    pub(super) forfeited: bool,
 }
 
 impl Replica {

@@ -22,7 +22,7 @@
 //! Deviations from the pseudo-code of §2.12, all on the side of keeping:
 //! - It asks for nacks first. Here, what can be kept is kept: else three replicas that have all answered would drop the
 //!   undamaged entry that one of them holds, which VRR keeps.
-//! - It counts an older entry as a nack when the canonical header is unknown. That loses acknowledged entries: see [`nacks`].
+//! - It counts an older entry as a nack when the canonical header is unknown. That loses acknowledged entries: see `nacks`.
 //! - A canonical header that is damaged wherever it counts may be had from any log: the next entry's `parent` names it.
 //! - Two logs in one view are reported, not asserted against: see [`Selection::Stuck`].
 
@@ -50,7 +50,7 @@ pub enum Selection {
 /// A log to start a view with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected {
-    /// Entries up to this one are committed. Never beyond the last header.
+    /// Entries up to this one are committed. At least `after`; the log does not end before it.
     pub committed: OpNumber,
     /// The entry before the first header: the smallest commit number among the canonical logs or, if headers above that are
     /// missing, the next commit number above them. Every sender whose commit number is at least this has the log up to here.
@@ -221,9 +221,9 @@ impl<'a> Canonical<'a> {
 /// the one.
 ///
 /// Neither is an intact entry while the canonical one is unknown. The sender's log is older, but the entry may have been
-/// carried over into the canonical log: of five replicas, R1, R2 and R3 acknowledge `a` in view 1, R2 starts view 2 with
-/// it, and then cannot read it. R0 and R4 lack `a`, and R1's intact copy would be the third nack: `a` dropped, with one
-/// copy of three damaged.
+/// carried over into the canonical log: R1 and R2 acknowledge `a` in view 1, R2 starts view 2 with it and then cannot read
+/// it, R1 restarts and has forgotten its commit number. R0 lacks `a`; R1's intact copy would be the second nack, and the
+/// last copy of `a` would vote for dropping it.
 fn nacks(change: &DoViewChange, op: OpNumber, checksum: Option<Digest>) -> bool {
     let Some(vouch) = change.vouch(op) else { return true };
     let other = vouch.header.zip(checksum).is_some_and(|(header, checksum)| header.checksum() != checksum);

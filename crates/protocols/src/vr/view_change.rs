@@ -46,10 +46,9 @@ impl Replica {
     }
 
     /// ⟨ExitView v⟩: says it, and counts it.
-    fn say_exit(&mut self, out: &mut Outbox) {
+    pub(super) fn say_exit(&mut self, out: &mut Outbox) {
         let view = self.view();
-        // `view` is durable: this replica is in it. The message promises nothing else.
-        out.broadcast_unsynced(Message::ExitView { view });
+        out.broadcast(Message::ExitView { view });
         out.arm(Timer::ViewAgain, self.config.resend);
         self.count_exit(self.me, out);
     }
@@ -59,7 +58,7 @@ impl Replica {
             return self.follow(view, out);
         }
         if view < self.view() {
-            self.tell_view(from, OpNumber::ZERO, 0, out); // it has missed something
+            self.tell_view(from, self.committed_max, 0, out); // it has missed something, and asks if it is more
             return out.ignore(Peer::Replica(from), Why::OldView);
         }
         self.count_exit(from, out);
@@ -81,6 +80,10 @@ impl Replica {
             Phase::ViewChange(change) => {
                 change.exits.add(from, ());
                 change.exits.reached()
+            }
+            Phase::Primary(primary) if primary.muted => {
+                primary.exits.add(from, ());
+                primary.exits.reached()
             }
             Phase::Primary(_) | Phase::RecoveringHead => return out.ignore(Peer::Replica(from), Why::NotNow),
         };
@@ -147,16 +150,18 @@ impl Replica {
     pub(super) fn on_view_again(&mut self, out: &mut Outbox) {
         match &self.phase {
             Phase::Backup(backup) if backup.suspects => self.say_exit(out),
-            Phase::Backup(_) => {}
-            Phase::Primary(_) => {}
+            Phase::Primary(primary) if primary.muted => self.say_exit(out),
+            Phase::Backup(_) | Phase::Primary(_) => {}
             Phase::ViewChange(change) => {
                 match &change.stage {
-                    Stage::Gathering => self.send_do_view_change(out),
-                    Stage::Headers { from, .. } => self.ask_headers(*from, out),
+                    Stage::Gathering | Stage::Headers { .. } => self.send_do_view_change(out),
                     Stage::Entries => {}
                 }
                 if change.exits.has(self.me) {
-                    out.broadcast_unsynced(Message::ExitView { view: self.view() }); // as in `say_exit`
+                    out.broadcast(Message::ExitView { view: self.view() });
+                }
+                if matches!(change.stage, Stage::Headers { .. }) {
+                    self.try_select(out); // asks again, from where our commit number is now
                 }
                 out.arm(Timer::ViewAgain, self.config.resend);
             }
@@ -292,6 +297,9 @@ impl Replica {
             }
             view = view.next();
         }
+        if std::mem::replace(&mut self.forfeited, true) {
+            return; // once at once, then at the pace of stalled view changes: perhaps nobody can lead
+        }
         out.note(Note::Other("forfeits the view: its log or state is too far behind"));
         self.enter_view(view, out);
     }
@@ -299,7 +307,12 @@ impl Replica {
     /// Step 5: the log is ours, durably, together with the view that it is the log of.
     fn install(&mut self, selected: Selected, out: &mut Outbox) {
         let after = self.committed.max(selected.after);
-        let headers = selected.headers.into_iter().filter(|header| header.op > after).collect();
+        let headers: Vec<Header> = selected.headers.into_iter().filter(|header| header.op > after).collect();
+        let own = self.log.checksum(after);
+        if headers.first().is_some_and(|next| own.is_some_and(|own| own != next.parent)) {
+            return out
+                .halt(format!("entry {after} is committed here, and the others have another: replicas have diverged"));
+        }
         self.install_suffix(Suffix { after, headers }, selected.committed, out);
         let Phase::ViewChange(waiting) = &mut self.phase else { return };
         waiting.stage = Stage::Entries;
@@ -310,8 +323,8 @@ impl Replica {
     }
 
     pub(super) fn install_suffix(&mut self, suffix: Suffix, committed: OpNumber, out: &mut Outbox) {
+        assert!(suffix.after >= self.committed, "a view never starts without what is committed");
         self.log.install(&suffix, &BTreeMap::new());
-        assert!(self.log.head() >= self.committed, "a view never starts without what is committed");
         let view = self.view();
         let record = self.durable.start(view, self.committed, self.log.base(), suffix);
         self.promise(record, out);
@@ -328,7 +341,8 @@ impl Replica {
             waiting.changes.iter().map(|(replica, change)| (*replica, change.committed)).collect();
         let head = self.log.head();
         let reads = super::reads::ReadRounds::new(self.committed_max >= head);
-        self.phase = Phase::Primary(Box::new(Primary { inherited: head, reads, ..Primary::default() }));
+        self.phase = Phase::Primary(Box::new(Primary::new(head, reads, &self.quorums)));
+        self.forfeited = false;
         out.disarm(Timer::ViewAgain);
         out.disarm(Timer::ViewChangeStalled);
         out.disarm(Timer::Repair);
@@ -482,6 +496,7 @@ impl Replica {
             acknowledged: OpNumber::ZERO,
         });
         self.asked = None;
+        self.forfeited = false;
         for timer in [Timer::Heartbeat, Timer::Tick, Timer::ViewAgain, Timer::ViewChangeStalled] {
             out.disarm(timer);
         }

@@ -23,6 +23,8 @@
 //! What nobody can tell from the log alone: that its last segments were removed, or that the last group before a crash was
 //! reported as written and never was (a lying disk), unless a seal or a later record outlived it.
 
+mod config;
+mod error;
 mod frame;
 mod inspect;
 mod recover;
@@ -31,6 +33,8 @@ mod scan;
 mod segment;
 
 use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
+pub use config::{Class, WalConfig};
+pub use error::WalError;
 use frame::{HEADER, Header, Kind, SEQ_END, Seed};
 pub use inspect::{inspect_log, inspect_segments};
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};
@@ -40,28 +44,6 @@ use std::ops::Range;
 
 /// A buffer above this many bytes is given back after its sync, so that a burst leaves no memory behind.
 const BUFFER_KEPT: usize = 1 << 20;
-
-/// How carefully a record is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// One copy: others have it too, so that a damaged one can be fetched again.
-    Entry,
-    /// Two copies: nobody else has it (a vote, a view), and forgetting it may break a protocol.
-    Promise,
-}
-
-/// The shape of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WalConfig {
-    /// Tells this log from every other: random, chosen once, kept in the superblock. Clients should not learn it.
-    pub log_id: u128,
-    /// Bytes of a full-size segment: 64 MiB; a multiple of 4096, at least 16 KiB.
-    pub segment_bytes: u64,
-    /// Bytes of the first segment: 4 MiB, small because it delays the first write; as above, and at most `segment_bytes`.
-    pub first_segment_bytes: u64,
-    /// The longest body in bytes: 17 MiB, at most 1 GiB. A longer one than a segment holds gets a segment of its own size.
-    pub body_bytes_max: usize,
-}
 
 /// An open log.
 #[derive(Debug)]
@@ -112,110 +94,6 @@ pub struct Spare<D: Disk> {
     file: D::File,
     number: u64,
     size: usize,
-}
-
-/// Why a log cannot be opened or written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WalError {
-    /// No segment at all.
-    #[error(
-        "the log is gone: its folder has no segment; recover the replica from its peers, it may have forgotten promises"
-    )]
-    Missing,
-    /// Creating a log where one is.
-    #[error("the folder has a log already: open it, or create the new one in an empty data folder")]
-    Exists,
-    /// A segment of another log.
-    #[error(
-        "{file} belongs to another log ({found:032x}, this one is {expected:032x}): move the file out of the folder"
-    )]
-    Foreign {
-        /// The file.
-        file: String,
-        /// The log that it belongs to.
-        found: u128,
-        /// The log that was opened.
-        expected: u128,
-    },
-    /// A segment under the name of another.
-    #[error("{file} was renamed: it is segment {number:016x}; give it that name again")]
-    Misnamed {
-        /// The file.
-        file: String,
-        /// Its number by its header.
-        number: u64,
-    },
-    /// Another format.
-    #[error("{file} has format version {version}, which this program does not know: use the release that wrote it")]
-    Version {
-        /// The file.
-        file: String,
-        /// The version found.
-        version: u32,
-    },
-    /// Nothing says which log this is.
-    #[error(
-        "no segment has a readable header, so that the log's id is unknown: open the log with the id in the superblock"
-    )]
-    NoHeader,
-    /// A body longer than the configuration allows.
-    #[error("a record of {len} bytes is longer than the limit of {max}")]
-    TooLong {
-        /// Its length in bytes.
-        len: usize,
-        /// The limit in bytes.
-        max: usize,
-    },
-    /// A configuration that makes no sense.
-    #[error("bad configuration of the log: {0}")]
-    Config(&'static str),
-    /// No room for another segment. Nothing appended so far is affected; appending works again when there is room.
-    #[error("the disk is full: the log cannot make its next segment; free space, the replica goes on by itself ({0})")]
-    Full(DiskError),
-    /// A write or sync failed.
-    #[error(
-        "writing the log failed and the process must stop: after a failed sync the system may drop the data and still report \
-         later syncs as good, so trying again would lose it silently; start again when the disk works ({cause})"
-    )]
-    Stopped {
-        /// The first failure.
-        cause: DiskError,
-    },
-    /// The disk refused an operation while opening.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-}
-
-impl WalConfig {
-    /// The defaults, for the log `log_id`.
-    pub fn new(log_id: u128) -> Self {
-        Self {
-            log_id,
-            segment_bytes: 64 << 20,
-            first_segment_bytes: 4 << 20,
-            body_bytes_max: 17 << 20,
-        }
-    }
-
-    /// Whether the numbers make sense.
-    ///
-    /// # Errors
-    /// [`WalError::Config`] with the reason.
-    pub fn check(&self) -> Result<(), WalError> {
-        let sized = |bytes: u64| bytes.is_multiple_of(segment::BLOCK as u64) && (16 << 10..=1 << 40).contains(&bytes);
-        if !sized(self.segment_bytes) || !sized(self.first_segment_bytes) {
-            return Err(WalError::Config(
-                "a segment's size is a multiple of 4096 bytes, from 16 KiB to 1 TiB",
-            ));
-        }
-        if self.first_segment_bytes > self.segment_bytes {
-            return Err(WalError::Config("the first segment is not larger than the others"));
-        }
-        if self.body_bytes_max > 1 << 30 {
-            return Err(WalError::Config("a body has at most 1 GiB"));
-        }
-        Ok(())
-    }
 }
 
 impl<D: Disk> Wal<D> {

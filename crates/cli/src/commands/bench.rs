@@ -1,0 +1,391 @@
+//! `quorate bench`: real processes, real disks, and what the same disk does without us.
+
+mod control;
+mod load;
+mod system;
+
+use super::Protocol;
+use super::status::{ask, columns};
+use crate::cluster::{ClusterArgs, Connection};
+use crate::errors::{Advise, failure};
+use crate::layout::{Layout, free_addresses};
+use crate::processes::{Replica, holder};
+use crate::text::thousands;
+use clap::Args;
+use control::Raw;
+use load::Load;
+use quorate_core::ids::ReplicaId;
+use quorate_machines::kv::Operation;
+use quorate_runtime::client::Client;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use system::Sample;
+use tokio::task::JoinSet;
+
+/// How long a call of the load may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the cluster is left alone for `--idle`.
+const IDLE: Duration = Duration::from_secs(5);
+/// The load of `--failover`: enough that its gaps show, little enough that the machine has time to fail over.
+const FAILOVER_IN_FLIGHT: u32 = 16;
+/// Clients that the requests in flight come from, at most, unless `--clients` says otherwise.
+const CLIENTS_DEFAULT_MAX: u32 = 16;
+
+/// Measure throughput and latency with real processes on real disks
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  quorate bench
+  quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
+  quorate bench --idle --failover --in-flight 1
+
+Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first. `raw` is what
+fdatasync alone costs on the same disk, before and after; `foreign` is what other programs took of the processors: where it
+is not near zero, the row says little.")]
+pub struct Arguments {
+    /// The replication protocol
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
+    /// Replicas
+    #[arg(long, default_value_t = 3)]
+    replicas: usize,
+    /// Requests in flight, one row each
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_parser = clap::value_parser!(u32).range(1..=16384))]
+    in_flight: Vec<u32>,
+    /// Seconds that each level is measured for
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    payload: u32,
+    /// Clients, each with connections and a session of its own; without it, one for each request in flight, at most 16
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
+    clients: Option<u32>,
+    /// Of 100 requests, so many are linearizable reads
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    read_percent: u64,
+    /// Where the replicas put their disks; without it, the temporary folder
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Measure a cluster that runs already, instead of starting one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "replicas", "failover"])]
+    cluster: Option<PathBuf>,
+    /// Also measure what the replicas use when nothing is asked of them
+    #[arg(long)]
+    idle: bool,
+    /// Also kill -9 the primary under load, three times, and measure the longest gap between two answers
+    #[arg(long)]
+    failover: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Results {
+    protocol: String,
+    replicas: usize,
+    payload_bytes: u32,
+    read_percent: u64,
+    seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_write_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<Idle>,
+    levels: Vec<Level>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failover_gap_ms: Vec<f64>,
+    raw_before: Vec<Raw>,
+    raw_after: Vec<Raw>,
+    /// p50 with one request in flight, over the mean of the raw p50 of 256 bytes before and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p50_over_raw: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Level {
+    in_flight: u32,
+    clients: u32,
+    ops_per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    max_ms: f64,
+    errors: u64,
+    replica_us_per_op: f64,
+    replica_cores: f64,
+    client_cores: f64,
+    foreign_cores: f64,
+    written_bytes_per_op: f64,
+    resident_mb: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Idle {
+    cores_per_replica: f64,
+    resident_mb_per_replica: f64,
+    foreign_cores: f64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Why it cannot be measured.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let place = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let temporary = tempfile::Builder::new()
+        .prefix("quorate-bench-")
+        .tempdir_in(&place)
+        .advise(format!("cannot create a folder in {}", place.display()), "choose another place with --dir")?;
+    let mut results = Results {
+        protocol: arguments.protocol.to_string(),
+        replicas: arguments.replicas,
+        payload_bytes: arguments.payload,
+        read_percent: arguments.read_percent,
+        seconds: arguments.seconds,
+        raw_before: control::measure(temporary.path()).explain("the disk cannot be measured")?,
+        ..Results::default()
+    };
+    let mut target = Target::start(&arguments, &temporary.path().join("cluster"), &mut results).await?;
+    let measured = target.measure(&arguments, &mut results).await;
+    target.stop().await;
+    measured?;
+    results.raw_after = control::measure(temporary.path()).explain("the disk cannot be measured")?;
+    let raw = |raws: &[Raw]| raws.first().map_or(0.0, |raw| raw.p50_us);
+    let raw_ms = (raw(&results.raw_before) + raw(&results.raw_after)) / 2000.0;
+    results.p50_over_raw = results.levels.iter().find(|it| it.in_flight == 1).map(|it| it.p50_ms / raw_ms);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    } else {
+        show(&results);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cluster that is measured, and the clients that ask it.
+struct Target {
+    connection: Connection,
+    layout: Option<Layout>,
+    /// Those that we started.
+    replicas: Vec<Replica>,
+}
+
+impl Target {
+    async fn start(arguments: &Arguments, dir: &Path, results: &mut Results) -> anyhow::Result<Self> {
+        if let Some(file) = &arguments.cluster {
+            let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
+            results.replicas = connection.config.members.len();
+            let layout = file.parent().and_then(Layout::existing);
+            return Ok(Self { connection, layout, replicas: Vec::new() });
+        }
+        let addresses = free_addresses(arguments.replicas)?;
+        let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
+        let start = Instant::now();
+        let mut starting = JoinSet::new();
+        for index in (0_u8..).take(arguments.replicas) {
+            let id = ReplicaId::new(index);
+            starting.spawn(Replica::start(id, layout.replica(id)));
+        }
+        let connection = Connection::open(&layout.cluster_file(), PATIENCE)?;
+        connection.apply(&Operation::put("bench/first", "write")).await?.result?;
+        results.first_write_ms = Some(start.elapsed().as_secs_f64() * 1000.0);
+        let mut replicas = Vec::new();
+        while let Some(started) = starting.join_next().await {
+            replicas.push(started??);
+        }
+        Ok(Self { connection, layout: Some(layout), replicas })
+    }
+
+    /// The processes of all replicas, as far as they are on this machine.
+    fn processes(&self) -> Vec<u32> {
+        let Some(layout) = &self.layout else { return Vec::new() };
+        let members = self.connection.config.members.iter();
+        members.filter_map(|member| holder(&layout.replica(member.replica).pid_file())).collect()
+    }
+
+    async fn measure(&mut self, arguments: &Arguments, results: &mut Results) -> anyhow::Result<()> {
+        if arguments.idle {
+            results.idle = Some(self.idle().await);
+        }
+        for &in_flight in &arguments.in_flight {
+            let level = self.level(arguments, in_flight).await?;
+            eprintln!(
+                "{in_flight} in flight: {} op/s, p50 {:.2} ms, p99 {:.2} ms",
+                thousands(level.ops_per_second as u64),
+                level.p50_ms,
+                level.p99_ms
+            );
+            results.levels.push(level);
+        }
+        if arguments.failover {
+            for _ in 0..3 {
+                let gap = self.fail_over(arguments).await?;
+                eprintln!("primary killed: longest gap between two answers {gap:.0} ms");
+                results.failover_gap_ms.push(gap);
+            }
+        }
+        Ok(())
+    }
+
+    async fn idle(&self) -> Idle {
+        let processes = self.processes();
+        let count = processes.len().max(1) as f64;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = Sample::take(&processes);
+        tokio::time::sleep(IDLE).await;
+        let used = before.until(&Sample::take(&processes));
+        Idle {
+            cores_per_replica: used.replicas / count,
+            resident_mb_per_replica: megabytes(&processes) / count,
+            foreign_cores: used.foreign,
+        }
+    }
+
+    fn clients(&self, count: u32) -> anyhow::Result<Vec<Client>> {
+        (0..count).map(|_| Ok(self.connection.another()?.client)).collect()
+    }
+
+    async fn level(&self, arguments: &Arguments, in_flight: u32) -> anyhow::Result<Level> {
+        let count = arguments.clients.unwrap_or(CLIENTS_DEFAULT_MAX).min(in_flight);
+        let clients = self.clients(count)?;
+        let processes = self.processes();
+        let load = self.load(arguments, in_flight);
+        let outcome = load::run(&clients, load, &processes, async { Ok(()) }).await?;
+        let operations = outcome.latencies.len() as f64;
+        if operations == 0.0 {
+            return Err(failure("not one request was answered", "see the replicas' log files"));
+        }
+        let ms = |quantile| outcome.latencies.value_at_quantile(quantile) as f64 / 1e6;
+        let used = outcome.used;
+        Ok(Level {
+            in_flight,
+            clients: count,
+            ops_per_second: operations / used.seconds,
+            p50_ms: ms(0.5),
+            p99_ms: ms(0.99),
+            p999_ms: ms(0.999),
+            max_ms: outcome.latencies.max() as f64 / 1e6,
+            errors: outcome.errors,
+            replica_us_per_op: used.replicas * used.seconds * 1e6 / operations,
+            replica_cores: used.replicas,
+            client_cores: used.client,
+            foreign_cores: used.foreign,
+            written_bytes_per_op: used.written as f64 / operations,
+            resident_mb: megabytes(&processes),
+        })
+    }
+
+    fn load(&self, arguments: &Arguments, in_flight: u32) -> Load {
+        Load {
+            in_flight,
+            payload: arguments.payload as usize,
+            read_percent: arguments.read_percent,
+            measure: Duration::from_secs(arguments.seconds),
+        }
+    }
+
+    /// Kills the primary in the middle of a load, and brings it back after. Milliseconds.
+    async fn fail_over(&mut self, arguments: &Arguments) -> anyhow::Result<f64> {
+        let clients = self.clients(FAILOVER_IN_FLIGHT)?;
+        let load = self.load(arguments, FAILOVER_IN_FLIGHT);
+        let primary = self.primary().await?;
+        let Some(index) = self.replicas.iter().position(|replica| replica.id == primary) else {
+            return Err(failure(format!("{primary}, the primary, is not ours to kill"), "leave --failover out"));
+        };
+        let mut victim = self.replicas.swap_remove(index);
+        let kill = async {
+            tokio::time::sleep(load.measure / 2).await;
+            victim.kill().await.explain("cannot kill the primary")
+        };
+        let outcome = load::run(&clients, load, &[], kill).await?;
+        self.replicas.push(Replica::start(victim.id, victim.folder.clone()).await?);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(load::longest_gap(outcome.answered).as_secs_f64() * 1000.0)
+    }
+
+    async fn primary(&self) -> anyhow::Result<ReplicaId> {
+        let status = ask(&self.connection, Duration::from_secs(2)).await;
+        let is_primary = |role: &str| role == "primary";
+        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| is_primary(&said.role)));
+        found.map(|row| ReplicaId::new(row.replica)).ok_or_else(|| failure("there is no primary", "try again"))
+    }
+
+    async fn stop(&mut self) {
+        for replica in &mut self.replicas {
+            if let Err(error) = replica.stop(Duration::from_secs(5)).await {
+                eprintln!("{}: {error}", replica.id);
+            }
+        }
+    }
+}
+
+fn megabytes(processes: &[u32]) -> f64 {
+    processes.iter().map(|pid| system::resident(*pid)).sum::<u64>() as f64 / 1e6
+}
+
+fn show(results: &Results) {
+    let head = [
+        "in flight",
+        "clients",
+        "op/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "max ms",
+        "errors",
+        "µs/op",
+        "cores",
+        "client",
+        "foreign",
+        "disk B/op",
+        "MB",
+    ];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    for level in &results.levels {
+        lines.push(vec![
+            level.in_flight.to_string(),
+            level.clients.to_string(),
+            thousands(level.ops_per_second as u64),
+            format!("{:.2}", level.p50_ms),
+            format!("{:.2}", level.p99_ms),
+            format!("{:.2}", level.p999_ms),
+            format!("{:.1}", level.max_ms),
+            level.errors.to_string(),
+            format!("{:.1}", level.replica_us_per_op),
+            format!("{:.2}", level.replica_cores),
+            format!("{:.2}", level.client_cores),
+            format!("{:.2}", level.foreign_cores),
+            format!("{:.0}", level.written_bytes_per_op),
+            format!("{:.0}", level.resident_mb),
+        ]);
+    }
+    println!(
+        "{}, {} replicas, values of {} bytes, {} % reads, {} s each; µs/op, cores and MB: all replicas together",
+        results.protocol, results.replicas, results.payload_bytes, results.read_percent, results.seconds
+    );
+    println!("{}", columns(&lines));
+    for (when, raws) in [("before", &results.raw_before), ("after", &results.raw_after)] {
+        for raw in raws {
+            println!("raw fdatasync {when}: {} B p50 {:.0} µs, p99 {:.0} µs", raw.bytes, raw.p50_us, raw.p99_us);
+        }
+    }
+    if let Some(ratio) = results.p50_over_raw {
+        println!("p50 with one in flight = {ratio:.1} × raw");
+    }
+    if let Some(ms) = results.first_write_ms {
+        println!("first acknowledged write {ms:.0} ms after starting {} empty replicas", results.replicas);
+    }
+    if let Some(idle) = &results.idle {
+        println!(
+            "idle: {:.2} % of a core and {:.0} MB for each replica (foreign {:.2} cores)",
+            idle.cores_per_replica * 100.0,
+            idle.resident_mb_per_replica,
+            idle.foreign_cores
+        );
+    }
+    if !results.failover_gap_ms.is_empty() {
+        let gaps: Vec<_> = results.failover_gap_ms.iter().map(|gap| format!("{gap:.0}")).collect();
+        println!("kill -9 of the primary under load: longest gap between two answers {} ms", gaps.join(", "));
+    }
+}

@@ -1,0 +1,147 @@
+//! A closed loop: so many requests are in flight, and each answer is followed by the next request.
+
+use super::control::nanos;
+use super::system::{Sample, Used};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use quorate_core::protocol::Consistency;
+use quorate_machines::kv::{Operation, Query, Reply};
+use quorate_runtime::client::Client;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Keys that the load is spread over, evenly.
+const KEYS: u64 = 100_000;
+/// Load before the measurement begins.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// What to ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Requests in flight, over all clients.
+    pub in_flight: u32,
+    /// Bytes of a value.
+    pub payload: usize,
+    /// Of 100 requests, so many are reads.
+    pub read_percent: u64,
+    /// How long to measure.
+    pub measure: Duration,
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// Nanoseconds from each request to its answer.
+    pub latencies: Histogram<u64>,
+    /// Requests without a good answer.
+    pub errors: u64,
+    /// What it took.
+    pub used: Used,
+    /// When answers came, of all workers; not sorted.
+    pub answered: Vec<Instant>,
+}
+
+struct Worker {
+    client: Client,
+    load: Load,
+    seed: u64,
+    begin: Instant,
+    end: Instant,
+}
+
+struct Worked {
+    answered: Vec<(Instant, Duration)>,
+    errors: u64,
+}
+
+/// Runs a load against a cluster whose replicas are `processes`; `during` runs beside it, from the moment when the
+/// measurement begins.
+///
+/// # Errors
+/// If a worker dies, or the histogram cannot be made.
+pub async fn run(
+    clients: &[Client],
+    load: Load,
+    processes: &[u32],
+    during: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Outcome> {
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + load.measure;
+    let mut workers = JoinSet::new();
+    for (index, client) in (0..load.in_flight).zip(clients.iter().cycle()) {
+        let seed = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        workers.spawn(Worker { client: client.clone(), load, seed, begin, end }.work());
+    }
+    tokio::time::sleep_until(begin.into()).await;
+    let before = Sample::take(processes);
+    let measured = async {
+        tokio::time::sleep_until(end.into()).await;
+        Sample::take(processes)
+    };
+    let (after, during) = tokio::join!(measured, during);
+    during?;
+    let mut outcome =
+        Outcome { latencies: Histogram::new(3)?, errors: 0, used: before.until(&after), answered: Vec::new() };
+    while let Some(worked) = workers.join_next().await {
+        let worked = worked?;
+        outcome.errors = outcome.errors.saturating_add(worked.errors);
+        for (at, latency) in worked.answered {
+            outcome.latencies.saturating_record(nanos(latency));
+            outcome.answered.push(at);
+        }
+    }
+    Ok(outcome)
+}
+
+impl Worker {
+    async fn work(mut self) -> Worked {
+        let mut worked = Worked { answered: Vec::new(), errors: 0 };
+        let mut value = vec![0; self.load.payload];
+        loop {
+            let start = Instant::now();
+            if start >= self.end {
+                return worked;
+            }
+            let good = self.ask(&mut value).await;
+            let now = Instant::now();
+            if now < self.begin || now >= self.end {
+                continue;
+            }
+            if good {
+                worked.answered.push((now, now.duration_since(start)));
+            } else {
+                worked.errors = worked.errors.saturating_add(1);
+            }
+        }
+    }
+
+    async fn ask(&mut self, value: &mut [u8]) -> bool {
+        let key = Bytes::from(format!("bench/{:010}", self.random() % KEYS));
+        let answer = if self.random() % 100 < self.load.read_percent {
+            let Ok(query) = Query::get(key).encode() else { return false };
+            self.client.read(Consistency::Linearizable, query).await
+        } else {
+            for eight in value.chunks_mut(8) {
+                let random = self.random().to_le_bytes();
+                eight.iter_mut().zip(random).for_each(|(byte, random)| *byte = random);
+            }
+            let Ok(operation) = Operation::put(key, Bytes::copy_from_slice(value)).encode() else { return false };
+            self.client.apply(operation).await
+        };
+        answer.is_ok_and(|answer| Reply::decode(&answer.reply).is_ok_and(|reply| reply.result.is_ok()))
+    }
+
+    /// xorshift64: values that do not compress, keys that spread.
+    fn random(&mut self) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed
+    }
+}
+
+/// The longest time between two answers, one after the other.
+pub fn longest_gap(mut answered: Vec<Instant>) -> Duration {
+    answered.sort_unstable();
+    let pairs = answered.windows(2).filter_map(|pair| Some(pair.last()?.duration_since(*pair.first()?)));
+    pairs.max().unwrap_or_default()
+}

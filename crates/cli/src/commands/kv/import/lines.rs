@@ -1,0 +1,190 @@
+//! The lines of an import, one at a time, with their numbers; bounded in memory whatever the file holds.
+
+use crate::errors::Advise;
+use crate::text::{thousands, unescape};
+use bytes::Bytes;
+use quorate_machines::kv::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+/// The longest line that can be good: every byte of a longest key and value escaped, and the tab.
+const LINE_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 1;
+
+/// Where lines come from, as often as wanted.
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// What stdin, or a pipe, had to say.
+    Read(String, Bytes),
+}
+
+impl Source {
+    /// Finds the file, or reads stdin to its end.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        if path.as_os_str() == "-" {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).explain("cannot read stdin")?;
+            return Ok(Self::Read("stdin".to_owned(), bytes.into()));
+        }
+        let shown = path.display();
+        let advice = "name a file with lines `key<TAB>value`, or `-` for stdin";
+        let metadata = std::fs::metadata(path).advise(format!("cannot read {shown}"), advice)?;
+        if metadata.is_file() {
+            return Ok(Self::File(path.to_owned()));
+        }
+        let bytes = std::fs::read(path).advise(format!("cannot read {shown}"), advice)?;
+        Ok(Self::Read(shown.to_string(), bytes.into()))
+    }
+
+    /// For messages.
+    pub fn name(&self) -> String {
+        match self {
+            Source::File(path) => path.display().to_string(),
+            Source::Read(name, _) => name.clone(),
+        }
+    }
+
+    /// From the beginning.
+    pub fn reader(&self) -> anyhow::Result<Box<dyn BufRead>> {
+        match self {
+            Source::File(path) => {
+                let file = File::open(path).explain(format!("cannot read {}", path.display()))?;
+                Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+            }
+            Source::Read(_, bytes) => Ok(Box::new(Cursor::new(bytes.clone()))),
+        }
+    }
+}
+
+/// What a good line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The line's number, from 1.
+    pub line: u64,
+    /// The key.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// A line: what it says, or `line N: what is wrong`.
+#[derive(Debug)]
+pub struct Line {
+    /// Either.
+    pub entry: Result<Entry, String>,
+}
+
+/// All lines of a reader.
+pub struct Lines {
+    reader: Box<dyn BufRead>,
+    number: u64,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// From where the reader stands.
+    pub fn new(reader: Box<dyn BufRead>) -> Self {
+        Self { reader, number: 0, buffer: Vec::new() }
+    }
+
+    /// Reads a line without its newline into the buffer; of one that is too long, only the beginning. `None` at the end.
+    fn read(&mut self) -> io::Result<Option<bool>> {
+        self.buffer.clear();
+        let limit = LINE_BYTES_MAX as u64 + 1;
+        if (&mut self.reader).take(limit).read_until(b'\n', &mut self.buffer)? == 0 {
+            return Ok(None);
+        }
+        if self.buffer.last() == Some(&b'\n') {
+            self.buffer.pop();
+            return Ok(Some(true));
+        }
+        let whole = self.buffer.len() <= LINE_BYTES_MAX;
+        if !whole {
+            self.skip_rest()?;
+        }
+        Ok(Some(whole))
+    }
+
+    fn skip_rest(&mut self) -> io::Result<()> {
+        loop {
+            let available = self.reader.fill_buf()?;
+            let (used, found) = match available.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (available.len(), available.is_empty()),
+            };
+            self.reader.consume(used);
+            if found {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = match self.read() {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        self.number = self.number.saturating_add(1);
+        let parsed = if read { parse(&self.buffer) } else { Err("it is longer than any key and value".to_owned()) };
+        let number = self.number;
+        Some(Ok(Line {
+            entry: parsed
+                .map(|(key, value)| Entry { line: number, key, value })
+                .map_err(|problem| format!("line {}: {problem}", thousands(number))),
+        }))
+    }
+}
+
+fn parse(line: &[u8]) -> Result<(Bytes, Bytes), String> {
+    let tab = line.iter().position(|byte| *byte == b'\t').ok_or("it has no tab between key and value")?;
+    let (key, rest) = line.split_at(tab);
+    let value = rest.get(1..).unwrap_or_default();
+    if value.contains(&b'\t') {
+        return Err("it has more than one tab; a tab in a key or value is written `\\t`".to_owned());
+    }
+    let key = unescape(key).map_err(|problem| format!("in the key, {problem}"))?;
+    let value = unescape(value).map_err(|problem| format!("in the value, {problem}"))?;
+    if key.is_empty() {
+        return Err("its key is empty".to_owned());
+    }
+    if key.len() > KEY_BYTES_MAX {
+        return Err(format!("its key has {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len()));
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(format!("its value has {} bytes; at most {VALUE_BYTES_MAX} are allowed", value.len()));
+    }
+    Ok((Bytes::from(key.into_owned()), Bytes::from(value.into_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(text: &[u8]) -> Vec<Result<(Bytes, Bytes), String>> {
+        let reader = Box::new(Cursor::new(text.to_vec()));
+        Lines::new(reader).map(|line| line.unwrap().entry.map(|it| (it.key, it.value))).collect()
+    }
+
+    #[test]
+    fn the_last_line_needs_no_newline_and_bytes_need_not_be_text() {
+        let expected = [Ok(("a".into(), "1".into())), Ok((Bytes::from_static(b"\xff"), "".into()))];
+        assert_eq!(entries(b"a\t1\n\xff\t"), expected);
+    }
+
+    #[test]
+    fn bad_lines_are_told_by_number_and_the_rest_goes_on() {
+        let mut text = b"no tab\n\tempty key\na\tb\tc\n".to_vec();
+        text.extend(std::iter::repeat_n(b'x', LINE_BYTES_MAX * 2));
+        text.extend_from_slice(b"\ngood\tline\n");
+        let found = entries(&text);
+        let bad: Vec<_> = found.iter().filter_map(|it| it.as_ref().err()).map(|it| &it[..8]).collect();
+        assert_eq!(bad, ["line 1: ", "line 2: ", "line 3: ", "line 4: "]);
+        assert_eq!(found[4], Ok(("good".into(), "line".into())));
+    }
+}

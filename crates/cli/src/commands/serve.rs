@@ -1,0 +1,174 @@
+//! `quorate serve`: one replica, one process.
+
+use crate::errors::{Advise, failure};
+use crate::layout::{is_new, pid_file_beside, unmark_new};
+use crate::processes::{HeldFile, hold_pid_file};
+use clap::Args;
+use quorate_core::outbox::Note;
+use quorate_core::protocol::Protocol as _;
+use quorate_core::time::Duration;
+use quorate_machines::kv::Kv;
+use quorate_protocols::vr::{self, Vr};
+use quorate_runtime::config::{ReplicaConfig, Timing};
+use quorate_runtime::host::Host;
+use quorate_runtime::keys::KeyPair;
+use quorate_runtime::{link, replica};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run one replica
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  quorate serve --config cluster/replica-0/replica.toml
+
+It prints one line when it is ready. SIGTERM or Ctrl-C stops it; so does kill -9, at any moment, without losing what was
+acknowledged. The first start formats the data folder that `quorate init` marked as new. A folder that is neither new nor
+readable is never formatted: see `quorate recover --help`.")]
+pub struct Arguments {
+    /// The replica's file, as `quorate init` writes it
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Stop when stdin closes: how `dev` makes sure that its replicas end with it
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Why the replica cannot start, or had to stop.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (host, _pid) = start(&arguments.config).await?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stdin_closed(arguments.until_stdin_closes) => {}
+        }
+    };
+    host.run_until(stop).await.explain("the replica had to stop")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
+    let (config, key) = load(file)?;
+    let pid = hold_pid_file(&pid_file_beside(file))?;
+    let listener = link::listen(&config.listen).await?;
+    prepare_folder(&config, file)?;
+    let patience = patience(&config.timing);
+    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience, &Kv::new, Box::new(say))?;
+    for finding in started.findings {
+        eprintln!("{finding}");
+    }
+    println!("ready: {} of {} at {}, process {}", config.replica, config.cluster, config.listen, std::process::id());
+    Ok((started.host, pid))
+}
+
+/// Reads a replica's file and key, and refuses contradictions.
+///
+/// # Errors
+/// The first sentence that is wrong; all others have been printed.
+pub fn load(file: &Path) -> anyhow::Result<(ReplicaConfig, KeyPair)> {
+    let config = ReplicaConfig::load(file)?;
+    if config.protocol != Vr::NAME {
+        let what = format!("{}: this release cannot run the protocol `{}`", file.display(), config.protocol);
+        return Err(failure(what, format!("set `protocol = \"{}\"`, on all replicas alike", Vr::NAME)));
+    }
+    let loaded = KeyPair::load(&config.key_file)?;
+    if let Some(warning) = loaded.warning {
+        eprintln!("warning: {warning}");
+    }
+    let (warnings, errors): (Vec<_>, Vec<_>) =
+        config.check(loaded.key.public()).into_iter().partition(quorate_runtime::config::Problem::is_warning);
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if !errors.is_empty() {
+        let sentences: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let what = format!("{} contradicts itself: {}", file.display(), sentences.join("; and "));
+        return Err(failure(what, "correct the file; compare it with those of the other replicas"));
+    }
+    let own = config.members.iter().find(|member| member.replica == config.replica);
+    if let Some(own) = own.filter(|own| port(&own.address) != port(&config.listen)) {
+        eprintln!("warning: this replica listens on {}, but the others look for it at {}", config.listen, own.address);
+    }
+    Ok((config, loaded.key))
+}
+
+fn port(address: &str) -> Option<&str> {
+    address.rsplit_once(':').map(|(_, port)| port)
+}
+
+/// Formats the folder of a replica that never ran, and only that.
+fn prepare_folder(config: &ReplicaConfig, file: &Path) -> anyhow::Result<()> {
+    let data = &config.data_dir;
+    let shown = data.display();
+    let is_new = is_new(data, config.cluster, config.replica);
+    if is_new && !data.join("superblock").exists() {
+        remove_half_formatted(data)?;
+        replica::format(config)?;
+    } else if !data.is_dir() || !replica::is_formatted(data)? {
+        return Err(failure(
+            format!("the data folder {shown} holds no replica, and is not marked as that of a new one"),
+            format!(
+                "check `data_dir`; if the disk was lost, `quorate recover --config {}` puts a new one in its place. It is \
+                 never formatted silently: its old self may have made promises that only its disk knew",
+                file.display()
+            ),
+        ));
+    }
+    unmark_new(data).advise(format!("cannot write to {shown}"), "the data folder must be writable")
+}
+
+/// What a first start that was interrupted has left: nobody has ever run from it.
+fn remove_half_formatted(data: &Path) -> anyhow::Result<()> {
+    for name in ["wal", "snapshots"] {
+        match std::fs::remove_dir_all(data.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).explain(format!("cannot remove {}", data.join(name).display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The protocol's patience, as the file has it.
+pub fn patience(timing: &Timing) -> vr::Config {
+    vr::Config {
+        heartbeat: Duration::from_millis(timing.heartbeat_ms),
+        view_change: Duration::from_millis(timing.view_change_ms),
+        ..vr::Config::default()
+    }
+}
+
+/// What happens to the replica, for whoever reads its log.
+fn say(note: &Note) {
+    match note {
+        Note::Suspects(view) => eprintln!("no sign of the primary of view {view}"),
+        Note::ViewChange(view) => eprintln!("changing to view {view}"),
+        Note::ViewStarted { view, primary, op } => {
+            eprintln!("view {view} has started: {primary} leads, the log ends at {op}");
+        }
+        Note::Checkpointed(op) => eprintln!("checkpoint at {op}"),
+        Note::Repaired(op) => eprintln!("entry {op} was damaged and is replaced by a peer's copy"),
+        Note::StateTransfer(op) => eprintln!("too far behind for the log: fetching the checkpoint at {op}"),
+        Note::RecoveringHead => eprintln!("the end of the log is damaged: waiting for the primary to say where it is"),
+        Note::Other(words) => eprintln!("{words}"),
+        Note::Committed(_) => {}
+    }
+}
+
+/// Ends when stdin does; never, if nobody asked.
+async fn stdin_closed(asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 64];
+    while matches!(stdin.read(&mut ignored).await, Ok(count) if count > 0) {}
+}

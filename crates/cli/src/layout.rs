@@ -1,0 +1,233 @@
+//! A cluster's folder: who makes the keys and files, and where everything is.
+//!
+//! ```text
+//! D/cluster.toml  client.key          what a client needs
+//! D/replica-N/    replica.toml        what one replica needs; copy the folder to its machine
+//!                 replica.key
+//!                 pid                 while it runs
+//!                 log                 what it said, when `dev` started it
+//!                 data/               its log and snapshots
+//!                 data/NEW            it has never run: the first `serve` formats the folder and removes this file
+//! ```
+//! `NEW` is what tells a replica that never ran from one that has lost its disk. A folder without it and without a
+//! superblock is never formatted: the old self may have promised things that only its disk knew (vr.md §2.5, case D).
+
+use crate::errors::{Advise, failure};
+use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
+use quorate_core::quorum::REPLICAS_MAX;
+use quorate_runtime::config::{ClusterConfig, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
+use quorate_runtime::keys::KeyPair;
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+const CLUSTER_FILE: &str = "cluster.toml";
+const CLIENT_KEY_FILE: &str = "client.key";
+const REPLICA_KEY_FILE: &str = "replica.key";
+const NEW_FILE: &str = "NEW";
+/// Ports for replicas on this machine. Below the range from which systems take the ports of outgoing connections: a client
+/// that dials a stopped replica's port from within that range can end up connected to itself.
+const PORTS: Range<u16> = 20_000..32_768;
+
+/// A cluster's folder.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+/// Where one replica's things are.
+#[derive(Clone, Debug)]
+pub struct ReplicaFolder {
+    dir: PathBuf,
+}
+
+impl Layout {
+    /// The folder of a cluster that exists: `dir` holds its `cluster.toml`.
+    pub fn existing(dir: &Path) -> Option<Self> {
+        let layout = Self { dir: dir.to_owned() };
+        layout.cluster_file().exists().then_some(layout)
+    }
+
+    /// Draws keys and writes all files of a new cluster, `cluster.toml` last.
+    ///
+    /// # Errors
+    /// If the folder holds anything, or cannot be written.
+    pub fn create(dir: &Path, protocol: &str, addresses: &[String]) -> anyhow::Result<Self> {
+        let layout = Self { dir: dir.to_owned() };
+        check_size(addresses.len())?;
+        layout.make_empty()?;
+        let cluster = draw_cluster_id()?;
+        let client = KeyPair::generate()?;
+        let keys = addresses.iter().map(|_| KeyPair::generate()).collect::<Result<Vec<_>, _>>()?;
+        let members: Vec<Member> = (0_u8..)
+            .zip(addresses.iter().zip(&keys))
+            .map(|(index, (address, key))| Member {
+                replica: ReplicaId::new(index),
+                address: address.clone(),
+                public_key: key.public(),
+            })
+            .collect();
+        for (member, key) in members.iter().zip(&keys) {
+            let config = ReplicaConfig {
+                cluster,
+                epoch: Epoch::ZERO,
+                protocol: protocol.to_owned(),
+                replica: member.replica,
+                key_file: REPLICA_KEY_FILE.into(),
+                data_dir: "data".into(),
+                listen: member.address.clone(),
+                clients: vec![client.public()],
+                members: members.clone(),
+                limits: Limits::default(),
+                timing: Timing::default(),
+            };
+            layout.write_replica(&config, key)?;
+        }
+        client.save(&layout.dir.join(CLIENT_KEY_FILE))?;
+        let key_file = CLIENT_KEY_FILE.into();
+        let config = ClusterConfig { cluster, epoch: Epoch::ZERO, protocol: protocol.to_owned(), key_file, members };
+        if let Some(problem) = config.check().into_iter().find(|problem| !problem.is_warning()) {
+            return Err(problem.into());
+        }
+        config.save(&layout.cluster_file())?;
+        Ok(layout)
+    }
+
+    fn make_empty(&self) -> anyhow::Result<()> {
+        let shown = self.dir.display();
+        fs::create_dir_all(&self.dir)
+            .advise(format!("cannot create the folder {shown}"), "choose a folder that you may write to")?;
+        match fs::read_dir(&self.dir)?.next() {
+            None => Ok(()),
+            Some(_) => Err(failure(
+                format!("{shown} is not empty, and nothing is overwritten"),
+                "choose another folder, or move this one away",
+            )),
+        }
+    }
+
+    fn write_replica(&self, config: &ReplicaConfig, key: &KeyPair) -> anyhow::Result<()> {
+        let folder = self.replica(config.replica);
+        let data = folder.dir.join("data");
+        fs::create_dir_all(&data).explain(format!("cannot create the folder {}", data.display()))?;
+        key.save(&folder.dir.join(REPLICA_KEY_FILE))?;
+        mark_new(&data, config.cluster, config.replica)?;
+        config.save(&folder.config_file())?;
+        Ok(())
+    }
+
+    /// What clients need.
+    pub fn cluster_file(&self) -> PathBuf {
+        self.dir.join(CLUSTER_FILE)
+    }
+
+    /// One replica's folder.
+    pub fn replica(&self, replica: ReplicaId) -> ReplicaFolder {
+        ReplicaFolder { dir: self.dir.join(format!("replica-{}", replica.get())) }
+    }
+}
+
+impl ReplicaFolder {
+    /// The replica's configuration.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.join("replica.toml")
+    }
+
+    /// The number of the replica's process, while it runs.
+    pub fn pid_file(&self) -> PathBuf {
+        self.dir.join("pid")
+    }
+
+    /// What the replica said on stderr.
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}
+
+/// The pid file of the replica that `config_file` configures.
+pub fn pid_file_beside(config_file: &Path) -> PathBuf {
+    config_file.parent().unwrap_or(Path::new("")).join("pid")
+}
+
+fn check_size(replicas: usize) -> anyhow::Result<()> {
+    if (1..=REPLICAS_MAX).contains(&replicas) {
+        return Ok(());
+    }
+    let what = format!("a cluster of {replicas} replicas is not possible");
+    Err(failure(what, format!("choose between 1 and {REPLICAS_MAX}; 3 survive one crash, 5 survive two")))
+}
+
+fn new_text(cluster: ClusterId, replica: ReplicaId) -> String {
+    format!(
+        "cluster {:032x}\nreplica {}\nThis replica has never run. Its first start formats this folder and removes this file.\n",
+        cluster.get(),
+        replica.get()
+    )
+}
+
+/// Says that the replica with this data folder has never run.
+///
+/// # Errors
+/// What the system says.
+pub fn mark_new(data: &Path, cluster: ClusterId, replica: ReplicaId) -> io::Result<()> {
+    fs::write(data.join(NEW_FILE), new_text(cluster, replica))
+}
+
+/// Has this very replica never run?
+pub fn is_new(data: &Path, cluster: ClusterId, replica: ReplicaId) -> bool {
+    fs::read_to_string(data.join(NEW_FILE)).is_ok_and(|text| text == new_text(cluster, replica))
+}
+
+/// From now on, a missing superblock means a lost disk.
+///
+/// # Errors
+/// What the system says.
+pub fn unmark_new(data: &Path) -> io::Result<()> {
+    match fs::remove_file(data.join(NEW_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::File::open(data)?.sync_all(),
+    }
+}
+
+/// Addresses on this machine that nobody listens on.
+///
+/// # Errors
+/// If there are not so many.
+pub fn free_addresses(count: usize) -> anyhow::Result<Vec<String>> {
+    let width = PORTS.end - PORTS.start;
+    let chance = RandomState::new().build_hasher().finish() % u64::from(width);
+    let start = u16::try_from(chance).unwrap_or_default();
+    let ports = (0..width).map(|step| PORTS.start + (start + step) % width);
+    let free: Vec<_> = ports
+        .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .take(count)
+        .map(|port| format!("{}:{port}", Ipv4Addr::LOCALHOST))
+        .collect();
+    if free.len() < count {
+        let what = format!("no {count} free ports between {} and {} on this machine", PORTS.start, PORTS.end);
+        return Err(failure(what, "stop what uses them"));
+    }
+    Ok(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_folder_is_complete_and_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let addresses = free_addresses(3).unwrap();
+        let layout = Layout::create(dir.path(), "vr", &addresses).unwrap();
+        let config = ReplicaConfig::load(&layout.replica(ReplicaId::new(1)).config_file()).unwrap();
+        let key = KeyPair::load(&config.key_file).unwrap();
+        assert_eq!(config.check(key.key.public()), []);
+        assert!(is_new(&config.data_dir, config.cluster, config.replica));
+        assert!(!is_new(&config.data_dir, config.cluster, ReplicaId::new(2)));
+        assert!(Layout::create(dir.path(), "vr", &addresses).is_err());
+    }
+}

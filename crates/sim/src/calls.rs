@@ -1,0 +1,160 @@
+//! Clients: what the host does around a client core, and what the application above it asks for.
+
+use crate::client::{ClientProcess, whose};
+use crate::cluster::{Cluster, Event};
+use crate::process::CLUSTER;
+use crate::registers::Reply;
+use bytes::Bytes;
+use quorate_core::ids::{ClientId, Epoch, Peer};
+use quorate_core::machine::Machine;
+use quorate_core::node::Payload;
+use quorate_core::protocol::{Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Protocol, Ticket};
+use quorate_core::time::Instant;
+use quorate_core::wire::{Envelope, Wire};
+
+/// Calls that a client waits for at once in a random run, at most.
+const WAITING_MAX: usize = 8;
+
+impl<P: Protocol, M: Machine> Cluster<P, M> {
+    /// A client makes calls at once; returns their indices in the history.
+    pub fn call(&mut self, client: usize, calls: Vec<Call>) -> Vec<usize> {
+        let now = self.now();
+        let mut made = Vec::new();
+        for call in calls {
+            self.trace.line(now, || format!("client {client} calls {call:?}"));
+            made.push((self.history.invoke(client, call.clone(), now), call));
+        }
+        let indices = made.iter().map(|(index, _)| *index).collect();
+        self.client_turn(client, |process, out| {
+            for (index, call) in made {
+                process.waiting = process.waiting.saturating_add(1);
+                process.core.submit(Ticket(index as u64), call, out);
+            }
+            process.core.flush(out);
+        });
+        indices
+    }
+
+    pub(crate) fn on_client_frame(&mut self, from: Peer, to: ClientId, bytes: &Bytes, label: &'static str) {
+        let now = self.now();
+        let (Some((client, life)), Peer::Replica(from)) = (whose(to), from) else { return };
+        if self.clients.get(client).is_none_or(|process| process.life != life) {
+            return;
+        }
+        self.trace.arrived(now, Peer::Replica(from), Peer::Client(to), label);
+        if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
+            self.client_turn(client, |process, out| process.core.on_message(from, message, out));
+        }
+    }
+
+    pub(crate) fn on_client_wake(&mut self, client: usize, life: u32) {
+        let now = self.now();
+        let Some(process) = self.clients.get_mut(client).filter(|process| process.life == life) else { return };
+        if process.wake.is_none_or(|at| at > now) {
+            return;
+        }
+        process.wake = None;
+        let due = process.take_due(Instant::from_nanos(now));
+        self.client_turn(client, |process, out| {
+            for timer in due {
+                process.core.on_timer(timer, out);
+            }
+        });
+    }
+
+    pub(crate) fn on_link(&mut self, client: usize, life: u32, replica: usize, up: bool) {
+        let Some(id) = self.replicas.get(replica).map(|process| process.id) else { return };
+        if self.clients.get(client).is_none_or(|process| process.life != life) {
+            return;
+        }
+        self.client_turn(client, |process, out| {
+            if up { process.core.on_connected(id, out) } else { process.core.on_disconnected(id, out) }
+        });
+    }
+
+    pub(crate) fn on_think(&mut self, client: usize, life: u32) {
+        let Some(process) = self.clients.get(client).filter(|process| process.life == life) else { return };
+        let (seen, found, waiting) = (process.seen, process.found, process.waiting);
+        let room = WAITING_MAX.saturating_sub(waiting) as u64;
+        let burst = self.workload.burst().min(room);
+        let calls: Vec<Call> = (0..burst).map_while(|_| self.workload.call(seen, found)).collect();
+        if !calls.is_empty() {
+            self.call(client, calls);
+        }
+        if self.workload.left() > 0 {
+            let delay = self.workload.think();
+            self.queue.after(delay, Event::Think { client, life });
+        }
+    }
+
+    /// One turn of one client, and everything that follows at once.
+    fn client_turn(&mut self, client: usize, turn: impl FnOnce(&mut ClientProcess<P>, &mut ClientOutbox<P>)) {
+        let now = self.now();
+        let Some(process) = self.clients.get_mut(client) else { return };
+        let mut out = ClientOutbox::new(Instant::from_nanos(now));
+        turn(process, &mut out);
+        let id = process.id;
+        let mut completed = Vec::new();
+        let mut sent = Vec::new();
+        for effect in out.into_effects() {
+            match effect {
+                ClientEffect::Send(to, message) => sent.push((to, message)),
+                ClientEffect::Arm { timer, at } => {
+                    process.timers.insert(timer, at);
+                }
+                ClientEffect::Disarm(timer) => {
+                    process.timers.remove(&timer);
+                }
+                ClientEffect::Complete(ticket, result) => completed.push((ticket, result)),
+            }
+        }
+        if let Some(deadline) = process.deadline() {
+            let at = deadline.as_nanos().max(now.saturating_add(1));
+            if process.wake.is_none_or(|wake| at < wake) {
+                process.wake = Some(at);
+                let life = process.life;
+                self.queue.at(at, Event::ClientWake { client, life });
+            }
+        }
+        let envelope = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO };
+        for (to, message) in sent {
+            let label = P::label(&message);
+            let bytes = envelope.seal(&Payload::Protocol(message));
+            self.transmit(Peer::Client(id), Peer::Replica(to), bytes, label);
+        }
+        for (ticket, result) in completed {
+            self.complete(client, ticket, result);
+        }
+    }
+
+    fn complete(&mut self, client: usize, ticket: Ticket, result: Result<Answer, CallError>) {
+        let now = self.now();
+        self.trace.line(now, || format!("client {client} is told {result:?}"));
+        let index = usize::try_from(ticket.0).unwrap_or(usize::MAX);
+        if let Some(process) = self.clients.get_mut(client) {
+            process.waiting = process.waiting.saturating_sub(1);
+            if let Ok(answer) = &result {
+                process.seen = process.seen.max(answer.op);
+                process.found = Reply::decode(&answer.reply).map_or(process.found, |reply| reply.found);
+            }
+        }
+        self.counts.answer(&result);
+        self.history.complete(index, result);
+    }
+
+    /// A client dies and another one takes its place, which knows nothing.
+    pub(crate) fn replace_client(&mut self, client: usize) {
+        let (replicas, (retry, timeout)) = (self.replicas.len(), self.patience);
+        let Some(process) = self.clients.get_mut(client) else { return };
+        let life = process.life.saturating_add(1);
+        *process = ClientProcess::new(client, life, replicas, retry, timeout);
+        let pending: Vec<usize> = (0..self.history.entries().len())
+            .filter(|index| self.history.entries().get(*index).is_some_and(|it| it.client == client && it.is_pending()))
+            .collect();
+        for index in pending {
+            self.history.abandon(index);
+        }
+        let delay = self.workload.think();
+        self.queue.after(delay, Event::Think { client, life });
+    }
+}

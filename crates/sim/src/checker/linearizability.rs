@@ -1,0 +1,268 @@
+//! **Linearizability**: each call seems to take effect at one moment between its beginning and its end, and so clients
+//! cannot tell the cluster from one machine (Herlihy and Wing 1990).
+//!
+//! The algorithm is Wing and Gong's search as Lowe improved it (2017): undo instead of copying, and a memo of (calls taken,
+//! state). Registers are independent, so each is judged by itself. A call whose end nobody saw may take effect at any later
+//! moment, or never; stale reads promise less and are judged by [`super::revisions`].
+
+use crate::history::{Entry, History};
+use crate::registers::{Operation, Reply};
+use quorate_core::wire::Wire;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Steps after which a register's history is left undecided. Reached by no history of a run's length so far.
+const STEPS_MAX: u64 = 1_000_000;
+
+/// One call on one register.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    operation: Operation,
+    begins: u64,
+    /// When it ended and what it found; `None` if nobody saw the end.
+    ended: Option<(u64, u64)>,
+}
+
+/// Checks every register's history.
+///
+/// # Errors
+/// Names a register for which no order of effects explains what clients saw.
+pub fn check(history: &History) -> Result<(), String> {
+    let mut registers: BTreeMap<u8, Vec<Item>> = BTreeMap::new();
+    for entry in history.entries() {
+        if let Some(item) = item(entry) {
+            registers.entry(item.operation.key()).or_default().push(item);
+        }
+    }
+    for (key, items) in registers {
+        Search::new(&items).run().map_err(|reason| format!("register {key}: {reason}"))?;
+    }
+    Ok(())
+}
+
+fn item(entry: &Entry) -> Option<Item> {
+    if entry.stale().is_some() || entry.had_no_effect() {
+        return None;
+    }
+    let operation = Operation::decode(entry.bytes()).ok()?;
+    let ended = match &entry.returned {
+        Some((moment, Ok(answer))) => Some((*moment, Reply::decode(&answer.reply).ok()?.found)),
+        _ => None,
+    };
+    let unanswered_read = operation.id().is_none() && ended.is_none();
+    (!unanswered_read).then_some(Item { operation, begins: entry.invoked, ended })
+}
+
+/// A place in the doubly linked list of beginnings and ends, in the order of their moments. Place 0 is the list's head.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    item: usize,
+    is_end: bool,
+    previous: usize,
+    next: usize,
+}
+
+struct Search<'a> {
+    items: &'a [Item],
+    places: Vec<Place>,
+    /// For each item: its beginning's place and its end's, if it has one.
+    where_is: Vec<(usize, Option<usize>)>,
+    taken: Vec<u64>,
+    ends_left: usize,
+    memo: BTreeSet<(Vec<u64>, u64)>,
+}
+
+impl<'a> Search<'a> {
+    fn new(items: &'a [Item]) -> Self {
+        let begins = items.iter().enumerate().map(|(index, item)| (item.begins, index, false));
+        let ends = items.iter().enumerate().filter_map(|(index, item)| Some((item.ended?.0, index, true)));
+        let mut moments: Vec<_> = begins.chain(ends).collect();
+        moments.sort_unstable();
+        let count = moments.len();
+        let mut places = vec![Place { item: 0, is_end: false, previous: 0, next: if count == 0 { 0 } else { 1 } }];
+        let mut where_is = vec![(0, None); items.len()];
+        for (index, (_, item, is_end)) in moments.into_iter().enumerate() {
+            let place = index + 1;
+            places.push(Place { item, is_end, previous: index, next: if place == count { 0 } else { place + 1 } });
+            if is_end { where_is[item].1 = Some(place) } else { where_is[item].0 = place }
+        }
+        let ends_left = items.iter().filter(|item| item.ended.is_some()).count();
+        Self { items, places, where_is, taken: vec![0; items.len().div_ceil(64)], ends_left, memo: BTreeSet::new() }
+    }
+
+    fn run(mut self) -> Result<(), String> {
+        let mut state = 0;
+        let mut undo: Vec<(usize, u64)> = Vec::new();
+        let mut place = self.places[0].next;
+        let mut deepest = 0;
+        for _ in 0..STEPS_MAX {
+            if self.ends_left == 0 {
+                return Ok(()); // whatever is left may never have happened
+            }
+            let Place { item, is_end, next, .. } = self.places[place];
+            if is_end {
+                // This call ended, so it must be among those taken: take back the last one and try another.
+                let Some((last, before)) = undo.pop() else {
+                    return Err(self.explain(deepest));
+                };
+                state = before;
+                self.put_back(last);
+                place = self.places[self.where_is[last].0].next;
+                continue;
+            }
+            match self.after(item, state) {
+                Some(after) if self.is_new(item, after) => {
+                    undo.push((item, state));
+                    deepest = deepest.max(undo.len());
+                    state = after;
+                    self.take(item);
+                    place = self.places[0].next;
+                }
+                _ => place = next,
+            }
+        }
+        Ok(())
+    }
+
+    /// The register after this call, if the call can take effect now and find what it found.
+    fn after(&self, item: usize, held: u64) -> Option<u64> {
+        let Item { operation, ended, .. } = self.items[item];
+        let fits = ended.is_none_or(|(_, found)| found == held);
+        fits.then(|| operation.after(held))
+    }
+
+    fn is_new(&mut self, item: usize, state: u64) -> bool {
+        let mut taken = self.taken.clone();
+        taken[item / 64] |= 1 << (item % 64);
+        self.memo.insert((taken, state))
+    }
+
+    fn take(&mut self, item: usize) {
+        self.taken[item / 64] |= 1 << (item % 64);
+        let (begin, end) = self.where_is[item];
+        self.unlink(begin);
+        if let Some(end) = end {
+            self.unlink(end);
+            self.ends_left -= 1;
+        }
+    }
+
+    fn put_back(&mut self, item: usize) {
+        self.taken[item / 64] &= !(1 << (item % 64));
+        let (begin, end) = self.where_is[item];
+        if let Some(end) = end {
+            self.link(end); // in the reverse order of unlinking
+            self.ends_left += 1;
+        }
+        self.link(begin);
+    }
+
+    fn unlink(&mut self, place: usize) {
+        let Place { previous, next, .. } = self.places[place];
+        self.places[previous].next = next;
+        self.places[next].previous = previous;
+    }
+
+    fn link(&mut self, place: usize) {
+        let Place { previous, next, .. } = self.places[place];
+        self.places[previous].next = place;
+        self.places[next].previous = place;
+    }
+
+    fn explain(&self, deepest: usize) -> String {
+        let count = self.items.len();
+        format!("no order of effects explains what clients saw; of {count} calls at most {deepest} can be ordered")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::protocol::{Answer, Call, Consistency};
+
+    enum Step {
+        Begin(Operation),
+        End(usize, u64),
+    }
+    use Step::{Begin, End};
+
+    fn judge(steps: &[Step]) -> Result<(), String> {
+        let mut history = History::default();
+        for step in steps {
+            match step {
+                Begin(operation) => {
+                    let bytes = operation.encode().into();
+                    let read = operation.id().is_none();
+                    let call = if read { Call::Read(Consistency::Linearizable, bytes) } else { Call::Apply(bytes) };
+                    history.invoke(0, call, 0);
+                }
+                End(index, found) => {
+                    let reply = Reply { revision: 0, found: *found }.encode().into();
+                    history.complete(*index, Ok(Answer { reply, op: Default::default() }));
+                }
+            }
+        }
+        check(&history)
+    }
+
+    fn put(value: u64) -> Step {
+        Begin(Operation::Put { key: 0, value })
+    }
+
+    fn get() -> Step {
+        Begin(Operation::Get { key: 0 })
+    }
+
+    #[test]
+    fn calls_one_after_the_other_hold() {
+        assert_eq!(judge(&[put(1), End(0, 0), get(), End(1, 1), put(2), End(2, 1), get(), End(3, 2)]), Ok(()));
+    }
+
+    #[test]
+    fn a_read_that_misses_an_acknowledged_write_is_caught() {
+        assert!(judge(&[put(1), End(0, 0), get(), End(1, 0)]).is_err());
+    }
+
+    #[test]
+    fn calls_at_the_same_time_may_take_effect_in_any_order() {
+        assert_eq!(judge(&[put(1), put(2), End(0, 2), End(1, 0), get(), End(2, 1)]), Ok(()));
+    }
+
+    #[test]
+    fn two_reads_that_see_two_writes_in_two_orders_are_caught() {
+        let steps = [put(1), put(2), get(), End(2, 1), get(), End(3, 2), get(), End(4, 1), End(0, 0), End(1, 1)];
+        assert!(judge(&steps).is_err());
+    }
+
+    #[test]
+    fn a_write_that_nobody_saw_end_may_take_effect_late_or_never() {
+        assert_eq!(judge(&[put(1), get(), End(1, 0), put(2), End(2, 0), get(), End(3, 1)]), Ok(()));
+        assert_eq!(judge(&[put(1), get(), End(1, 0), put(2), End(2, 0), get(), End(3, 2)]), Ok(()));
+    }
+
+    #[test]
+    fn a_write_that_takes_effect_twice_is_caught() {
+        let steps = [put(1), put(2), End(1, 0), get(), End(2, 1), put(3), End(3, 1), get(), End(4, 1)];
+        assert!(judge(&steps).is_err());
+    }
+
+    #[test]
+    fn a_compare_and_swap_that_two_clients_win_is_caught() {
+        let cas = |value| Begin(Operation::Cas { key: 0, expected: 0, value });
+        assert!(judge(&[cas(1), cas(2), End(0, 0), End(1, 0)]).is_err());
+        assert_eq!(judge(&[cas(1), cas(2), End(0, 0), End(1, 1)]), Ok(()));
+    }
+
+    #[test]
+    fn registers_are_judged_one_by_one() {
+        let other = |value| Begin(Operation::Put { key: 1, value });
+        assert_eq!(judge(&[put(1), other(2), End(0, 0), End(1, 0)]), Ok(()));
+    }
+
+    #[test]
+    fn many_calls_at_once_are_decided_quickly() {
+        let mut steps: Vec<Step> = (1..=12).map(put).collect();
+        steps.extend((0..12).map(|index| End(index, index as u64)));
+        steps.extend([get(), End(12, 12)]);
+        assert_eq!(judge(&steps), Ok(()));
+    }
+}

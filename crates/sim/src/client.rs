@@ -1,0 +1,62 @@
+//! One client as a process: the protocol's client core, its timers, and the calls it waits for.
+
+use quorate_core::ids::{ClientId, OpNumber};
+use quorate_core::protocol::{Client, ClientConfig, Protocol};
+use quorate_core::time::{Duration, Instant};
+use std::collections::BTreeMap;
+
+/// A client.
+pub struct ClientProcess<P: Protocol> {
+    /// Its address; another one after each death.
+    pub id: ClientId,
+    /// How often it has died.
+    pub life: u32,
+    /// The protocol's client.
+    pub core: P::Client,
+    /// Its timers.
+    pub timers: BTreeMap<P::ClientTimer, Instant>,
+    /// When it will be woken, virtual nanoseconds.
+    pub wake: Option<u64>,
+    /// Calls that it waits for, as indices into the history.
+    pub waiting: usize,
+    /// The entry that its last answer reflected.
+    pub seen: OpNumber,
+    /// What it last found in a register.
+    pub found: u64,
+}
+
+impl<P: Protocol> ClientProcess<P> {
+    /// A client that has not said anything yet.
+    pub fn new(index: usize, life: u32, replicas: usize, retry: Duration, timeout: Duration) -> Self {
+        let id = address(index, life);
+        let core = P::Client::new(ClientConfig { client: id, replicas, retry, timeout });
+        Self { id, life, core, timers: BTreeMap::new(), wake: None, waiting: 0, seen: OpNumber::ZERO, found: 0 }
+    }
+
+    /// When it wants to be woken.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.values().min().copied()
+    }
+
+    /// The timers that are due, which will not ring again unless armed again.
+    pub fn take_due(&mut self, now: Instant) -> Vec<P::ClientTimer> {
+        let due: Vec<_> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
+        for timer in &due {
+            self.timers.remove(timer);
+        }
+        due
+    }
+}
+
+/// The address of a client in one of its lives: index and life can be read back from it, also by people.
+fn address(index: usize, life: u32) -> ClientId {
+    let number = (index as u128).saturating_add(1).saturating_mul(0x1000).saturating_add(u128::from(life));
+    ClientId::new(number << 96)
+}
+
+/// The index of the client that has this address, and the life in which it had it.
+pub fn whose(id: ClientId) -> Option<(usize, u32)> {
+    let number = u32::try_from(id.get() >> 96).ok()?;
+    let index = usize::try_from(number / 0x1000).ok()?.checked_sub(1)?;
+    Some((index, number % 0x1000))
+}

@@ -1,0 +1,318 @@
+//! The world: replicas, clients, links and disks on one thread and one virtual clock. Pops the next event, lets it happen.
+//!
+//! Chapters: `turns.rs` (replicas), `calls.rs` (clients), `nemesis.rs` (what goes wrong).
+
+use crate::checker::{Property, Violation, Witness};
+use crate::client::ClientProcess;
+use crate::clock::{Clock, MILLI, Queue, SECOND};
+use crate::faults::{Fault, Faults};
+use crate::history::History;
+use crate::network::{Fate, Network};
+use crate::process::Process;
+use crate::random::Random;
+use crate::report::Counts;
+use crate::trace::Trace;
+use crate::workload::Workload;
+use bytes::Bytes;
+use quorate_core::executor::{Manifest, Save};
+use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::machine::Machine;
+use quorate_core::node::Input;
+use quorate_core::protocol::Protocol;
+use quorate_core::time::Duration;
+
+/// Events after which a run is a storm of messages that feeds itself: a hundred times what a run of a few hundred calls has.
+const EVENTS_MAX: u64 = 2_000_000;
+
+/// What a run is made of.
+pub struct Setup<P: Protocol, M> {
+    /// Decides everything.
+    pub seed: u64,
+    /// How many replicas.
+    pub replicas: usize,
+    /// How many clients.
+    pub clients: usize,
+    /// Calls that the clients make on their own in all; none in a scripted run.
+    pub calls: u64,
+    /// What may go wrong. Every seed draws its own rates.
+    pub faults: Faults,
+    /// The protocol's configuration.
+    pub config: P::Config,
+    /// The machine's first state.
+    pub machine: fn() -> M,
+    /// Keep the last lines of the trace.
+    pub trace: bool,
+}
+
+/// Something that is going to happen.
+pub enum Event {
+    /// A frame arrives.
+    Frame { from: Peer, to: Peer, bytes: Bytes, label: &'static str },
+    /// The node's deadline may have passed.
+    Wake { replica: usize, life: u32 },
+    /// The host reports something to the node.
+    Report { replica: usize, life: u32, input: Input },
+    /// The disk has synced everything appended through this record.
+    Synced { replica: usize, life: u32, seq: RecordSeq },
+    /// The executor has done the job in front.
+    Worked { replica: usize, life: u32 },
+    /// Half of a snapshot's time has passed: its chunks are to be written.
+    Saving { replica: usize, life: u32, save: Box<dyn Save> },
+    /// A snapshot's chunks are written; its manifest is to follow.
+    Saved { replica: usize, life: u32, manifest: Manifest, chunks: Vec<Vec<u8>> },
+    /// A replica starts (again).
+    Start { replica: usize },
+    /// A replica that stood still goes on.
+    Resume { replica: usize, life: u32 },
+    /// A cut of the network ends.
+    Heal { cut: u64 },
+    /// A client's deadline may have passed.
+    ClientWake { client: usize, life: u32 },
+    /// A client has thought enough.
+    Think { client: usize, life: u32 },
+    /// A client notices that a replica's process has come or gone.
+    Link { client: usize, life: u32, replica: usize, up: bool },
+    /// Misfortune looks around.
+    Nemesis,
+}
+
+impl Event {
+    /// The replica to which it happens, and in which of its lives.
+    fn replica(&self) -> Option<(usize, Option<u32>)> {
+        match self {
+            Event::Frame { to: Peer::Replica(id), .. } => Some((id.index(), None)),
+            Event::Wake { replica, life }
+            | Event::Report { replica, life, .. }
+            | Event::Synced { replica, life, .. }
+            | Event::Worked { replica, life }
+            | Event::Saving { replica, life, .. }
+            | Event::Saved { replica, life, .. } => Some((*replica, Some(*life))),
+            _ => None,
+        }
+    }
+}
+
+/// A cluster in a run.
+pub struct Cluster<P: Protocol, M> {
+    pub(crate) queue: Queue<Event>,
+    pub(crate) network: Network,
+    pub(crate) replicas: Vec<Process<P, M>>,
+    pub(crate) clients: Vec<ClientProcess<P>>,
+    pub(crate) workload: Workload,
+    pub(crate) history: History,
+    pub(crate) witness: Witness,
+    pub(crate) counts: Counts,
+    pub(crate) trace: Trace,
+    pub(crate) faults: Faults,
+    pub(crate) disk_random: Random,
+    pub(crate) entropy: Random,
+    pub(crate) nemesis: Random,
+    pub(crate) rot_victim: usize,
+    pub(crate) patience: (Duration, Duration),
+    pub(crate) violation: Option<Violation>,
+    pub(crate) audits: Vec<quorate_core::crypto::Digest>,
+    pub(crate) held: Vec<(Peer, Peer, Bytes, &'static str)>,
+    config: P::Config,
+    machine: fn() -> M,
+}
+
+impl<P: Protocol, M: Machine> Cluster<P, M> {
+    /// All processes start now.
+    pub fn new(setup: Setup<P, M>) -> Self {
+        let mut random = Random::new(setup.seed);
+        let faults = setup.faults.drawn(&mut random);
+        let network = Network::new(random.fork(), &faults);
+        let workload = Workload::new(random.fork(), setup.calls);
+        let (disk_random, entropy, nemesis) = (random.fork(), random.fork(), random.fork());
+        let skewed = faults.has(Fault::ClockSkew);
+        let rot_victim = random.index(setup.replicas);
+        let rots = |id: ReplicaId| id.index() == rot_victim && faults.has(Fault::BitRot);
+        let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
+        let replicas: Vec<_> = ids.map(|id| Process::new(id, clock(&mut random, skewed), rots(id))).collect();
+        let retry = if faults.has(Fault::ClientRetry) { random.between(4, 40) } else { 150 };
+        let patience = (Duration::from_millis(retry), Duration::from_secs(10));
+        let count = replicas.len();
+        let clients: Vec<_> =
+            (0..setup.clients).map(|index| ClientProcess::new(index, 0, count, patience.0, patience.1)).collect();
+        let mut cluster = Self {
+            queue: Queue::default(),
+            network,
+            replicas,
+            clients,
+            workload,
+            history: History::default(),
+            witness: Witness::default(),
+            counts: Counts::default(),
+            trace: Trace::new(setup.trace),
+            faults,
+            disk_random,
+            entropy,
+            nemesis,
+            rot_victim,
+            patience,
+            violation: None,
+            audits: Vec::new(),
+            held: Vec::new(),
+            config: setup.config,
+            machine: setup.machine,
+        };
+        cluster.begin(setup.calls > 0);
+        cluster
+    }
+
+    fn begin(&mut self, busy: bool) {
+        for replica in 0..self.replicas.len() {
+            let delay = self.nemesis.below(5 * MILLI);
+            self.queue.after(delay, Event::Start { replica });
+        }
+        if busy {
+            for client in 0..self.clients.len() {
+                let delay = 5 * MILLI + self.workload.think();
+                self.queue.after(delay, Event::Think { client, life: 0 });
+            }
+            self.queue.after(20 * MILLI, Event::Nemesis);
+        }
+    }
+
+    /// Virtual nanoseconds since the run began.
+    pub fn now(&self) -> u64 {
+        self.queue.now()
+    }
+
+    /// What was violated first, if anything.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Forgets what was violated, so that a script can show where it leads; returns it.
+    pub fn go_on(&mut self) -> Option<Violation> {
+        self.violation.take()
+    }
+
+    /// What clients asked and were told.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// A replica's machine; `None` while the replica is down.
+    pub fn machine(&self, replica: usize) -> Option<&M> {
+        self.replicas.get(replica)?.running.as_ref().map(|running| running.executor.machine())
+    }
+
+    /// Lets the next event happen. False when nothing will ever happen again, or something was violated.
+    pub fn step(&mut self) -> bool {
+        if self.violation.is_some() {
+            return false;
+        }
+        let Some(event) = self.queue.pop() else { return false };
+        self.counts.events = self.counts.events.saturating_add(1);
+        if self.counts.events > EVENTS_MAX {
+            self.violate(
+                Property::NO_STORM,
+                format!("{} events, the last ones at one another's heels", self.counts.events),
+            );
+            return false;
+        }
+        if let Some((replica, life)) = event.replica() {
+            let Some(process) = self.replicas.get_mut(replica) else { return true };
+            if process.running.is_none() || life.is_some_and(|life| life != process.life) {
+                return true; // it happens to a process that is dead
+            }
+            if let Some(deferred) = &mut process.paused {
+                deferred.push(event);
+                return true;
+            }
+        }
+        self.happen(event);
+        self.violation.is_none()
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Frame { from, to: Peer::Replica(to), bytes, label } => self.on_frame(from, to, bytes, label),
+            Event::Frame { from, to: Peer::Client(to), bytes, label } => self.on_client_frame(from, to, &bytes, label),
+            Event::Wake { replica, .. } => self.on_wake(replica),
+            Event::Report { replica, input, .. } => self.input(replica, input),
+            Event::Synced { replica, seq, .. } => self.on_synced(replica, seq),
+            Event::Worked { replica, .. } => self.on_worked(replica),
+            Event::Saving { replica, save, .. } => self.on_saving(replica, save),
+            Event::Saved { replica, manifest, chunks, .. } => self.on_saved(replica, &manifest, &chunks),
+            Event::Start { replica } => self.start(replica),
+            Event::Resume { replica, life } => self.resume(replica, life),
+            Event::Heal { cut } => self.network.heal(cut),
+            Event::ClientWake { client, life } => self.on_client_wake(client, life),
+            Event::Think { client, life } => self.on_think(client, life),
+            Event::Link { client, life, replica, up } => self.on_link(client, life, replica, up),
+            Event::Nemesis => self.on_nemesis(),
+        }
+    }
+
+    /// Runs until `time`, or until something is violated.
+    pub fn run_until(&mut self, time: u64) {
+        while self.queue.next_at().is_some_and(|at| at <= time) && self.step() {}
+        self.queue.advance(time);
+    }
+
+    /// Lets a frame leave.
+    pub(crate) fn transmit(&mut self, from: Peer, to: Peer, bytes: Bytes, label: &'static str) {
+        let now = self.now();
+        let fate = self.network.fate(from, to, now);
+        self.trace.sent(now, from, to, label, &fate);
+        match fate {
+            Fate::Arrives(delays) => {
+                self.counts.messages = self.counts.messages.saturating_add(1);
+                if delays.len() > 1 {
+                    self.counts.fault(Fault::Duplication);
+                }
+                for delay in delays {
+                    let bytes = bytes.clone();
+                    self.queue.after(delay, Event::Frame { from, to, bytes, label });
+                }
+            }
+            Fate::Lost => self.counts.fault(Fault::Loss),
+            Fate::Cut => self.counts.cut = self.counts.cut.saturating_add(1),
+            Fate::Held => self.held.push((from, to, bytes, label)),
+        }
+    }
+
+    /// Starts a replica from what its disk holds.
+    pub(crate) fn start(&mut self, replica: usize) {
+        let (now, entropy, count) = (self.now(), self.entropy.bits(), self.replicas.len());
+        let (config, machine) = (self.config.clone(), self.machine);
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        if process.running.is_some() || process.stopped.is_some() {
+            return;
+        }
+        let turn = process.turn(now, entropy);
+        let started = process.start(count, config, machine, turn);
+        let (life, id) = (process.life, process.id);
+        match started {
+            Ok(actions) => {
+                self.trace.line(now, || format!("{id} starts (life {life})"));
+                self.notify_clients(replica, true);
+                self.look_at(replica);
+                self.carry_out(replica, actions);
+                self.rearm(replica);
+            }
+            Err(error) => self.did_not_start(replica, &error),
+        }
+    }
+
+    pub(crate) fn violate(&mut self, property: &'static str, detail: String) {
+        let now = self.now();
+        self.trace.line(now, || format!("VIOLATION of {property}: {detail}"));
+        if self.violation.is_none() {
+            self.violation = Some(Violation { property, detail, at: now });
+        }
+    }
+}
+
+fn clock(random: &mut Random, skewed: bool) -> Clock {
+    let start = random.below(1000 * SECOND);
+    if !skewed {
+        return Clock { start, ..Clock::default() };
+    }
+    let drift = i64::try_from(random.below(401)).unwrap_or(0) - 200; // millionths; a bad quartz has 100
+    let skew = i64::try_from(random.below(4 * SECOND)).unwrap_or(0) - 2_000_000_000;
+    Clock { start, drift, skew }
+}

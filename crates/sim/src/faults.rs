@@ -1,0 +1,202 @@
+//! What may go wrong, by name, and how often.
+
+use crate::random::Random;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+        /// One kind of misfortune.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault { $($(#[$doc])* $variant),* }
+
+        impl Fault {
+            /// Every kind, in the order in which they are listed for people.
+            pub const ALL: &'static [Fault] = &[$(Fault::$variant),*];
+
+            /// The name on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Fault::$variant => $name),* }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A message takes far longer than usual.
+    Delay = "delay",
+    /// A message never arrives.
+    Loss = "loss",
+    /// A message arrives twice.
+    Duplication = "duplication",
+    /// A message overtakes earlier ones on its link.
+    Reorder = "reorder",
+    /// Two groups of processes cannot reach each other for a while.
+    Partition = "partition",
+    /// One process is not heard, or does not hear, for a while.
+    OneWay = "one-way",
+    /// A replica dies: its memory is gone, writes that were not synced are lost or torn. Also between two effects of a turn.
+    Crash = "crash",
+    /// All replicas die within a moment.
+    CrashAll = "crash-all",
+    /// A replica stands still for a while, and then does not know that it did.
+    Pause = "pause",
+    /// A replica's disk takes long to sync for a while.
+    SlowSync = "slow-sync",
+    /// A sync fails: the process stops, as it must, and is started again.
+    SyncError = "sync-error",
+    /// One bit of one replica's log changes while the replica is down.
+    BitRot = "bit-rot",
+    /// Clocks run at different speeds and calendars disagree.
+    ClockSkew = "clock-skew",
+    /// A client dies in the middle of its calls.
+    ClientCrash = "client-crash",
+    /// Clients are so impatient that most requests are sent more than once.
+    ClientRetry = "client-retry",
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which faults are injected, and how often: per cent of each fault's usual rate.
+///
+/// As text: names separated by commas, added from left to right; `all`, `none`, `-name` takes one away, `name:300` makes
+/// it three times as frequent. A list that begins with `-name` begins with all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    rates: BTreeMap<Fault, u32>,
+}
+
+impl Faults {
+    /// Every fault at its usual rate.
+    pub fn all() -> Self {
+        Self { rates: Fault::ALL.iter().map(|&fault| (fault, 100)).collect() }
+    }
+
+    /// A perfect world.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Is this fault injected at all?
+    pub fn has(&self, fault: Fault) -> bool {
+        self.rate(fault) > 0
+    }
+
+    /// Per cent of the usual rate.
+    pub fn rate(&self, fault: Fault) -> u32 {
+        self.rates.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// Without one of them.
+    #[must_use]
+    pub fn without(mut self, fault: Fault) -> Self {
+        self.rates.remove(&fault);
+        self
+    }
+
+    /// What one seed makes of the list: some faults rest, others come thick and fast, so that seeds differ in kind and
+    /// not only in detail (swarm testing). A list of three or fewer is taken at its word.
+    #[must_use]
+    pub fn drawn(&self, random: &mut Random) -> Self {
+        let swarm = self.rates.len() > 3;
+        let mut rates = BTreeMap::new();
+        for (&fault, &rate) in &self.rates {
+            let factor = match random.below(6) {
+                0 | 1 if swarm => 0,
+                2 | 3 => 1,
+                4 => 2,
+                _ => 4,
+            };
+            if factor > 0 {
+                rates.insert(fault, rate.saturating_mul(factor));
+            }
+        }
+        Self { rates }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rates.is_empty() {
+            return f.write_str("none");
+        }
+        if *self == Self::all() {
+            return f.write_str("all");
+        }
+        let missing: Vec<_> = Fault::ALL.iter().filter(|fault| !self.has(**fault)).collect();
+        let usual = self.rates.values().all(|rate| *rate == 100);
+        let words: Vec<String> = if usual && missing.len() < self.rates.len() {
+            missing.iter().map(|fault| format!("-{fault}")).collect()
+        } else {
+            let word = |(fault, rate): (&Fault, &u32)| match rate {
+                100 => fault.to_string(),
+                rate => format!("{fault}:{rate}"),
+            };
+            self.rates.iter().map(word).collect()
+        };
+        f.write_str(&words.join(","))
+    }
+}
+
+/// A list of faults that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{word:?} is not a fault; choose from all, none, {list}; `-name` leaves one out, `name:300` triples it", list = Fault::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownFault {
+    /// What was written.
+    pub word: String,
+}
+
+impl FromStr for Faults {
+    type Err = UnknownFault;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+        let mut faults = if text.trim_start().starts_with('-') { Self::all() } else { Self::none() };
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            let unknown = || UnknownFault { word: word.to_owned() };
+            let named = |name: &str| Fault::ALL.iter().find(|fault| fault.name() == name).copied().ok_or_else(unknown);
+            match (word, word.strip_prefix('-'), word.split_once(':')) {
+                ("all", ..) => faults = Self::all(),
+                ("none", ..) => faults = Self::none(),
+                (_, Some(name), _) => {
+                    faults.rates.remove(&named(name)?);
+                }
+                (_, _, Some((name, rate))) => {
+                    faults.rates.insert(named(name)?, rate.parse().map_err(|_| unknown())?);
+                }
+                _ => {
+                    faults.rates.insert(named(word)?, 100);
+                }
+            }
+        }
+        faults.rates.retain(|_, rate| *rate > 0);
+        Ok(faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_list_reads_back_as_it_was_written() {
+        for text in ["all", "none", "-partition", "loss,crash", "loss:300", "-crash,-crash-all,-pause", "crash,loss:50"]
+        {
+            let faults: Faults = text.parse().expect(text);
+            assert_eq!(faults.to_string().parse(), Ok(faults), "{text}");
+        }
+        assert!(!"all,-partition".parse::<Faults>().expect("a list").has(Fault::Partition));
+        assert_eq!("loss,crash".parse::<Faults>().expect("a list").rates.len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_names_there_are() {
+        let error = "los".parse::<Faults>().expect_err("no such fault");
+        assert!(error.to_string().contains("loss"), "{error}");
+    }
+}

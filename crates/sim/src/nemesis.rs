@@ -1,0 +1,250 @@
+//! What goes wrong: the seed draws misfortunes, one look at a time, until the run heals.
+
+use crate::clock::{MILLI, SECOND};
+use crate::cluster::{Cluster, Event};
+use crate::faults::Fault;
+use crate::process::Process;
+use quorate_core::ids::Peer;
+use quorate_core::machine::Machine;
+use quorate_core::node::Input;
+use quorate_core::protocol::Protocol;
+use std::collections::BTreeSet;
+
+/// Between two looks, nanoseconds.
+const LOOK: (u64, u64) = (2 * MILLI, 30 * MILLI);
+/// A process that crashes does so within a turn this often, per million actions, at the usual rate.
+const CRASH_IN_TURN: u64 = 100;
+/// A process dies within a step of its store this often, per million steps, at the usual rate.
+const CRASH_IN_STORE: u64 = 700;
+/// A sync fails this often, per million.
+const SYNC_FAILS: u64 = 1000;
+
+impl<P: Protocol, M: Machine> Cluster<P, M> {
+    /// Draws what goes wrong now. Chances are per look, in millionths, at the usual rate.
+    pub(crate) fn on_nemesis(&mut self) {
+        let draws: [(Fault, u64); 8] = [
+            (Fault::Crash, 8_000),
+            (Fault::CrashAll, 1_200),
+            (Fault::Pause, 6_000),
+            (Fault::Partition, 5_000),
+            (Fault::OneWay, 5_000),
+            (Fault::SlowSync, 6_000),
+            (Fault::BitRot, 4_000),
+            (Fault::ClientCrash, 6_000),
+        ];
+        for (fault, usual) in draws {
+            let chance = usual.saturating_mul(u64::from(self.faults.rate(fault))) / 100;
+            if self.nemesis.chance(chance) {
+                self.strike(fault);
+            }
+        }
+        let delay = self.nemesis.between(LOOK.0, LOOK.1);
+        self.queue.after(delay, Event::Nemesis);
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        let replica = self.nemesis.index(self.replicas.len());
+        match fault {
+            Fault::Crash => self.crash(replica, Fault::Crash),
+            Fault::CrashAll => {
+                for replica in 0..self.replicas.len() {
+                    self.crash(replica, Fault::CrashAll);
+                }
+            }
+            Fault::Pause => self.pause(replica),
+            Fault::Partition => self.partition(),
+            Fault::OneWay => self.one_way(replica),
+            Fault::SlowSync => {
+                let until = self.now().saturating_add(self.nemesis.between(100 * MILLI, 2 * SECOND));
+                if let Some(process) = self.replicas.get_mut(replica) {
+                    process.slow_until = until;
+                    self.counts.fault(fault);
+                }
+            }
+            Fault::BitRot => self.rot(),
+            Fault::ClientCrash if !self.clients.is_empty() => {
+                let client = self.nemesis.index(self.clients.len());
+                self.counts.fault(fault);
+                self.replace_client(client);
+            }
+            _ => {}
+        }
+    }
+
+    /// Does the process die between these two effects? Decided by the seed, often enough that every boundary is hit by
+    /// some seed: between append and sync, between sync and its report, between two sends of one broadcast.
+    pub(crate) fn dies_here(&mut self, replica: usize) -> bool {
+        if self.replicas.get(replica).is_none_or(|process| process.running.is_none()) {
+            return true;
+        }
+        let chance = CRASH_IN_TURN.saturating_mul(u64::from(self.faults.rate(Fault::Crash))) / 100;
+        if chance == 0 || !self.nemesis.chance(chance) {
+            return false;
+        }
+        self.crash(replica, Fault::Crash);
+        true
+    }
+
+    /// Does the process die within this step of its store, with the power, whatever the step had written so far?
+    pub(crate) fn is_doomed(&mut self) -> bool {
+        let chance = CRASH_IN_STORE.saturating_mul(u64::from(self.faults.rate(Fault::Crash))) / 100;
+        chance > 0 && self.nemesis.chance(chance)
+    }
+
+    /// Does the next sync fail? Then the process stops, and is started again.
+    pub(crate) fn sync_fails(&mut self, replica: usize) -> bool {
+        let chance = SYNC_FAILS.saturating_mul(u64::from(self.faults.rate(Fault::SyncError))) / 100;
+        if chance == 0 || !self.nemesis.chance(chance) {
+            return false;
+        }
+        if let Some(process) = self.replicas.get_mut(replica) {
+            process.storage.fail_next_sync();
+            // It succeeds where a full segment has left nothing to sync; the process dies all the same.
+            let _ended = process.storage.sync();
+            self.crash(replica, Fault::SyncError);
+        }
+        true
+    }
+
+    /// Kills a replica; it starts again a little later.
+    pub(crate) fn crash(&mut self, replica: usize, fault: Fault) {
+        if self.kill(replica) {
+            self.counts.fault(fault);
+            let delay = match self.nemesis.below(3) {
+                0 => self.nemesis.between(MILLI, 30 * MILLI),
+                _ => self.nemesis.between(30 * MILLI, 1500 * MILLI),
+            };
+            self.queue.after(delay, Event::Start { replica });
+        }
+    }
+
+    /// Kills a replica: its memory is gone, and a random part of what its disk had not synced. False if it was not running.
+    pub fn kill(&mut self, replica: usize) -> bool {
+        let now = self.now();
+        let Some(process) = self.replicas.get_mut(replica) else { return false };
+        let Some(running) = process.running.take() else { return false };
+        self.audits.extend(running.node.audit());
+        process.life = process.life.saturating_add(1);
+        process.paused = None;
+        process.storage.crash(&mut self.disk_random);
+        self.trace.line(now, || format!("R{replica} crashes"));
+        self.notify_clients(replica, false);
+        self.notify_replicas(replica);
+        true
+    }
+
+    /// Connections break when a process dies; whoever is not cut off notices.
+    fn notify_replicas(&mut self, replica: usize) {
+        let Some(gone) = self.replicas.get(replica).map(|process| Peer::Replica(process.id)) else { return };
+        for other in (0..self.replicas.len()).filter(|other| *other != replica) {
+            let Some(Process { id, life, .. }) = self.replicas.get(other) else { continue };
+            if !self.network.is_cut(gone, Peer::Replica(*id)) {
+                let report = Event::Report { replica: other, life: *life, input: Input::Disconnected(gone) };
+                self.queue.after(MILLI, report);
+            }
+        }
+    }
+
+    pub(crate) fn notify_clients(&mut self, replica: usize, up: bool) {
+        let Some(peer) = self.replicas.get(replica).map(|process| Peer::Replica(process.id)) else { return };
+        for client in 0..self.clients.len() {
+            let Some((id, life)) = self.clients.get(client).map(|process| (process.id, process.life)) else { continue };
+            if !self.network.is_cut(peer, Peer::Client(id)) {
+                let delay = self.nemesis.between(MILLI, 20 * MILLI);
+                self.queue.after(delay, Event::Link { client, life, replica, up });
+            }
+        }
+    }
+
+    fn pause(&mut self, replica: usize) {
+        let now = self.now();
+        let delay = self.nemesis.between(10 * MILLI, 2500 * MILLI);
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        if process.running.is_some() && process.paused.is_none() {
+            process.paused = Some(Vec::new());
+            let life = process.life;
+            self.trace.line(now, || format!("R{replica} stands still"));
+            self.counts.fault(Fault::Pause);
+            self.queue.after(delay, Event::Resume { replica, life });
+        }
+    }
+
+    pub(crate) fn resume(&mut self, replica: usize, life: u32) {
+        let now = self.now();
+        let Some(process) = self.replicas.get_mut(replica).filter(|process| process.life == life) else { return };
+        if let Some(deferred) = process.paused.take() {
+            self.trace.line(now, || format!("R{replica} goes on"));
+            for event in deferred {
+                self.queue.after(0, event);
+            }
+        }
+    }
+
+    /// Everybody is on one of two sides; sometimes some clients can reach both.
+    fn partition(&mut self) {
+        let replicas = self.replicas.iter().map(|process| Peer::Replica(process.id));
+        let clients = self.clients.iter().map(|process| Peer::Client(process.id));
+        let peers: Vec<Peer> = replicas.chain(clients).collect();
+        let sides: Vec<u64> = peers.iter().map(|_| self.nemesis.below(2)).collect();
+        let torn = |client: &Peer| matches!(client, Peer::Client(_));
+        let reach_both = self.nemesis.chance(500_000);
+        let mut links = BTreeSet::new();
+        for (a, side) in peers.iter().zip(&sides) {
+            for (b, other) in peers.iter().zip(&sides) {
+                if side != other && !(reach_both && (torn(a) || torn(b))) {
+                    links.insert((*a, *b));
+                }
+            }
+        }
+        self.cut(links, Fault::Partition);
+    }
+
+    /// One replica does not hear, or is not heard by, all or some of the others.
+    fn one_way(&mut self, replica: usize) {
+        let Some(it) = self.replicas.get(replica).map(|process| Peer::Replica(process.id)) else { return };
+        let deaf = self.nemesis.chance(500_000);
+        let others: Vec<Peer> =
+            self.replicas.iter().map(|process| Peer::Replica(process.id)).filter(|id| *id != it).collect();
+        let some: Vec<Peer> = others.into_iter().filter(|_| self.nemesis.chance(700_000)).collect();
+        let links = some.into_iter().map(|other| if deaf { (other, it) } else { (it, other) }).collect();
+        self.cut(links, Fault::OneWay);
+    }
+
+    fn cut(&mut self, links: BTreeSet<(Peer, Peer)>, fault: Fault) {
+        let now = self.now();
+        if links.is_empty() {
+            return;
+        }
+        self.trace.line(now, || format!("{fault}: {} links are cut", links.len()));
+        self.counts.fault(fault);
+        let cut = self.network.cut(links);
+        let delay = self.nemesis.between(20 * MILLI, 3 * SECOND);
+        self.queue.after(delay, Event::Heal { cut });
+    }
+
+    /// One bit of the log of the one replica that this seed has chosen, while it is down: peers can repair what they hold.
+    fn rot(&mut self) {
+        let victim = self.rot_victim;
+        let now = self.now();
+        let Some(process) = self.replicas.get_mut(victim) else { return };
+        if process.running.is_none() && process.storage.rot(&mut self.nemesis) {
+            self.trace.line(now, || format!("a bit of R{victim}'s log flips"));
+            self.counts.fault(Fault::BitRot);
+        }
+    }
+
+    /// The storm is over: links are whole, disks fast, everybody runs.
+    pub fn heal(&mut self) {
+        let now = self.now();
+        self.trace.line(now, || "everything heals".to_owned());
+        self.faults = crate::faults::Faults::none();
+        self.network.heal_all();
+        for replica in 0..self.replicas.len() {
+            let Some(process) = self.replicas.get_mut(replica) else { continue };
+            process.slow_until = 0;
+            let life = process.life;
+            self.resume(replica, life);
+            self.start(replica);
+        }
+    }
+}

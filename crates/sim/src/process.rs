@@ -1,0 +1,125 @@
+//! One replica as a process: what it has in memory while it lives, what its disk keeps when it dies.
+
+use crate::clock::Clock;
+use crate::cluster::Event;
+use crate::disk::{Found, Storage};
+use quorate_core::executor::{Executor, Job};
+use quorate_core::ids::{ClusterId, Epoch, RecordSeq, ReplicaId};
+use quorate_core::machine::Machine;
+use quorate_core::node::{Action, Identity, Node};
+use quorate_core::outbox::Turn;
+use quorate_core::protocol::{Protocol, Restore, RestoreError, Restored};
+use quorate_core::wire::Wire;
+use quorate_store::Item;
+use std::collections::VecDeque;
+
+/// The cluster that every run is about.
+pub const CLUSTER: ClusterId = ClusterId::new(0x51 << 96);
+
+/// A replica.
+pub struct Process<P: Protocol, M> {
+    /// Its place in the group.
+    pub id: ReplicaId,
+    /// Its disk.
+    pub storage: Storage,
+    /// Its clocks.
+    pub clock: Clock,
+    /// How often it has died. What was scheduled for an earlier life is void.
+    pub life: u32,
+    /// What lives only as long as the process.
+    pub running: Option<Running<P, M>>,
+    /// While it stands still: what happens to it as soon as it goes on.
+    pub paused: Option<Vec<Event>>,
+    /// Its disk is slow while the virtual clock has not reached this, nanoseconds.
+    pub slow_until: u64,
+    /// Why it will not run again in this run.
+    pub stopped: Option<String>,
+}
+
+/// A replica's memory.
+pub struct Running<P: Protocol, M> {
+    /// The protocol.
+    pub node: Node<P>,
+    /// The machine.
+    pub executor: Executor<M>,
+    /// What the executor is to do, the front one being done now.
+    pub jobs: VecDeque<Job>,
+    /// The last record appended.
+    pub appended: RecordSeq,
+    /// Is a sync under way?
+    pub syncing: bool,
+    /// The last record that was reported durable.
+    pub synced: RecordSeq,
+    /// When the node will be woken, virtual nanoseconds.
+    pub wake: Option<u64>,
+}
+
+/// Why a replica did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Its disk refused.
+    Disk(String),
+    /// Its protocol refused.
+    Protocol(RestoreError),
+}
+
+impl<P: Protocol, M: Machine> Process<P, M> {
+    /// A replica that has never run, with a formatted disk.
+    pub fn new(id: ReplicaId, clock: Clock, may_rot: bool) -> Self {
+        let formatted = Storage::format(u128::from(id.get()).saturating_add(1), may_rot);
+        let storage = formatted.expect("a new disk in memory takes a format");
+        Self { id, storage, clock, life: 0, running: None, paused: None, slow_until: 0, stopped: None }
+    }
+
+    /// What the process reads from its clocks now.
+    pub fn turn(&self, now: u64, entropy: u64) -> Turn {
+        Turn { now: self.clock.monotonic(now), wall: self.clock.wall(now), entropy }
+    }
+
+    /// Opens what is on the disk and starts the protocol from it.
+    pub fn start(
+        &mut self,
+        replicas: usize,
+        config: P::Config,
+        new_machine: fn() -> M,
+        turn: Turn,
+    ) -> Result<Vec<Action>, StartError> {
+        let found = self.storage.open().map_err(StartError::Disk)?;
+        let Found { records, tail_damaged, next_seq, snapshot } = found;
+        let checkpoint = snapshot.as_ref().map(|manifest| manifest.checkpoint());
+        let executor = match checkpoint.and_then(|checkpoint| self.storage.snapshot(checkpoint)) {
+            Some((manifest, mut chunks)) => Executor::restore(&manifest, chunks.as_mut())
+                .map_err(|error| StartError::Disk(format!("a snapshot that is whole cannot be restored: {error}")))?,
+            None => Executor::new(new_machine()),
+        };
+        let (replica, wake) = (self.id, executor.wake());
+        let records = records.into_iter().map(restored).collect();
+        let restore = Restore { replica, replicas, config, records, tail_damaged, checkpoint, wake };
+        let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica };
+        let (node, actions) = Node::start(identity, restore, next_seq, true, turn).map_err(StartError::Protocol)?;
+        let synced = next_seq.previous();
+        let jobs = VecDeque::new();
+        self.running = Some(Running { node, executor, jobs, appended: synced, syncing: false, synced, wake: None });
+        Ok(actions)
+    }
+}
+
+/// A record whose bytes are intact but mean nothing is damage too.
+fn restored<R: Wire>(item: Item) -> Restored<R> {
+    let (first, last) = (item.first(), item.last());
+    let seq = RecordSeq::new(first);
+    match item {
+        Item::Found { body, .. } => match R::decode(&body) {
+            Ok(record) => Restored::Found { seq, record },
+            Err(_) => Restored::Damaged { seq, at_most: 1, class: None },
+        },
+        Item::Damaged { class, .. } => {
+            let at_most = last.saturating_sub(first).saturating_add(1);
+            let class = class.map(|class| match class {
+                quorate_store::Class::Entry => quorate_core::outbox::Class::Entry,
+                quorate_store::Class::Promise => quorate_core::outbox::Class::Promise,
+            });
+            Restored::Damaged { seq, at_most, class }
+        }
+    }
+}

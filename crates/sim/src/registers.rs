@@ -1,0 +1,204 @@
+//! The machine that runs are judged by: registers that remember, beside their values, every operation ever applied.
+//!
+//! Every write carries a value that nobody else writes, so the state alone tells which operations were applied, in which
+//! order, and whether one was applied twice; that survives snapshots and state transfer. Every answer says how many
+//! operations it reflects, so that it can be compared with the order that the cluster agreed on.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use quorate_core::crypto::Digest;
+use quorate_core::machine::{At, Corrupt, Output, Query, Sink, Snapshot, StateMachine, View, Whole};
+use quorate_core::wire::Wire;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What can be asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Operation {
+    /// Write.
+    Put {
+        /// Which register.
+        key: u8,
+        /// A value that no other operation brings; not zero.
+        value: u64,
+    },
+    /// Write if the register holds `expected`.
+    Cas {
+        /// Which register.
+        key: u8,
+        /// What it must hold; zero for "nothing yet".
+        expected: u64,
+        /// A value that no other operation brings; not zero.
+        value: u64,
+    },
+    /// Read. Only as a query.
+    Get {
+        /// Which register.
+        key: u8,
+    },
+}
+
+impl Operation {
+    /// The register that it is about.
+    pub fn key(self) -> u8 {
+        match self {
+            Operation::Put { key, .. } | Operation::Cas { key, .. } | Operation::Get { key } => key,
+        }
+    }
+
+    /// The value by which a write is known; `None` for a read.
+    pub fn id(self) -> Option<u64> {
+        match self {
+            Operation::Put { value, .. } | Operation::Cas { value, .. } => Some(value),
+            Operation::Get { .. } => None,
+        }
+    }
+
+    /// What a register that holds `held` holds afterwards.
+    pub fn after(self, held: u64) -> u64 {
+        match self {
+            Operation::Put { value, .. } => value,
+            Operation::Cas { expected, value, .. } if expected == held => value,
+            Operation::Cas { .. } | Operation::Get { .. } => held,
+        }
+    }
+}
+
+/// What it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Reply {
+    /// How many writes the state contains, this one included.
+    pub revision: u64,
+    /// What the register held before; zero for nothing.
+    pub found: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct State {
+    values: BTreeMap<u8, u64>,
+    order: Vec<u64>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default)]
+pub struct Registers {
+    state: Arc<State>,
+    chain: Digest,
+}
+
+impl Registers {
+    /// The values by which all writes applied are known, in the order of their application.
+    pub fn order(&self) -> &[u64] {
+        &self.state.order
+    }
+
+    /// What a register holds; zero for nothing.
+    pub fn value(&self, key: u8) -> u64 {
+        self.state.values.get(&key).copied().unwrap_or(0)
+    }
+
+    fn link(chain: Digest, id: u64, key: u8, now: u64) -> Digest {
+        Digest::of_parts(&[chain.as_bytes(), &id.to_le_bytes(), &[key], &now.to_le_bytes()])
+    }
+}
+
+impl StateMachine for Registers {
+    fn apply(&mut self, _at: &At, operation: &[u8], out: &mut Output) {
+        let Ok(operation) = Operation::decode(operation) else { return out.reply(b"?") };
+        let Some(id) = operation.id() else { return out.reply(b"?") };
+        let (key, found) = (operation.key(), self.value(operation.key()));
+        let now = operation.after(found);
+        let state = Arc::make_mut(&mut self.state);
+        state.values.insert(key, now);
+        state.order.push(id);
+        let revision = state.order.len() as u64;
+        self.chain = Self::link(self.chain, id, key, now);
+        out.reply(&Reply { revision, found }.encode());
+    }
+
+    /// A chain over the order: equal chains mean equal orders, hence equal values.
+    fn digest(&self) -> Digest {
+        self.chain
+    }
+}
+
+impl Query for Registers {
+    type View = Registers;
+
+    fn view(&self) -> Registers {
+        self.clone()
+    }
+}
+
+impl View for Registers {
+    fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
+        match Operation::decode(query) {
+            Ok(Operation::Get { key }) => {
+                let answer = Reply { revision: self.state.order.len() as u64, found: self.value(key) };
+                answer.encode_into(reply);
+            }
+            _ => reply.extend_from_slice(b"?"),
+        }
+    }
+}
+
+impl Snapshot for Registers {
+    type Source = Whole;
+    type Sink = Rebuild;
+
+    fn snapshot(&self) -> Whole {
+        let mut bytes = self.chain.encode();
+        self.state.encode_into(&mut bytes);
+        Whole::new(bytes)
+    }
+
+    fn rebuild() -> Rebuild {
+        Rebuild { bytes: Vec::new() }
+    }
+}
+
+/// Registers under construction.
+#[derive(Debug)]
+pub struct Rebuild {
+    bytes: Vec<u8>,
+}
+
+impl Sink<Registers> for Rebuild {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Corrupt> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Registers, Corrupt> {
+        let (chain, state) = <(Digest, State)>::decode(&self.bytes).map_err(|error| Corrupt(error.0))?;
+        Ok(Registers { state: Arc::new(state), chain })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registers_keep_the_laws_of_machines() {
+        let put = |key, value| Operation::Put { key, value }.encode();
+        let cas = |key, expected, value| Operation::Cas { key, expected, value }.encode();
+        let operations = [put(1, 10), put(2, 11), cas(1, 10, 12), cas(1, 10, 13), b"garbage".to_vec(), Vec::new()];
+        let queries = [Operation::Get { key: 1 }.encode(), Operation::Get { key: 9 }.encode(), b"garbage".to_vec()];
+        assert_eq!(quorate_core::laws::check(Registers::default, &operations, &queries), Ok(()));
+    }
+
+    #[test]
+    fn a_repeated_write_is_visible_in_the_state() {
+        let mut machine = Registers::default();
+        let at = At {
+            position: Default::default(),
+            time: Default::default(),
+            session: Default::default(),
+            entropy: [0; 32],
+        };
+        for _ in 0..2 {
+            machine.apply(&at, &Operation::Put { key: 1, value: 10 }.encode(), &mut Output::default());
+        }
+        assert_eq!(machine.order(), [10, 10]);
+    }
+}

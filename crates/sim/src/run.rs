@@ -1,0 +1,207 @@
+//! One run of one seed: a storm, then calm, then judgement.
+
+use crate::checker::{Broken, Property, durability, exactly_once, linearizability, liveness, revisions};
+use crate::clock::{MILLI, SECOND};
+use crate::cluster::{Cluster, Setup};
+use crate::faults::Faults;
+use crate::protocols::Simulated;
+use crate::random::Random;
+use crate::registers::Registers;
+use crate::report::Report;
+use quorate_core::ids::OpNumber;
+use quorate_core::protocol::Protocol;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The storm ends after this, also when calls are left, virtual nanoseconds.
+const STORM_MAX: u64 = 60 * SECOND;
+/// After the storm everything must be answered and everybody agree within this, virtual nanoseconds.
+const CALM_MAX: u64 = 30 * SECOND;
+/// A call that was made this long before the calm ends and is told "no answer in time" is not a violation by itself.
+const PROBES: usize = 4;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides everything that the other options leave open.
+    pub seed: u64,
+    /// How many replicas. 3.
+    pub replicas: usize,
+    /// How many clients. 3.
+    pub clients: usize,
+    /// Calls that all clients make together during the storm. 150.
+    pub ops: u64,
+    /// What may go wrong, of what the protocol's model allows. All.
+    pub faults: Faults,
+    /// Keep the last lines of what happened.
+    pub trace: bool,
+    /// Run twice, and compare every turn.
+    pub twice: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seed: 1, replicas: 3, clients: 3, ops: 150, faults: Faults::all(), trace: false, twice: false }
+    }
+}
+
+impl Options {
+    /// The command that repeats this run.
+    pub fn replay(&self, protocol: &str) -> String {
+        let Self { seed, replicas, ops, faults, .. } = self;
+        let clients = match self.clients {
+            3 => String::new(),
+            other => format!(" --clients {other}"),
+        };
+        format!(
+            "quorate sim --protocol {protocol} --seed {seed} --replicas {replicas}{clients} --ops {ops} --faults {faults}"
+        )
+    }
+}
+
+thread_local! {
+    /// What this thread is running, for the message of a panic that ends the process.
+    static RUNNING: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Adds the replay command to the message of a panic: where panics abort, it is all that is left of a run. Call it once,
+/// from a program's `main`.
+pub fn name_runs_in_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        RUNNING.with_borrow(|running| {
+            if let Some(replay) = running {
+                eprintln!("violates {}\nreplay     {replay}", Property::NO_PANIC);
+            }
+        });
+    }));
+}
+
+/// Runs one seed of one protocol. A panic of a replica is a violation like any other where panics unwind.
+pub fn run<P: Simulated>(options: &Options) -> Report {
+    let first = run_once::<P>(options);
+    if !options.twice || !first.holds() {
+        return first;
+    }
+    let second = run_once::<P>(options);
+    let mut report = first;
+    if (report.audit, &report.counts) != (second.audit, &second.counts) {
+        let detail = format!("one run ended in {:?}, the other in {:?}", report.audit, second.audit);
+        report.violation = Some(crate::Violation { property: Property::DETERMINISM, detail, at: report.virtual_nanos });
+    }
+    report
+}
+
+fn run_once<P: Simulated>(options: &Options) -> Report {
+    let replay = options.replay(P::NAME);
+    RUNNING.with_borrow_mut(|running| *running = Some(replay.clone()));
+    let mut setting = Random::new(options.seed ^ 0x71f0_0a7e);
+    let setup = Setup::<P, Registers> {
+        seed: options.seed,
+        replicas: options.replicas,
+        clients: options.clients,
+        calls: options.ops,
+        faults: P::allowed(&options.faults),
+        config: P::config(&mut setting),
+        machine: Registers::default,
+        trace: options.trace,
+    };
+    let mut cluster = Cluster::new(setup);
+    let outcome = catch_unwind(AssertUnwindSafe(|| storm_and_calm(&mut cluster)));
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err((property, detail))) => cluster.violate(property, detail),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            cluster.violate(Property::NO_PANIC, text.unwrap_or_else(|| "without words".to_owned()));
+        }
+    }
+    RUNNING.with_borrow_mut(|running| *running = None);
+    cluster.into_report(options.seed, replay)
+}
+
+fn storm_and_calm<P: Simulated>(cluster: &mut Cluster<P, Registers>) -> Result<(), Broken> {
+    while cluster.now() < STORM_MAX && !cluster.is_done() && cluster.step() {}
+    if cluster.violation().is_some() {
+        return Ok(());
+    }
+    cluster.heal();
+    let end = cluster.now().saturating_add(CALM_MAX);
+    let mut probed = 0;
+    while cluster.now() < end {
+        // Progress is required, not hoped for: new calls, one after the other, by every client.
+        if cluster.is_done() && probed < PROBES {
+            cluster.probe();
+            probed += 1;
+        }
+        if probed == PROBES && cluster.is_done() && cluster.has_converged() {
+            break;
+        }
+        let until = cluster.now().saturating_add(10 * MILLI);
+        cluster.run_until(until);
+        if cluster.violation().is_some() {
+            return Ok(());
+        }
+    }
+    judge(cluster, probed)
+}
+
+fn judge<P: Protocol>(cluster: &Cluster<P, Registers>, probed: usize) -> Result<(), Broken> {
+    let history = cluster.history();
+    let orders: Vec<&[u64]> = cluster.states().iter().map(|(_, machine)| machine.order()).collect();
+    for order in &orders {
+        exactly_once::check(history, order).map_err(|detail| (Property::EXACTLY_ONCE, detail))?;
+    }
+    liveness::check(history, &orders)?;
+    if probed < PROBES {
+        return Err((Property::LIVENESS_1, "new calls were not answered after everything had healed".to_owned()));
+    }
+    if !cluster.has_converged() {
+        let states: Vec<String> =
+            cluster.states().iter().map(|(op, it)| format!("{op}/{}", it.order().len())).collect();
+        return Err((Property::CONVERGENCE, format!("entries/writes by replica: {}", states.join(", "))));
+    }
+    for order in &orders {
+        durability::check(history, order).map_err(|detail| (Property::DURABILITY, detail))?;
+    }
+    let agreed = orders.iter().max_by_key(|order| order.len()).copied().unwrap_or_default();
+    revisions::check(history, agreed).map_err(|detail| (Property::REVISIONS, detail))?;
+    linearizability::check(history).map_err(|detail| (Property::LINEARIZABILITY, detail))
+}
+
+impl<P: Protocol> Cluster<P, Registers> {
+    /// Have all calls been made, and has everybody heard?
+    fn is_done(&self) -> bool {
+        self.workload.left() == 0 && self.clients.iter().all(|client| client.waiting == 0)
+    }
+
+    /// Every client makes one more call.
+    fn probe(&mut self) {
+        for client in 0..self.clients.len() {
+            let call = self.workload.probe();
+            self.call(client, vec![call]);
+        }
+    }
+
+    /// The states of all replicas that run: the last entry applied, and the machine.
+    fn states(&self) -> Vec<(OpNumber, &Registers)> {
+        let running = self.replicas.iter().filter_map(|process| process.running.as_ref());
+        running.map(|running| (running.executor.op(), running.executor.machine())).collect()
+    }
+
+    /// Does everybody who can run at all run, and are all in one state?
+    fn has_converged(&self) -> bool {
+        let expected = self.replicas.iter().filter(|process| process.stopped.is_none()).count();
+        let states = self.states();
+        let Some((op, first)) = states.first() else { return false };
+        states.len() == expected && states.iter().all(|(at, machine)| at == op && machine.order() == first.order())
+    }
+
+    fn into_report(self, seed: u64, replay: String) -> Report {
+        let (audit, virtual_nanos) = (self.audit(), self.now());
+        let (violation, counts) = (self.violation, self.counts);
+        Report { seed, violation, replay, counts, virtual_nanos, audit, trace: self.trace.into_lines() }
+    }
+}

@@ -1,0 +1,100 @@
+//! Scenarios written by hand: who says what, which links are held, who dies when. Any protocol, any machine.
+
+use crate::clock::MILLI;
+use crate::cluster::{Cluster, Setup};
+use crate::faults::Faults;
+use bytes::Bytes;
+use quorate_core::ids::{Peer, ReplicaId};
+use quorate_core::machine::Machine;
+use quorate_core::protocol::{Answer, Call, CallError, Protocol};
+
+/// Longest wait in [`Scenario::settle`], virtual nanoseconds.
+const SETTLE_MAX: u64 = 20_000 * MILLI;
+
+/// A cluster in a perfect world, in which only the script goes wrong.
+pub struct Scenario<P: Protocol, M> {
+    /// The cluster, to look at.
+    pub cluster: Cluster<P, M>,
+}
+
+impl<P: Protocol, M: Machine> Scenario<P, M> {
+    /// So many replicas and clients, started. `seed` decides latencies.
+    pub fn new(seed: u64, replicas: usize, clients: usize, config: P::Config, machine: fn() -> M) -> Self {
+        let setup = Setup { seed, replicas, clients, calls: 0, faults: Faults::none(), config, machine, trace: true };
+        let mut scenario = Self { cluster: Cluster::new(setup) };
+        scenario.run_ms(20);
+        scenario
+    }
+
+    /// A client asks for an operation; returns the call's index.
+    pub fn apply(&mut self, client: usize, operation: impl Into<Vec<u8>>) -> usize {
+        let call = Call::Apply(Bytes::from(operation.into()));
+        self.cluster.call(client, vec![call]).first().copied().unwrap_or(usize::MAX)
+    }
+
+    /// Lets virtual time pass.
+    pub fn run_ms(&mut self, millis: u64) -> &mut Self {
+        let until = self.cluster.now().saturating_add(millis.saturating_mul(MILLI));
+        self.cluster.run_until(until);
+        self
+    }
+
+    /// Lets time pass until every call is answered, at most 20 s. True if that happened.
+    pub fn settle(&mut self) -> bool {
+        let end = self.cluster.now().saturating_add(SETTLE_MAX);
+        while self.cluster.clients.iter().any(|client| client.waiting > 0) {
+            if self.cluster.now() > end || self.cluster.violation().is_some() {
+                return false;
+            }
+            self.run_ms(1);
+        }
+        true
+    }
+
+    /// What became of a call.
+    pub fn result(&self, index: usize) -> Option<&Result<Answer, CallError>> {
+        self.cluster.history().entries().get(index)?.returned.as_ref().map(|(_, result)| result)
+    }
+
+    /// Keeps what `from` sends to `to` from now on.
+    pub fn hold(&mut self, from: Peer, to: Peer) -> &mut Self {
+        self.cluster.network.hold(from, to);
+        self
+    }
+
+    /// Lets what was kept on this link go, and what follows.
+    pub fn release(&mut self, from: Peer, to: Peer) -> &mut Self {
+        self.cluster.network.release(from, to);
+        let (go, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.cluster.held).into_iter().partition(|(a, b, ..)| (*a, *b) == (from, to));
+        self.cluster.held = stay;
+        for (from, to, bytes, label) in go {
+            self.cluster.transmit(from, to, bytes, label);
+        }
+        self
+    }
+
+    /// A replica's address.
+    pub fn replica(&self, replica: usize) -> Peer {
+        let id = self.cluster.replicas.get(replica).map(|process| process.id);
+        Peer::Replica(id.unwrap_or(ReplicaId::new(u8::MAX)))
+    }
+
+    /// A client's address.
+    pub fn client(&self, client: usize) -> Peer {
+        let id = self.cluster.clients.get(client).map(|process| process.id);
+        Peer::Client(id.unwrap_or_default())
+    }
+
+    /// Kills a replica, with what it had not synced.
+    pub fn crash(&mut self, replica: usize) -> &mut Self {
+        self.cluster.kill(replica);
+        self
+    }
+
+    /// Starts a replica again.
+    pub fn restart(&mut self, replica: usize) -> &mut Self {
+        self.cluster.start(replica);
+        self
+    }
+}

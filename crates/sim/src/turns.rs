@@ -1,0 +1,323 @@
+//! Replicas: what the host does around a node. Inputs in, actions out, disk and executor beside it.
+
+use crate::checker::Property;
+use crate::clock::{MICRO, MILLI};
+use crate::cluster::{Cluster, Event};
+use crate::disk::Storage;
+use crate::faults::Fault;
+use crate::process::{Running, StartError};
+use bytes::Bytes;
+use quorate_core::crypto::Digest;
+use quorate_core::executor::{Done, Job, Manifest, Save};
+use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::machine::Machine;
+use quorate_core::node::{Action, Input};
+use quorate_core::outbox::{Note, To};
+use quorate_core::protocol::{Checkpoint, Protocol, Replica};
+use quorate_core::wire::Wire;
+
+impl<P: Protocol, M: Machine> Cluster<P, M> {
+    pub(crate) fn on_frame(&mut self, from: Peer, to: ReplicaId, bytes: Bytes, label: &'static str) {
+        let now = self.now();
+        self.trace.arrived(now, from, Peer::Replica(to), label);
+        self.input(to.index(), Input::Frame { from, bytes });
+    }
+
+    /// One input of one node, and everything that follows at once.
+    pub(crate) fn input(&mut self, replica: usize, input: Input) {
+        let (now, entropy) = (self.now(), self.entropy.bits());
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        let turn = process.turn(now, entropy);
+        let Some(running) = &mut process.running else { return };
+        let mut actions = Vec::new();
+        running.node.handle(input, turn, &mut actions);
+        self.look_at(replica);
+        self.carry_out(replica, actions);
+        self.rearm(replica);
+    }
+
+    /// The protocol's own invariants.
+    pub(crate) fn look_at(&mut self, replica: usize) {
+        let Some(running) = self.replicas.get(replica).and_then(|process| process.running.as_ref()) else { return };
+        if let Err(broken) = running.node.replica().check() {
+            self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
+        }
+    }
+
+    /// Carries actions out in order. With crashes, the process may die between any two of them.
+    pub(crate) fn carry_out(&mut self, replica: usize, actions: Vec<Action>) {
+        for action in actions {
+            if self.dies_here(replica) {
+                return;
+            }
+            self.act(replica, action);
+        }
+    }
+
+    fn act(&mut self, replica: usize, action: Action) {
+        match action {
+            Action::Append { seq, class, bytes } => {
+                if self.disk(replica, |storage| storage.append(seq, class, &bytes)).is_none() {
+                    return;
+                }
+                if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
+                    running.appended = seq;
+                }
+                self.begin_sync(replica);
+            }
+            Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
+            Action::Run(job) => self.enqueue(replica, job),
+            Action::Save(save) => {
+                let delay = self.disk_random.between(MILLI, 30 * MILLI);
+                self.later(replica, delay, |replica, life| Event::Saving { replica, life, save });
+            }
+            Action::Read { to, checkpoint, part } => {
+                let bytes = self.replicas.get(replica).and_then(|process| process.storage.read(checkpoint, part));
+                self.report(replica, Input::Read { to, checkpoint, part, bytes });
+            }
+            Action::Prepare(manifest) => {
+                if let Some(missing) = self.disk(replica, |storage| storage.prepare(&manifest)) {
+                    self.report(replica, Input::Prepared(manifest, missing));
+                }
+            }
+            Action::Put(checkpoint, index, bytes) => {
+                self.disk(replica, |storage| storage.put(checkpoint, index, &bytes));
+            }
+            Action::Finish(checkpoint) => {
+                if self.disk(replica, |storage| storage.finish(checkpoint)).is_some() {
+                    self.report(replica, Input::Stored(checkpoint));
+                }
+            }
+            Action::Install(checkpoint) => self.install(replica, checkpoint),
+            Action::Forget(seq) => {
+                self.disk(replica, |storage| storage.forget(seq));
+            }
+            Action::ForgetSnapshots(op) => {
+                self.disk(replica, |storage| storage.forget_snapshots(op));
+            }
+            Action::Note(note) => self.note(replica, &note),
+            Action::Halt(reason) => self.halt(replica, &reason),
+        }
+    }
+
+    fn send(&mut self, replica: usize, to: To, bytes: &Bytes, label: &'static str) {
+        let Some(from) = self.replicas.get(replica).map(|process| process.id) else { return };
+        let to: Vec<Peer> = match to {
+            To::One(peer) => vec![peer],
+            To::Others => {
+                let others = self.replicas.iter().map(|process| process.id).filter(|id| *id != from);
+                others.map(Peer::Replica).collect()
+            }
+        };
+        for peer in to {
+            self.transmit(Peer::Replica(from), peer, bytes.clone(), label);
+            if self.dies_here(replica) {
+                return;
+            }
+        }
+    }
+
+    /// One sync at a time; it covers what was appended before it began. What is appended meanwhile waits for the next.
+    fn begin_sync(&mut self, replica: usize) {
+        let now = self.now();
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        let slow = process.slow_until > now;
+        let Some(running) = &mut process.running else { return };
+        if running.syncing || running.appended == running.synced {
+            return;
+        }
+        running.syncing = true;
+        let seq = running.appended;
+        let usual = self.disk_random.between(100 * MICRO, 2 * MILLI);
+        let delay = if slow { self.disk_random.between(20 * MILLI, 500 * MILLI) } else { usual };
+        self.later(replica, delay, |replica, life| Event::Synced { replica, life, seq });
+    }
+
+    pub(crate) fn on_synced(&mut self, replica: usize, seq: RecordSeq) {
+        if self.sync_fails(replica) || self.disk(replica, Storage::sync).is_none() {
+            return; // also if it dies after the sync and before anybody hears of it
+        }
+        if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
+            (running.syncing, running.synced) = (false, seq);
+        }
+        self.begin_sync(replica);
+        self.input(replica, Input::Synced(seq));
+        let is_idle = |running: &Running<P, M>| !running.syncing;
+        if self.replicas.get(replica).and_then(|process| process.running.as_ref()).is_some_and(is_idle) {
+            self.disk(replica, Storage::idle);
+        }
+    }
+
+    fn enqueue(&mut self, replica: usize, job: Job) {
+        let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) else { return };
+        running.jobs.push_back(job);
+        if running.jobs.len() == 1 {
+            self.work(replica);
+        }
+    }
+
+    fn work(&mut self, replica: usize) {
+        let delay = self.disk_random.between(5 * MICRO, 300 * MICRO);
+        self.later(replica, delay, |replica, life| Event::Worked { replica, life });
+    }
+
+    /// The executor has done its front job: everything that it did is shown to the checkers before the node hears of it.
+    pub(crate) fn on_worked(&mut self, replica: usize) {
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        let id = process.id;
+        let Some(running) = &mut process.running else { return };
+        let Some(job) = running.jobs.pop_front() else { return };
+        let input = match &job {
+            Job::Execute { op, batch } => Some((*op, Digest::of(batch))),
+            _ => None,
+        };
+        let done = running.executor.run(job);
+        let seen = match (&done, input) {
+            (Done::Executed { op, outcome }, Some((_, batch))) => {
+                let output = Digest::of(format!("{:?} {:?}", outcome.replies, outcome.events).as_bytes());
+                self.witness.executed(id, *op, batch, output, running.executor.digest())
+            }
+            (Done::Installed { checkpoint, error: None, .. }, _) => {
+                self.witness.installed(id, checkpoint.op, running.executor.digest())
+            }
+            (Done::Installed { error: Some(error), .. }, _) => {
+                self.trace.line(self.queue.now(), || format!("{id} cannot install: {error}"));
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if !running.jobs.is_empty() {
+            self.work(replica);
+        }
+        if let Err((property, detail)) = seen {
+            self.violate(property, detail);
+        }
+        self.input(replica, Input::Done(done));
+    }
+
+    pub(crate) fn on_wake(&mut self, replica: usize) {
+        let now = self.now();
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        let local = process.clock.monotonic(now);
+        let Some(running) = &mut process.running else { return };
+        if running.wake.is_none_or(|at| at > now) {
+            return; // an earlier one was scheduled meanwhile and has rung
+        }
+        running.wake = None;
+        if running.node.deadline().is_some_and(|deadline| deadline <= local) {
+            self.input(replica, Input::Timers);
+        } else {
+            self.rearm(replica);
+        }
+    }
+
+    pub(crate) fn rearm(&mut self, replica: usize) {
+        let now = self.now();
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        let (clock, life) = (process.clock, process.life);
+        let Some(running) = &mut process.running else { return };
+        let Some(deadline) = running.node.deadline() else { return };
+        let at = clock.when(deadline).max(now.saturating_add(1));
+        if running.wake.is_none_or(|wake| at < wake) {
+            running.wake = Some(at);
+            self.queue.at(at, Event::Wake { replica, life });
+        }
+    }
+
+    fn install(&mut self, replica: usize, checkpoint: Checkpoint) {
+        let Some(process) = self.replicas.get(replica) else { return };
+        match process.storage.snapshot(checkpoint) {
+            Some((manifest, chunks)) => self.enqueue(replica, Job::Install { manifest, chunks }),
+            None => self.violate(Property::STORE, format!("R{replica}: the snapshot just stored is not there")),
+        }
+    }
+
+    pub(crate) fn on_saving(&mut self, replica: usize, mut save: Box<dyn Save>) {
+        let chunks: Vec<Vec<u8>> = std::iter::from_fn(|| save.next_chunk()).collect();
+        let manifest = save.finish();
+        let delay = self.disk_random.between(MILLI, 30 * MILLI);
+        self.later(replica, delay, |replica, life| Event::Saved { replica, life, manifest, chunks });
+    }
+
+    pub(crate) fn on_saved(&mut self, replica: usize, manifest: &Manifest, chunks: &[Vec<u8>]) {
+        if self.disk(replica, |storage| storage.save(manifest, chunks)).is_some() {
+            self.input(replica, Input::Saved(manifest.checkpoint()));
+        }
+    }
+
+    /// The host reports something a little later.
+    fn report(&mut self, replica: usize, input: Input) {
+        let delay = self.disk_random.between(50 * MICRO, 3 * MILLI);
+        self.later(replica, delay, |replica, life| Event::Report { replica, life, input });
+    }
+
+    pub(crate) fn later(&mut self, replica: usize, delay: u64, event: impl FnOnce(usize, u32) -> Event) {
+        if let Some(process) = self.replicas.get(replica) {
+            self.queue.after(delay, event(replica, process.life));
+        }
+    }
+
+    /// Does something with a replica's disk. `None` if the process died over it; a disk that refuses without one of our
+    /// faults is a defect of the store.
+    fn disk<T>(&mut self, replica: usize, work: impl FnOnce(&mut Storage) -> Result<T, String>) -> Option<T> {
+        let doomed = self.is_doomed();
+        let process = self.replicas.get_mut(replica).filter(|process| process.running.is_some())?;
+        if doomed {
+            process.storage.doom(&mut self.disk_random);
+        }
+        match work(&mut process.storage) {
+            _ if doomed => {
+                self.crash(replica, Fault::Crash);
+                None
+            }
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.violate(Property::STORE, format!("R{replica}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, replica: usize, note: &Note) {
+        let now = self.now();
+        self.trace.line(now, || format!("R{replica} {note:?}"));
+        self.counts.note(note);
+    }
+
+    fn halt(&mut self, replica: usize, reason: &str) {
+        let now = self.now();
+        self.trace.line(now, || format!("R{replica} halts: {reason}"));
+        self.violate(Property::NO_HALT, format!("R{replica} halts: {reason}"));
+    }
+
+    /// A replica whose log is rotten may refuse to start, if it says so; any other refusal is a violation.
+    pub(crate) fn did_not_start(&mut self, replica: usize, error: &StartError) {
+        let text = match error {
+            StartError::Disk(error) => error.clone(),
+            StartError::Protocol(error) => error.to_string(),
+        };
+        let now = self.now();
+        self.trace.line(now, || format!("R{replica} does not start: {text}"));
+        let rotten = replica == self.rot_victim && self.counts.faults.contains_key(&Fault::BitRot);
+        if rotten {
+            self.counts.refused = self.counts.refused.saturating_add(1);
+            if let Some(process) = self.replicas.get_mut(replica) {
+                process.stopped = Some(text);
+            }
+        } else {
+            self.violate(Property::STORE, format!("R{replica} does not start: {text}"));
+        }
+    }
+
+    /// Everything that two runs of a seed must agree on.
+    pub(crate) fn audit(&self) -> Digest {
+        let mut parts: Vec<Vec<u8>> = self.audits.iter().map(|audit| audit.as_bytes().to_vec()).collect();
+        parts.push(self.now().encode());
+        for running in self.replicas.iter().filter_map(|process| process.running.as_ref()) {
+            parts.extend(running.node.audit().map(|audit| audit.as_bytes().to_vec()));
+            parts.push(running.executor.digest().as_bytes().to_vec());
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Digest::of_parts(&parts)
+    }
+}
