@@ -122,12 +122,17 @@ async fn a_full_disk_stops_the_replica_and_says_what_to_do() {
 async fn a_machine_that_panics_leaves_no_zombie() {
     let mut cluster = Cluster::started(3).await;
     let client = cluster.client();
-    let call = tokio::spawn(async move { client.apply("panic").await });
+    cluster.brake.pull(true);
+    let call = tokio::spawn(async move { client.apply("block, then panic").await });
+    until(|| cluster.brake.held_up() == 3).await;
+    call.abort(); // nobody asks for anything any more: the replicas have to notice by themselves
+    cluster.heartbeats(1, 10).await;
+    cluster.heartbeats(2, 10).await;
+    cluster.brake.pull(false);
     for index in 0..3 {
-        let sentence = cluster.ended(index).await; // the last two have nothing to do any more, and notice all the same
+        let sentence = cluster.ended(index).await;
         assert!(sentence.starts_with("the machine thread ended unexpectedly"), "{sentence}");
     }
-    call.abort();
 }
 
 #[tokio::test]
