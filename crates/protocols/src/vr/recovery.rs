@@ -202,7 +202,9 @@ impl Replica {
         }
         let wanted = self.log.wanted(ENTRIES_MAX, REPAIR_BYTES);
         let (_, named) = self.log.missing();
-        if !named && matches!(self.phase, Phase::Backup(_)) {
+        // Everybody was asked, and nothing came: perhaps the others' logs begin later by now.
+        let in_vain = usize::from(self.repair_turn) > self.quorums.replicas();
+        if (!named || in_vain) && matches!(self.phase, Phase::Backup(_)) {
             self.ask_view(out);
         }
         out.arm(Timer::Repair, self.config.resend);
