@@ -404,11 +404,11 @@ impl Replica {
             self.start_from(start, out); // the same checksum there: the same log up to there
         } else if answered {
             self.start_from_state(start, out); // asked from our commit number on, the primary's log begins later
-        } else if self.asked.is_some_and(|(nonce, _)| nonce != start.nonce) {
-            // The answer to a newer question is under way. Asking again here would make it the answer to an old one, too.
-            out.ignore(Peer::Replica(from), Why::Unasked);
         } else {
-            self.ask_view_of(from, out);
+            // Not what was asked for, or our commit number has moved since. One question at a time: two whose answers each
+            // led to another would never end.
+            self.asked = self.asked.filter(|(nonce, _)| *nonce != start.nonce);
+            self.ask_view(out);
         }
     }
 
@@ -456,6 +456,7 @@ impl Replica {
     /// R4: log and view in one record, then normal, then the acknowledgement.
     fn start_from(&mut self, start: StartView, out: &mut Outbox) {
         let unchanged = self.durable.log_view() == start.view
+            && !matches!(self.phase, Phase::RecoveringHead)
             && start.headers.iter().all(|header| self.log.checksum(header.op) == Some(header.checksum()))
             && start.op() == self.log.head();
         if !unchanged {
