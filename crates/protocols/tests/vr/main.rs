@@ -5,4 +5,6 @@ mod chaos;
 mod clients;
 mod harness;
 mod paper;
+mod reads;
+mod recovery;
 mod tape;
