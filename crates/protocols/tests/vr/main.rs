@@ -3,7 +3,9 @@
 mod attacks;
 mod chaos;
 mod clients;
+mod defects;
 mod harness;
+mod journal;
 mod paper;
 mod reads;
 mod recovery;
