@@ -120,7 +120,7 @@ impl Replica {
     fn start_round(&mut self, out: &mut Outbox) {
         let (me, quorum) = (self.me, self.quorums.replication());
         let Phase::Primary(primary) = &mut self.phase else { return };
-        if !primary.reads.ready || primary.reads.waiting.is_empty() {
+        if !primary.reads.ready || primary.reads.waiting.is_empty() || primary.reads.is_asking() {
             return;
         }
         primary.reads.round += 1;

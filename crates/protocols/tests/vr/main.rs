@@ -3,6 +3,10 @@
 mod attacks;
 mod chaos;
 mod clients;
+mod defects;
 mod harness;
+mod journal;
 mod paper;
+mod reads;
+mod recovery;
 mod tape;
