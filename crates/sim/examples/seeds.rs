@@ -3,6 +3,7 @@
 //! With one seed, prints the last lines of what happened too.
 
 use quorate_protocols::naive::Naive;
+use quorate_protocols::vr::Vr;
 use quorate_sim::{Options, Simulated, campaign, name_runs_in_panics, run};
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let options = Options { ops: number(4, "150"), faults, replicas, ..Options::default() };
     match word(0, "naive").as_str() {
         "naive" => go::<Naive>(options, first, last),
+        "vr" => go::<Vr>(options, first, last),
         other => {
             eprintln!("{other:?} is not a protocol that can be simulated");
             ExitCode::FAILURE

@@ -14,7 +14,7 @@ use crate::report::Counts;
 use crate::trace::Trace;
 use crate::workload::Workload;
 use bytes::Bytes;
-use quorate_core::executor::{Manifest, Save};
+use quorate_core::executor::Save;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::Input;
@@ -56,10 +56,8 @@ pub enum Event {
     Synced { replica: usize, life: u32, seq: RecordSeq },
     /// The executor has done the job in front.
     Worked { replica: usize, life: u32 },
-    /// Half of a snapshot's time has passed: its chunks are to be written.
-    Saving { replica: usize, life: u32, save: Box<dyn Save> },
-    /// A snapshot's chunks are written; its manifest is to follow.
-    Saved { replica: usize, life: u32, manifest: Manifest, chunks: Vec<Vec<u8>> },
+    /// A snapshot has been written out.
+    Save { replica: usize, life: u32, save: Box<dyn Save> },
     /// A replica starts (again).
     Start { replica: usize },
     /// A replica that stood still goes on.
@@ -85,8 +83,7 @@ impl Event {
             | Event::Report { replica, life, .. }
             | Event::Synced { replica, life, .. }
             | Event::Worked { replica, life }
-            | Event::Saving { replica, life, .. }
-            | Event::Saved { replica, life, .. } => Some((*replica, Some(*life))),
+            | Event::Save { replica, life, .. } => Some((*replica, Some(*life))),
             _ => None,
         }
     }
@@ -128,7 +125,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let rot_victim = random.index(setup.replicas);
         let rots = |id: ReplicaId| id.index() == rot_victim && faults.has(Fault::BitRot);
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
-        let replicas: Vec<_> = ids.map(|id| Process::new(id, clock(&mut random, skewed), rots(id))).collect();
+        let replicas: Vec<_> =
+            ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed), rots(id))).collect();
         let retry = if faults.has(Fault::ClientRetry) { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
         let count = replicas.len();
@@ -235,8 +233,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::Report { replica, input, .. } => self.input(replica, input),
             Event::Synced { replica, seq, .. } => self.on_synced(replica, seq),
             Event::Worked { replica, .. } => self.on_worked(replica),
-            Event::Saving { replica, save, .. } => self.on_saving(replica, save),
-            Event::Saved { replica, manifest, chunks, .. } => self.on_saved(replica, &manifest, &chunks),
+            Event::Save { replica, save, .. } => self.on_save(replica, save),
             Event::Start { replica } => self.start(replica),
             Event::Resume { replica, life } => self.resume(replica, life),
             Event::Heal { cut } => self.network.heal(cut),
@@ -277,14 +274,14 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// Starts a replica from what its disk holds.
     pub(crate) fn start(&mut self, replica: usize) {
-        let (now, entropy, count) = (self.now(), self.entropy.bits(), self.replicas.len());
+        let (now, entropy) = (self.now(), self.entropy.bits());
         let (config, machine) = (self.config.clone(), self.machine);
         let Some(process) = self.replicas.get_mut(replica) else { return };
         if process.running.is_some() || process.stopped.is_some() {
             return;
         }
         let turn = process.turn(now, entropy);
-        let started = process.start(count, config, machine, turn);
+        let started = process.start(config, machine, turn);
         let (life, id) = (process.life, process.id);
         match started {
             Ok(actions) => {

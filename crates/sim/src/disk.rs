@@ -1,16 +1,18 @@
-//! One replica's storage, as the real host holds it: log, superblock and snapshots of `quorate_store`, over a disk in memory
-//! that loses and tears what was not synced.
+//! One replica's storage: the folder of `quorate_store::replica`, which the real host opens too, over a disk in memory that
+//! loses and tears what was not synced.
 
+use crate::process::CLUSTER;
 use crate::random::Random;
 use bytes::Bytes;
-use quorate_core::executor::{Chunks, Manifest};
-use quorate_core::ids::{OpNumber, RecordSeq};
+use quorate_core::executor::{Chunks, Executor, Manifest, Save};
+use quorate_core::ids::{Epoch, OpNumber, RecordSeq, ReplicaId};
+use quorate_core::machine::Machine;
 use quorate_core::node::Part;
 use quorate_core::outbox::Class;
-use quorate_core::protocol::Checkpoint;
-use quorate_core::wire::Wire;
-use quorate_store::{Incoming, Item, Reader, SimDisk, SnapshotStore, Superblock, Wal, WalConfig};
-use std::collections::{BTreeMap, BTreeSet};
+use quorate_core::protocol::{Checkpoint, Protocol, Restore};
+use quorate_store::replica::{Belongs, Opened, Snapshots, SnapshotsError, format_with, kept, open_with};
+use quorate_store::{SimDisk, Wal, WalConfig};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 /// Segments as small as the log allows, so that short runs fill and forget them.
@@ -21,29 +23,25 @@ const RECORDS: u64 = 8 << 10;
 const CHANGES_MAX: u64 = 8;
 
 /// What a replica finds when it starts.
-pub struct Found {
-    /// The log's records in order.
-    pub records: Vec<Item>,
-    /// Is there damage at the end?
-    pub tail_damaged: bool,
+pub struct Found<P: Protocol, M> {
+    /// The machine, as the newest whole snapshot has it.
+    pub executor: Executor<M>,
+    /// What the protocol starts from.
+    pub restore: Restore<P>,
     /// The number of the next record.
     pub next_seq: RecordSeq,
-    /// The newest snapshot that is whole.
-    pub snapshot: Option<Manifest>,
 }
 
 /// Log and snapshots of one replica.
 #[derive(Debug)]
 pub struct Storage {
     disk: SimDisk,
-    log_id: u128,
-    wal: Option<Wal<SimDisk>>,
-    snapshots: Option<SnapshotStore<SimDisk>>,
-    incoming: BTreeMap<Checkpoint, Incoming<SimDisk>>,
-    /// Records before this place were safe before the last group was written: damage there is known for what it is.
-    rot_before: Option<(String, u64)>,
+    belongs: Belongs,
+    open: Option<(Wal<SimDisk>, Snapshots<SimDisk>)>,
     /// Is this the replica whose log may rot? Only then is `rot_before` worth its price.
     may_rot: bool,
+    /// Records before this place were safe before the last group was written: damage there is known for what it is.
+    rot_before: Option<(String, u64)>,
     /// A bit has been flipped since the log was opened last.
     rotten: bool,
 }
@@ -54,38 +52,34 @@ fn text(error: impl Display) -> String {
 
 impl Storage {
     /// A folder that is formatted and empty.
-    pub fn format(log_id: u128, may_rot: bool) -> Result<Self, String> {
+    pub fn format(replica: ReplicaId, replicas: usize, protocol: &str, may_rot: bool) -> Result<Self, String> {
         let disk = SimDisk::new();
-        Superblock::create(&disk, &log_id.to_le_bytes()).map_err(text)?;
-        Wal::create(&disk, config(log_id)).map_err(text)?;
-        SnapshotStore::open(&disk).map_err(text)?;
+        let replicas = u8::try_from(replicas).map_err(text)?;
+        let belongs =
+            Belongs { cluster: CLUSTER, epoch: Epoch::ZERO, replica, replicas, protocol: protocol.to_owned() };
+        format_with(&disk, &belongs, log(u128::from(replica.get()).saturating_add(1)), &[]).map_err(text)?;
         disk.kill();
-        let (incoming, rot_before) = (BTreeMap::new(), None);
-        Ok(Self { disk, log_id, wal: None, snapshots: None, incoming, rot_before, may_rot, rotten: false })
+        Ok(Self { disk, belongs, open: None, may_rot, rot_before: None, rotten: false })
     }
 
     /// Reads what there is.
-    pub fn open(&mut self) -> Result<Found, String> {
-        let (_, superblock) = Superblock::open(&self.disk).map_err(text)?;
-        if superblock.body != self.log_id.to_le_bytes() {
-            return Err("the superblock is another folder's".to_owned());
-        }
-        let (wal, recovered) = Wal::open(&self.disk, config(self.log_id)).map_err(text)?;
-        let snapshots = SnapshotStore::open(&self.disk).map_err(text)?;
-        let snapshot = newest(&snapshots)?;
-        let next_seq = RecordSeq::new(wal.next_seq());
-        let tail_damaged = recovered.report.tail.is_some();
-        (self.wal, self.snapshots, self.rotten) = (Some(wal), Some(snapshots), false);
-        Ok(Found { records: recovered.items, tail_damaged, next_seq, snapshot })
+    pub fn open<P: Protocol, M: Machine>(
+        &mut self,
+        config: P::Config,
+        machine: fn() -> M,
+    ) -> Result<Found<P, M>, String> {
+        let mut opened: Opened<SimDisk, M> =
+            open_with(self.disk.clone(), &self.belongs, &log, &machine).map_err(text)?;
+        let restore = opened.restore::<P>(usize::from(self.belongs.replicas), config).map_err(text)?;
+        let next_seq = opened.next_seq();
+        self.open = Some((opened.wal, opened.snapshots));
+        self.rotten = false;
+        Ok(Found { executor: opened.executor, restore, next_seq })
     }
 
     /// Takes a record; it is safe after [`Storage::sync`].
     pub fn append(&mut self, seq: RecordSeq, class: Class, bytes: &[u8]) -> Result<(), String> {
-        let class = match class {
-            Class::Entry => quorate_store::Class::Entry,
-            Class::Promise => quorate_store::Class::Promise,
-        };
-        match self.log()?.append(class, bytes).map_err(text)? {
+        match self.log()?.append(kept(class), bytes).map_err(text)? {
             given if given == seq.get() => Ok(()),
             given => Err(format!("the log numbers a record {given} that the node numbers {seq}")),
         }
@@ -112,69 +106,38 @@ impl Storage {
     }
 
     /// Starts receiving a snapshot; returns the chunks that are not there yet.
-    pub fn prepare(&mut self, manifest: &Manifest) -> Result<BTreeSet<u32>, String> {
-        let lengths: Vec<u32> = (0u32..)
-            .zip(&manifest.chunks)
-            .map(|(index, _)| u32::try_from(manifest.chunk_len(index)).unwrap_or(u32::MAX))
-            .collect();
-        let store = self.store()?;
-        let incoming = store.begin_incoming(manifest.op.get(), &manifest.encode(), &lengths).map_err(text)?;
-        let missing = incoming.missing().into_iter().filter_map(|index| u32::try_from(index).ok()).collect();
-        self.incoming.insert(manifest.checkpoint(), incoming);
-        Ok(missing)
+    pub fn prepare(&mut self, manifest: &Manifest) -> Result<BTreeSet<u32>, SnapshotsError> {
+        self.snapshots().prepare(manifest)
     }
 
     /// Stores a chunk of it.
-    pub fn put(&mut self, checkpoint: Checkpoint, index: u32, bytes: &[u8]) -> Result<(), String> {
-        match self.incoming.get_mut(&checkpoint) {
-            Some(incoming) => incoming.put(index as usize, bytes).map_err(text),
-            None => Err("a chunk of a snapshot that nobody prepared for".to_owned()),
-        }
+    pub fn put(&mut self, checkpoint: Checkpoint, index: u32, bytes: &[u8]) -> Result<(), SnapshotsError> {
+        self.snapshots().put(checkpoint, index, bytes)
     }
 
     /// Makes it a snapshot.
-    pub fn finish(&mut self, checkpoint: Checkpoint) -> Result<(), String> {
-        match self.incoming.remove(&checkpoint) {
-            Some(incoming) => incoming.finish().map_err(text),
-            None => Err("the end of a snapshot that nobody prepared for".to_owned()),
-        }
+    pub fn finish(&mut self, checkpoint: Checkpoint) -> Result<(), SnapshotsError> {
+        self.snapshots().finish(checkpoint)
     }
 
     /// Stores a snapshot of the replica's own state.
-    pub fn save(&mut self, manifest: &Manifest, chunks: &[Vec<u8>]) -> Result<(), String> {
-        let mut writer = self.store()?.begin(manifest.op.get()).map_err(text)?;
-        for chunk in chunks {
-            writer.chunk(chunk).map_err(text)?;
-        }
-        writer.finish(&manifest.encode()).map_err(text)
+    pub fn save(&mut self, save: Box<dyn Save>) -> Result<Checkpoint, SnapshotsError> {
+        self.snapshots().save(save)
     }
 
     /// Reads a part of a snapshot for a peer.
-    pub fn read(&self, checkpoint: Checkpoint, part: Part) -> Option<Bytes> {
-        let (manifest, reader) = self.reader(checkpoint)?;
-        match part {
-            Part::Manifest => Some(manifest.encode().into()),
-            Part::Chunk(index) => reader.chunk(index as usize).ok().map(Bytes::from),
-        }
+    pub fn read(&mut self, checkpoint: Checkpoint, part: Part) -> Option<Bytes> {
+        self.snapshots().read(checkpoint, part)
     }
 
     /// A snapshot to restore from.
-    pub fn snapshot(&self, checkpoint: Checkpoint) -> Option<(Manifest, Box<dyn Chunks>)> {
-        let (manifest, reader) = self.reader(checkpoint)?;
-        Some((manifest, Box::new(Stored(reader))))
+    pub fn load(&mut self, checkpoint: Checkpoint) -> Result<(Manifest, Box<dyn Chunks>), SnapshotsError> {
+        self.snapshots().load(checkpoint)
     }
 
     /// Drops snapshots before `op`.
-    pub fn forget_snapshots(&mut self, op: OpNumber) -> Result<(), String> {
-        let store = self.store()?;
-        for number in store.list().map_err(text)?.into_iter().filter(|number| *number < op.get()) {
-            store.remove(number).map_err(text)?;
-        }
-        for number in store.list_incoming().map_err(text)?.into_iter().filter(|number| *number < op.get()) {
-            store.remove_incoming(number).map_err(text)?;
-        }
-        self.incoming.retain(|checkpoint, _| checkpoint.op >= op);
-        Ok(())
+    pub fn forget_snapshots(&mut self, op: OpNumber) -> Result<(), SnapshotsError> {
+        self.snapshots().forget(op)
     }
 
     /// Lets the power go out within the changes that follow; [`Storage::crash`] must come next.
@@ -191,8 +154,7 @@ impl Storage {
     /// The process dies. Sometimes the computer goes on, and every write of the process stays; sometimes the power is gone,
     /// and of what was not synced each sector and each name survives or not.
     pub fn crash(&mut self, random: &mut Random) {
-        (self.wal, self.snapshots) = (None, None);
-        self.incoming.clear();
+        self.open = None;
         if random.chance(250_000) {
             self.disk.kill();
         } else {
@@ -231,50 +193,44 @@ impl Storage {
     }
 
     fn log(&mut self) -> Result<&mut Wal<SimDisk>, String> {
-        self.wal.as_mut().ok_or_else(|| "the log is not open".to_owned())
+        self.open.as_mut().map(|(wal, _)| wal).ok_or_else(|| "the folder is not open".to_owned())
     }
 
-    fn store(&self) -> Result<&SnapshotStore<SimDisk>, String> {
-        self.snapshots.as_ref().ok_or_else(|| "the snapshots are not open".to_owned())
-    }
-
-    fn reader(&self, checkpoint: Checkpoint) -> Option<(Manifest, Reader<SimDisk>)> {
-        let reader = self.store().ok()?.read(checkpoint.op.get()).ok()?;
-        let manifest = Manifest::decode(reader.manifest()).ok()?;
-        (manifest.checkpoint() == checkpoint).then_some((manifest, reader))
+    fn snapshots(&mut self) -> &mut Snapshots<SimDisk> {
+        let (_, snapshots) =
+            self.open.as_mut().expect("only a process that runs uses its folder, and it has opened it");
+        snapshots
     }
 }
 
-fn config(log_id: u128) -> WalConfig {
+fn log(log_id: u128) -> WalConfig {
     WalConfig { segment_bytes: SEGMENT_BYTES, first_segment_bytes: SEGMENT_BYTES, ..WalConfig::new(log_id) }
-}
-
-/// The newest snapshot of which every chunk can be read.
-fn newest(snapshots: &SnapshotStore<SimDisk>) -> Result<Option<Manifest>, String> {
-    for number in snapshots.list().map_err(text)?.into_iter().rev() {
-        let Ok(reader) = snapshots.read(number) else { continue };
-        let whole = (0..reader.chunk_count()).all(|index| reader.chunk(index).is_ok());
-        if whole && let Ok(manifest) = Manifest::decode(reader.manifest()) {
-            return Ok(Some(manifest));
-        }
-    }
-    Ok(None)
-}
-
-struct Stored(Reader<SimDisk>);
-
-impl Chunks for Stored {
-    fn chunk(&mut self, index: u32) -> Result<Vec<u8>, String> {
-        self.0.chunk(index as usize).map_err(text)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registers::Registers;
+    use quorate_core::protocol::Restored;
+    use quorate_protocols::naive::{Naive, Record};
 
-    fn open(storage: &mut Storage) -> Vec<u64> {
-        storage.open().expect("opens").records.iter().map(Item::first).collect()
+    /// The records' numbers, each with whether it could be read.
+    fn open(storage: &mut Storage) -> Vec<(u64, bool)> {
+        let found = storage.open::<Naive, Registers>((), Registers::default).expect("opens");
+        let numbers = found.restore.records.iter().flat_map(|record| match record {
+            Restored::Found { seq, .. } => vec![(seq.get(), true)],
+            Restored::Damaged { seq, at_most, .. } => (0..*at_most).map(|more| (seq.get() + more, false)).collect(),
+        });
+        numbers.collect()
+    }
+
+    fn formatted() -> Storage {
+        Storage::format(ReplicaId::new(0), 3, "naive", true).expect("formats")
+    }
+
+    fn record(bytes: usize) -> Vec<u8> {
+        use quorate_core::wire::Wire;
+        Record { op: OpNumber::ZERO, batch: vec![9; bytes].into() }.encode()
     }
 
     #[test]
@@ -282,16 +238,16 @@ mod tests {
         let mut lost = 0;
         for seed in 0..50 {
             let mut random = Random::new(seed);
-            let mut storage = Storage::format(7, true).expect("formats");
+            let mut storage = formatted();
             assert!(open(&mut storage).is_empty());
-            storage.append(RecordSeq::new(1), Class::Entry, b"one").expect("appends");
+            storage.append(RecordSeq::new(1), Class::Entry, &record(1)).expect("appends");
             storage.sync().expect("syncs");
-            storage.append(RecordSeq::new(2), Class::Promise, b"two").expect("appends");
+            storage.append(RecordSeq::new(2), Class::Promise, &record(2)).expect("appends");
             storage.doom(&mut random);
             let synced = storage.sync().is_ok();
             storage.crash(&mut random);
             let found = open(&mut storage);
-            assert_eq!(found.first(), Some(&1));
+            assert_eq!(found.first(), Some(&(1, true)));
             assert!(!synced || found.len() == 2, "seed {seed}: {found:?}");
             lost += usize::from(found.len() == 1);
         }
@@ -303,19 +259,18 @@ mod tests {
         let mut noticed = 0;
         for seed in 0..30 {
             let mut random = Random::new(seed);
-            let mut storage = Storage::format(7, true).expect("formats");
+            let mut storage = formatted();
             open(&mut storage);
             for seq in 1..20 {
-                storage.append(RecordSeq::new(seq), Class::Entry, &[9; 100]).expect("appends");
+                storage.append(RecordSeq::new(seq), Class::Entry, &record(100)).expect("appends");
                 storage.sync().expect("syncs");
             }
             storage.crash(&mut random);
             assert!(storage.rot(&mut random));
             assert!(!storage.rot(&mut random), "once between two starts");
-            let found = storage.open().expect("opens");
-            let last = found.records.last().map(Item::last);
-            assert_eq!(last, Some(19), "seed {seed}: a safe record is silently gone");
-            noticed += usize::from(found.records.iter().any(|item| matches!(item, Item::Damaged { .. })));
+            let found = open(&mut storage);
+            assert_eq!(found.last().map(|(seq, _)| *seq), Some(19), "seed {seed}: a safe record is silently gone");
+            noticed += usize::from(found.iter().any(|(_, intact)| !intact));
         }
         assert!(noticed > 20, "{noticed}");
     }

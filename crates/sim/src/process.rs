@@ -8,9 +8,7 @@ use quorate_core::ids::{ClusterId, Epoch, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Action, Identity, Node};
 use quorate_core::outbox::Turn;
-use quorate_core::protocol::{Protocol, Restore, RestoreError, Restored};
-use quorate_core::wire::Wire;
-use quorate_store::Item;
+use quorate_core::protocol::{Protocol, RestoreError};
 use std::collections::VecDeque;
 
 /// The cluster that every run is about.
@@ -50,6 +48,8 @@ pub struct Running<P: Protocol, M> {
     pub syncing: bool,
     /// The last record that was reported durable.
     pub synced: RecordSeq,
+    /// The snapshots' thread is busy until then, virtual nanoseconds: it does one thing after the other.
+    pub snapshots_busy: u64,
     /// When the node will be woken, virtual nanoseconds.
     pub wake: Option<u64>,
 }
@@ -65,8 +65,8 @@ pub enum StartError {
 
 impl<P: Protocol, M: Machine> Process<P, M> {
     /// A replica that has never run, with a formatted disk.
-    pub fn new(id: ReplicaId, clock: Clock, may_rot: bool) -> Self {
-        let formatted = Storage::format(u128::from(id.get()).saturating_add(1), may_rot);
+    pub fn new(id: ReplicaId, replicas: usize, clock: Clock, may_rot: bool) -> Self {
+        let formatted = Storage::format(id, replicas, P::NAME, may_rot);
         let storage = formatted.expect("a new disk in memory takes a format");
         Self { id, storage, clock, life: 0, running: None, paused: None, slow_until: 0, stopped: None }
     }
@@ -77,49 +77,15 @@ impl<P: Protocol, M: Machine> Process<P, M> {
     }
 
     /// Opens what is on the disk and starts the protocol from it.
-    pub fn start(
-        &mut self,
-        replicas: usize,
-        config: P::Config,
-        new_machine: fn() -> M,
-        turn: Turn,
-    ) -> Result<Vec<Action>, StartError> {
-        let found = self.storage.open().map_err(StartError::Disk)?;
-        let Found { records, tail_damaged, next_seq, snapshot } = found;
-        let checkpoint = snapshot.as_ref().map(|manifest| manifest.checkpoint());
-        let executor = match checkpoint.and_then(|checkpoint| self.storage.snapshot(checkpoint)) {
-            Some((manifest, mut chunks)) => Executor::restore(&manifest, chunks.as_mut())
-                .map_err(|error| StartError::Disk(format!("a snapshot that is whole cannot be restored: {error}")))?,
-            None => Executor::new(new_machine()),
-        };
-        let (replica, wake) = (self.id, executor.wake());
-        let records = records.into_iter().map(restored).collect();
-        let restore = Restore { replica, replicas, config, records, tail_damaged, checkpoint, wake };
-        let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica };
+    pub fn start(&mut self, config: P::Config, new_machine: fn() -> M, turn: Turn) -> Result<Vec<Action>, StartError> {
+        let Found { executor, restore, next_seq } =
+            self.storage.open::<P, M>(config, new_machine).map_err(StartError::Disk)?;
+        let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica: self.id };
         let (node, actions) = Node::start(identity, restore, next_seq, true, turn).map_err(StartError::Protocol)?;
         let synced = next_seq.previous();
-        let jobs = VecDeque::new();
-        self.running = Some(Running { node, executor, jobs, appended: synced, syncing: false, synced, wake: None });
+        let (jobs, snapshots_busy, wake) = (VecDeque::new(), 0, None);
+        let (appended, syncing) = (synced, false);
+        self.running = Some(Running { node, executor, jobs, appended, syncing, synced, snapshots_busy, wake });
         Ok(actions)
-    }
-}
-
-/// A record whose bytes are intact but mean nothing is damage too.
-fn restored<R: Wire>(item: Item) -> Restored<R> {
-    let (first, last) = (item.first(), item.last());
-    let seq = RecordSeq::new(first);
-    match item {
-        Item::Found { body, .. } => match R::decode(&body) {
-            Ok(record) => Restored::Found { seq, record },
-            Err(_) => Restored::Damaged { seq, at_most: 1, class: None },
-        },
-        Item::Damaged { class, .. } => {
-            let at_most = last.saturating_sub(first).saturating_add(1);
-            let class = class.map(|class| match class {
-                quorate_store::Class::Entry => quorate_core::outbox::Class::Entry,
-                quorate_store::Class::Promise => quorate_core::outbox::Class::Promise,
-            });
-            Restored::Damaged { seq, at_most, class }
-        }
     }
 }

@@ -8,13 +8,14 @@ use crate::faults::Fault;
 use crate::process::{Running, StartError};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
-use quorate_core::executor::{Done, Job, Manifest, Save};
+use quorate_core::executor::{Done, Job, Save};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
-use quorate_core::machine::Machine;
+use quorate_core::machine::{Corrupt, Machine};
 use quorate_core::node::{Action, Input};
 use quorate_core::outbox::{Note, To};
 use quorate_core::protocol::{Checkpoint, Protocol, Replica};
 use quorate_core::wire::Wire;
+use quorate_store::replica::SnapshotsError;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub(crate) fn on_frame(&mut self, from: Peer, to: ReplicaId, bytes: Bytes, label: &'static str) {
@@ -68,32 +69,41 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
             Action::Run(job) => self.enqueue(replica, job),
             Action::Save(save) => {
-                let delay = self.disk_random.between(MILLI, 30 * MILLI);
-                self.later(replica, delay, |replica, life| Event::Saving { replica, life, save });
+                let delay = self.on_snapshots_thread(replica, 40 * MILLI);
+                self.later(replica, delay, |replica, life| Event::Save { replica, life, save });
             }
             Action::Read { to, checkpoint, part } => {
-                let bytes = self.replicas.get(replica).and_then(|process| process.storage.read(checkpoint, part));
+                let Some(process) = self.replicas.get_mut(replica) else { return };
+                let bytes = process.storage.read(checkpoint, part);
                 self.report(replica, Input::Read { to, checkpoint, part, bytes });
             }
             Action::Prepare(manifest) => {
-                if let Some(missing) = self.disk(replica, |storage| storage.prepare(&manifest)) {
+                let prepared = self.store(replica, manifest.checkpoint(), |storage| storage.prepare(&manifest));
+                if let Some(missing) = prepared {
                     self.report(replica, Input::Prepared(manifest, missing));
                 }
             }
             Action::Put(checkpoint, index, bytes) => {
-                self.disk(replica, |storage| storage.put(checkpoint, index, &bytes));
+                self.disk(replica, |storage| match storage.put(checkpoint, index, &bytes) {
+                    Ok(()) | Err(SnapshotsError::Unusable { .. }) => Ok(()), // the chunk is then missing at the end
+                    Err(error) => Err(error.to_string()),
+                });
             }
             Action::Finish(checkpoint) => {
-                if self.disk(replica, |storage| storage.finish(checkpoint)).is_some() {
+                if self.store(replica, checkpoint, |storage| storage.finish(checkpoint)).is_some() {
                     self.report(replica, Input::Stored(checkpoint));
                 }
             }
-            Action::Install(checkpoint) => self.install(replica, checkpoint),
+            Action::Install(checkpoint) => {
+                if let Some((manifest, chunks)) = self.store(replica, checkpoint, |storage| storage.load(checkpoint)) {
+                    self.enqueue(replica, Job::Install { manifest, chunks });
+                }
+            }
             Action::Forget(seq) => {
                 self.disk(replica, |storage| storage.forget(seq));
             }
             Action::ForgetSnapshots(op) => {
-                self.disk(replica, |storage| storage.forget_snapshots(op));
+                self.disk(replica, |storage| storage.forget_snapshots(op).map_err(|error| error.to_string()));
             }
             Action::Note(note) => self.note(replica, &note),
             Action::Halt(reason) => self.halt(replica, &reason),
@@ -224,30 +234,47 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
     }
 
-    fn install(&mut self, replica: usize, checkpoint: Checkpoint) {
-        let Some(process) = self.replicas.get(replica) else { return };
-        match process.storage.snapshot(checkpoint) {
-            Some((manifest, chunks)) => self.enqueue(replica, Job::Install { manifest, chunks }),
-            None => self.violate(Property::STORE, format!("R{replica}: the snapshot just stored is not there")),
+    pub(crate) fn on_save(&mut self, replica: usize, save: Box<dyn Save>) {
+        if let Some(checkpoint) = self.disk(replica, |storage| storage.save(save).map_err(|error| error.to_string())) {
+            self.input(replica, Input::Saved(checkpoint));
         }
     }
 
-    pub(crate) fn on_saving(&mut self, replica: usize, mut save: Box<dyn Save>) {
-        let chunks: Vec<Vec<u8>> = std::iter::from_fn(|| save.next_chunk()).collect();
-        let manifest = save.finish();
-        let delay = self.disk_random.between(MILLI, 30 * MILLI);
-        self.later(replica, delay, |replica, life| Event::Saved { replica, life, manifest, chunks });
+    /// When the snapshots' thread will have done one more thing.
+    fn on_snapshots_thread(&mut self, replica: usize, longest: u64) -> u64 {
+        let (now, takes) = (self.now(), self.disk_random.between(50 * MICRO, longest));
+        let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) else {
+            return 0;
+        };
+        running.snapshots_busy = running.snapshots_busy.max(now).saturating_add(takes);
+        running.snapshots_busy.saturating_sub(now)
     }
 
-    pub(crate) fn on_saved(&mut self, replica: usize, manifest: &Manifest, chunks: &[Vec<u8>]) {
-        if self.disk(replica, |storage| storage.save(manifest, chunks)).is_some() {
-            self.input(replica, Input::Saved(manifest.checkpoint()));
+    /// Like [`Cluster::disk`], for a snapshot that arrives: one that cannot be used has failed to be installed.
+    fn store<T>(
+        &mut self,
+        replica: usize,
+        checkpoint: Checkpoint,
+        work: impl FnOnce(&mut Storage) -> Result<T, SnapshotsError>,
+    ) -> Option<T> {
+        let done = self.disk(replica, |storage| match work(storage) {
+            Ok(done) => Ok(Ok(done)),
+            Err(SnapshotsError::Unusable { why, .. }) => Ok(Err(why)),
+            Err(error) => Err(error.to_string()),
+        });
+        match done? {
+            Ok(done) => Some(done),
+            Err(why) => {
+                let error = Some(Corrupt(why));
+                self.report(replica, Input::Done(Done::Installed { checkpoint, error, wake: None }));
+                None
+            }
         }
     }
 
-    /// The host reports something a little later.
+    /// The snapshots' thread reports something a little later.
     fn report(&mut self, replica: usize, input: Input) {
-        let delay = self.disk_random.between(50 * MICRO, 3 * MILLI);
+        let delay = self.on_snapshots_thread(replica, 3 * MILLI);
         self.later(replica, delay, |replica, life| Event::Report { replica, life, input });
     }
 

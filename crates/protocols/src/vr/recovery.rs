@@ -145,14 +145,6 @@ impl Replica {
         self.arm_ask(out);
     }
 
-    pub(super) fn ask_view_of(&mut self, from: ReplicaId, out: &mut Outbox) {
-        let nonce = out.nonce().max(1);
-        self.asked = Some((nonce, self.committed));
-        let (view, committed) = (self.view(), self.committed);
-        out.send(Peer::Replica(from), Message::GetView { view, committed, nonce });
-        self.arm_ask(out);
-    }
-
     fn arm_ask(&self, out: &mut Outbox) {
         match &self.phase {
             Phase::RecoveringHead => out.arm(Timer::ViewAgain, self.config.resend),
@@ -182,29 +174,39 @@ impl Replica {
 
 /// Getting entries by their checksums.
 impl Replica {
-    /// Something is missing: ask now if nobody was asked yet.
+    /// Something is missing: ask for entries now, and for the view's log after a while. Whoever leads has perhaps just told
+    /// it, and could not say more.
     pub(super) fn repair_if_needed(&mut self, out: &mut Outbox) {
-        if !self.log.is_whole() && self.asked.is_none() {
-            self.on_repair(out);
+        if self.asked.is_none() {
+            if self.wants_view() {
+                out.arm(Timer::Repair, self.config.resend);
+            }
+            self.ask_entries(out);
         }
     }
 
-    /// Asks for the first missing entries, each time another replica; or, where not even their checksums are known, for
-    /// the view's log.
+    /// Whoever leads has to say which checkpoint there is, or which entries are missing.
+    fn wants_view(&self) -> bool {
+        let (_, named) = self.log.missing();
+        (self.machine.behind && self.machine.fetching.is_none()) || (!named && matches!(self.phase, Phase::Backup(_)))
+    }
+
+    /// It was asked for a while ago.
     pub(super) fn on_repair(&mut self, out: &mut Outbox) {
         self.asked = None;
-        if self.machine.behind && self.machine.fetching.is_none() {
-            self.ask_view(out); // whoever leads says which checkpoint there is
+        if self.wants_view() {
+            self.ask_view(out);
         }
+        self.ask_entries(out);
+    }
+
+    /// Asks for the first missing entries, each time another replica.
+    fn ask_entries(&mut self, out: &mut Outbox) {
         let frozen = matches!(&self.phase, Phase::ViewChange(it) if !matches!(it.stage, Stage::Entries));
         if self.log.is_whole() || frozen {
             return;
         }
         let wanted = self.log.wanted(ENTRIES_MAX, REPAIR_BYTES);
-        let (_, named) = self.log.missing();
-        if !named && matches!(self.phase, Phase::Backup(_)) {
-            self.ask_view(out);
-        }
         out.arm(Timer::Repair, self.config.resend);
         let Some((last, _)) = wanted.last() else { return };
         self.repair_until = *last;
@@ -251,7 +253,7 @@ impl Replica {
         self.commit_through(self.committed_max, out);
         self.start_if_whole(out);
         if !self.log.is_whole() && self.log.whole_to() >= self.repair_until {
-            self.on_repair(out); // all that was asked for has come: ask for the next
+            self.ask_entries(out); // all that was asked for has come: ask for the next
         }
     }
 

@@ -405,8 +405,10 @@ impl Replica {
         } else if answered {
             self.start_from_state(start, out); // asked from our commit number on, the primary's log begins later
         } else {
-            self.asked = None;
-            self.ask_view_of(from, out);
+            // Not what was asked for, or our commit number has moved since. One question at a time: two whose answers each
+            // led to another would never end.
+            self.asked = self.asked.filter(|(nonce, _)| *nonce != start.nonce);
+            self.ask_view(out);
         }
     }
 

@@ -1,0 +1,7 @@
+//! Viewstamped Replication: a cluster in the hands of the test.
+
+mod chaos;
+mod clients;
+mod harness;
+mod paper;
+mod tape;
