@@ -354,7 +354,8 @@ pub(super) fn replay(records: Vec<Restored<Record>>) -> Result<Option<Replayed>,
 struct Replay {
     log: Log,
     bodies: BTreeMap<Digest, (Entry, RecordSeq)>,
-    /// Damaged records since the log last had a known end.
+    /// Damaged records since a promise last said where the log ends, but for those that missing entries explain. What
+    /// follows one of them does not explain it: an entry that was fetched again looks as if it had been appended.
     damage: u64,
     /// Damaged records that may have been promises. No later promise makes up for one of them, unless it says what the
     /// whole log is: the lost one may have said what the log became.
@@ -367,13 +368,14 @@ impl Replay {
     fn entry(&mut self, entry: Entry, seq: RecordSeq) {
         let op = entry.header.op;
         let gap = op.since(self.log.head().next());
+        if op == self.log.head().next() {
+            self.name_head(entry.header.parent);
+        }
         if self.log.is_next(&entry.header) {
             self.log.append(entry.clone(), seq);
-            self.damage = 0;
         } else if op > self.log.head() && gap > 0 && gap <= self.damage {
             self.lose(gap, Some(entry.header.parent));
             self.log.append(entry.clone(), seq);
-            self.damage = 0;
         } else {
             self.log.fill(&entry, seq);
         }
@@ -402,12 +404,20 @@ impl Replay {
         Ok(())
     }
 
+    /// What was appended after a damaged entry names it.
+    fn name_head(&mut self, parent: Digest) {
+        if let Some(Slot::Missing(missing @ Missing { checksum: None, .. })) = self.log.slots.back_mut() {
+            missing.checksum = Some(parent);
+        }
+    }
+
     /// Marks entries at the end of the log as damaged; the last one's checksum may be known from its successor.
     fn lose(&mut self, count: u64, last: Option<Digest>) {
         for left in (0..count).rev() {
             let checksum = if left == 0 { last } else { None };
             self.log.slots.push_back(Slot::Missing(Missing { header: None, checksum, damaged: true }));
         }
+        self.damage = self.damage.saturating_sub(count);
         self.doubt = self.doubt.saturating_sub(count);
     }
 }

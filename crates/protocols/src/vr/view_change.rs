@@ -456,6 +456,7 @@ impl Replica {
     /// R4: log and view in one record, then normal, then the acknowledgement.
     fn start_from(&mut self, start: StartView, out: &mut Outbox) {
         let unchanged = self.durable.log_view() == start.view
+            && !matches!(self.phase, Phase::RecoveringHead)
             && start.headers.iter().all(|header| self.log.checksum(header.op) == Some(header.checksum()))
             && start.op() == self.log.head();
         if !unchanged {

@@ -3,7 +3,7 @@
 //! different batches as one entry, nothing that was acknowledged is lost or applied twice, and a read sees every write that
 //! was acknowledged before it began. Once faults end, everybody agrees.
 
-use crate::harness::{Cluster, config};
+use crate::harness::{Cluster, OnDisk, config};
 use quorate_core::outbox::Class;
 use quorate_core::protocol::{Consistency, RestoreError, Ticket};
 use quorate_core::time::Duration;
@@ -31,6 +31,20 @@ impl Dice {
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
+}
+
+/// A record in one line, for people who look for the cause of a failure.
+fn brief(it: &OnDisk) -> String {
+    let damaged = if it.damaged.is_some() { " damaged" } else { "" };
+    let what = match it.record() {
+        Record::Entry(entry) => format!("entry {} of view {}", entry.header.op, entry.header.view),
+        Record::Promise(promise) => {
+            let suffix = promise.suffix.map(|it| (it.after.get(), it.headers.len()));
+            let (view, log_view, base) = (promise.view, promise.log_view, promise.base.op);
+            format!("view {view}, log of {log_view}, committed {}, base {base}, suffix {suffix:?}", promise.committed)
+        }
+    };
+    format!("{}: {what}{damaged}", it.seq)
 }
 
 struct Asked {
@@ -194,7 +208,12 @@ impl History {
         match self.it.try_restart(id) {
             Ok(()) => {}
             Err(RestoreError::PromisesLost(_)) if self.unlucky == Some(id) => {}
-            Err(error) => panic!("R{id} does not start: {error}"),
+            Err(error) => {
+                for record in &self.it.hosts[id].journal {
+                    eprintln!("{}", brief(record));
+                }
+                panic!("R{id} does not start: {error}")
+            }
         }
     }
 
