@@ -190,7 +190,7 @@ fn an_entry_that_comes_late_does_not_change_what_was_vouched_for() {
     it.apply(1, "a").run(200).isolate(2);
     it.apply(1, "b").heal().lose(|it| it.label == "Entry").run(300);
     let entry = it.last(0, "Entry");
-    it.crash(0).run(400);
+    it.lose(|it| it.label == "Entry" || it.label == "StartView").crash(0).run(400);
     let before = it.last(2, "DoViewChange");
     it.isolate(2).say(replica(1), 2, entry);
     it.talk();
