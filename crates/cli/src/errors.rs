@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn an_error_says_what_happened_why_and_what_to_do() {
         let cause: Result<(), _> = Err(io::Error::other("the disk is full"));
-        let error = cause.advise("the export stopped", "make room and run it again").unwrap_err();
+        let error = cause.advise("the export stopped", "make room and run it again").expect_err("an error");
         let expected = "error: the export stopped\n  caused by: the disk is full\n  try: make room and run it again\n";
         assert_eq!(text(&error, false), expected);
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_cause_that_was_quoted_is_not_repeated() {
         let cause: Result<(), _> = Err(io::Error::other("the disk is full"));
-        let error = cause.explain("cannot write: the disk is full").unwrap_err();
+        let error = cause.explain("cannot write: the disk is full").expect_err("an error");
         assert_eq!(text(&error, false), "error: cannot write: the disk is full\n");
     }
 }

@@ -220,11 +220,11 @@ mod tests {
 
     #[test]
     fn a_cluster_folder_is_complete_and_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let addresses = free_addresses(3).unwrap();
-        let layout = Layout::create(dir.path(), "vr", &addresses).unwrap();
-        let config = ReplicaConfig::load(&layout.replica(ReplicaId::new(1)).config_file()).unwrap();
-        let key = KeyPair::load(&config.key_file).unwrap();
+        let dir = tempfile::tempdir().expect("it works");
+        let addresses = free_addresses(3).expect("it works");
+        let layout = Layout::create(dir.path(), "vr", &addresses).expect("it works");
+        let config = ReplicaConfig::load(&layout.replica(ReplicaId::new(1)).config_file()).expect("it works");
+        let key = KeyPair::load(&config.key_file).expect("it works");
         assert_eq!(config.check(key.key.public()), []);
         assert!(is_new(&config.data_dir, config.cluster, config.replica));
         assert!(!is_new(&config.data_dir, config.cluster, ReplicaId::new(2)));

@@ -91,7 +91,7 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         let line = escape(&all);
         assert!(!line.contains(&b'\t') && !line.contains(&b'\n'));
-        assert_eq!(unescape(&line).unwrap().as_ref(), all);
+        assert_eq!(unescape(&line).expect("a field").as_ref(), all);
     }
 
     #[test]

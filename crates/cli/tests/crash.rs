@@ -77,8 +77,20 @@ fn kill_9_of_all_replicas_at_once_loses_nothing_that_was_acknowledged() {
         (0..3).for_each(|replica| cluster.spawn(replica));
         (0..3).for_each(|replica| cluster.wait_until_ready(replica));
         let found = exported(&cluster);
-        for (key, value) in acknowledged.lock().expect("a lock").iter() {
-            assert_eq!(found.get(key), Some(value), "round {round}: {key} was acknowledged and is lost");
+        let acknowledged = acknowledged.lock().expect("a lock");
+        let lost: Vec<_> = acknowledged.iter().filter(|(key, value)| found.get(*key) != Some(*value)).collect();
+        if !lost.is_empty() {
+            let status = cluster.status();
+            let logs: Vec<_> = (0..3).map(|replica| cluster.log(replica)).collect();
+            let (count, all) = (lost.len(), acknowledged.len());
+            let again = exported(&cluster);
+            let still = lost.iter().filter(|(key, value)| again.get(*key) != Some(*value)).count();
+            let first = lost.first();
+            panic!(
+                "round {round}: a linearizable export lacks {count} of {all} acknowledged writes, the next one {still}: \
+                 {first:?}\n{status:#}\n{}",
+                logs.join("\n--\n")
+            );
         }
     }
     cluster.wait_until_agreed();

@@ -121,7 +121,7 @@ fn flip_everywhere(wanted: impl Fn(&Path) -> bool, per_file: u64) -> Vec<(PathBu
 #[test]
 fn a_flipped_byte_in_the_log_or_a_snapshot_is_repaired_or_refused_in_words() {
     let in_data = |file: &Path| file.components().any(|part| part.as_os_str() == "data");
-    let fates = flip_everywhere(in_data, 6);
+    let fates = flip_everywhere(in_data, 12);
     let alone: Vec<_> = fates.iter().filter(|it| it.2 == Fate::Alone).collect();
     assert!(alone.is_empty(), "these replicas neither joined nor said why: {alone:?}");
     let joined = fates.iter().filter(|it| it.2 == Fate::Joined).count();
@@ -159,14 +159,19 @@ fn a_truncated_file_is_repaired_or_refused_in_words() {
 #[test]
 fn verify_finds_a_flipped_byte_and_changes_nothing() {
     let mut cluster = Cluster::serve_all(3);
-    cluster.must(&["kv", "put", "a", "b"]);
+    for value in ["the first value", "another", "a third"] {
+        cluster.must(&["kv", "put", "key", value]);
+    }
     cluster.stop(0);
     let folder = cluster.replica(0).display().to_string();
     cluster.must(&["verify", "--dir", &folder]);
     let segment = files(&cluster.replica(0)).into_iter().find(|file| file.extension().is_some_and(|it| it == "seg"));
     let segment = segment.expect("a segment");
-    flip(&segment, 8192 + 40);
+    let bytes = fs::read(&segment).expect("a segment");
+    let value = bytes.windows(15).position(|window| window == b"the first value").expect("its record");
+    flip(&segment, value as u64);
     let damaged = fs::read(&segment).expect("a segment");
-    assert!(!cluster.run(&["verify", "--dir", &folder]).ok);
+    let said = cluster.run(&["verify", "--dir", &folder]);
+    assert!(!said.ok, "verify saw nothing:\n{}", String::from_utf8_lossy(&said.stdout));
     assert_eq!(fs::read(&segment).expect("a segment"), damaged, "verify has written");
 }

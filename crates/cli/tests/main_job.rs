@@ -48,7 +48,9 @@ fn start_import(cluster: &Cluster, data: &PathBuf) -> Child {
 /// Waits until so much of the import has been applied.
 fn wait_until_applied(cluster: &Cluster, import: &mut Child, operations: u64) {
     eventually("the import comes that far", || {
-        assert!(import.try_wait().expect("a child").is_none(), "the import ended before {operations} lines");
+        if let Some(status) = import.try_wait().expect("a child") {
+            panic!("the import ended before {operations} lines ({status}):\n{}", text_of(import.stderr.take()));
+        }
         cluster.position() >= operations
     });
 }

@@ -215,6 +215,7 @@ enum Held<M> {
     Frame { to: To, bytes: Bytes, label: &'static str },
     Own(M),
     Forget(RecordSeq),
+    Fetch { checkpoint: Checkpoint, from: ReplicaId },
 }
 
 /// Clients that ask for the status, with their nonces. The digest that the answer holds costs the executor as much as a
@@ -303,7 +304,7 @@ impl<P: Protocol> Node<P> {
             Input::Frame { from, bytes } => self.on_frame(from, &bytes, turn, actions),
             Input::Disconnected(peer) => self.on_disconnected(peer),
             Input::Timers => self.on_timers(turn, actions),
-            Input::Synced(seq) => self.on_synced(seq, actions),
+            Input::Synced(seq) => self.on_synced(seq, turn.now, actions),
             Input::Done(done) => self.on_done(done, turn, actions),
             Input::Saved(checkpoint) => {
                 self.keep_snapshot(checkpoint, actions);
@@ -382,7 +383,7 @@ impl<P: Protocol> Node<P> {
                 Effect::Execute { op, batch } => self.run(Job::Execute { op, batch }, actions),
                 Effect::Query { ticket, query } => self.run(Job::Query { ticket, query }, actions),
                 Effect::Checkpoint(op) => self.run(Job::Checkpoint(op), actions),
-                Effect::Fetch { checkpoint, from } => self.start_fetch(checkpoint, from, turn.now, actions),
+                Effect::Fetch { checkpoint, from } => self.hold_fetch(checkpoint, from, turn.now, actions),
                 Effect::Forget(before) => self.forget(before, actions),
                 Effect::Ignore(_, why) => self.ledger.ignore(why),
                 Effect::Blame(from, fault) => self.ledger.blame(from, fault),
@@ -436,7 +437,17 @@ impl<P: Protocol> Node<P> {
         }
     }
 
-    fn on_synced(&mut self, seq: RecordSeq, actions: &mut Vec<Action>) {
+    /// Fetches once this turn is durable: a snapshot that is stored must not belong to a log that a power loss takes back.
+    fn hold_fetch(&mut self, checkpoint: Checkpoint, from: ReplicaId, now: Instant, actions: &mut Vec<Action>) {
+        let wait_for = self.next_seq.previous();
+        if self.durable >= wait_for {
+            self.start_fetch(checkpoint, from, now, actions);
+        } else {
+            self.held.push_back((wait_for, Held::Fetch { checkpoint, from }));
+        }
+    }
+
+    fn on_synced(&mut self, seq: RecordSeq, now: Instant, actions: &mut Vec<Action>) {
         assert!(seq < self.next_seq, "the log cannot hold records that were never appended");
         self.durable = self.durable.max(seq);
         while let Some((wait_for, _)) = self.held.front() {
@@ -447,6 +458,7 @@ impl<P: Protocol> Node<P> {
                 Some((_, Held::Frame { to, bytes, label })) => actions.push(Action::Send { to, bytes, label }),
                 Some((_, Held::Own(message))) => self.own.push_back(message),
                 Some((_, Held::Forget(before))) => actions.push(Action::Forget(before)),
+                Some((_, Held::Fetch { checkpoint, from })) => self.start_fetch(checkpoint, from, now, actions),
                 None => break,
             }
         }

@@ -21,6 +21,12 @@ async fn read(client: &Client, consistency: Consistency) -> String {
     String::from_utf8(answer.reply.to_vec()).expect("text")
 }
 
+/// The last entry of a replica's log, on its disk or not.
+async fn log_end(client: &Client, replica: u8) -> u64 {
+    let report = soon(client.status(r(replica), Duration::from_secs(20))).await;
+    report.expect("a status").status.op.get()
+}
+
 #[tokio::test]
 async fn three_replicas_apply_and_read() {
     let cluster = Cluster::started(3).await;
@@ -44,7 +50,12 @@ async fn an_acknowledgement_waits_for_the_disk_and_then_leaves() {
     apply(&client, b"a").await;
     cluster.gates[1].close();
     cluster.gates[2].close();
-    let call = tokio::spawn(async move { client.apply("b").await });
+    let last = log_end(&client, 0).await;
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.apply("b").await }
+    });
+    while log_end(&client, 1).await <= last || log_end(&client, 2).await <= last {}
     until(|| cluster.gates[1].waiting() == 1 && cluster.gates[2].waiting() == 1).await;
     cluster.heartbeats(1, 10).await;
     cluster.heartbeats(2, 10).await;
@@ -60,18 +71,20 @@ async fn the_leader_says_nothing_that_its_disk_does_not_hold() {
     let cluster = Cluster::started(3).await;
     let client = cluster.client();
     apply(&client, b"a").await;
-    for gate in &cluster.gates {
-        gate.close();
-    }
-    let call = tokio::spawn(async move { client.apply("b").await });
+    let last = log_end(&client, 0).await;
+    while log_end(&client, 1).await < last || log_end(&client, 2).await < last {}
+    cluster.gates[0].close();
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.apply("b").await }
+    });
     until(|| cluster.gates[0].waiting() == 1).await;
     cluster.heartbeats(1, 10).await;
-    assert_eq!((cluster.gates[1].waiting(), cluster.gates[2].waiting()), (0, 0), "the entry left before its sync");
-    cluster.gates[0].open();
-    until(|| cluster.gates[1].waiting() == 1 && cluster.gates[2].waiting() == 1).await;
+    cluster.heartbeats(2, 10).await;
+    assert!(log_end(&client, 0).await > last);
+    assert_eq!((log_end(&client, 1).await, log_end(&client, 2).await), (last, last), "it left before its sync");
     assert!(!call.is_finished());
-    cluster.gates[1].open();
-    cluster.gates[2].open();
+    cluster.gates[0].open();
     soon(call).await.expect("no panic").expect("an answer");
 }
 
@@ -107,12 +120,19 @@ async fn a_full_disk_stops_the_replica_and_says_what_to_do() {
 
 #[tokio::test]
 async fn a_machine_that_panics_leaves_no_zombie() {
-    let mut cluster = Cluster::started(1).await;
+    let mut cluster = Cluster::started(3).await;
     let client = cluster.client();
-    let call = tokio::spawn(async move { client.apply("panic").await });
-    let sentence = cluster.ended(0).await;
-    assert!(sentence.starts_with("the machine thread ended unexpectedly"), "{sentence}");
-    call.abort();
+    cluster.brake.pull(true);
+    let call = tokio::spawn(async move { client.apply("block, then panic").await });
+    until(|| cluster.brake.held_up() == 3).await;
+    call.abort(); // nobody asks for anything any more: the replicas have to notice by themselves
+    cluster.heartbeats(1, 10).await;
+    cluster.heartbeats(2, 10).await;
+    cluster.brake.pull(false);
+    for index in 0..3 {
+        let sentence = cluster.ended(index).await;
+        assert!(sentence.starts_with("the machine thread ended unexpectedly"), "{sentence}");
+    }
 }
 
 #[tokio::test]
@@ -244,14 +264,18 @@ async fn a_replica_says_how_it_is() {
 #[tokio::test]
 async fn a_client_that_reaches_nobody_says_whom_it_could_not_reach() {
     let mut cluster = Cluster::new(3, 1000).await;
-    for seat in &mut cluster.seats {
-        seat.listener = None; // nobody listens
+    let mut reserved = Vec::new(); // ports at which nobody listens, and nobody will while this test runs
+    for member in &mut cluster.seats[0].config.members {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        member.address = socket.local_addr().expect("an address").to_string();
+        reserved.push(socket);
     }
     let client = cluster.patient_client(Duration::from_millis(500));
     let error = soon(client.apply("x")).await.expect_err("nobody is there").to_string();
     assert!(error.starts_with("no answer in time; the operation was not sent"), "{error}");
-    for seat in &cluster.seats {
-        assert!(error.contains(&format!("cannot reach {} at {}", seat.config.replica, seat.config.listen)), "{error}");
+    for member in &cluster.seats[0].config.members {
+        assert!(error.contains(&format!("cannot reach {} at {}", member.replica, member.address)), "{error}");
     }
     let error = soon(client.watch(1)).await.expect_err("nobody is there").to_string();
     assert!(error.contains("cannot reach R1"), "{error}");

@@ -1,13 +1,14 @@
 //! Clients: what the host does around a client core, and what the application above it asks for.
 
 use crate::client::{ClientProcess, whose};
+use crate::clock::MILLI;
 use crate::cluster::{Cluster, Event};
 use crate::process::CLUSTER;
 use crate::registers::Reply;
 use bytes::Bytes;
 use quorate_core::ids::{ClientId, Epoch, Peer};
 use quorate_core::machine::Machine;
-use quorate_core::node::Payload;
+use quorate_core::node::{Input, Payload};
 use quorate_core::protocol::{Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Protocol, Ticket};
 use quorate_core::time::Instant;
 use quorate_core::wire::{Envelope, Wire};
@@ -62,14 +63,35 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         });
     }
 
-    pub(crate) fn on_link(&mut self, client: usize, life: u32, replica: usize, up: bool) {
-        let Some(id) = self.replicas.get(replica).map(|process| process.id) else { return };
-        if self.clients.get(client).is_none_or(|process| process.life != life) {
-            return;
+    /// A client tries to reach a replica, from now on until it has.
+    pub(crate) fn connect(&mut self, client: usize, replica: usize) {
+        let delay = self.nemesis.between(MILLI, 20 * MILLI);
+        if let Some(life) = self.clients.get(client).map(|process| process.life) {
+            self.queue.after(delay, Event::LinkUp { client, life, replica });
+        }
+    }
+
+    pub(crate) fn on_link_up(&mut self, client: usize, life: u32, replica: usize) {
+        let Some(process) = self.clients.get(client).filter(|process| process.life == life) else { return };
+        let Some(to) = self.replicas.get(replica).filter(|to| to.running.is_some()) else { return };
+        let (here, there, id, deaths) = (Peer::Client(process.id), Peer::Replica(to.id), to.id, to.life);
+        if self.network.is_cut(here, there) || self.network.is_cut(there, here) {
+            return self.queue.after(50 * MILLI, Event::LinkUp { client, life, replica });
         }
         self.client_turn(client, |process, out| {
-            if up { process.core.on_connected(id, out) } else { process.core.on_disconnected(id, out) }
+            if process.links.insert(replica, deaths) != Some(deaths) {
+                process.core.on_connected(id, out);
+            }
         });
+    }
+
+    pub(crate) fn on_link_down(&mut self, client: usize, life: u32, replica: usize, deaths: u32) {
+        let Some(id) = self.replicas.get(replica).map(|process| process.id) else { return };
+        let Some(process) = self.clients.get_mut(client).filter(|process| process.life == life) else { return };
+        if process.links.get(&replica).is_some_and(|known| *known < deaths) {
+            process.links.remove(&replica);
+            self.client_turn(client, |process, out| process.core.on_disconnected(id, out));
+        }
     }
 
     pub(crate) fn on_think(&mut self, client: usize, life: u32) {
@@ -146,13 +168,18 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub(crate) fn replace_client(&mut self, client: usize) {
         let (replicas, (retry, timeout)) = (self.replicas.len(), self.patience);
         let Some(process) = self.clients.get_mut(client) else { return };
-        let life = process.life.saturating_add(1);
+        let (gone, life) = (process.id, process.life.saturating_add(1));
         *process = ClientProcess::new(client, life, replicas, retry, timeout);
         let pending: Vec<usize> = (0..self.history.entries().len())
             .filter(|index| self.history.entries().get(*index).is_some_and(|it| it.client == client && it.is_pending()))
             .collect();
         for index in pending {
             self.history.abandon(index);
+        }
+        for replica in 0..replicas {
+            let gone = Input::Disconnected(Peer::Client(gone));
+            self.later(replica, MILLI, |replica, life| Event::Report { replica, life, input: gone });
+            self.connect(client, replica);
         }
         let delay = self.workload.think();
         self.queue.after(delay, Event::Think { client, life });

@@ -21,6 +21,8 @@ pub struct ClientProcess<P: Protocol> {
     pub waiting: usize,
     /// The entry that its last answer reflected.
     pub seen: OpNumber,
+    /// The links that it believes to be up: to which replicas, each in which of its lives.
+    pub links: BTreeMap<usize, u32>,
     /// What it last found in a register.
     pub found: u64,
 }
@@ -30,7 +32,17 @@ impl<P: Protocol> ClientProcess<P> {
     pub fn new(index: usize, life: u32, replicas: usize, retry: Duration, timeout: Duration) -> Self {
         let id = address(index, life);
         let core = P::Client::new(ClientConfig { client: id, replicas, retry, timeout });
-        Self { id, life, core, timers: BTreeMap::new(), wake: None, waiting: 0, seen: OpNumber::ZERO, found: 0 }
+        Self {
+            id,
+            life,
+            core,
+            timers: BTreeMap::new(),
+            wake: None,
+            waiting: 0,
+            seen: OpNumber::ZERO,
+            links: BTreeMap::new(),
+            found: 0,
+        }
     }
 
     /// When it wants to be woken.

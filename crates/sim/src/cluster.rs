@@ -68,8 +68,10 @@ pub enum Event {
     ClientWake { client: usize, life: u32 },
     /// A client has thought enough.
     Think { client: usize, life: u32 },
-    /// A client notices that a replica's process has come or gone.
-    Link { client: usize, life: u32, replica: usize, up: bool },
+    /// A client's link to a replica comes up, if nothing is in its way.
+    LinkUp { client: usize, life: u32, replica: usize },
+    /// A client notices that its link to a replica is down: the replica has died for the `deaths`-th time.
+    LinkDown { client: usize, life: u32, replica: usize, deaths: u32 },
     /// Misfortune looks around.
     Nemesis,
 }
@@ -239,7 +241,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::Heal { cut } => self.network.heal(cut),
             Event::ClientWake { client, life } => self.on_client_wake(client, life),
             Event::Think { client, life } => self.on_think(client, life),
-            Event::Link { client, life, replica, up } => self.on_link(client, life, replica, up),
+            Event::LinkUp { client, life, replica } => self.on_link_up(client, life, replica),
+            Event::LinkDown { client, life, replica, deaths } => self.on_link_down(client, life, replica, deaths),
             Event::Nemesis => self.on_nemesis(),
         }
     }
@@ -286,7 +289,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         match started {
             Ok(actions) => {
                 self.trace.line(now, || format!("{id} starts (life {life})"));
-                self.notify_clients(replica, true);
+                for client in 0..self.clients.len() {
+                    self.connect(client, replica);
+                }
                 self.look_at(replica);
                 self.carry_out(replica, actions);
                 self.rearm(replica);

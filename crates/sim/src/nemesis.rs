@@ -128,7 +128,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         process.paused = None;
         process.storage.crash(&mut self.disk_random);
         self.trace.line(now, || format!("R{replica} crashes"));
-        self.notify_clients(replica, false);
+        self.notify_clients(replica);
         self.notify_replicas(replica);
         true
     }
@@ -145,14 +145,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
     }
 
-    pub(crate) fn notify_clients(&mut self, replica: usize, up: bool) {
-        let Some(peer) = self.replicas.get(replica).map(|process| Peer::Replica(process.id)) else { return };
+    fn notify_clients(&mut self, replica: usize) {
+        let Some((peer, deaths)) = self.replicas.get(replica).map(|it| (Peer::Replica(it.id), it.life)) else { return };
         for client in 0..self.clients.len() {
             let Some((id, life)) = self.clients.get(client).map(|process| (process.id, process.life)) else { continue };
-            if !self.network.is_cut(peer, Peer::Client(id)) {
-                let delay = self.nemesis.between(MILLI, 20 * MILLI);
-                self.queue.after(delay, Event::Link { client, life, replica, up });
-            }
+            let cut = self.network.is_cut(peer, Peer::Client(id));
+            let delay = if cut { SECOND } else { self.nemesis.between(MILLI, 20 * MILLI) };
+            self.queue.after(delay, Event::LinkDown { client, life, replica, deaths });
         }
     }
 

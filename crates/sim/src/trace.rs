@@ -7,7 +7,7 @@ use quorate_core::ids::Peer;
 use std::collections::VecDeque;
 
 /// Lines that are kept; older ones are dropped.
-pub const LINES_MAX: usize = 2000;
+pub const LINES_MAX: usize = 20_000;
 
 /// The last [`LINES_MAX`] lines, if anybody wants them.
 #[derive(Debug)]

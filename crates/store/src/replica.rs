@@ -1,7 +1,7 @@
 //! A replica's folder: the one place where this crate meets `quorate_core`. The simulator and the real host both start a
 //! replica through it, so that what a crash leaves behind is read by the same lines in both.
 //!
-//! [`format`] makes a folder, once, and writes into its superblock whose it is. [`open`] refuses a folder that is another
+//! [`format()`] makes a folder, once, and writes into its superblock whose it is. [`open`] refuses a folder that is another
 //! replica's, gives back what its log holds and restores the machine from the newest snapshot that proves to be whole.
 //! [`Snapshots`] is the host's side of checkpoints and state transfer.
 //!
@@ -134,11 +134,11 @@ pub fn format<D: Disk>(disk: &D, belongs: &Belongs, log_id: u128) -> Result<(), 
     format_with(disk, belongs, WalConfig::new(log_id), &[])
 }
 
-/// Like [`format`], with a log of another shape, whose first records are already there: what a replica that lost its disk
+/// Like [`format()`], with a log of another shape, whose first records are already there: what a replica that lost its disk
 /// must know when it comes back.
 ///
 /// # Errors
-/// As [`format`].
+/// As [`format()`].
 pub fn format_with<D: Disk>(
     disk: &D,
     belongs: &Belongs,

@@ -124,6 +124,11 @@ impl Replica {
             return;
         }
         primary.reads.round += 1;
+        // A read that came before the inherited log was committed here took a commit number that may have been too low.
+        let committed = self.committed_max;
+        for (_, index, _) in &mut primary.reads.waiting {
+            *index = committed.max(*index);
+        }
         let mut votes = Votes::new(quorum);
         votes.add(me, ());
         let alone = votes.reached();

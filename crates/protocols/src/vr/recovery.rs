@@ -188,7 +188,10 @@ impl Replica {
     /// Whoever leads has to say which checkpoint there is, or which entries are missing.
     fn wants_view(&self) -> bool {
         let (_, named) = self.log.missing();
-        (self.machine.behind && self.machine.fetching.is_none()) || (!named && matches!(self.phase, Phase::Backup(_)))
+        // Everybody was asked for entries, and none came: perhaps the others' logs begin later by now.
+        let in_vain = usize::from(self.repair_turn) > self.quorums.replicas() && !self.log.is_whole();
+        (self.machine.behind && self.machine.fetching.is_none())
+            || ((!named || in_vain) && matches!(self.phase, Phase::Backup(_)))
     }
 
     /// It was asked for a while ago.

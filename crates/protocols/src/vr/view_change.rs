@@ -400,7 +400,7 @@ impl Replica {
         let answered = self.asked.is_some_and(|(nonce, committed)| nonce == start.nonce && committed == self.committed);
         if start.after <= self.committed {
             self.start_from_own(start, out);
-        } else if self.log.checksum(start.after) == Some(start.after_checksum) {
+        } else if self.log.checksum(start.after) == Some(start.after_checksum) && start.after <= self.log.whole_to() {
             self.start_from(start, out); // the same checksum there: the same log up to there
         } else if answered {
             self.start_from_state(start, out); // asked from our commit number on, the primary's log begins later
@@ -473,7 +473,11 @@ impl Replica {
     /// records stay on disk until the new beginning is durable (D1).
     fn start_from_state(&mut self, start: StartView, out: &mut Outbox) {
         let base = super::durable::Base { op: start.after, checksum: start.after_checksum };
-        self.log = super::log::Log::new(base);
+        if base.op >= self.log.base().op && base.op <= self.log.head() {
+            self.log.rebase(base); // what is here beyond it stays here: it may have been acknowledged in an earlier view
+        } else {
+            self.log = super::log::Log::new(base);
+        }
         let suffix = Suffix { after: start.after, headers: start.headers };
         self.log.install(&suffix, &BTreeMap::new());
         self.committed = base.op;

@@ -1,7 +1,7 @@
 //! The loop around [`quorate_core::node::Node`]: one replica, one event loop.
 //!
 //! Links and protocol share a thread, because a hop between threads costs more than a turn. The disk, the machine and the
-//! snapshots have a thread each; they answer with [`Event`]s. The loop sleeps until something happens.
+//! snapshots have a thread each; they answer with events. The loop sleeps until something happens.
 //!
 //! **Promises.** The node's actions are carried out in its order. A replica never goes on without one of its threads: when
 //! one fails or panics, [`Host::run_until`] ends and says why. The data folder stays locked until the last thread that may

@@ -57,7 +57,10 @@ pub struct Tally {
 impl Small for Tally {
     fn apply(&mut self, _: &At, operation: &[u8], out: &mut Output) {
         match operation {
-            b"panic" => panic!("a bug in the machine"),
+            b"block, then panic" => {
+                self.brake.pass();
+                panic!("a bug in the machine");
+            }
             b"block" => self.brake.pass(),
             b"shout" => out.event(7, b"hear, hear".to_vec()),
             _ => {}

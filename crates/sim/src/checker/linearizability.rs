@@ -93,7 +93,7 @@ impl<'a> Search<'a> {
         let mut state = 0;
         let mut undo: Vec<(usize, u64)> = Vec::new();
         let mut place = self.places[0].next;
-        let mut deepest = 0;
+        let mut longest = (0, self.taken.clone());
         for _ in 0..STEPS_MAX {
             if self.ends_left == 0 {
                 return Ok(()); // whatever is left may never have happened
@@ -102,7 +102,7 @@ impl<'a> Search<'a> {
             if is_end {
                 // This call ended, so it must be among those taken: take back the last one and try another.
                 let Some((last, before)) = undo.pop() else {
-                    return Err(self.explain(deepest));
+                    return Err(self.explain(&longest.1));
                 };
                 state = before;
                 self.put_back(last);
@@ -112,9 +112,11 @@ impl<'a> Search<'a> {
             match self.after(item, state) {
                 Some(after) if self.is_new(item, after) => {
                     undo.push((item, state));
-                    deepest = deepest.max(undo.len());
                     state = after;
                     self.take(item);
+                    if undo.len() > longest.0 {
+                        longest = (undo.len(), self.taken.clone());
+                    }
                     place = self.places[0].next;
                 }
                 _ => place = next,
@@ -168,9 +170,24 @@ impl<'a> Search<'a> {
         self.places[next].previous = place;
     }
 
-    fn explain(&self, deepest: usize) -> String {
+    /// Names the calls that ended first of those that the longest order found leaves out.
+    fn explain(&self, longest: &[u64]) -> String {
+        let is_left = |index: &usize| longest.get(index / 64).is_none_or(|word| word & (1 << (index % 64)) == 0);
+        let left =
+            (0..self.items.len()).filter(is_left).filter_map(|index| Some((self.items.get(index)?.ended?, index)));
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable();
+        let name = |((ended, found), index): &((u64, u64), usize)| {
+            let Item { operation, begins, .. } = self.items[*index];
+            format!("{operation:?} from {begins} to {ended} found {found}")
+        };
+        let names: Vec<String> = left.iter().take(3).map(name).collect();
         let count = self.items.len();
-        format!("no order of effects explains what clients saw; of {count} calls at most {deepest} can be ordered")
+        let ordered: u32 = longest.iter().map(|word| word.count_ones()).sum();
+        format!(
+            "no order of effects explains what clients saw; of {count} calls {ordered} can be ordered, but not: {}",
+            names.join("; ")
+        )
     }
 }
 

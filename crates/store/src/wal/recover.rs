@@ -25,6 +25,8 @@ pub(crate) struct Examined {
     pub(crate) tail: Option<Lost>,
     pub(crate) next_seq: u64,
     pub(crate) link: u32,
+    /// Records from this number on may be in the system's memory only.
+    synced_below: u64,
     stray: Vec<String>,
 }
 
@@ -130,6 +132,7 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
             tail,
             next_seq,
             link,
+            synced_below,
             stray,
         };
     }
@@ -148,6 +151,7 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
                 tail,
                 next_seq,
                 link,
+                synced_below,
                 stray,
             };
         }
@@ -170,6 +174,7 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
         tail,
         next_seq: seq,
         link: link.unwrap_or_else(|| first_link(log_id)),
+        synced_below,
         stray,
     }
 }
@@ -289,6 +294,7 @@ impl Examined {
                 file.sync_data()?; // One at a time: a power loss never takes both copies.
             }
             self.heal(&file, scan)?;
+            self.rewrite_unsafe(&file, scan)?;
             if let Some(cut) = self.cut.filter(|cut| cut.segment == scan.number) {
                 let zeros = vec![0; cut.end.saturating_sub(cut.start)];
                 file.write_at(cut.start as u64, &zeros)?;
@@ -330,6 +336,20 @@ impl Examined {
             let mut bytes = Vec::with_capacity(header.span());
             put(&mut bytes, &Header { copy: *copy, ..of }, body, seed, start);
             file.write_at(start as u64, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what no record or seal says is safe once more, as it was read: if its sync failed, the system holds it in
+    /// memory, believes it clean and would not write it at the next sync (Rebello et al., ATC 2020).
+    fn rewrite_unsafe(&self, file: &impl DiskFile, scan: &SegmentScan) -> Result<(), WalError> {
+        let places = self.events.iter().filter_map(|event| match event {
+            Event::Record(record) if record.header.seq >= self.synced_below => Some(record.place),
+            _ => None,
+        });
+        for place in places.filter(|place| place.segment == scan.number) {
+            let bytes = file.read_at(place.start as u64, place.end.saturating_sub(place.start))?;
+            file.write_at(place.start as u64, &bytes)?;
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ fn prepare(path: &Path) -> io::Result<File> {
 
 fn raw(file: &File, bytes: u64) -> io::Result<Raw> {
     let block = vec![0x5a; usize::try_from(bytes).unwrap_or(4096)];
-    let mut latencies = Histogram::<u64>::new(3).map_err(io::Error::other)?;
+    let mut latencies = histogram();
     let start = Instant::now();
     for index in 0..WRITES {
         let before = Instant::now();
@@ -62,6 +62,11 @@ fn raw(file: &File, bytes: u64) -> io::Result<Raw> {
     }
     let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     Ok(Raw { bytes, p50_us: at(0.5), p99_us: at(0.99) })
+}
+
+/// Latencies of up to an hour, in nanoseconds, to three digits.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("an hour is more than twice a nanosecond")
 }
 
 /// For a histogram.

@@ -1,6 +1,6 @@
 //! A closed loop: so many requests are in flight, and each answer is followed by the next request.
 
-use super::control::nanos;
+use super::control::{histogram, nanos};
 use super::system::{Sample, Used};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -79,8 +79,7 @@ pub async fn run(
     };
     let (after, during) = tokio::join!(measured, during);
     during?;
-    let mut outcome =
-        Outcome { latencies: Histogram::new(3)?, errors: 0, used: before.until(&after), answered: Vec::new() };
+    let mut outcome = Outcome { latencies: histogram(), errors: 0, used: before.until(&after), answered: Vec::new() };
     while let Some(worked) = workers.join_next().await {
         let worked = worked?;
         outcome.errors = outcome.errors.saturating_add(worked.errors);

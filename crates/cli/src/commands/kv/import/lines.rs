@@ -168,7 +168,7 @@ mod tests {
 
     fn entries(text: &[u8]) -> Vec<Result<(Bytes, Bytes), String>> {
         let reader = Box::new(Cursor::new(text.to_vec()));
-        Lines::new(reader).map(|line| line.unwrap().entry.map(|it| (it.key, it.value))).collect()
+        Lines::new(reader).map(|line| line.expect("memory reads").entry.map(|it| (it.key, it.value))).collect()
     }
 
     #[test]
