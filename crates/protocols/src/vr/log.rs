@@ -332,10 +332,10 @@ pub(super) fn replay(records: Vec<Restored<Record>>) -> Result<Option<Replayed>,
             Restored::Found { .. } => {}
             Restored::Damaged { at_most, class, .. } => {
                 replay.damaged |= class != Some(Class::Promise);
-                if index > start && class != Some(Class::Promise) {
+                if index >= start && class != Some(Class::Promise) {
                     replay.damage = replay.damage.saturating_add(at_most);
                 }
-                if index > start && class != Some(Class::Entry) {
+                if index >= start && class != Some(Class::Entry) {
                     replay.doubt = replay.doubt.saturating_add(at_most);
                 }
             }

@@ -187,6 +187,18 @@ fn only_oneself_says_that_a_checkpoint_is_due() {
 }
 
 #[test]
+fn a_replica_whose_state_is_another_than_the_primarys_stops_and_says_so() {
+    let mut it = Cluster::with(3, Config { checkpoint_entries: 2, ..config() }); // vr.md §2.3 step 5
+    it.apply(1, "a").run(200);
+    let Message::Commit { view, committed, op, stable, round, sent, checkpoint } = it.last(0, "Commit") else {
+        unreachable!()
+    };
+    let checkpoint = Checkpoint { id: Digest::ZERO, ..checkpoint };
+    it.say(replica(0), 1, Message::Commit { view, committed, op, checkpoint, stable, round, sent });
+    assert!(it.hosts[1].halted.as_deref().is_some_and(|why| why.contains("diverged")));
+}
+
+#[test]
 fn floods_of_reads_are_bounded_and_reads_of_the_far_future_make_room() {
     let mut it = Cluster::new(3);
     it.apply(1, "a").run(200).talk();

@@ -146,6 +146,14 @@ fn d09_a_view_change_survives_the_loss_of_any_of_its_messages() {
 }
 
 #[test]
+fn d09_what_a_view_change_says_is_said_again_in_the_same_view() {
+    let mut it = Cluster::new(3);
+    it.apply(1, "a").run(100).crash(0);
+    it.lose(|it| it.label == "DoViewChange").run(500).heal().run(150);
+    assert!(it.leads(1) && it.view(1) == View::new(1));
+}
+
+#[test]
 fn d10_d11_a_client_whose_request_was_dropped_is_not_locked_out() {
     let mut it = Cluster::new(3);
     it.apply(1, "a").lose(|it| it.label == "Prepare");
@@ -167,6 +175,29 @@ fn d12_nothing_of_an_old_view_is_acknowledged_in_a_view_change() {
     it.talk();
     it.say(replica(0), 2, prepare);
     assert_eq!((it.status(2).role.as_str(), it.count("PrepareOk")), ("changing view", 0));
+}
+
+#[test]
+fn d12_a_deposed_primary_that_goes_on_is_not_heard_in_the_next_view() {
+    let mut it = Cluster::new(3);
+    it.apply(1, "a").run(100).isolate(0);
+    ask_only(&mut it, 0, 77);
+    it.run(1000);
+    assert!(it.leads(1) && it.status(2).role == "backup");
+    let (prepare, before) = (it.last(0, "Prepare"), it.status(2).op);
+    it.talk();
+    it.say(replica(0), 2, prepare);
+    assert_eq!((it.status(2).op, it.count("PrepareOk")), (before, 0), "it would fit behind the log of view 1");
+}
+
+#[test]
+fn d12_the_log_that_was_vouched_for_does_not_grow_before_the_view_has_started_here() {
+    let mut it = Cluster::new(3);
+    it.apply(1, "a").run(100).crash(0);
+    it.lose(|it| it.label == "StartView" && it.to == replica(2)).run(700);
+    ask_only(&mut it, 1, 77);
+    it.deliver();
+    assert_eq!((it.status(2).role.as_str(), it.status(2).op), ("changing view", op(2)));
 }
 
 #[test]

@@ -107,6 +107,16 @@ fn an_entry_whose_predecessor_is_missing_is_not_acknowledged() {
 }
 
 #[test]
+fn an_entry_that_is_only_known_by_its_header_is_not_acknowledged() {
+    let mut it = Cluster::new(3); // R1
+    it.apply(1, "a").run(200).isolate(2);
+    it.apply(1, "b").apply(1, "c").heal().lose(|it| it.label == "Entry").run(300);
+    assert_eq!((it.status(2).op, it.status(2).missing, acknowledged(&it, 2)), (op(4), 2, op(2)));
+    it.heal().run(300);
+    assert_eq!(acknowledged(&it, 2), op(4));
+}
+
+#[test]
 fn backups_learn_of_a_commit_by_the_next_heartbeat() {
     let mut it = Cluster::new(3); // VRR §4.1 step 6
     it.apply(1, "a");
@@ -172,6 +182,31 @@ fn a_replica_says_the_same_of_its_log_in_one_view_also_after_a_crash() {
     it.deliver();
     assert_eq!(it.last(2, "DoViewChange"), before);
     it.heal().apply(1, "c");
+}
+
+#[test]
+fn an_entry_that_comes_late_does_not_change_what_was_vouched_for() {
+    let mut it = Cluster::new(3); // R3
+    it.apply(1, "a").run(200).isolate(2);
+    it.apply(1, "b").heal().lose(|it| it.label == "Entry").run(300);
+    let entry = it.last(0, "Entry");
+    it.lose(|it| it.label == "Entry" || it.label == "StartView").crash(0).run(400);
+    let before = it.last(2, "DoViewChange");
+    it.isolate(2).say(replica(1), 2, entry);
+    it.talk();
+    it.run(150);
+    assert_eq!((it.status(2).missing, it.last(2, "DoViewChange")), (1, before));
+}
+
+#[test]
+fn a_log_is_kept_until_a_quorum_has_the_checkpoint() {
+    let mut it = Cluster::with(3, Config { checkpoint_entries: 4, ..config() }); // VRR §5.1
+    (1..3).for_each(|id| it.hosts[id].fast_machine = false);
+    (0..6).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    assert_eq!(it.status(0).checkpoint, op(4));
+    it.say(replica(2), 0, Message::GetView { view: View::ZERO, committed: op(0), nonce: 1 });
+    let Message::StartView(start) = it.last(0, "StartView") else { unreachable!() };
+    assert_eq!(start.after, op(0));
 }
 
 #[test]
@@ -359,13 +394,13 @@ fn the_tick_that_the_machine_wants_is_ordered_once() {
     assert!(it.agrees(&["lease"]));
     it.hosts[0].fast_machine = false;
     it.talk();
-    it.run(300);
     it.submit(1, "a");
-    it.deliver().work(0).run(200);
-    assert_eq!(it.count("Prepare"), 4, "one entry for the tick, one for the request");
+    it.run(130);
+    assert_eq!(it.count("Prepare"), 4, "one entry for the request, one for the tick");
     it.hosts[0].fast_machine = true;
     it.work(0).run(200);
-    assert!(it.agrees(&["lease", "tick", "a"]));
+    assert_eq!(it.count("Prepare"), 4, "the tick is owed until the machine has had it, and ordered");
+    assert!(it.agrees(&["lease", "a", "tick"]));
 }
 
 #[test]

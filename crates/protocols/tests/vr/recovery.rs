@@ -103,15 +103,24 @@ fn a_replica_whose_promises_are_lost_does_not_start() {
 }
 
 #[test]
+fn the_first_promise_counts_too() {
+    let mut it = with(&["a"], config());
+    it.lose(|it| it.label == "StartView").crash(0).run(700);
+    it.crash(1).hosts[1].journal[0].damaged = Some(None);
+    assert!(matches!(it.try_restart(1), Err(RestoreError::PromisesLost(_))));
+}
+
+#[test]
 fn a_damaged_promise_that_an_incomplete_one_follows_is_lost() {
     let mut it = with(&["a"], config()); // the damaged one may have said what the log became
     it.crash(0).run(1000).apply(1, "b");
     it.restart(0);
-    it.run(300);
+    it.run(300).crash(1).run(1000);
     let promise =
         |it: &crate::harness::OnDisk| matches!(it.record(), Record::Promise(promise) if promise.suffix.is_some());
     it.crash(2);
     let started = it.hosts[2].journal.iter().position(promise).expect("view 1 has started there");
+    assert!(it.hosts[2].journal[started + 1..].iter().any(|it| matches!(it.record(), Record::Promise(_))));
     it.hosts[2].journal[started].damaged = Some(None);
     assert!(matches!(it.try_restart(2), Err(RestoreError::PromisesLost(_))));
 }
@@ -169,9 +178,9 @@ fn a_lost_disk_of_a_group_with_checkpoints_fetches_the_state() {
 fn a_replica_whose_snapshot_is_damaged_fetches_one_and_acknowledges_nothing_meanwhile() {
     let mut it = with(&["a", "b", "c", "d", "e", "f", "g", "h", "i"], Config { checkpoint_entries: 3, ..config() });
     it.crash(2).hosts[2].snapshots.clear();
-    it.lose(|it| it.label == "GetManifest").restart(2);
     it.talk();
-    it.run(100);
+    it.lose(|it| it.label == "GetManifest").restart(2);
+    it.run(100).apply(1, "j");
     assert_eq!(it.status(2).role, "backup, fetching state");
     assert!(it.talk().iter().all(|it| !it.starts_with("R2 PrepareOk")));
     it.heal().run(2000);
@@ -212,16 +221,20 @@ fn what_everybody_has_dropped_is_fetched_as_a_checkpoint() {
 
 #[test]
 fn entries_fetched_out_of_order_survive_the_forgetting_of_records() {
-    let mut it = with(&["a", "b", "c", "d", "e", "f"], Config { checkpoint_entries: 8, ..config() });
-    (2..8).for_each(|number| damage(&mut it, 2, number, Some(Class::Entry)));
-    it.hosts[2].journal.last_mut().expect("records").damaged = None;
-    it.restart(2);
-    it.run(800);
-    (0..3).for_each(|number| drop(it.apply(1, &number.to_string()).run(120)));
-    let (before, journal) = (it.status(2), it.hosts[2].journal.len());
-    assert!(before.checkpoint >= op(8) && journal < 8, "{before:?} {journal}");
-    it.restart(2);
-    assert_eq!(it.status(2).op, before.op);
+    let mut it = Cluster::with(3, Config { checkpoint_entries: 4, ..config() });
+    let untold = |it: &crate::harness::Flying| it.to == replica(2) && ["Commit", "StartView"].contains(&it.label);
+    it.apply(1, "a").lose(untold);
+    ["b", "c", "d", "e", "f"].into_iter().for_each(|operation| drop(it.apply(1, operation)));
+    assert_eq!((it.status(2).op, it.status(2).checkpoint), (op(7), op(4)));
+    (5..7).for_each(|number| damage(&mut it, 2, number, Some(Class::Entry)));
+    it.isolate(2).restart(2);
+    it.heal().lose(move |it| it.to == replica(2) && ["Commit", "StartView"].contains(&it.label)).run(800);
+    assert_eq!((it.status(2).op, it.status(2).missing), (op(7), 0), "6, then 5");
+    let before = it.hosts[2].journal.len();
+    it.heal().run(60);
+    assert!(it.hosts[2].journal.len() < before, "the log begins after the checkpoint");
+    it.isolate(2).restart(2);
+    assert_eq!((it.status(2).op, it.status(2).missing), (op(7), 0));
 }
 
 #[test]
