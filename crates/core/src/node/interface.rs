@@ -86,7 +86,7 @@ pub enum Input {
     },
     /// The link to a peer is down.
     Disconnected(Peer),
-    /// [`Node::deadline`] has passed.
+    /// [`Node::deadline`](super::Node::deadline) has passed.
     Timers,
     /// The log is durable through this record.
     Synced(RecordSeq),
