@@ -3,9 +3,11 @@
 mod support;
 
 use bytes::Bytes;
+use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Ledger, Why};
 use quorate_core::ids::{ClusterId, Epoch, RecordSeq};
 use quorate_core::node::{Input, Payload};
+use quorate_core::transfer::RETRY;
 use quorate_core::wire::Envelope;
 use support::{Act, ENVELOPE, Message, Stage, client, replica, short};
 
@@ -83,6 +85,25 @@ fn old_records_are_dropped_only_when_what_replaces_them_is_durable() {
     let mut stage = Stage::new();
     assert_eq!(short(&stage.tell(&[Act::Persist(1), Act::Forget(1)])), ["append 1"]);
     assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(1)))), ["forget 1"]);
+}
+
+#[test]
+fn a_fetch_begins_only_when_its_turn_is_durable() {
+    let asks = ["send GetManifest to One(Replica(ReplicaId(2)))"];
+    let mut stage = Stage::new();
+    let told = stage.tell(&[Act::Persist(1), Act::Fetch(10, Digest::ZERO, 2), Act::Persist(2)]);
+    assert_eq!(short(&told), ["append 1", "append 2"], "a power loss may still take the turn back");
+    assert!(short(&stage.input(Input::Synced(RecordSeq::new(1)))).is_empty(), "half a turn is no turn");
+    assert_eq!((stage.node.held(), stage.node.deadline()), (1, None), "no retry of what has not begun");
+    stage.later(7);
+    assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(2)))), asks);
+    assert_eq!(stage.node.deadline(), Some(stage.now.plus(RETRY)), "its patience begins with it");
+
+    stage.tell(&[Act::Persist(3)]);
+    let told = stage.tell(&[Act::Fetch(20, Digest::ZERO, 2)]);
+    assert!(short(&told).is_empty(), "what it follows from may be in an earlier turn");
+    assert_eq!(short(&stage.input(Input::Synced(RecordSeq::new(3)))), asks);
+    assert_eq!(short(&stage.tell(&[Act::Fetch(30, Digest::ZERO, 2)])), asks, "nothing is on its way to disk now");
 }
 
 #[test]
