@@ -56,8 +56,7 @@ fn build(groups: &[Vec<(usize, bool, bool)>], seal: bool) -> (SimDisk, Wal<SimDi
     for group in groups {
         for (len, promise, sparse) in group {
             let body = mixed(wal.next_seq(), *len, *sparse);
-            wal.append(if *promise { Class::Promise } else { Class::Entry }, &body)
-                .expect("room");
+            wal.append(if *promise { Class::Promise } else { Class::Entry }, &body).expect("room");
             bodies.push(body);
         }
         wal.sync().expect("works");

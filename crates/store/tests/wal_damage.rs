@@ -18,11 +18,7 @@ fn sample(sealed: bool) -> (SimDisk, Vec<Vec<u8>>) {
     if sealed {
         wal.seal().expect("works");
     }
-    let bodies = [100, 100, 60, 700, 700, 50, 50, 50]
-        .iter()
-        .zip(1..)
-        .map(|(len, seq)| body(seq, *len))
-        .collect();
+    let bodies = [100, 100, 60, 700, 700, 50, 50, 50].iter().zip(1..).map(|(len, seq)| body(seq, *len)).collect();
     (disk, bodies)
 }
 
@@ -48,9 +44,7 @@ fn one_flipped_bit_anywhere_never_yields_a_wrong_body_and_costs_one_record_at_mo
             if found.len() < 8 {
                 let missing = (1..=8).find(|seq| !found.contains(seq)).expect("one is missing");
                 assert!(
-                    damaged(&recovered)
-                        .iter()
-                        .any(|(first, last)| (*first..=*last).contains(&missing)),
+                    damaged(&recovered).iter().any(|(first, last)| (*first..=*last).contains(&missing)),
                     "{context}: {missing} vanished without a word: {}",
                     recovered.report
                 );
@@ -78,11 +72,7 @@ fn one_zeroed_byte_anywhere_in_the_records_is_never_taken_for_a_torn_write() {
             assert_true_to(&recovered, &bodies, "zeroed");
             let missing = 8 - found(&recovered).len();
             assert!(missing <= 1);
-            assert!(
-                missing == 0 || !damaged(&recovered).is_empty(),
-                "offset {offset}: {}",
-                recovered.report
-            );
+            assert!(missing == 0 || !damaged(&recovered).is_empty(), "offset {offset}: {}", recovered.report);
         }
     }
 }
@@ -101,11 +91,7 @@ fn a_log_cut_at_any_length_opens_and_yields_a_prefix() {
         assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>(), "cut at {len}");
         assert!(found.len() >= longest, "cut at {len}");
         longest = found.len();
-        assert!(
-            found.len() == 8 || !recovered.report.is_intact(),
-            "cut at {len}: {}",
-            recovered.report
-        );
+        assert!(found.len() == 8 || !recovered.report.is_intact(), "cut at {len}: {}", recovered.report);
         assert!(wal.append(Class::Entry, b"after").expect("room") > 8, "cut at {len}");
         wal.sync().expect("works");
         let again = open(&disk).1;
@@ -152,9 +138,7 @@ fn a_bad_header_at_the_end_is_a_damaged_tail_and_its_numbers_are_given_up() {
         let (mut wal, recovered) = open(&disk);
         assert_eq!(found(&recovered), [1]);
         assert_eq!(recovered.report.torn, None);
-        let Some(DamagedTail { from_seq: 2, at_most }) = recovered.report.tail else {
-            panic!("{}", recovered.report)
-        };
+        let Some(DamagedTail { from_seq: 2, at_most }) = recovered.report.tail else { panic!("{}", recovered.report) };
         assert_eq!(wal.next_seq(), 2 + at_most);
         // The gap survives openings with and without records after it.
         let again = open(&disk).1;
@@ -176,14 +160,7 @@ fn a_bad_body_at_the_end_is_one_damaged_record_of_known_class() {
     group(&mut wal, 2, 100);
     disk.flip_bit(SEGMENT_1, RECORDS + 144 + 60, 3);
     let (wal, recovered) = open(&disk);
-    assert_eq!(
-        recovered.items[1],
-        Item::Damaged {
-            first: 2,
-            last: 2,
-            class: Some(Class::Entry)
-        }
-    );
+    assert_eq!(recovered.items[1], Item::Damaged { first: 2, last: 2, class: Some(Class::Entry) });
     assert_eq!(recovered.report.tail, None);
     assert_eq!(wal.next_seq(), 3);
 }
@@ -221,14 +198,7 @@ fn a_promise_that_lost_both_copies_is_damaged_and_known_as_a_promise() {
     disk.flip_bit(SEGMENT_1, RECORDS + 50, 1);
     disk.flip_bit(SEGMENT_1, RECORDS + 144 + 50, 1);
     let recovered = open(&disk).1;
-    assert_eq!(
-        recovered.items[0],
-        Item::Damaged {
-            first: 1,
-            last: 1,
-            class: Some(Class::Promise)
-        }
-    );
+    assert_eq!(recovered.items[0], Item::Damaged { first: 1, last: 1, class: Some(Class::Promise) });
     assert_eq!(found(&recovered), [2]);
 }
 
@@ -289,11 +259,7 @@ fn an_emptied_segment_never_loses_a_record_in_silence() {
         let (wal, recovered) = open(&broken);
         let missing: Vec<u64> = (1..=12).filter(|seq| !found(&recovered).contains(seq)).collect();
         assert!(!missing.is_empty());
-        let said = |seq: &u64| {
-            damaged(&recovered)
-                .iter()
-                .any(|(first, last)| (*first..=*last).contains(seq))
-        };
+        let said = |seq: &u64| damaged(&recovered).iter().any(|(first, last)| (*first..=*last).contains(seq));
         assert!(missing.iter().all(said), "{name}: {missing:?} {}", recovered.report);
         assert!(wal.next_seq() > 12);
     }
@@ -307,10 +273,7 @@ fn a_segment_of_another_log_and_a_renamed_one_are_refused_by_name() {
     let mut other = config();
     other.log_id = 8;
     let error = Wal::open(&disk, other).expect_err("foreign");
-    assert!(
-        matches!(&error, WalError::Foreign { file, .. } if file == SEGMENT_1),
-        "{error}"
-    );
+    assert!(matches!(&error, WalError::Foreign { file, .. } if file == SEGMENT_1), "{error}");
     disk.rename(SEGMENT_1, SEGMENT_2).expect("it is there");
     let error = Wal::open(&disk, config()).expect_err("misnamed");
     assert!(error.to_string().contains("give it that name again"), "{error}");
@@ -319,15 +282,9 @@ fn a_segment_of_another_log_and_a_renamed_one_are_refused_by_name() {
 #[test]
 fn a_missing_log_is_not_taken_for_an_empty_one() {
     let disk = SimDisk::new();
-    assert_eq!(
-        Wal::open(&disk, config()).expect_err("nothing there"),
-        WalError::Missing
-    );
+    assert_eq!(Wal::open(&disk, config()).expect_err("nothing there"), WalError::Missing);
     drop(create(&disk));
-    assert_eq!(
-        Wal::create(&disk, config()).expect_err("one is there"),
-        WalError::Exists
-    );
+    assert_eq!(Wal::create(&disk, config()).expect_err("one is there"), WalError::Exists);
 }
 
 #[test]
@@ -338,11 +295,7 @@ fn both_copies_of_a_segment_header_may_be_lost_without_losing_a_record() {
     let recovered = open(&disk).1;
     assert_eq!(found(&recovered).len(), 8);
     assert_true_to(&recovered, &bodies, "headers lost");
-    assert_eq!(
-        open(&disk).1.report.notes,
-        Vec::<String>::new(),
-        "the header was written again"
-    );
+    assert_eq!(open(&disk).1.report.notes, Vec::<String>::new(), "the header was written again");
 }
 
 #[test]
@@ -357,14 +310,7 @@ fn a_body_that_holds_a_copy_of_the_log_is_not_read_as_records() {
     disk.flip_bit(SEGMENT_1, RECORDS + 8, 0); // The reader now searches the body for records.
     let recovered = open(&disk).1;
     assert_eq!(damaged(&recovered), [(1, 1)]);
-    assert_eq!(
-        recovered.items[1],
-        Item::Found {
-            seq: 2,
-            class: Class::Entry,
-            body: b"last".to_vec()
-        }
-    );
+    assert_eq!(recovered.items[1], Item::Found { seq: 2, class: Class::Entry, body: b"last".to_vec() });
 }
 
 #[test]
@@ -382,10 +328,7 @@ fn a_record_of_another_history_is_not_taken_for_the_next_one() {
     // Record 3 of the other history lands behind our record 2, where its number, its place and its checksums are right.
     let start = RECORDS + 480;
     let stale = other.bytes(SEGMENT_1).expect("there")[start as usize..start as usize + 240].to_vec();
-    disk.open(SEGMENT_1)
-        .expect("there")
-        .write_at(start, &stale)
-        .expect("works");
+    disk.open(SEGMENT_1).expect("there").write_at(start, &stale).expect("works");
     let recovered = open(&disk).1;
     assert_eq!(found(&recovered), [1, 2]);
     assert!(!recovered.report.is_intact(), "{}", recovered.report);

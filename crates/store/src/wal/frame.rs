@@ -117,11 +117,7 @@ impl Header {
     }
 
     fn is_possible(&self) -> bool {
-        let synced_max = if self.kind == Kind::Seal {
-            self.seq.saturating_add(1)
-        } else {
-            self.seq
-        };
+        let synced_max = if self.kind == Kind::Seal { self.seq.saturating_add(1) } else { self.seq };
         let copies = if self.kind == Kind::User(Class::Promise) { 2 } else { 1 };
         let seq_min = u64::from(self.kind != Kind::Seal);
         (seq_min..SEQ_END).contains(&self.seq) && (1..=synced_max).contains(&self.synced_below) && self.copy < copies
@@ -145,11 +141,7 @@ impl Header {
 
     /// Whether both are copies of one record.
     pub(crate) fn same_record(&self, other: &Self) -> bool {
-        let place_free = |header: &Self| Self {
-            copy: 0,
-            may_look_unwritten: false,
-            ..*header
-        };
+        let place_free = |header: &Self| Self { copy: 0, may_look_unwritten: false, ..*header };
         place_free(self) == place_free(other)
     }
 }
@@ -177,9 +169,7 @@ impl Kind {
 
 /// Bytes that a body of `len` bytes takes with its header and padding.
 pub(crate) fn span(len: usize) -> usize {
-    len.saturating_add(HEADER)
-        .checked_next_multiple_of(ALIGN)
-        .unwrap_or(usize::MAX)
+    len.saturating_add(HEADER).checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX)
 }
 
 /// What starts the chain of links of a log.

@@ -28,11 +28,7 @@ pub fn inspect_segments(disk: &impl Disk, log_id: Option<u128>) -> Result<Vec<(S
     };
     let mut files = Vec::with_capacity(found.segments.len());
     for (scan, _) in &found.segments {
-        let mut report = Report {
-            segments: 1,
-            bytes: scan.len,
-            ..Report::default()
-        };
+        let mut report = Report { segments: 1, bytes: scan.len, ..Report::default() };
         for event in &found.events {
             match event {
                 Event::Record(record) if record.place.segment == scan.number => {

@@ -109,22 +109,8 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Exists);
         }
         let size = segment::next_size(&config, 0, 0);
-        let file = segment::create(
-            disk,
-            &SegmentHeader {
-                log_id: config.log_id,
-                number: 1,
-                floor: 1,
-                size,
-            },
-        )?;
-        let active = Active {
-            file,
-            number: 1,
-            size: to_usize(size),
-            written: RECORDS,
-            has_safe_record: false,
-        };
+        let file = segment::create(disk, &SegmentHeader { log_id: config.log_id, number: 1, floor: 1, size })?;
+        let active = Active { file, number: 1, size: to_usize(size), written: RECORDS, has_safe_record: false };
         let link = frame::first_link(config.log_id);
         Ok(Self::assemble(disk, config, VecDeque::new(), active, 1, link))
     }
@@ -154,43 +140,21 @@ impl<D: Disk> Wal<D> {
             let made = found.new_segment(disk, &config, number)?;
             (found.next_seq, found.link) = (made.next_seq, made.link);
             let has_safe_record = made.append_at > RECORDS;
-            Active {
-                file: made.file,
-                number,
-                size: to_usize(made.size),
-                written: made.append_at,
-                has_safe_record,
-            }
+            Active { file: made.file, number, size: to_usize(made.size), written: made.append_at, has_safe_record }
         } else {
             let written = cut.map_or(last.append_at, |cut| cut.start);
             let file = disk.open(&segment::name(last.number))?;
-            Active {
-                file,
-                number: last.number,
-                size: to_usize(last.len),
-                written,
-                has_safe_record: written > RECORDS,
-            }
+            Active { file, number: last.number, size: to_usize(last.len), written, has_safe_record: written > RECORDS }
         };
         let mut older = VecDeque::new();
         let mut spare = None;
         for (scan, read) in found.segments.iter().filter(|(scan, _)| scan.number != active.number) {
             let name = segment::name(scan.number);
             if scan.number <= last.number {
-                let last = scan
-                    .seqs
-                    .map_or(0, |(_, last)| last)
-                    .min(found.next_seq.saturating_sub(1));
-                older.push_back(Older {
-                    number: scan.number,
-                    last,
-                });
+                let last = scan.seqs.map_or(0, |(_, last)| last).min(found.next_seq.saturating_sub(1));
+                older.push_back(Older { number: scan.number, last });
             } else if !fresh && spare.is_none() && matches!(read, segment::HeaderRead::Both(_)) {
-                spare = Some(Spare {
-                    file: disk.open(&name)?,
-                    number: scan.number,
-                    size: to_usize(scan.len),
-                });
+                spare = Some(Spare { file: disk.open(&name)?, number: scan.number, size: to_usize(scan.len) });
             } else {
                 disk.remove(&name)?;
             }
@@ -237,10 +201,7 @@ impl<D: Disk> Wal<D> {
     pub fn append(&mut self, class: Class, body: &[u8]) -> Result<u64, WalError> {
         self.check_running()?;
         if body.len() > self.config.body_bytes_max {
-            return Err(WalError::TooLong {
-                len: body.len(),
-                max: self.config.body_bytes_max,
-            });
+            return Err(WalError::TooLong { len: body.len(), max: self.config.body_bytes_max });
         }
         let copies: u8 = if class == Class::Promise { 2 } else { 1 };
         let need = frame::span(body.len()).saturating_mul(usize::from(copies));
@@ -371,10 +332,7 @@ impl<D: Disk> Wal<D> {
         }
         self.ordered = true;
         let size = segment::next_size(&self.config, self.active.size as u64, 0);
-        Some(SegmentOrder {
-            disk: self.disk.clone(),
-            header: self.next_header(size),
-        })
+        Some(SegmentOrder { disk: self.disk.clone(), header: self.next_header(size) })
     }
 
     /// Takes the segment that was ordered, or the error that building it met.
@@ -422,10 +380,7 @@ impl<D: Disk> Wal<D> {
             Some(spare) => spare,
             None => {
                 let size = segment::next_size(&self.config, self.active.size as u64, need);
-                let order = SegmentOrder {
-                    disk: self.disk.clone(),
-                    header: self.next_header(size),
-                };
+                let order = SegmentOrder { disk: self.disk.clone(), header: self.next_header(size) };
                 self.or_full(order.build())?
             }
         };
@@ -433,23 +388,10 @@ impl<D: Disk> Wal<D> {
             let removed = self.disk.remove(&segment::name(small.number));
             self.or_stop(removed)?;
         }
-        let last = if self.active.has_safe_record {
-            self.durable_seq()
-        } else {
-            0
-        };
-        self.older.push_back(Older {
-            number: self.active.number,
-            last,
-        });
+        let last = if self.active.has_safe_record { self.durable_seq() } else { 0 };
+        self.older.push_back(Older { number: self.active.number, last });
         let Spare { file, number, size } = next;
-        self.active = Active {
-            file,
-            number,
-            size,
-            written: RECORDS,
-            has_safe_record: false,
-        };
+        self.active = Active { file, number, size, written: RECORDS, has_safe_record: false };
         self.sealed = false;
         Ok(())
     }
@@ -458,12 +400,7 @@ impl<D: Disk> Wal<D> {
     fn next_header(&mut self, size: u64) -> SegmentHeader {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
-        SegmentHeader {
-            log_id: self.config.log_id,
-            number,
-            floor: self.synced_below,
-            size,
-        }
+        SegmentHeader { log_id: self.config.log_id, number, floor: self.synced_below, size }
     }
 
     fn check_running(&self) -> Result<(), WalError> {
@@ -496,11 +433,7 @@ impl<D: Disk> SegmentOrder<D> {
     /// If the disk refuses; hand the error to [`Wal::adopt`].
     pub fn build(self) -> Result<Spare<D>, DiskError> {
         let file = segment::create(&self.disk, &self.header)?;
-        Ok(Spare {
-            file,
-            number: self.header.number,
-            size: to_usize(self.header.size),
-        })
+        Ok(Spare { file, number: self.header.number, size: to_usize(self.header.size) })
     }
 }
 

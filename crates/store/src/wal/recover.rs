@@ -39,11 +39,7 @@ pub(crate) struct Cut {
 
 /// The numbers of the segments in the folder, in order.
 pub(crate) fn numbers(disk: &impl Disk) -> Result<Vec<u64>, WalError> {
-    Ok(disk
-        .list(FOLDER)?
-        .iter()
-        .filter_map(|file| segment::number_of(file))
-        .collect())
+    Ok(disk.list(FOLDER)?.iter().filter_map(|file| segment::number_of(file)).collect())
 }
 
 /// Reads the whole log. `log_id` is taken from the first readable header if it is not given; `size` is the size assumed
@@ -80,10 +76,7 @@ fn find_log_id(disk: &impl Disk, numbers: &[u64]) -> Result<u128, WalError> {
         match segment::read_header(&disk.open_to_read(&segment::name(number))?.read_at(0, RECORDS)?) {
             HeaderRead::Both(header) | HeaderRead::One(header, _) => return Ok(header.log_id),
             HeaderRead::Version(version) => {
-                return Err(WalError::Version {
-                    file: segment::name(number),
-                    version,
-                });
+                return Err(WalError::Version { file: segment::name(number), version });
             }
             HeaderRead::Neither => {}
         }
@@ -93,10 +86,7 @@ fn find_log_id(disk: &impl Disk, numbers: &[u64]) -> Result<u128, WalError> {
 
 /// Tells a torn group from corruption.
 fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u128, floor_max: u64) -> Examined {
-    let (next_seq, link) = (
-        scanner.next_seq().max(floor_max),
-        scanner.link().unwrap_or_else(|| first_link(log_id)),
-    );
+    let (next_seq, link) = (scanner.next_seq().max(floor_max), scanner.link().unwrap_or_else(|| first_link(log_id)));
     let stray = scanner.stray.iter().map(|place| {
         format!(
             "{} bytes at {} of {} are no record",
@@ -106,12 +96,7 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
         )
     });
     let stray = stray.collect();
-    let Scanner {
-        mut events,
-        mut tail,
-        synced_below,
-        ..
-    } = scanner;
+    let Scanner { mut events, mut tail, synced_below, .. } = scanner;
     let in_flight = |event: &Event| match event {
         Event::Record(record) => record.header.seq >= synced_below && (record.body.is_none() || record.hurt.is_some()),
         Event::Lost(lost) => lost.first >= synced_below,
@@ -122,16 +107,7 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
     };
     let tail_torn = tail.is_some_and(|tail| tail.first >= synced_below && tail.torn);
     if !tail_torn && !events.iter().any(|event| in_flight(event) && torn(event)) {
-        return Examined {
-            log_id,
-            segments,
-            events,
-            cut: None,
-            tail,
-            next_seq,
-            link,
-            stray,
-        };
+        return Examined { log_id, segments, events, cut: None, tail, next_seq, link, stray };
     }
     let at = events.iter().position(in_flight).unwrap_or(events.len());
     let dropped = events.split_off(at);
@@ -140,28 +116,12 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
         (Some(Event::Lost(lost)), _) => (lost.place, lost.first, lost.link),
         (None, Some(lost)) => (lost.place, lost.first, lost.link),
         (None, None) => {
-            return Examined {
-                log_id,
-                segments,
-                events,
-                cut: None,
-                tail,
-                next_seq,
-                link,
-                stray,
-            };
+            return Examined { log_id, segments, events, cut: None, tail, next_seq, link, stray };
         }
     };
-    let end = segments
-        .iter()
-        .find(|(scan, _)| scan.number == place.segment)
-        .map_or(place.end, |(scan, _)| scan.content_end);
-    let cut = Some(Cut {
-        segment: place.segment,
-        start: place.start,
-        end: end.max(place.start),
-        seq,
-    });
+    let end =
+        segments.iter().find(|(scan, _)| scan.number == place.segment).map_or(place.end, |(scan, _)| scan.content_end);
+    let cut = Some(Cut { segment: place.segment, start: place.start, end: end.max(place.start), seq });
     Examined {
         log_id,
         segments,
@@ -177,80 +137,44 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
 impl Examined {
     /// What to tell the caller, the bodies moved out.
     pub(crate) fn report(&mut self) -> Recovered {
-        let mut report = Report {
-            segments: self.segments.len(),
-            next_seq: self.next_seq,
-            ..Report::default()
-        };
-        report.bytes = self
-            .segments
-            .iter()
-            .map(|(scan, _)| scan.len)
-            .fold(0, u64::saturating_add);
+        let mut report = Report { segments: self.segments.len(), next_seq: self.next_seq, ..Report::default() };
+        report.bytes = self.segments.iter().map(|(scan, _)| scan.len).fold(0, u64::saturating_add);
         report.notes = std::mem::take(&mut self.stray);
         for (scan, read) in &self.segments {
             let name = segment::name(scan.number);
             match read {
-                HeaderRead::One(_, copy) => report
-                    .notes
-                    .push(format!("copy {copy} of the header of {name} was damaged")),
+                HeaderRead::One(_, copy) => {
+                    report.notes.push(format!("copy {copy} of the header of {name} was damaged"))
+                }
                 HeaderRead::Neither => report.notes.push(format!("the header of {name} was damaged")),
                 HeaderRead::Both(_) | HeaderRead::Version(_) => {}
             }
             if scan.short {
-                report
-                    .notes
-                    .push(format!("{name} is cut short: {} bytes are left", scan.len));
+                report.notes.push(format!("{name} is cut short: {} bytes are left", scan.len));
             }
         }
         let mut items = Vec::with_capacity(self.events.len());
         for event in &mut self.events {
             match event {
-                Event::Lost(lost) => items.push(Item::Damaged {
-                    first: lost.first,
-                    last: lost.last,
-                    class: None,
-                }),
+                Event::Lost(lost) => items.push(Item::Damaged { first: lost.first, last: lost.last, class: None }),
                 Event::Record(record) => {
                     report.healed.extend(record.hurt.map(|_| record.header.seq));
                     let (seq, class) = (record.header.seq, record.class);
                     items.push(match &mut record.body {
-                        Some(body) if record.hurt.is_none() => Item::Found {
-                            seq,
-                            class,
-                            body: std::mem::take(body),
-                        },
-                        Some(body) => Item::Found {
-                            seq,
-                            class,
-                            body: body.clone(),
-                        },
-                        None => Item::Damaged {
-                            first: seq,
-                            last: seq,
-                            class: Some(class),
-                        },
+                        Some(body) if record.hurt.is_none() => Item::Found { seq, class, body: std::mem::take(body) },
+                        Some(body) => Item::Found { seq, class, body: body.clone() },
+                        None => Item::Damaged { first: seq, last: seq, class: Some(class) },
                     });
                 }
             }
         }
         if let Some(cut) = self.cut {
-            report.torn = Some(Torn {
-                seq: cut.seq,
-                bytes: cut.end.saturating_sub(cut.start) as u64,
-            });
+            report.torn = Some(Torn { seq: cut.seq, bytes: cut.end.saturating_sub(cut.start) as u64 });
         }
         if let Some(tail) = self.tail {
             let at_most = tail.last.saturating_sub(tail.first).saturating_add(1);
-            report.tail = Some(DamagedTail {
-                from_seq: tail.first,
-                at_most,
-            });
-            items.push(Item::Damaged {
-                first: tail.first,
-                last: tail.last,
-                class: None,
-            });
+            report.tail = Some(DamagedTail { from_seq: tail.first, at_most });
+            items.push(Item::Damaged { first: tail.first, last: tail.last, class: None });
             report.next_seq = tail.last.saturating_add(1);
         }
         report.count(&items);
@@ -259,12 +183,7 @@ impl Examined {
 
     /// The segment that the log goes on in, if nothing needs a new one: the last with content, or the first.
     pub(crate) fn last_used(&self) -> Option<&SegmentScan> {
-        let used = self
-            .segments
-            .iter()
-            .rev()
-            .map(|(scan, _)| scan)
-            .find(|scan| !scan.is_blank());
+        let used = self.segments.iter().rev().map(|(scan, _)| scan).find(|scan| !scan.is_blank());
         used.or_else(|| self.segments.first().map(|(scan, _)| scan))
     }
 
@@ -301,32 +220,14 @@ impl Examined {
     fn heal(&self, file: &impl DiskFile, scan: &SegmentScan) -> Result<(), WalError> {
         let seed = Seed::new(self.log_id, scan.number);
         for event in &self.events {
-            let Event::Record(Record {
-                header,
-                body: Some(body),
-                hurt: Some(copy),
-                place,
-                ..
-            }) = event
-            else {
+            let Event::Record(Record { header, body: Some(body), hurt: Some(copy), place, .. }) = event else {
                 continue;
             };
-            let start = if *copy == 0 {
-                place.start
-            } else {
-                place.start.saturating_add(header.span())
-            };
+            let start = if *copy == 0 { place.start } else { place.start.saturating_add(header.span()) };
             if place.segment != scan.number || start.saturating_add(header.span()) as u64 > scan.len {
                 continue;
             }
-            let of = Header::of(
-                header.kind,
-                header.seq,
-                header.synced_below,
-                header.prev_link,
-                body,
-                start,
-            );
+            let of = Header::of(header.kind, header.seq, header.synced_below, header.prev_link, body, start);
             let mut bytes = Vec::with_capacity(header.span());
             put(&mut bytes, &Header { copy: *copy, ..of }, body, seed, start);
             file.write_at(start as u64, &bytes)?;
@@ -339,22 +240,8 @@ impl Examined {
         let floor = self.tail.map_or(self.next_seq, |tail| tail.first);
         let previous = self.segments.iter().map(|(scan, _)| scan.len).max().unwrap_or(0);
         let size = segment::next_size(config, previous.checked_div(2).unwrap_or(0), 0);
-        let file = segment::create(
-            disk,
-            &SegmentHeader {
-                log_id: self.log_id,
-                number,
-                floor,
-                size,
-            },
-        )?;
-        let mut fresh = Fresh::<D> {
-            file,
-            size,
-            append_at: RECORDS,
-            next_seq: self.next_seq,
-            link: self.link,
-        };
+        let file = segment::create(disk, &SegmentHeader { log_id: self.log_id, number, floor, size })?;
+        let mut fresh = Fresh::<D> { file, size, append_at: RECORDS, next_seq: self.next_seq, link: self.link };
         if let Some(tail) = self.tail.filter(|tail| tail.last < SEQ_END) {
             let gap = Header::of(Kind::Gap, tail.last, tail.first, self.link, &[], RECORDS);
             let mut bytes = Vec::with_capacity(gap.span());

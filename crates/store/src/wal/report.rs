@@ -110,11 +110,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "log: {} records in {} segments ({} bytes)",
-            self.records, self.segments, self.bytes
-        )?;
+        write!(f, "log: {} records in {} segments ({} bytes)", self.records, self.segments, self.bytes)?;
         if let Some(first) = self.first_seq {
             write!(f, ", sequence {first} to {}", self.next_seq.saturating_sub(1))?;
         }
@@ -129,10 +125,7 @@ impl fmt::Display for Report {
             )?;
         }
         for seq in &self.healed {
-            write!(
-                f,
-                "\n  one of the two copies of promise {seq} was damaged; the other is intact"
-            )?;
+            write!(f, "\n  one of the two copies of promise {seq} was damaged; the other is intact")?;
         }
         if let Some(torn) = self.torn {
             write!(

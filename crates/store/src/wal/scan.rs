@@ -122,11 +122,7 @@ impl Scanner {
 
     /// Reads the next segment: its content, the size that it was made with and the lowest sequence number it can hold.
     pub(crate) fn segment(&mut self, number: u64, bytes: &[u8], size: u64, floor: u64) -> SegmentScan {
-        let view = View {
-            bytes,
-            seed: Seed::new(self.log_id, number),
-            number,
-        };
+        let view = View { bytes, seed: Seed::new(self.log_id, number), number };
         let mut scan = SegmentScan {
             number,
             len: bytes.len() as u64,
@@ -159,11 +155,7 @@ impl Scanner {
             }
             if let Some(header) = Header::decode(view.bytes, next, view.seed) {
                 let room = next.saturating_sub(at).checked_div(HEADER).unwrap_or(0) as u64;
-                let limit = if fresh {
-                    u64::MAX
-                } else {
-                    self.expected.unwrap_or(floor).saturating_add(room)
-                };
+                let limit = if fresh { u64::MAX } else { self.expected.unwrap_or(floor).saturating_add(room) };
                 if self.follows(&header, limit) {
                     return Some((next, header));
                 }
@@ -199,28 +191,14 @@ impl Scanner {
             Some(expected) => expected,
         };
         let torn = tail.is_none() && start > at && view.header_torn(at);
-        let place = Place {
-            segment: view.number,
-            start: at,
-            end: start,
-        };
-        let last = if header.kind == Kind::Gap {
-            header.seq
-        } else {
-            header.seq.saturating_sub(1)
-        };
+        let place = Place { segment: view.number, start: at, end: start };
+        let last = if header.kind == Kind::Gap { header.seq } else { header.seq.saturating_sub(1) };
         if last >= expected {
             if tail.is_some() || start == at {
                 // What is missing stood in an earlier segment, and that was safe before this one was used.
                 self.synced_below = self.synced_below.max(last.saturating_add(1));
             }
-            self.events.push(Event::Lost(Lost {
-                first: expected,
-                last,
-                torn,
-                place,
-                link: self.link,
-            }));
+            self.events.push(Event::Lost(Lost { first: expected, last, torn, place, link: self.link }));
         } else {
             self.stray.extend(tail.map(|tail| tail.place));
             self.stray.extend((start > at).then_some(place));
@@ -245,39 +223,18 @@ impl Scanner {
             } else {
                 let second = Header::decode(view.bytes, after, view.seed);
                 copies.push(
-                    view.copy(
-                        after,
-                        second
-                            .filter(|second| second.copy == 1 && second.same_record(&header))
-                            .as_ref(),
-                    ),
+                    view.copy(after, second.filter(|second| second.copy == 1 && second.same_record(&header)).as_ref()),
                 );
                 end = after.saturating_add(header.span());
             }
         }
         let torn = copies.iter().any(|copy| matches!(copy, Copy::Damaged { torn: true }));
         let damaged = copies.iter().position(|copy| matches!(copy, Copy::Damaged { .. }));
-        let body = copies.into_iter().find_map(|copy| {
-            if let Copy::Intact(body) = copy {
-                Some(body.to_vec())
-            } else {
-                None
-            }
-        });
+        let body =
+            copies.into_iter().find_map(|copy| if let Copy::Intact(body) = copy { Some(body.to_vec()) } else { None });
         let hurt = damaged.filter(|_| body.is_some()).map(|copy| u8::from(copy == 1));
-        let place = Place {
-            segment: view.number,
-            start,
-            end,
-        };
-        self.events.push(Event::Record(Record {
-            header,
-            class,
-            body,
-            hurt,
-            torn,
-            place,
-        }));
+        let place = Place { segment: view.number, start, end };
+        self.events.push(Event::Record(Record { header, class, body, hurt, torn, place }));
         end
     }
 
@@ -293,11 +250,7 @@ impl Scanner {
         let damaged = scan.content_end.saturating_sub(at);
         // A header has no 8 zero bytes in a row: where some stand, no record ever stood.
         let cut = scan.short && (damaged > 0 || at >= view.bytes.len());
-        let missing = if cut {
-            size.saturating_sub(at as u64)
-        } else {
-            damaged as u64
-        };
+        let missing = if cut { size.saturating_sub(at as u64) } else { damaged as u64 };
         let may_have_been = missing
             .div_ceil(HEADER as u64)
             .max(sealed.map_or(0, |seal| seal.saturating_add(1).saturating_sub(expected)));
@@ -312,16 +265,9 @@ impl Scanner {
         let torn = earlier.is_none() && !cut && view.header_torn(at) && sealed.is_none_or(|seal| seal < expected);
         self.tail = Some(Lost {
             first: expected,
-            last: expected
-                .saturating_add(before)
-                .saturating_add(may_have_been)
-                .saturating_sub(1),
+            last: expected.saturating_add(before).saturating_add(may_have_been).saturating_sub(1),
             torn,
-            place: Place {
-                segment: view.number,
-                start: at,
-                end: scan.content_end,
-            },
+            place: Place { segment: view.number, start: at, end: scan.content_end },
             link: self.link,
         });
         self.expected.get_or_insert(expected);
@@ -343,9 +289,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     /// Whether there are bytes from `start`, and all of them to `end` (or the end of the file) are zero.
     fn zero(&self, start: usize, end: usize) -> bool {
-        self.bytes
-            .get(start..end.min(self.bytes.len()))
-            .is_some_and(|bytes| !bytes.is_empty() && is_zero(bytes))
+        self.bytes.get(start..end.min(self.bytes.len())).is_some_and(|bytes| !bytes.is_empty() && is_zero(bytes))
     }
 
     /// Whether the part of a sector from `start` on is as it was before records came to it: zeros, or a seal.
@@ -380,18 +324,14 @@ impl<'a> View<'a> {
     /// The copy of a record at `at`, if its header is `header`; otherwise the header is damaged.
     fn copy(&self, at: usize, header: Option<&Header>) -> Copy<'a> {
         let Some(header) = header else {
-            return Copy::Damaged {
-                torn: self.header_torn(at),
-            };
+            return Copy::Damaged { torn: self.header_torn(at) };
         };
         let start = at.saturating_add(HEADER);
         let end = start.saturating_add(header.len as usize);
         match self.bytes.get(start..end) {
             Some(body) if crc(&[body]) == header.body_crc => Copy::Intact(body),
             Some(_) if header.may_look_unwritten => Copy::Damaged { torn: false },
-            Some(_) => Copy::Damaged {
-                torn: self.any_unwritten(start.next_multiple_of(SECTOR), end),
-            },
+            Some(_) => Copy::Damaged { torn: self.any_unwritten(start.next_multiple_of(SECTOR), end) },
             None => Copy::Damaged { torn: false },
         }
     }
