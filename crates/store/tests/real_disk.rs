@@ -128,7 +128,7 @@ fn a_whole_folder_is_inspected_without_being_changed() {
     };
     let names = ["superblock", "wal/0000000000000001.seg", "snapshots/0000000000000001.snap"];
     flip(names[0], 10);
-    flip(names[1], 8192 + 50);
+    flip(names[1], 8192 + 90);
     flip(names[2], 41);
     let read = |name: &&str| disk.open(name).expect("there").read_at(0, 1 << 20).expect("works");
     let before: Vec<_> = names.iter().map(read).collect();

@@ -39,7 +39,7 @@ pub fn inspect_segments(disk: &impl Disk, log_id: Option<u128>) -> Result<Vec<(S
                         Some(_) => report.records = report.records.saturating_add(1),
                         None => report.damaged.push((seq, seq)),
                     }
-                    report.healed.extend(record.hurt.map(|_| seq));
+                    report.healed.extend(record.healed.then_some(seq));
                 }
                 Event::Lost(lost) if lost.place.segment == scan.number => report.damaged.push((lost.first, lost.last)),
                 _ => {}

@@ -16,7 +16,7 @@ pub(crate) const RECORDS: usize = 8192;
 pub(crate) const BLOCK: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"QUORWAL\x01";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LEN: usize = 64;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 

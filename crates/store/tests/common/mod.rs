@@ -8,6 +8,8 @@ pub const SEGMENT_1: &str = "wal/0000000000000001.seg";
 pub const SEGMENT_2: &str = "wal/0000000000000002.seg";
 /// Where records start in a segment.
 pub const RECORDS: u64 = 8192;
+/// Bytes of a record's header.
+pub const HEADER: u64 = 88;
 
 pub fn config() -> WalConfig {
     WalConfig { segment_bytes: 32 << 10, first_segment_bytes: 16 << 10, body_bytes_max: 1 << 20, ..WalConfig::new(7) }
