@@ -126,7 +126,8 @@ mod tests {
         for n in 1..=7 {
             let quorums = CrashQuorums::new(n).expect("a legal size");
             for sets in 0..3_u32.pow(u32::try_from(n).expect("small")) {
-                let held: Vec<_> = (0..n).map(|index| sets / 3_u32.pow(u32::try_from(index).expect("small")) % 3).collect();
+                let held: Vec<_> =
+                    (0..n).map(|index| sets / 3_u32.pow(u32::try_from(index).expect("small")) % 3).collect();
                 let ops = held.iter().map(|op| OpNumber::new(u64::from(*op)));
                 let replicated = quorums.replicated(ops);
                 for op in 1..=2 {

@@ -72,7 +72,7 @@ fn revision(kv: &Kv) -> Result<i64, Box<dyn std::error::Error>> {
 
 /// Applies all operations and prints nanoseconds for each. Takes a view after every `view_every`; 0: never.
 fn report(what: &str, kv: &mut Kv, operations: &[Vec<u8>], view_every: usize) {
-    let (start, mut out, mut view) = (Clock::now(), Output::default(), None);
+    let (start, mut view) = (Clock::now(), None);
     for (index, operation) in operations.iter().enumerate() {
         let at = At {
             position: Position::new(index as u64),
@@ -80,6 +80,7 @@ fn report(what: &str, kv: &mut Kv, operations: &[Vec<u8>], view_every: usize) {
             session: SessionId::new(1),
             entropy: [0; 32],
         };
+        let mut out = Output::default();
         kv.apply(&at, operation, &mut out);
         std::hint::black_box(out.take());
         if view_every > 0 && index % view_every == 0 {

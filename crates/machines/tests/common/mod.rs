@@ -35,8 +35,8 @@ impl Bench {
         }
     }
 
-    fn take(&mut self, mut out: Output) -> Vec<u8> {
-        let (reply, events, _) = out.take();
+    fn take(&mut self, out: Output) -> Vec<u8> {
+        let (reply, events) = out.take();
         for (topic, bytes) in events {
             assert_eq!(topic, WATCH_TOPIC);
             self.batches.push(borsh::from_slice(&bytes).unwrap());

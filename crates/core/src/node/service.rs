@@ -1,0 +1,111 @@
+//! What a client may ask beside the protocol: the status of this replica, and the events of its machine.
+
+use super::{Action, Node, Payload, Report, Service};
+use crate::crypto::Digest;
+use crate::executor::Job;
+use crate::fault::Why;
+use crate::ids::{ClientId, OpNumber, Peer, Position};
+use crate::outbox::To;
+use crate::protocol::{Protocol, Replica};
+use crate::sessions::Event;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Clients that may watch events at one replica.
+pub const WATCHERS_MAX: usize = 1024;
+/// Clients that may wait for the next answer to [`Service::GetStatus`].
+pub const ASKING_MAX: usize = 64;
+
+/// Clients that ask for the status, with their nonces. The digest that the answer holds costs the executor as much as a
+/// batch does: one is computed at a time, for all who had asked when it was begun.
+#[derive(Default)]
+pub(super) struct Asking {
+    pub(super) being_answered: BTreeMap<ClientId, u64>,
+    pub(super) waiting: BTreeMap<ClientId, u64>,
+}
+
+impl<P: Protocol> Node<P> {
+    pub(super) fn on_service(&mut self, from: ClientId, message: Service, actions: &mut Vec<Action>) {
+        match message {
+            Service::GetStatus { nonce } => {
+                if self.asking.waiting.len() >= ASKING_MAX && !self.asking.waiting.contains_key(&from) {
+                    return self.ledger.ignore(Why::Busy);
+                }
+                self.asking.waiting.insert(from, nonce);
+                self.compute_digest(actions);
+            }
+            Service::Watch { topic } => {
+                if self.watchers.len() >= WATCHERS_MAX && !self.watchers.contains_key(&from) {
+                    return self.ledger.ignore(Why::Busy);
+                }
+                self.watchers.insert(from, topic);
+                self.answer(Peer::Client(from), Service::Watching { topic }, "Watching", actions);
+            }
+            Service::Status { .. } | Service::Watching { .. } | Service::Events(_) => {
+                self.ledger.ignore(Why::NotForSender);
+            }
+        }
+    }
+
+    /// Has the digest computed for those who wait for it, unless it is being computed for others.
+    pub(super) fn compute_digest(&mut self, actions: &mut Vec<Action>) {
+        if !self.asking.being_answered.is_empty() {
+            return;
+        }
+        if let Some((client, nonce)) = self.asking.waiting.first_key_value() {
+            actions.push(Action::Run(Job::Digest { to: Peer::Client(*client), nonce: *nonce }));
+            self.asking.being_answered = std::mem::take(&mut self.asking.waiting);
+        }
+    }
+
+    pub(super) fn on_disconnected(&mut self, peer: Peer) {
+        if let Peer::Client(client) = peer {
+            self.watchers.remove(&client);
+            self.asking.waiting.remove(&client);
+        }
+    }
+
+    /// Sends an entry's events to those who watch. They follow from committed entries, so they may leave at once.
+    pub(super) fn publish(&mut self, events: &[Event], actions: &mut Vec<Action>) {
+        if events.is_empty() {
+            return;
+        }
+        let topics: BTreeSet<u32> = self.watchers.values().copied().collect();
+        for topic in topics {
+            let events: Vec<Event> = events.iter().filter(|event| event.topic == topic).cloned().collect();
+            if events.is_empty() {
+                continue;
+            }
+            let bytes = self.envelope.seal(&Payload::<P::Message>::Service(Service::Events(events)));
+            for (client, _) in self.watchers.iter().filter(|(_, watched)| **watched == topic) {
+                let to = To::One(Peer::Client(*client));
+                actions.push(Action::Send { to, bytes: bytes.clone(), label: "Events" });
+            }
+        }
+    }
+
+    /// The machine has jumped: the events in between were not published here.
+    pub(super) fn tell_watchers(&self, actions: &mut Vec<Action>) {
+        for (client, topic) in &self.watchers {
+            self.answer(Peer::Client(*client), Service::Watching { topic: *topic }, "Watching", actions);
+        }
+    }
+
+    pub(super) fn report(&self, op: OpNumber, position: Position, digest: Digest) -> Report {
+        Report {
+            replica: self.identity.replica,
+            protocol: P::NAME.to_owned(),
+            status: self.replica.status(),
+            op,
+            position,
+            digest,
+            ignored: self.ledger.ignored().values().fold(0, |sum, count| sum.saturating_add(*count)),
+            blamed: self.ledger.blamed().values().fold(0, |sum, count| sum.saturating_add(*count)),
+            last_fault: self.ledger.last().map(|(peer, fault)| format!("{peer}: {fault:?}")),
+        }
+    }
+
+    pub(super) fn answer(&self, to: Peer, message: Service, label: &'static str, actions: &mut Vec<Action>) {
+        let bytes = self.envelope.seal(&Payload::<P::Message>::Service(message));
+        actions.push(Action::Send { to: To::One(to), bytes, label });
+    }
+}
