@@ -1,7 +1,7 @@
 //! How bytes and numbers are written for people and for scripts.
 //!
-//! A line of `import`, `export`, `range` and `watch` holds fields between tabs. Inside a field a tab is written `\t`, a
-//! newline `\n` and a backslash `\\`; all other bytes stand for themselves, whether they are UTF-8 or not.
+//! A line of `range` and `watch`, and with `--escaped` of `import` and `export`, holds fields between tabs. Inside a field a
+//! tab is written `\t`, a newline `\n` and a backslash `\\`; all other bytes stand for themselves, UTF-8 or not.
 
 use serde_json::{Map, Value};
 use std::borrow::Cow;

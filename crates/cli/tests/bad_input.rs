@@ -186,14 +186,15 @@ fn the_file_of_another_cluster_is_told_apart() {
 fn bad_lines_are_reported_by_number_and_the_flag_decides() {
     let cluster = Cluster::serve_all(3);
     let lines = b"good\t1\nno tab\n\tno key\nbad\\escape\tx\nalso good\t2\n";
-    let aborted = feed(cluster.command(&["kv", "import", "-"]), lines);
+    let import = ["kv", "import", "-", "--escaped"];
+    let aborted = feed(cluster.command(&import), lines);
     assert!(!aborted.ok);
     assert_clear(&aborted.stderr);
     for line in ["line 2:", "line 3:", "line 4:"] {
         assert!(aborted.stderr.contains(line), "{}", aborted.stderr);
     }
     assert_eq!(cluster.export(), b"", "abort imports nothing");
-    let skipped = feed(cluster.command(&["kv", "import", "-", "--on-bad-line", "skip"]), lines);
+    let skipped = feed(cluster.command(&[&import[..], &["--on-bad-line", "skip"]].concat()), lines);
     assert!(skipped.ok && skipped.stderr.contains("line 3:"), "{}", skipped.stderr);
     assert_eq!(cluster.export(), b"also good\t2\ngood\t1\n");
 }
@@ -216,11 +217,58 @@ fn keys_and_values_over_the_limits_are_refused_by_name() {
 #[test]
 fn bytes_that_are_not_text_survive() {
     let cluster = Cluster::serve_all(3);
-    let mut line = b"\xff\xfe\t".to_vec();
-    line.extend((0..=255_u8).filter(|byte| !matches!(byte, b'\t' | b'\n' | b'\\')));
-    line.extend_from_slice(b"\\t\\n\\\\\n");
+    let mut line = b"\xff\xfe\\r\r\t".to_vec();
+    line.extend((0..=255_u8).filter(|byte| *byte != b'\n'));
+    line.extend_from_slice(b"\\t\\n\\q\\\r\n");
     assert!(feed(cluster.command(&["kv", "import", "-"]), &line).ok);
-    assert_eq!(cluster.export(), line);
+    assert_eq!(cluster.export(), line, "raw lines are what they are");
+    let escaped = cluster.run(&["kv", "export", "--escaped"]).stdout;
+    assert!(feed(cluster.command(&["kv", "import", "-", "--escaped"]), &escaped).ok);
+    assert_eq!(cluster.export(), line, "escaped lines are read as they are written");
+}
+
+#[test]
+fn what_a_raw_line_cannot_say_stops_the_export_and_leaves_the_file_alone() {
+    let cluster = Cluster::serve_all(3);
+    let file = cluster.scratch().join("out.tsv");
+    let path = file.display().to_string();
+    cluster.must(&["kv", "put", "a", "1"]);
+    cluster.must(&["kv", "put", "b/c", "two\tfields"]);
+    cluster.must(&["kv", "export", &path]);
+    assert_eq!(fs::read(&file).expect("a file"), b"a\t1\nb/c\ttwo\tfields\n");
+    cluster.must(&["kv", "export", &path, "--prefix", "b/"]);
+    assert_eq!(fs::read(&file).expect("a file"), b"b/c\ttwo\tfields\n");
+    for (key, value) in [("in the key\t", "v"), ("in the key\n", "v"), ("in the value", "two\nlines")] {
+        cluster.must(&["kv", "put", key, value]);
+        let said = cluster.must_fail(&["kv", "export", &path]);
+        assert!(said.contains(&key.escape_default().to_string()) && said.contains("--escaped"), "{said}");
+        assert_eq!(fs::read(&file).expect("a file"), b"b/c\ttwo\tfields\n", "the old file is untouched");
+        cluster.must(&["kv", "export", &path, "--escaped", "--prefix", "in"]);
+        let written = fs::read_to_string(&file).expect("a file");
+        assert_eq!(written.trim_end(), format!("{}\t{}", key.escape_default(), value.escape_default()));
+        cluster.must(&["kv", "del", key]);
+        cluster.must(&["kv", "export", &path, "--prefix", "b/"]);
+    }
+    let left: Vec<_> = fs::read_dir(cluster.scratch()).expect("a folder").flatten().map(|it| it.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("unfinished")), "{left:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_imported_or_exported_is_told_in_a_sentence() {
+    let cluster = Cluster::serve_all(3);
+    let folder = cluster.scratch().display().to_string();
+    let empty = cluster.scratch().join("empty.tsv").display().to_string();
+    fs::write(&empty, "").expect("a file");
+    let said = cluster.must(&["kv", "import", &empty]);
+    assert!(said.contains("empty.tsv is empty"), "{said}");
+    for command in [["kv", "import", &folder], ["kv", "export", &folder]] {
+        let said = cluster.must_fail(&command);
+        assert!(said.contains(&format!("error: {folder} is a folder")), "{said}");
+    }
+    let said = cluster.must_fail(&["kv", "import", "/nowhere/data.tsv"]);
+    assert!(said.contains("error: there is no file /nowhere/data.tsv"), "{said}");
+    let said = cluster.must_fail(&["kv", "export", "/nowhere/data.tsv"]);
+    assert!(said.contains("error: cannot write /nowhere/data.tsv"), "{said}");
 }
 
 #[test]
@@ -254,7 +302,6 @@ fn flags_that_make_no_sense_and_files_that_are_not_there_are_told() {
     let said = cluster.must_fail(&["dev", "--dir", &folder, "--replicas", "5"]);
     assert!(said.contains("3 replicas"), "{said}");
     cluster.must_fail(&["serve", "--config", "/nowhere/replica.toml"]);
-    cluster.must_fail(&["kv", "import", "/nowhere/data.tsv"]);
     cluster.must_fail(&["verify", "--dir", &folder]);
     let missing = cluster.must_fail(&["kv", "get", "a", "--cluster", "/nowhere/cluster.toml"]);
     assert!(missing.contains("/nowhere/cluster.toml"), "{missing}");

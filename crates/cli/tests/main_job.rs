@@ -19,7 +19,7 @@ fn data_set(cluster: &Cluster) -> PathBuf {
     for index in 0..LINES_MIN + 1000 {
         let package = (index * 7919) % 1_000_003; // neither sorted nor regular
         text.push_str(&format!(
-            "package-{package:07}\tnumber {index}, with a tab \\t, a newline \\n and a \\\\ in it: "
+            "package-{package:07}\tnumber {index}, with a tab \t, and \\t, \\r, \\q and \\ as they are: "
         ));
         text.push_str(&"lorem ipsum dolor sit amet ".repeat(index % 9));
         text.push('\n');
@@ -34,7 +34,6 @@ fn sorted(text: &[u8]) -> Vec<u8> {
     let mut lines: BTreeMap<Vec<u8>, &[u8]> = BTreeMap::new();
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let key = line.split(|byte| *byte == b'\t').next().expect("a key");
-        assert!(!key.contains(&b'\\'), "this test does not unescape keys");
         lines.insert(key.to_vec(), line);
     }
     lines.into_values().flat_map(|line| line.iter().copied().chain([b'\n'])).collect()

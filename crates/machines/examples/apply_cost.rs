@@ -22,17 +22,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     report("put, random key", &mut kv, &random, 0);
     report("put, a view every 100", &mut kv, &random, 100);
     report("put, a view every put", &mut kv, &random, 1);
-    let compact = Operation::Compact {
-        revision: revision(&kv)?,
-    }
-    .encode()?;
+    let compact = Operation::Compact { revision: revision(&kv)? }.encode()?;
     report("compact all of that", &mut kv, &[compact], 0);
     report("put, random key, compacted", &mut kv, &random, 0);
 
     let view = kv.view();
-    let gets = (0..KEYS)
-        .map(|index| Query::get(key(index)).encode())
-        .collect::<Result<Vec<_>, _>>()?;
+    let gets = (0..KEYS).map(|index| Query::get(key(index)).encode()).collect::<Result<Vec<_>, _>>()?;
     let (start, mut reply) = (Clock::now(), Vec::new());
     for get in &gets {
         reply.clear();
@@ -45,12 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         total += bytes.len();
         bytes.clear();
     }
-    println!(
-        "{:<28} {:>8} ms for {} MB",
-        "snapshot",
-        start.elapsed().as_millis(),
-        total / 1_000_000
-    );
+    println!("{:<28} {:>8} ms for {} MB", "snapshot", start.elapsed().as_millis(), total / 1_000_000);
     Ok(())
 }
 
@@ -59,9 +49,7 @@ fn key(index: u64) -> Vec<u8> {
 }
 
 fn operations(count: u64, key_of: impl Fn(u64) -> u64) -> Result<Vec<Vec<u8>>, quorate_machines::kv::KvError> {
-    (0..count)
-        .map(|index| Operation::put(key(key_of(index)), vec![b'v'; 256]).encode())
-        .collect()
+    (0..count).map(|index| Operation::put(key(key_of(index)), vec![b'v'; 256]).encode()).collect()
 }
 
 fn revision(kv: &Kv) -> Result<i64, Box<dyn std::error::Error>> {
@@ -88,8 +76,5 @@ fn report(what: &str, kv: &mut Kv, operations: &[Vec<u8>], view_every: usize) {
         }
     }
     drop(view);
-    println!(
-        "{what:<28} {:>8} ns",
-        start.elapsed().as_nanos() / operations.len() as u128
-    );
+    println!("{what:<28} {:>8} ns", start.elapsed().as_nanos() / operations.len() as u128);
 }

@@ -36,15 +36,10 @@ impl Counter {
             "set" => Some(number),
             "add" => self.thousandths.checked_add(number),
             "div" if number == 0 => return Err("division by zero"),
-            "div" => self
-                .thousandths
-                .checked_mul(SCALE)
-                .and_then(|scaled| scaled.checked_div(number)),
+            "div" => self.thousandths.checked_mul(SCALE).and_then(|scaled| scaled.checked_div(number)),
             _ => return Err("write: set n, add n or div n"),
         };
-        thousandths
-            .map(|thousandths| Self { thousandths })
-            .ok_or("the result is out of range")
+        thousandths.map(|thousandths| Self { thousandths }).ok_or("the result is out of range")
     }
 
     /// The value as decimal text, without trailing zeros.
@@ -131,12 +126,7 @@ impl Sink<Counter> for Rebuild {
 
     fn finish(self) -> Result<Counter, Corrupt> {
         let found = self.bytes.len();
-        let bytes = self
-            .bytes
-            .try_into()
-            .map_err(|_| Corrupt(format!("a counter is 16 bytes, these are {found}")))?;
-        Ok(Counter {
-            thousandths: i128::from_le_bytes(bytes),
-        })
+        let bytes = self.bytes.try_into().map_err(|_| Corrupt(format!("a counter is 16 bytes, these are {found}")))?;
+        Ok(Counter { thousandths: i128::from_le_bytes(bytes) })
     }
 }

@@ -10,12 +10,8 @@ use quorate_machines::Counter;
 fn run(operations: &[&str]) -> String {
     let (mut counter, mut reply) = (Counter::default(), Vec::new());
     for operation in operations {
-        let at = At {
-            position: Position::new(1),
-            time: WallTime::default(),
-            session: SessionId::new(1),
-            entropy: [0; 32],
-        };
+        let at =
+            At { position: Position::new(1), time: WallTime::default(), session: SessionId::new(1), entropy: [0; 32] };
         let mut out = Output::default();
         counter.apply(&at, operation.as_bytes(), &mut out);
         reply = out.take().0;
@@ -67,19 +63,9 @@ fn what_cannot_be_done_is_answered_with_an_error_and_changes_nothing() {
 
 #[test]
 fn the_counter_keeps_the_laws() {
-    let operations = [
-        "set 1",
-        "div 2",
-        "add 1",
-        "div 0",
-        "\u{0}",
-        "add -99999999999999999999999999999999999",
-    ];
-    let operations: Vec<_> = operations
-        .iter()
-        .map(|operation| operation.as_bytes().to_vec())
-        .chain([vec![0xff; 200]])
-        .collect();
+    let operations = ["set 1", "div 2", "add 1", "div 0", "\u{0}", "add -99999999999999999999999999999999999"];
+    let operations: Vec<_> =
+        operations.iter().map(|operation| operation.as_bytes().to_vec()).chain([vec![0xff; 200]]).collect();
     laws::check(Counter::default, &operations, &[vec![], vec![1]]).unwrap();
 }
 

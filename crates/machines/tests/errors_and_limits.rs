@@ -12,78 +12,23 @@ fn error_texts_and_codes_are_etcds_to_the_letter() {
     let table = [
         (KvError::EmptyKey, InvalidArgument, 3, "etcdserver: key is not provided"),
         (KvError::KeyNotFound, InvalidArgument, 3, "etcdserver: key not found"),
-        (
-            KvError::ValueProvided,
-            InvalidArgument,
-            3,
-            "etcdserver: value is provided",
-        ),
-        (
-            KvError::LeaseProvided,
-            InvalidArgument,
-            3,
-            "etcdserver: lease is provided",
-        ),
-        (
-            KvError::TooManyOps,
-            InvalidArgument,
-            3,
-            "etcdserver: too many operations in txn request",
-        ),
-        (
-            KvError::DuplicateKey,
-            InvalidArgument,
-            3,
-            "etcdserver: duplicate key given in txn request",
-        ),
+        (KvError::ValueProvided, InvalidArgument, 3, "etcdserver: value is provided"),
+        (KvError::LeaseProvided, InvalidArgument, 3, "etcdserver: lease is provided"),
+        (KvError::TooManyOps, InvalidArgument, 3, "etcdserver: too many operations in txn request"),
+        (KvError::DuplicateKey, InvalidArgument, 3, "etcdserver: duplicate key given in txn request"),
         (
             KvError::Compacted { compact_revision: 7 },
             OutOfRange,
             11,
             "etcdserver: mvcc: required revision has been compacted",
         ),
-        (
-            KvError::FutureRevision,
-            OutOfRange,
-            11,
-            "etcdserver: mvcc: required revision is a future revision",
-        ),
-        (
-            KvError::LeaseNotFound,
-            NotFound,
-            5,
-            "etcdserver: requested lease not found",
-        ),
-        (
-            KvError::LeaseExists,
-            FailedPrecondition,
-            9,
-            "etcdserver: lease already exists",
-        ),
-        (
-            KvError::LeaseTtlTooLarge,
-            OutOfRange,
-            11,
-            "etcdserver: too large lease TTL",
-        ),
-        (
-            KvError::RequestTooLarge(Limit::Key),
-            InvalidArgument,
-            3,
-            "etcdserver: request is too large",
-        ),
-        (
-            KvError::Undecodable,
-            InvalidArgument,
-            3,
-            "quorate: the bytes are not a request",
-        ),
-        (
-            KvError::ReplyTooLarge,
-            ResourceExhausted,
-            8,
-            "quorate: the reply is too large, ask for pages with limit",
-        ),
+        (KvError::FutureRevision, OutOfRange, 11, "etcdserver: mvcc: required revision is a future revision"),
+        (KvError::LeaseNotFound, NotFound, 5, "etcdserver: requested lease not found"),
+        (KvError::LeaseExists, FailedPrecondition, 9, "etcdserver: lease already exists"),
+        (KvError::LeaseTtlTooLarge, OutOfRange, 11, "etcdserver: too large lease TTL"),
+        (KvError::RequestTooLarge(Limit::Key), InvalidArgument, 3, "etcdserver: request is too large"),
+        (KvError::Undecodable, InvalidArgument, 3, "quorate: the bytes are not a request"),
+        (KvError::ReplyTooLarge, ResourceExhausted, 8, "quorate: the reply is too large, ask for pages with limit"),
     ];
     for (error, code, number, text) in table {
         assert_eq!(error.etcd(), (code, text));
@@ -99,26 +44,10 @@ fn error_texts_and_codes_are_etcds_to_the_letter() {
 #[test]
 fn errors_name_the_limit_that_was_passed() {
     assert!(KvError::RequestTooLarge(Limit::Key).to_string().contains("4096 bytes"));
-    assert!(
-        KvError::RequestTooLarge(Limit::Value)
-            .to_string()
-            .contains("1048576 bytes")
-    );
-    assert!(
-        KvError::RequestTooLarge(Limit::Operation)
-            .to_string()
-            .contains("2097152 bytes")
-    );
-    assert!(
-        KvError::RequestTooLarge(Limit::Events)
-            .to_string()
-            .contains("10000 events")
-    );
-    assert!(
-        KvError::TooManyOps
-            .to_string()
-            .contains("at most 128 in a list, 2048 in all, 16 levels")
-    );
+    assert!(KvError::RequestTooLarge(Limit::Value).to_string().contains("1048576 bytes"));
+    assert!(KvError::RequestTooLarge(Limit::Operation).to_string().contains("2097152 bytes"));
+    assert!(KvError::RequestTooLarge(Limit::Events).to_string().contains("10000 events"));
+    assert!(KvError::TooManyOps.to_string().contains("at most 128 in a list, 2048 in all, 16 levels"));
     assert!(KvError::ReplyTooLarge.to_string().contains("67108864 bytes"));
     assert!(KvError::Compacted { compact_revision: 7 }.to_string().contains('7'));
 }
@@ -132,39 +61,14 @@ fn keys_and_values_may_be_as_long_as_their_limit_and_not_longer() {
     let error = KvError::RequestTooLarge(Limit::Key);
     assert_eq!(bench.refused(put(&long, "")), error);
     assert_eq!(bench.refused(Operation::delete(long.clone())), error);
-    let until = DeleteRange {
-        key: "a".into(),
-        range_end: long.clone().into(),
-        prev_kv: false,
-    };
+    let until = DeleteRange { key: "a".into(), range_end: long.clone().into(), prev_kv: false };
     assert_eq!(bench.refused(Operation::Delete(until)), error);
-    assert_eq!(
-        bench.range_error(Range {
-            key: long.clone().into(),
-            ..Range::default()
-        }),
-        error
-    );
-    let events = Events {
-        key: long.clone().into(),
-        ..Events::default()
-    };
+    assert_eq!(bench.range_error(Range { key: long.clone().into(), ..Range::default() }), error);
+    let events = Events { key: long.clone().into(), ..Events::default() };
     assert_eq!(bench.query(&Query::Events(events)).result, Err(error));
-    assert_eq!(
-        bench.refused(Operation::Txn(Txn {
-            success: vec![put_op(&long, "")],
-            ..Txn::default()
-        })),
-        error
-    );
+    assert_eq!(bench.refused(Operation::Txn(Txn { success: vec![put_op(&long, "")], ..Txn::default() })), error);
     let compares = vec![compare(&long, Operator::Equal, Operand::Version(0))];
-    assert_eq!(
-        bench.refused(Operation::Txn(Txn {
-            compare: compares,
-            ..Txn::default()
-        })),
-        error
-    );
+    assert_eq!(bench.refused(Operation::Txn(Txn { compare: compares, ..Txn::default() })), error);
     let value = put("a", &"v".repeat(VALUE_BYTES_MAX + 1));
     assert_eq!(bench.refused(value.clone()), KvError::RequestTooLarge(Limit::Value));
     assert_eq!(value.encode(), Err(KvError::RequestTooLarge(Limit::Value)));
@@ -175,33 +79,16 @@ fn operations_and_queries_beyond_their_limit_are_refused_unread() {
     let mut bench = Bench::new();
     let error = KvError::RequestTooLarge(Limit::Operation);
     assert_eq!(bench.raw(&vec![0; OPERATION_BYTES_MAX + 1]).result, Err(error));
-    assert_eq!(
-        bench.raw(&vec![0; OPERATION_BYTES_MAX]).result,
-        Err(KvError::Undecodable)
-    );
+    assert_eq!(bench.raw(&vec![0; OPERATION_BYTES_MAX]).result, Err(KvError::Undecodable));
     let value = "v".repeat(VALUE_BYTES_MAX);
     let puts = ["a", "b", "c"].map(|key| put_op(key, &value)).to_vec();
-    assert_eq!(
-        Operation::Txn(Txn {
-            success: puts,
-            ..Txn::default()
-        })
-        .encode(),
-        Err(error)
-    );
+    assert_eq!(Operation::Txn(Txn { success: puts, ..Txn::default() }).encode(), Err(error));
 }
 
 #[test]
 fn a_query_may_not_ask_for_more_events_than_the_limit() {
     let bench = Bench::new();
-    let asking = |limit| {
-        bench
-            .query(&Query::Events(Events {
-                limit,
-                ..Events::default()
-            }))
-            .result
-    };
+    let asking = |limit| bench.query(&Query::Events(Events { limit, ..Events::default() })).result;
     assert!(asking(EVENTS_MAX).is_ok());
     assert_eq!(asking(EVENTS_MAX + 1), Err(KvError::RequestTooLarge(Limit::Events)));
 }
@@ -215,25 +102,8 @@ fn a_range_beyond_the_reply_limit_is_refused_and_pages_of_it_are_not() {
     }
     assert_eq!(bench.range_error(all()), KvError::ReplyTooLarge);
     assert_eq!(bench.range(Range { limit: 60, ..all() }).count, 65);
-    assert_eq!(
-        bench
-            .range(Range {
-                keys_only: true,
-                ..all()
-            })
-            .kvs
-            .len(),
-        65
-    );
-    assert_eq!(
-        bench
-            .range(Range {
-                count_only: true,
-                ..all()
-            })
-            .count,
-        65
-    );
+    assert_eq!(bench.range(Range { keys_only: true, ..all() }).kvs.len(), 65);
+    assert_eq!(bench.range(Range { count_only: true, ..all() }).count, 65);
 }
 
 #[test]
@@ -245,20 +115,12 @@ fn bytes_that_are_not_exactly_a_request_are_refused_and_change_nothing() {
     for length in 0..good.len() {
         assert_eq!(bench.raw(&good[..length]).result, Err(KvError::Undecodable));
     }
-    assert_eq!(
-        bench.raw(&[good.as_slice(), &[0]].concat()).result,
-        Err(KvError::Undecodable),
-        "bytes left over"
-    );
+    assert_eq!(bench.raw(&[good.as_slice(), &[0]].concat()).result, Err(KvError::Undecodable), "bytes left over");
     for tag in 8..=255 {
         assert_eq!(bench.raw(&[tag]).result, Err(KvError::Undecodable));
     }
     let last = good.len() - 1;
-    assert_eq!(
-        bench.raw(&[&good[..last], &[2]].concat()).result,
-        Err(KvError::Undecodable),
-        "a flag is 0 or 1"
-    );
+    assert_eq!(bench.raw(&[&good[..last], &[2]].concat()).result, Err(KvError::Undecodable), "a flag is 0 or 1");
     assert_eq!(bench.status().digest, before);
 }
 
@@ -276,49 +138,22 @@ fn replies_with_bottomless_nesting_are_refused_by_clients() {
 #[test]
 fn more_than_128_entries_in_a_list_are_refused_and_nested_lists_count_down() {
     let mut bench = Bench::new();
-    let puts = |count: usize, name: &str| {
-        (0..count)
-            .map(|index| put_op(&format!("{name}{index}"), ""))
-            .collect::<Vec<_>>()
-    };
+    let puts =
+        |count: usize, name: &str| (0..count).map(|index| put_op(&format!("{name}{index}"), "")).collect::<Vec<_>>();
     let too_many = |operation: Operation, bench: &mut Bench| {
         assert_eq!(operation.encode(), Err(KvError::TooManyOps));
         assert_eq!(bench.refused(operation), KvError::TooManyOps);
     };
-    too_many(
-        Operation::Txn(Txn {
-            success: puts(129, "a"),
-            ..Txn::default()
-        }),
-        &mut bench,
-    );
-    too_many(
-        Operation::Txn(Txn {
-            failure: puts(129, "a"),
-            ..Txn::default()
-        }),
-        &mut bench,
-    );
+    too_many(Operation::Txn(Txn { success: puts(129, "a"), ..Txn::default() }), &mut bench);
+    too_many(Operation::Txn(Txn { failure: puts(129, "a"), ..Txn::default() }), &mut bench);
     let compares = vec![compare("a", Operator::Equal, Operand::Version(0)); 129];
-    too_many(
-        Operation::Txn(Txn {
-            compare: compares,
-            ..Txn::default()
-        }),
-        &mut bench,
-    );
+    too_many(Operation::Txn(Txn { compare: compares, ..Txn::default() }), &mut bench);
     let outer = |inner| {
-        Operation::Txn(Txn {
-            success: [puts(99, "a"), vec![nested(inner, vec![])]].concat(),
-            ..Txn::default()
-        })
+        Operation::Txn(Txn { success: [puts(99, "a"), vec![nested(inner, vec![])]].concat(), ..Txn::default() })
     };
     too_many(outer(puts(29, "b")), &mut bench);
     bench.ok(outer(puts(28, "b")));
-    bench.ok(Operation::Txn(Txn {
-        success: puts(128, "c"),
-        ..Txn::default()
-    }));
+    bench.ok(Operation::Txn(Txn { success: puts(128, "c"), ..Txn::default() }));
 }
 
 #[test]
@@ -334,23 +169,11 @@ fn bottomless_nesting_and_huge_counts_are_refused_without_cost() {
     for _ in 0..limits::TXN_DEPTH_MAX - 2 {
         operation = nested(vec![operation], vec![]);
     }
-    bench.ok(Operation::Txn(Txn {
-        success: vec![operation.clone()],
-        ..Txn::default()
-    }));
-    let deeper = Operation::Txn(Txn {
-        success: vec![nested(vec![operation], vec![])],
-        ..Txn::default()
-    });
+    bench.ok(Operation::Txn(Txn { success: vec![operation.clone()], ..Txn::default() }));
+    let deeper = Operation::Txn(Txn { success: vec![nested(vec![operation], vec![])], ..Txn::default() });
     assert_eq!(bench.refused(deeper), KvError::TooManyOps);
     let wide: Vec<_> = (0..60).map(|_| nested(vec![get_op("a"); 60], vec![])).collect();
-    assert_eq!(
-        bench.refused(Operation::Txn(Txn {
-            success: wide,
-            ..Txn::default()
-        })),
-        KvError::TooManyOps
-    );
+    assert_eq!(bench.refused(Operation::Txn(Txn { success: wide, ..Txn::default() })), KvError::TooManyOps);
 }
 
 #[test]
@@ -360,17 +183,8 @@ fn a_transaction_whose_answer_is_too_large_is_undone() {
     bench.put("big", &big);
     let reads = vec![get_op("big"); limits::REPLY_BYTES_MAX / limits::VALUE_BYTES_MAX];
     let ops = [vec![put_op("a", "1")], reads].concat();
-    assert_eq!(
-        bench.refused(Operation::Txn(Txn {
-            success: ops.clone(),
-            ..Txn::default()
-        })),
-        KvError::ReplyTooLarge
-    );
+    assert_eq!(bench.refused(Operation::Txn(Txn { success: ops.clone(), ..Txn::default() })), KvError::ReplyTooLarge);
     assert_eq!(bench.keys(), ["big"]);
-    bench.txn(Txn {
-        success: ops[..ops.len() - 1].to_vec(),
-        ..Txn::default()
-    });
+    bench.txn(Txn { success: ops[..ops.len() - 1].to_vec(), ..Txn::default() });
     assert_eq!(bench.keys(), ["a", "big"]);
 }

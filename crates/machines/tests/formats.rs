@@ -21,18 +21,8 @@ fn digest_after(operations: &[Operation]) -> Digest {
 
 #[test]
 fn histories_that_differ_in_anything_have_different_digests() {
-    let leased = |lease| {
-        Operation::Put(Put {
-            lease,
-            ..Put::new("a", "1")
-        })
-    };
-    let txn = |success| {
-        Operation::Txn(Txn {
-            success,
-            ..Txn::default()
-        })
-    };
+    let leased = |lease| Operation::Put(Put { lease, ..Put::new("a", "1") });
+    let txn = |success| Operation::Txn(Txn { success, ..Txn::default() });
     let histories = [
         vec![],
         vec![put("a", "1")],
@@ -85,10 +75,7 @@ fn the_bytes_of_format_version_1_do_not_change() {
         concat!("00", "01000000", "6b", "01000000", "76", "0000000000000000", "000000")
     );
     assert_eq!(hex(&Query::Status.encode().unwrap()), "04");
-    assert_eq!(
-        bench.status().digest.to_string(),
-        "6ac316ef30cebc0b2691ed2865bb6647ac542c0a1482760b8dcea66220d664ae"
-    );
+    assert_eq!(bench.status().digest.to_string(), "6ac316ef30cebc0b2691ed2865bb6647ac542c0a1482760b8dcea66220d664ae");
     assert_eq!(
         Digest::of(&stream(&bench.kv)).to_string(),
         "36a4bfa133a58f4a63614f5a73de435691d8b4922a26bdeaf6b8caa8190e41fa"

@@ -14,14 +14,8 @@ use quorate_machines::{Counter, Kv};
 /// An operation's bytes, a few of them spoilt: a byte changed, cut short, or all noise.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let good = random::operation().prop_map(|operation| borsh::to_vec(&operation).unwrap());
-    (
-        good,
-        0..12_u8,
-        any::<prop::sample::Index>(),
-        any::<u8>(),
-        vec(any::<u8>(), 0..60),
-    )
-        .prop_map(|(mut good, kind, index, byte, noise)| match kind {
+    (good, 0..12_u8, any::<prop::sample::Index>(), any::<u8>(), vec(any::<u8>(), 0..60)).prop_map(
+        |(mut good, kind, index, byte, noise)| match kind {
             0 => noise,
             1 => {
                 good.truncate(index.index(good.len()));
@@ -33,7 +27,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
                 good
             }
             _ => good,
-        })
+        },
+    )
 }
 
 fn queries() -> impl Strategy<Value = Vec<Vec<u8>>> {

@@ -19,26 +19,11 @@ fn short_leases_are_lengthened_and_the_reply_says_so() {
 #[test]
 fn leases_that_are_too_long_or_exist_are_refused() {
     let mut bench = Bench::new();
-    assert_eq!(
-        bench.refused(Operation::LeaseGrant {
-            id: 1,
-            ttl: 9_000_000_001
-        }),
-        KvError::LeaseTtlTooLarge
-    );
+    assert_eq!(bench.refused(Operation::LeaseGrant { id: 1, ttl: 9_000_000_001 }), KvError::LeaseTtlTooLarge);
     bench.grant(1, 9_000_000_000);
-    assert_eq!(
-        bench.refused(Operation::LeaseGrant { id: 1, ttl: 5 }),
-        KvError::LeaseExists
-    );
+    assert_eq!(bench.refused(Operation::LeaseGrant { id: 1, ttl: 5 }), KvError::LeaseExists);
     assert_eq!(bench.refused(Operation::LeaseRevoke { id: 2 }), KvError::LeaseNotFound);
-    assert_eq!(
-        bench.refused(Operation::Put(Put {
-            lease: 2,
-            ..Put::new("a", "1")
-        })),
-        KvError::LeaseNotFound
-    );
+    assert_eq!(bench.refused(Operation::Put(Put { lease: 2, ..Put::new("a", "1") })), KvError::LeaseNotFound);
 }
 
 #[test]
@@ -60,11 +45,7 @@ fn a_chosen_id_steps_past_a_taken_one_and_around_the_end() {
     let mut grant = |entropy: [u8; 32]| {
         let at = quorate_core::machine::At { entropy, ..bench.at() };
         let mut out = Output::default();
-        bench.kv.apply(
-            &at,
-            &Operation::LeaseGrant { id: 0, ttl: 60 }.encode().unwrap(),
-            &mut out,
-        );
+        bench.kv.apply(&at, &Operation::LeaseGrant { id: 0, ttl: 60 }.encode().unwrap(), &mut out);
         Reply::decode(&out.take().0).unwrap().lease().unwrap().0
     };
     assert_eq!(grant([255; 32]), i64::MAX);
@@ -86,20 +67,8 @@ fn a_lease_ends_by_agreed_time_and_takes_its_keys_along_in_one_revision() {
     bench.pass(1);
     assert_eq!((bench.keys(), bench.revision()), (vec!["stays".to_owned()], 5 + 1));
     let batch = bench.batches.last().unwrap();
-    assert!(
-        batch
-            .events
-            .iter()
-            .all(|event| event.kind == EventKind::Delete && event.prev_kv.is_some())
-    );
-    assert_eq!(
-        batch
-            .events
-            .iter()
-            .map(|event| event.kv.key.clone())
-            .collect::<Vec<_>>(),
-        ["a", "b", "c"]
-    );
+    assert!(batch.events.iter().all(|event| event.kind == EventKind::Delete && event.prev_kv.is_some()));
+    assert_eq!(batch.events.iter().map(|event| event.kv.key.clone()).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!((bench.kv.wake(), bench.ttl(1).ttl), (None, -1));
 }
 
@@ -111,16 +80,11 @@ fn leases_that_are_over_at_once_end_in_the_order_of_their_ends_then_of_their_ids
         bench.put_with_lease(&format!("of {id}"), id);
     }
     bench.pass(20);
-    let gone: Vec<_> = bench.batches[4..]
-        .iter()
-        .map(|batch| (batch.revision, batch.events[0].kv.key.clone()))
-        .collect();
+    let gone: Vec<_> =
+        bench.batches[4..].iter().map(|batch| (batch.revision, batch.events[0].kv.key.clone())).collect();
     assert_eq!(gone, [(6, "of 9".into()), (7, "of 3".into()), (8, "of 5".into())]);
     assert_eq!(bench.keys(), ["of 7"]);
-    assert_eq!(
-        bench.query(&Query::LeaseLeases).result,
-        Ok(Response::LeaseLeases(vec![7]))
-    );
+    assert_eq!(bench.query(&Query::LeaseLeases).result, Ok(Response::LeaseLeases(vec![7])));
 }
 
 #[test]
@@ -140,10 +104,7 @@ fn keeping_alive_begins_the_full_ttl_again() {
     bench.put_with_lease("a", 1);
     bench.pass(9);
     let before = bench.kv.digest();
-    assert_eq!(
-        bench.ok(Operation::LeaseKeepAlive { id: 1 }),
-        Response::LeaseKeepAlive { id: 1, ttl: 10 }
-    );
+    assert_eq!(bench.ok(Operation::LeaseKeepAlive { id: 1 }), Response::LeaseKeepAlive { id: 1, ttl: 10 });
     assert_ne!(bench.kv.digest(), before, "when a lease ends is state");
     assert_eq!(bench.revision(), 2, "but not a change of keys");
     bench.pass(9);
@@ -156,17 +117,11 @@ fn keeping_alive_begins_the_full_ttl_again() {
 fn keeping_alive_a_lease_that_is_gone_or_over_answers_0_and_is_no_error() {
     let mut bench = Bench::new();
     let before = bench.kv.digest();
-    assert_eq!(
-        bench.ok(Operation::LeaseKeepAlive { id: 1 }),
-        Response::LeaseKeepAlive { id: 1, ttl: 0 }
-    );
+    assert_eq!(bench.ok(Operation::LeaseKeepAlive { id: 1 }), Response::LeaseKeepAlive { id: 1, ttl: 0 });
     assert_eq!(bench.kv.digest(), before);
     bench.grant(1, 10);
     bench.seconds += 10; // over, though the tick has not come yet
-    assert_eq!(
-        bench.ok(Operation::LeaseKeepAlive { id: 1 }),
-        Response::LeaseKeepAlive { id: 1, ttl: 0 }
-    );
+    assert_eq!(bench.ok(Operation::LeaseKeepAlive { id: 1 }), Response::LeaseKeepAlive { id: 1, ttl: 0 });
     assert_eq!(bench.ttl(1).ttl, -1);
 }
 
@@ -206,10 +161,7 @@ fn a_put_detaches_the_lease_that_the_key_had() {
     bench.put_with_lease("other", 2);
     bench.put_with_lease("same", 1);
     bench.ok(Operation::delete("deleted"));
-    assert_eq!(
-        (bench.ttl(1).keys, bench.ttl(2).keys),
-        (vec!["same".into()], vec!["other".into()])
-    );
+    assert_eq!((bench.ttl(1).keys, bench.ttl(2).keys), (vec!["same".into()], vec!["other".into()]));
     bench.put("deleted", "again, without a lease");
     bench.pass(10);
     assert_eq!(bench.keys(), ["deleted", "none", "other"]);

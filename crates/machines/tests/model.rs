@@ -15,10 +15,7 @@ use quorate_machines::kv::*;
 
 /// Requests that the model has no answer to: a digest, a chosen id.
 fn is_modelled(operation: &Operation) -> bool {
-    !matches!(
-        operation,
-        Operation::LeaseGrant { id: 0, .. } | Operation::Read(Query::Status)
-    )
+    !matches!(operation, Operation::LeaseGrant { id: 0, .. } | Operation::Read(Query::Status))
 }
 
 proptest! {

@@ -20,10 +20,7 @@ fn lively() -> Bench {
     bench.grant(-2, 60);
     bench.put("a", "1");
     bench.put_with_lease("b", 1);
-    bench.txn(Txn {
-        success: vec![put_op("a", "2"), delete_op("b", ""), put_op("c", "3")],
-        ..Txn::default()
-    });
+    bench.txn(Txn { success: vec![put_op("a", "2"), delete_op("b", ""), put_op("c", "3")], ..Txn::default() });
     bench.compact(3);
     bench.put_with_lease("b", -2);
     bench.ok(Operation::delete("c"));
@@ -67,10 +64,7 @@ fn a_forged_stream_with_a_fitting_hash_is_corrupt_or_another_state_but_never_a_p
             }
         }
     }
-    assert!(
-        accepted > 0,
-        "values and times can be anything, which only the hash protects"
-    );
+    assert!(accepted > 0, "values and times can be anything, which only the hash protects");
 }
 
 #[test]
@@ -134,16 +128,7 @@ fn forge(
         bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
         bytes.extend(body);
     };
-    frame(
-        borsh::to_vec(&(
-            revision,
-            compacted,
-            Digest::ZERO,
-            leases.len() as u64,
-            changes.len() as u64,
-        ))
-        .unwrap(),
-    );
+    frame(borsh::to_vec(&(revision, compacted, Digest::ZERO, leases.len() as u64, changes.len() as u64)).unwrap());
     leases.iter().for_each(|lease| frame(borsh::to_vec(lease).unwrap()));
     changes.iter().for_each(|change| frame(borsh::to_vec(change).unwrap()));
     let hash = Digest::of(&bytes);
@@ -152,13 +137,7 @@ fn forge(
 }
 
 fn kv(key: &'static str, create_revision: i64, mod_revision: i64, version: i64) -> KeyValue {
-    KeyValue {
-        key: key.into(),
-        create_revision,
-        mod_revision,
-        version,
-        ..KeyValue::default()
-    }
+    KeyValue { key: key.into(), create_revision, mod_revision, version, ..KeyValue::default() }
 }
 
 #[test]
@@ -166,95 +145,37 @@ fn states_that_no_history_leads_to_are_corrupt() {
     let tombstone = |mod_revision| kv("a", 0, mod_revision, 0);
     assert!(forge(1, -1, &[], &[]).is_ok());
     assert!(forge(3, -1, &[(5, 60, 1)], &[(0, kv("a", 2, 2, 1)), (0, tombstone(3))]).is_ok());
-    let leased = KeyValue {
-        lease: 5,
-        ..kv("a", 2, 2, 1)
-    };
+    let leased = KeyValue { lease: 5, ..kv("a", 2, 2, 1) };
     assert!(forge(2, -1, &[(5, 60, 1)], &[(0, leased.clone())]).is_ok());
-    assert!(
-        forge(9, 9, &[], &[(0, kv("a", 2, 7, 3)), (4, tombstone(9))]).is_err(),
-        "one change of a key up to 9"
-    );
+    assert!(forge(9, 9, &[], &[(0, kv("a", 2, 7, 3)), (4, tombstone(9))]).is_err(), "one change of a key up to 9");
     assert!(forge(9, 9, &[], &[(0, kv("b", 2, 7, 3)), (4, tombstone(9))]).is_ok());
     let cases: &[(&str, Result<Kv, Corrupt>)] = &[
         ("revision 0", forge(0, -1, &[], &[])),
         ("revision out of reach", forge(i64::MAX, i64::MAX, &[], &[])),
         ("compacted beyond the revision", forge(1, 2, &[], &[])),
         ("a revision without changes", forge(2, -1, &[], &[])),
-        (
-            "a change beyond the revision",
-            forge(1, -1, &[], &[(0, kv("a", 2, 2, 1))]),
-        ),
+        ("a change beyond the revision", forge(1, -1, &[], &[(0, kv("a", 2, 2, 1))])),
         ("a change at revision 1", forge(1, 1, &[], &[(0, kv("a", 1, 1, 1))])),
-        (
-            "a gap between revisions",
-            forge(4, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("b", 4, 4, 1))]),
-        ),
-        (
-            "a revision that begins with its second change",
-            forge(2, -1, &[], &[(1, kv("a", 2, 2, 1))]),
-        ),
-        (
-            "a gap between changes",
-            forge(2, -1, &[], &[(0, kv("a", 2, 2, 1)), (2, kv("b", 2, 2, 1))]),
-        ),
-        (
-            "changes out of order",
-            forge(4, 4, &[], &[(0, kv("a", 4, 4, 1)), (0, kv("b", 3, 3, 1))]),
-        ),
-        (
-            "a change twice",
-            forge(2, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("b", 2, 2, 1))]),
-        ),
+        ("a gap between revisions", forge(4, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("b", 4, 4, 1))])),
+        ("a revision that begins with its second change", forge(2, -1, &[], &[(1, kv("a", 2, 2, 1))])),
+        ("a gap between changes", forge(2, -1, &[], &[(0, kv("a", 2, 2, 1)), (2, kv("b", 2, 2, 1))])),
+        ("changes out of order", forge(4, 4, &[], &[(0, kv("a", 4, 4, 1)), (0, kv("b", 3, 3, 1))])),
+        ("a change twice", forge(2, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("b", 2, 2, 1))])),
         ("an empty key", forge(2, -1, &[], &[(0, kv("", 2, 2, 1))])),
         ("a first version of 2", forge(2, -1, &[], &[(0, kv("a", 2, 2, 2))])),
         ("created in the future", forge(2, -1, &[], &[(0, kv("a", 3, 2, 1))])),
-        (
-            "created in the future, compacted",
-            forge(5, 5, &[], &[(0, kv("a", 6, 5, 3))]),
-        ),
-        (
-            "created at its second version",
-            forge(5, 5, &[], &[(0, kv("a", 5, 5, 2))]),
-        ),
+        ("created in the future, compacted", forge(5, 5, &[], &[(0, kv("a", 6, 5, 3))])),
+        ("created at its second version", forge(5, 5, &[], &[(0, kv("a", 5, 5, 2))])),
         ("a negative version", forge(5, 5, &[], &[(0, kv("a", 2, 5, -1))])),
-        (
-            "a version left out",
-            forge(3, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("a", 2, 3, 3))]),
-        ),
-        (
-            "created again while it lives",
-            forge(3, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("a", 3, 3, 1))]),
-        ),
+        ("a version left out", forge(3, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("a", 2, 3, 3))])),
+        ("created again while it lives", forge(3, -1, &[], &[(0, kv("a", 2, 2, 1)), (0, kv("a", 3, 3, 1))])),
         (
             "lives on after its deletion",
-            forge(
-                4,
-                2,
-                &[],
-                &[(0, kv("a", 2, 2, 1)), (0, tombstone(3)), (0, kv("a", 2, 4, 2))],
-            ),
+            forge(4, 2, &[], &[(0, kv("a", 2, 2, 1)), (0, tombstone(3)), (0, kv("a", 2, 4, 2))]),
         ),
         ("deleted without being there", forge(2, -1, &[], &[(0, tombstone(2))])),
-        (
-            "an old tombstone",
-            forge(5, 5, &[], &[(0, tombstone(4)), (0, kv("b", 5, 5, 1))]),
-        ),
-        (
-            "a tombstone with a value",
-            forge(
-                2,
-                2,
-                &[],
-                &[(
-                    0,
-                    KeyValue {
-                        value: "v".into(),
-                        ..tombstone(2)
-                    },
-                )],
-            ),
-        ),
+        ("an old tombstone", forge(5, 5, &[], &[(0, tombstone(4)), (0, kv("b", 5, 5, 1))])),
+        ("a tombstone with a value", forge(2, 2, &[], &[(0, KeyValue { value: "v".into(), ..tombstone(2) })])),
         ("a lease that does not exist", forge(2, -1, &[], &[(0, leased)])),
         ("lease 0", forge(1, -1, &[(0, 60, 1)], &[])),
         ("leases out of order", forge(1, -1, &[(2, 60, 1), (1, 60, 1)], &[])),

@@ -12,29 +12,14 @@ fn revision_of(reply: &TxnOpReply) -> i64 {
 #[test]
 fn a_transaction_makes_one_revision_with_its_changes_numbered_in_order() {
     let mut bench = Bench::new();
-    let reply = bench.reply(&Operation::Txn(Txn {
-        success: vec![put_op("b", "1"), put_op("a", "2")],
-        ..Txn::default()
-    }));
+    let reply =
+        bench.reply(&Operation::Txn(Txn { success: vec![put_op("b", "1"), put_op("a", "2")], ..Txn::default() }));
     assert_eq!(reply.revision, 2);
     assert_eq!(bench.revision(), 2);
     let batch = &bench.batches[0];
+    assert_eq!(batch.events.iter().map(|event| event.kv.key.clone()).collect::<Vec<_>>(), ["b", "a"]);
     assert_eq!(
-        batch
-            .events
-            .iter()
-            .map(|event| event.kv.key.clone())
-            .collect::<Vec<_>>(),
-        ["b", "a"]
-    );
-    assert_eq!(
-        bench
-            .events(Events {
-                from_revision: 2,
-                range_end: "\0".into(),
-                ..Events::default()
-            })
-            .batches,
+        bench.events(Events { from_revision: 2, range_end: "\0".into(), ..Events::default() }).batches,
         bench.batches
     );
 }
@@ -44,21 +29,9 @@ fn a_transaction_that_changes_nothing_makes_no_revision() {
     let mut bench = Bench::new();
     bench.put("a", "1");
     let before = bench.status();
-    let reply = bench.reply(&Operation::Txn(Txn {
-        success: vec![delete_op("x", ""), get_op("a")],
-        ..Txn::default()
-    }));
+    let reply = bench.reply(&Operation::Txn(Txn { success: vec![delete_op("x", ""), get_op("a")], ..Txn::default() }));
     assert_eq!(reply.revision, 2);
-    assert_eq!(
-        reply
-            .txn()
-            .unwrap()
-            .responses
-            .iter()
-            .map(revision_of)
-            .collect::<Vec<_>>(),
-        [2, 2]
-    );
+    assert_eq!(reply.txn().unwrap().responses.iter().map(revision_of).collect::<Vec<_>>(), [2, 2]);
     assert_eq!(bench.status(), before);
 }
 
@@ -66,47 +39,23 @@ fn a_transaction_that_changes_nothing_makes_no_revision() {
 fn a_read_sees_what_the_transaction_wrote_before_it_and_inner_revisions_say_so() {
     let mut bench = Bench::new();
     bench.put("a", "old");
-    let ops = vec![
-        get_op("a"),
-        put_op("a", "new"),
-        get_op("a"),
-        delete_op("b", ""),
-        get_op("b"),
-    ];
-    let answer = bench.txn(Txn {
-        success: ops,
-        ..Txn::default()
-    });
-    assert_eq!(
-        answer.responses.iter().map(revision_of).collect::<Vec<_>>(),
-        [2, 3, 3, 3, 3]
-    );
+    let ops = vec![get_op("a"), put_op("a", "new"), get_op("a"), delete_op("b", ""), get_op("b")];
+    let answer = bench.txn(Txn { success: ops, ..Txn::default() });
+    assert_eq!(answer.responses.iter().map(revision_of).collect::<Vec<_>>(), [2, 3, 3, 3, 3]);
     let value = |index: usize| match &answer.responses[index].response {
         TxnOpResponse::Range(range) => range.kvs.first().map(|kv| (kv.value.clone(), kv.mod_revision)),
         other => panic!("{other:?}"),
     };
-    assert_eq!(
-        (value(0), value(2), value(4)),
-        (Some(("old".into(), 2)), Some(("new".into(), 3)), None)
-    );
+    assert_eq!((value(0), value(2), value(4)), (Some(("old".into(), 2)), Some(("new".into(), 3)), None));
 }
 
 #[test]
 fn a_read_at_an_older_revision_does_not_see_what_the_transaction_wrote() {
     let mut bench = Bench::new();
     bench.put("a", "old");
-    let old = TxnOp::Range(Range {
-        key: "a".into(),
-        revision: 2,
-        ..Range::default()
-    });
-    let answer = bench.txn(Txn {
-        success: vec![put_op("a", "new"), old],
-        ..Txn::default()
-    });
-    let TxnOpResponse::Range(range) = &answer.responses[1].response else {
-        panic!()
-    };
+    let old = TxnOp::Range(Range { key: "a".into(), revision: 2, ..Range::default() });
+    let answer = bench.txn(Txn { success: vec![put_op("a", "new"), old], ..Txn::default() });
+    let TxnOpResponse::Range(range) = &answer.responses[1].response else { panic!() };
     assert_eq!(range.kvs[0].value, "old");
 }
 
@@ -127,12 +76,7 @@ fn every_compare_target_and_operator_decides_as_in_etcd() {
         ] {
             for (offset, expected) in [-1, 0, 1].into_iter().zip(expected) {
                 let compare = vec![compare("a", operator, operand(actual + offset))];
-                let succeeded = bench
-                    .txn(Txn {
-                        compare,
-                        ..Txn::default()
-                    })
-                    .succeeded;
+                let succeeded = bench.txn(Txn { compare, ..Txn::default() }).succeeded;
                 assert_eq!(succeeded, expected, "{operator:?} {:?}", operand(actual + offset));
             }
         }
@@ -141,10 +85,7 @@ fn every_compare_target_and_operator_decides_as_in_etcd() {
     check(Operand::Create, 3);
     check(Operand::Mod, 4);
     check(Operand::Lease, 7);
-    check(
-        |byte| Operand::Value(vec![u8::try_from(byte).unwrap()].into()),
-        i64::from(b'v'),
-    );
+    check(|byte| Operand::Value(vec![u8::try_from(byte).unwrap()].into()), i64::from(b'v'));
 }
 
 #[test]
@@ -153,32 +94,14 @@ fn a_missing_key_compares_as_zeros_but_its_value_as_false_whatever_the_operator(
     bench.put("dead", "1");
     bench.ok(Operation::delete("dead"));
     for key in ["never", "dead"] {
-        for operand in [
-            Operand::Version(0),
-            Operand::Create(0),
-            Operand::Mod(0),
-            Operand::Lease(0),
-        ] {
+        for operand in [Operand::Version(0), Operand::Create(0), Operand::Mod(0), Operand::Lease(0)] {
             assert!(
-                bench
-                    .txn(Txn {
-                        compare: vec![compare(key, Operator::Equal, operand)],
-                        ..Txn::default()
-                    })
-                    .succeeded
+                bench.txn(Txn { compare: vec![compare(key, Operator::Equal, operand)], ..Txn::default() }).succeeded
             );
         }
         for operator in [Operator::Equal, Operator::NotEqual, Operator::Greater, Operator::Less] {
             let compare = vec![compare(key, operator, Operand::Value("".into()))];
-            assert!(
-                !bench
-                    .txn(Txn {
-                        compare,
-                        ..Txn::default()
-                    })
-                    .succeeded,
-                "{operator:?}"
-            );
+            assert!(!bench.txn(Txn { compare, ..Txn::default() }).succeeded, "{operator:?}");
         }
     }
 }
@@ -189,55 +112,26 @@ fn a_range_compare_needs_every_key_and_an_empty_list_of_compares_holds() {
     bench.put("a", "1");
     bench.put("b", "2");
     let mut holds = |operand| {
-        let compare = Compare {
-            range_end: "c".into(),
-            ..compare("a", Operator::Greater, operand)
-        };
-        bench
-            .txn(Txn {
-                compare: vec![compare],
-                ..Txn::default()
-            })
-            .succeeded
+        let compare = Compare { range_end: "c".into(), ..compare("a", Operator::Greater, operand) };
+        bench.txn(Txn { compare: vec![compare], ..Txn::default() }).succeeded
     };
     assert!(holds(Operand::Value("0".into())));
     assert!(!holds(Operand::Value("1".into())));
     assert!(bench.txn(Txn::default()).succeeded);
-    let both = vec![
-        compare("a", Operator::Equal, Operand::Version(1)),
-        compare("b", Operator::Equal, Operand::Version(9)),
-    ];
-    assert!(
-        !bench
-            .txn(Txn {
-                compare: both,
-                ..Txn::default()
-            })
-            .succeeded,
-        "all compares must hold"
-    );
+    let both =
+        vec![compare("a", Operator::Equal, Operand::Version(1)), compare("b", Operator::Equal, Operand::Version(9))];
+    assert!(!bench.txn(Txn { compare: both, ..Txn::default() }).succeeded, "all compares must hold");
 }
 
 #[test]
 fn only_the_branch_that_the_compares_chose_is_done_and_validated() {
     let mut bench = Bench::new();
-    let bad = TxnOp::Put(Put {
-        lease: 99,
-        ..Put::new("a", "1")
-    });
-    let answer = bench.txn(Txn {
-        success: vec![put_op("b", "1")],
-        failure: vec![bad.clone()],
-        ..Txn::default()
-    });
+    let bad = TxnOp::Put(Put { lease: 99, ..Put::new("a", "1") });
+    let answer = bench.txn(Txn { success: vec![put_op("b", "1")], failure: vec![bad.clone()], ..Txn::default() });
     assert!(answer.succeeded);
     assert_eq!(bench.keys(), ["b"]);
     let never = vec![compare("b", Operator::Equal, Operand::Version(9))];
-    let other = Txn {
-        compare: never,
-        success: vec![bad],
-        failure: vec![put_op("c", "1")],
-    };
+    let other = Txn { compare: never, success: vec![bad], failure: vec![put_op("c", "1")] };
     assert!(!bench.txn(other).succeeded);
     assert_eq!(bench.keys(), ["b", "c"]);
 }
@@ -248,42 +142,15 @@ fn a_transaction_is_validated_whole_before_the_first_write() {
     bench.put("a", "1");
     bench.put("a", "2");
     bench.compact(3);
-    let after_a_write = |op| {
-        Operation::Txn(Txn {
-            success: vec![put_op("z", "1"), op],
-            ..Txn::default()
-        })
-    };
-    let lease = TxnOp::Put(Put {
-        lease: 99,
-        ..Put::new("b", "")
-    });
-    let keep = TxnOp::Put(Put {
-        ignore_value: true,
-        ..Put::new("b", "")
-    });
-    let at = |revision| {
-        TxnOp::Range(Range {
-            key: "a".into(),
-            revision,
-            ..Range::default()
-        })
-    };
+    let after_a_write = |op| Operation::Txn(Txn { success: vec![put_op("z", "1"), op], ..Txn::default() });
+    let lease = TxnOp::Put(Put { lease: 99, ..Put::new("b", "") });
+    let keep = TxnOp::Put(Put { ignore_value: true, ..Put::new("b", "") });
+    let at = |revision| TxnOp::Range(Range { key: "a".into(), revision, ..Range::default() });
     assert_eq!(bench.refused(after_a_write(lease.clone())), KvError::LeaseNotFound);
     assert_eq!(bench.refused(after_a_write(keep)), KvError::KeyNotFound);
-    assert_eq!(
-        bench.refused(after_a_write(at(4))),
-        KvError::FutureRevision,
-        "its own revision is not there yet"
-    );
-    assert_eq!(
-        bench.refused(after_a_write(at(2))),
-        KvError::Compacted { compact_revision: 3 }
-    );
-    assert_eq!(
-        bench.refused(after_a_write(nested(vec![lease], vec![]))),
-        KvError::LeaseNotFound
-    );
+    assert_eq!(bench.refused(after_a_write(at(4))), KvError::FutureRevision, "its own revision is not there yet");
+    assert_eq!(bench.refused(after_a_write(at(2))), KvError::Compacted { compact_revision: 3 });
+    assert_eq!(bench.refused(after_a_write(nested(vec![lease], vec![]))), KvError::LeaseNotFound);
 }
 
 #[test]
@@ -297,38 +164,18 @@ fn one_key_may_not_be_put_twice_nor_put_and_deleted() {
         vec![delete_op("a", "c"), delete_op("b", "x"), put_op("d", "1")],
         vec![delete_op("b", ""), delete_op("a", "c"), put_op("bb", "1")],
         vec![put_op("a", "1"), nested(vec![put_op("a", "2")], vec![])],
-        vec![
-            nested(vec![put_op("a", "2")], vec![]),
-            nested(vec![], vec![put_op("a", "2")]),
-        ],
+        vec![nested(vec![put_op("a", "2")], vec![]), nested(vec![], vec![put_op("a", "2")])],
         vec![nested(vec![put_op("a", "2")], vec![]), delete_op("a", "")],
         vec![nested(vec![delete_op("a", "")], vec![]), put_op("a", "1")],
         vec![nested(vec![], vec![delete_op("a", "")]), put_op("a", "1")],
-        vec![
-            nested(vec![nested(vec![], vec![put_op("a", "")])], vec![]),
-            put_op("a", "1"),
-        ],
+        vec![nested(vec![nested(vec![], vec![put_op("a", "")])], vec![]), put_op("a", "1")],
     ];
     for ops in cases {
-        let success = Operation::Txn(Txn {
-            success: ops.clone(),
-            ..Txn::default()
-        });
-        assert_eq!(
-            success.encode(),
-            Err(KvError::DuplicateKey),
-            "the client refuses already: {ops:?}"
-        );
+        let success = Operation::Txn(Txn { success: ops.clone(), ..Txn::default() });
+        assert_eq!(success.encode(), Err(KvError::DuplicateKey), "the client refuses already: {ops:?}");
         assert_eq!(bench.refused(success), KvError::DuplicateKey, "{ops:?}");
-        let failure = Operation::Txn(Txn {
-            failure: ops.clone(),
-            ..Txn::default()
-        });
-        assert_eq!(
-            bench.refused(failure),
-            KvError::DuplicateKey,
-            "also in the branch not taken: {ops:?}"
-        );
+        let failure = Operation::Txn(Txn { failure: ops.clone(), ..Txn::default() });
+        assert_eq!(bench.refused(failure), KvError::DuplicateKey, "also in the branch not taken: {ops:?}");
     }
 }
 
@@ -343,20 +190,8 @@ fn branches_that_exclude_each_other_may_write_the_same_key_and_deletes_may_overl
         vec![delete_op("b", "a"), put_op("b", "1")],
         vec![delete_op("b", ""), put_op("ba", "1"), put_op("a", "1")],
     ] {
-        assert!(
-            Operation::Txn(Txn {
-                success: ops.clone(),
-                ..Txn::default()
-            })
-            .encode()
-            .is_ok(),
-            "{ops:?}"
-        );
-        bench.txn(Txn {
-            success: ops.clone(),
-            failure: ops,
-            ..Txn::default()
-        });
+        assert!(Operation::Txn(Txn { success: ops.clone(), ..Txn::default() }).encode().is_ok(), "{ops:?}");
+        bench.txn(Txn { success: ops.clone(), failure: ops, ..Txn::default() });
     }
 }
 
@@ -369,18 +204,10 @@ fn compares_of_nested_transactions_look_at_the_state_before_the_outermost() {
         success: vec![put_op("b", "absent")],
         failure: vec![put_op("b", "present")],
     });
-    let answer = bench.txn(Txn {
-        success: vec![put_op("a", "1"), inner],
-        ..Txn::default()
-    });
+    let answer = bench.txn(Txn { success: vec![put_op("a", "1"), inner], ..Txn::default() });
     assert_eq!(bench.get("b").unwrap().value, "absent");
-    assert_eq!(
-        answer.responses[1].revision, 0,
-        "a nested transaction has no revision of its own in its header"
-    );
-    let TxnOpResponse::Txn(inner) = &answer.responses[1].response else {
-        panic!()
-    };
+    assert_eq!(answer.responses[1].revision, 0, "a nested transaction has no revision of its own in its header");
+    let TxnOpResponse::Txn(inner) = &answer.responses[1].response else { panic!() };
     assert!(inner.succeeded);
     assert_eq!((inner.responses[0].revision, bench.revision()), (2, 2));
 }
@@ -389,31 +216,13 @@ fn compares_of_nested_transactions_look_at_the_state_before_the_outermost() {
 fn a_key_that_nested_transactions_put_and_then_delete_has_both_events_and_is_gone() {
     let mut bench = Bench::new();
     bench.put("a", "before");
-    let ops = vec![
-        nested(vec![put_op("a", "1")], vec![]),
-        nested(vec![delete_op("a", "")], vec![]),
-    ];
-    bench.txn(Txn {
-        success: ops,
-        ..Txn::default()
-    });
+    let ops = vec![nested(vec![put_op("a", "1")], vec![]), nested(vec![delete_op("a", "")], vec![])];
+    bench.txn(Txn { success: ops, ..Txn::default() });
     assert_eq!(bench.get("a"), None);
     let events = &bench.batches[1].events;
-    assert_eq!(
-        events.iter().map(|event| event.kind).collect::<Vec<_>>(),
-        [EventKind::Put, EventKind::Delete]
-    );
-    assert!(
-        events
-            .iter()
-            .all(|event| event.prev_kv.as_ref().unwrap().value == "before")
-    );
-    let query = Events {
-        from_revision: 3,
-        range_end: "\0".into(),
-        prev_kv: true,
-        ..Events::default()
-    };
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Put, EventKind::Delete]);
+    assert!(events.iter().all(|event| event.prev_kv.as_ref().unwrap().value == "before"));
+    let query = Events { from_revision: 3, range_end: "\0".into(), prev_kv: true, ..Events::default() };
     assert_eq!(bench.events(query).batches, bench.batches[1..]);
     assert_eq!(bench.get_at("a", 2).unwrap().value, "before");
     assert_eq!(stream(&restore(&stream(&bench.kv)).unwrap()), stream(&bench.kv));
@@ -425,10 +234,7 @@ fn a_key_that_nested_transactions_put_and_then_delete_has_both_events_and_is_gon
 fn compare_and_swap_swaps_only_what_was_expected_and_answers_with_what_is_there() {
     let mut bench = Bench::new();
     let mut swap = |expected, value: &'static str| {
-        let answer = bench
-            .reply(&Operation::compare_and_swap("a", expected, value))
-            .txn()
-            .unwrap();
+        let answer = bench.reply(&Operation::compare_and_swap("a", expected, value)).txn().unwrap();
         match &answer.responses[0].response {
             TxnOpResponse::Range(range) => (answer.succeeded, range.kvs.first().map(|kv| kv.value.clone())),
             _ => (answer.succeeded, None),

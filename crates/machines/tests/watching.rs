@@ -6,12 +6,7 @@ use common::*;
 use quorate_machines::kv::*;
 
 fn from(from_revision: i64) -> Events {
-    Events {
-        range_end: "\0".into(),
-        from_revision,
-        prev_kv: true,
-        ..Events::default()
-    }
+    Events { range_end: "\0".into(), from_revision, prev_kv: true, ..Events::default() }
 }
 
 /// A store with puts, deletes, transactions and leases behind it.
@@ -21,10 +16,7 @@ fn lively() -> Bench {
     for round in 0..5 {
         bench.put("a", &round.to_string());
         bench.put_with_lease("leased", 1);
-        bench.txn(Txn {
-            success: vec![put_op("b", "1"), put_op("c", "2"), delete_op("a", "")],
-            ..Txn::default()
-        });
+        bench.txn(Txn { success: vec![put_op("b", "1"), put_op("c", "2"), delete_op("a", "")], ..Txn::default() });
     }
     bench.pass(10);
     bench
@@ -46,18 +38,9 @@ fn history_reads_back_what_was_published_from_any_revision() {
     let bench = lively();
     for first in 1..=bench.revision() + 3 {
         let answer = bench.events(from(first));
-        let published: Vec<_> = bench
-            .batches
-            .iter()
-            .filter(|batch| batch.revision >= first)
-            .cloned()
-            .collect();
+        let published: Vec<_> = bench.batches.iter().filter(|batch| batch.revision >= first).cloned().collect();
         assert_eq!(answer.batches, published);
-        assert_eq!(
-            answer.next_revision,
-            first.max(bench.revision() + 1),
-            "a start in the future stays there"
-        );
+        assert_eq!(answer.next_revision, first.max(bench.revision() + 1), "a start in the future stays there");
     }
 }
 
@@ -80,13 +63,7 @@ fn reading_in_small_steps_gives_every_revision_once_and_never_splits_one() {
 fn from_0_means_from_now_on() {
     let bench = lively();
     for now in [0, -1, i64::MIN] {
-        assert_eq!(
-            bench.events(from(now)),
-            EventsResponse {
-                batches: vec![],
-                next_revision: bench.revision() + 1
-            }
-        );
+        assert_eq!(bench.events(from(now)), EventsResponse { batches: vec![], next_revision: bench.revision() + 1 });
     }
 }
 
@@ -99,11 +76,7 @@ fn events_say_what_the_key_was_before_and_whether_it_was_created() {
     bench.put("a", "3");
     let seen = bench.batches.iter().map(|batch| {
         let event = &batch.events[0];
-        (
-            event.kind,
-            event.is_create(),
-            event.prev_kv.as_ref().map(|kv| kv.value.clone()),
-        )
+        (event.kind, event.is_create(), event.prev_kv.as_ref().map(|kv| kv.value.clone()))
     });
     assert_eq!(
         seen.collect::<Vec<_>>(),
@@ -116,10 +89,7 @@ fn events_say_what_the_key_was_before_and_whether_it_was_created() {
     );
     assert!(
         bench
-            .events(Events {
-                prev_kv: false,
-                ..from(1)
-            })
+            .events(Events { prev_kv: false, ..from(1) })
             .batches
             .iter()
             .all(|batch| batch.events[0].prev_kv.is_none())
@@ -133,14 +103,7 @@ fn a_tombstone_has_only_its_key_and_its_revision() {
     bench.put_with_lease("a", 1);
     bench.ok(Operation::delete("a"));
     let kv = bench.batches[1].events[0].kv.clone();
-    assert_eq!(
-        kv,
-        KeyValue {
-            key: "a".into(),
-            mod_revision: 3,
-            ..KeyValue::default()
-        }
-    );
+    assert_eq!(kv, KeyValue { key: "a".into(), mod_revision: 3, ..KeyValue::default() });
     assert_eq!(bench.events(from(3)).batches[0].events[0].kv, kv);
 }
 
@@ -155,62 +118,15 @@ fn keys_and_kinds_are_filtered_and_revisions_without_events_are_left_out() {
             .map(|event| (event.kv.key.clone(), event.kind))
             .collect::<Vec<_>>()
     };
-    let only_a = Events {
-        key: "a".into(),
-        range_end: "".into(),
-        ..from(1)
-    };
+    let only_a = Events { key: "a".into(), range_end: "".into(), ..from(1) };
     assert_eq!(kinds(only_a.clone()).len(), 10);
     assert!(kinds(only_a.clone()).iter().all(|(key, _)| key == "a"));
-    assert_eq!(
-        kinds(Events {
-            no_put: true,
-            ..only_a.clone()
-        }),
-        vec![("a".into(), EventKind::Delete); 5]
-    );
-    assert_eq!(
-        kinds(Events {
-            no_delete: true,
-            ..only_a.clone()
-        }),
-        vec![("a".into(), EventKind::Put); 5]
-    );
-    assert_eq!(
-        kinds(Events {
-            no_put: true,
-            no_delete: true,
-            ..only_a
-        }),
-        vec![]
-    );
-    assert_eq!(
-        kinds(Events {
-            key: "b".into(),
-            range_end: "d".into(),
-            ..from(1)
-        })
-        .len(),
-        10
-    );
-    assert_eq!(
-        kinds(Events {
-            key: "d".into(),
-            range_end: "b".into(),
-            ..from(1)
-        })
-        .len(),
-        0
-    );
-    assert_eq!(
-        kinds(Events {
-            range_end: "".into(),
-            ..from(1)
-        })
-        .len(),
-        0,
-        "an empty key is one zero byte, one key"
-    );
+    assert_eq!(kinds(Events { no_put: true, ..only_a.clone() }), vec![("a".into(), EventKind::Delete); 5]);
+    assert_eq!(kinds(Events { no_delete: true, ..only_a.clone() }), vec![("a".into(), EventKind::Put); 5]);
+    assert_eq!(kinds(Events { no_put: true, no_delete: true, ..only_a }), vec![]);
+    assert_eq!(kinds(Events { key: "b".into(), range_end: "d".into(), ..from(1) }).len(), 10);
+    assert_eq!(kinds(Events { key: "d".into(), range_end: "b".into(), ..from(1) }).len(), 0);
+    assert_eq!(kinds(Events { range_end: "".into(), ..from(1) }).len(), 0, "an empty key is one zero byte, one key");
 }
 
 #[test]
@@ -219,11 +135,7 @@ fn a_start_before_the_compacted_revision_is_refused_and_names_it() {
     bench.compact(9);
     let refused = bench.query(&Query::Events(from(8))).result.unwrap_err();
     assert_eq!(refused, KvError::Compacted { compact_revision: 9 });
-    assert_eq!(
-        bench.events(from(9)).batches[0].revision,
-        9,
-        "the compacted revision itself is readable"
-    );
+    assert_eq!(bench.events(from(9)).batches[0].revision, 9, "the compacted revision itself is readable");
 }
 
 #[test]
@@ -260,21 +172,11 @@ fn a_reader_of_rare_keys_moves_on_through_long_histories() {
     for _ in 0..limits::EVENTS_SCANNED_SOFT_MAX + 5 {
         bench.put("busy", "");
     }
-    let rare = Events {
-        key: "rare".into(),
-        range_end: "".into(),
-        ..from(1)
-    };
+    let rare = Events { key: "rare".into(), range_end: "".into(), ..from(1) };
     let answer = bench.events(rare.clone());
     assert_eq!(answer.batches, []);
-    assert!(
-        answer.next_revision < bench.revision(),
-        "one query looks at a bounded part of history"
-    );
-    let rest = bench.events(Events {
-        from_revision: answer.next_revision,
-        ..rare
-    });
+    assert!(answer.next_revision < bench.revision(), "one query looks at a bounded part of history");
+    let rest = bench.events(Events { from_revision: answer.next_revision, ..rare });
     assert_eq!(rest.next_revision, bench.revision() + 1);
 }
 
@@ -285,9 +187,6 @@ fn an_answer_of_events_ends_when_it_is_large_enough() {
     for _ in 0..6 {
         bench.put("a", &big);
     }
-    let answer = bench.events(Events {
-        prev_kv: false,
-        ..from(2)
-    });
+    let answer = bench.events(Events { prev_kv: false, ..from(2) });
     assert_eq!((answer.batches.len(), answer.next_revision), (4, 6));
 }

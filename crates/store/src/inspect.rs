@@ -45,52 +45,30 @@ pub fn inspect(disk: &impl Disk) -> Result<Inspection, DiskError> {
     };
     let (log, segments) = match (inspect_log(disk, None), inspect_segments(disk, None)) {
         (Err(WalError::Disk(error)), _) | (_, Err(WalError::Disk(error))) => return Err(error),
-        (log, segments) => (
-            log.map(|found| found.map(|found| found.report)),
-            segments.unwrap_or_default(),
-        ),
+        (log, segments) => (log.map(|found| found.map(|found| found.report)), segments.unwrap_or_default()),
     };
     let store = SnapshotStore::untouched(disk);
     let mut snapshots = Vec::new();
     for number in store.list()? {
-        let mut report = SnapshotReport {
-            number,
-            incoming: false,
-            chunks: 0,
-            unreadable: Vec::new(),
-            useless: None,
-        };
+        let mut report = SnapshotReport { number, incoming: false, chunks: 0, unreadable: Vec::new(), useless: None };
         match store.read(number) {
             Ok(reader) => {
                 report.chunks = reader.chunk_count();
-                report.unreadable = (0..report.chunks)
-                    .filter(|index| reader.chunk(*index).is_err())
-                    .collect();
+                report.unreadable = (0..report.chunks).filter(|index| reader.chunk(*index).is_err()).collect();
             }
             Err(error) => report.useless = Some(error.to_string()),
         }
         snapshots.push(report);
     }
     for number in store.list_incoming()? {
-        let mut report = SnapshotReport {
-            number,
-            incoming: true,
-            chunks: 0,
-            unreadable: Vec::new(),
-            useless: None,
-        };
+        let mut report = SnapshotReport { number, incoming: true, chunks: 0, unreadable: Vec::new(), useless: None };
         match store.peek_incoming(number) {
             Ok((chunks, missing)) => (report.chunks, report.unreadable) = (chunks, missing),
             Err(error) => report.useless = Some(error.to_string()),
         }
         snapshots.push(report);
     }
-    Ok(Inspection {
-        superblock,
-        log,
-        segments,
-        snapshots,
-    })
+    Ok(Inspection { superblock, log, segments, snapshots })
 }
 
 impl Inspection {
@@ -109,11 +87,7 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.superblock {
             Ok(read) if read.repaired.is_empty() => writeln!(f, "superblock: intact, sequence {}", read.sequence)?,
-            Ok(read) => writeln!(
-                f,
-                "superblock: sequence {}, to repair: copies {:?}",
-                read.sequence, read.repaired
-            )?,
+            Ok(read) => writeln!(f, "superblock: sequence {}, to repair: copies {:?}", read.sequence, read.repaired)?,
             Err(error) => writeln!(f, "superblock: {error}")?,
         }
         match &self.log {
@@ -123,22 +97,13 @@ impl fmt::Display for Inspection {
         }
         for (name, report) in &self.segments {
             let last = report.next_seq.saturating_sub(1);
-            let range = report
-                .first_seq
-                .map_or(String::new(), |first| format!(", sequence {first} to {last}"));
-            let damage = if report.damaged.is_empty() {
-                String::new()
-            } else {
-                format!(", DAMAGED {:?}", report.damaged)
-            };
+            let range = report.first_seq.map_or(String::new(), |first| format!(", sequence {first} to {last}"));
+            let damage =
+                if report.damaged.is_empty() { String::new() } else { format!(", DAMAGED {:?}", report.damaged) };
             writeln!(f, "{name}: {} records{range}{damage}", report.records)?;
         }
         for snapshot in &self.snapshots {
-            let what = if snapshot.incoming {
-                "incoming snapshot"
-            } else {
-                "snapshot"
-            };
+            let what = if snapshot.incoming { "incoming snapshot" } else { "snapshot" };
             write!(f, "{what} {:016x}: {} chunks", snapshot.number, snapshot.chunks)?;
             match (&snapshot.useless, snapshot.incoming) {
                 (Some(why), _) => writeln!(f, ", USELESS: {why}")?,

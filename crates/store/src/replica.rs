@@ -255,8 +255,9 @@ fn log_findings(report: &Report) -> Vec<String> {
             tail.at_most, tail.from_seq
         )
     });
-    let healed =
-        report.healed.iter().map(|seq| format!("one of the two copies of promise {seq} was damaged and rewritten"));
+    let healed = report.healed.iter().map(|seq| {
+        format!("one of two copies of record {seq} of the log, or of its header, was damaged and rewritten")
+    });
     let torn = report.torn.map(|torn| {
         format!(
             "a write of {} bytes at record {} was cut short and removed; nobody was told that it was safe",

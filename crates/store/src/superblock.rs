@@ -96,13 +96,7 @@ impl<D: Disk> Superblock<D> {
         if disk.exists(NAME)? {
             let cause = "a superblock exists already: this folder belongs to a replica".to_owned();
             let kind = std::io::ErrorKind::AlreadyExists;
-            return Err(DiskError {
-                operation: "create",
-                name: NAME.to_owned(),
-                kind,
-                cause,
-            }
-            .into());
+            return Err(DiskError { operation: "create", name: NAME.to_owned(), kind, cause }.into());
         }
         if disk.exists(TEMPORARY)? {
             disk.remove(TEMPORARY)?;
@@ -114,11 +108,7 @@ impl<D: Disk> Superblock<D> {
         file.sync_data()?;
         disk.rename(TEMPORARY, NAME)?;
         disk.sync_dir("")?;
-        Ok(Self {
-            file,
-            sequence: 1,
-            stopped: None,
-        })
+        Ok(Self { file, sequence: 1, stopped: None })
     }
 
     /// Reads the newest body and repairs the copies that do not hold it.
@@ -136,14 +126,7 @@ impl<D: Disk> Superblock<D> {
         }
         // Even with nothing to repair: what was read may be in the system's memory only, if a process died before a sync.
         file.sync_data()?;
-        Ok((
-            Self {
-                file,
-                sequence: read.sequence,
-                stopped: None,
-            },
-            read,
-        ))
+        Ok((Self { file, sequence: read.sequence, stopped: None }, read))
     }
 
     /// Replaces the body. When it returns, the new body is safe; if it fails, the old or the new one is.
@@ -157,13 +140,8 @@ impl<D: Disk> Superblock<D> {
         }
         let sequence = self.sequence.saturating_add(1);
         for half in [[0, 1], [2, 3]] {
-            let copies = [
-                (half[0], encode(half[0], sequence, body)?),
-                (half[1], encode(half[1], sequence, body)?),
-            ];
-            let written = copies
-                .iter()
-                .try_for_each(|(slot, copy)| self.file.write_at(offset(*slot), copy));
+            let copies = [(half[0], encode(half[0], sequence, body)?), (half[1], encode(half[1], sequence, body)?)];
+            let written = copies.iter().try_for_each(|(slot, copy)| self.file.write_at(offset(*slot), copy));
             if let Err(cause) = written.and_then(|()| self.file.sync_data()) {
                 self.stopped = Some(cause.clone());
                 return Err(cause.into());
@@ -197,9 +175,7 @@ enum Slot {
 }
 
 fn read_slots(file: &impl DiskFile) -> Result<Vec<Slot>, DiskError> {
-    (0..SUPERBLOCK_COPIES)
-        .map(|slot| Ok(decode(slot, &file.read_at(offset(slot), SLOT)?)))
-        .collect()
+    (0..SUPERBLOCK_COPIES).map(|slot| Ok(decode(slot, &file.read_at(offset(slot), SLOT)?))).collect()
 }
 
 fn choose(slots: &[Slot]) -> Result<SuperblockRead, SuperblockError> {
@@ -216,30 +192,17 @@ fn choose(slots: &[Slot]) -> Result<SuperblockRead, SuperblockError> {
         }
     }
     // A slot of another version is whole, so a newer release wrote here: its copies may be the newest, whatever ours say.
-    if let Some(version) = slots.iter().find_map(|slot| {
-        if let Slot::Version(version) = slot {
-            Some(*version)
-        } else {
-            None
-        }
-    }) {
+    if let Some(version) =
+        slots.iter().find_map(|slot| if let Slot::Version(version) = slot { Some(*version) } else { None })
+    {
         return Err(SuperblockError::Version { version });
     }
     let Some((sequence, body)) = newest else {
         return Err(SuperblockError::AllDamaged);
     };
     let is_newest = |slot: &Slot| matches!(slot, Slot::Valid { sequence: found, .. } if *found == sequence);
-    let repaired = slots
-        .iter()
-        .enumerate()
-        .filter(|(_, slot)| !is_newest(slot))
-        .map(|(number, _)| number)
-        .collect();
-    Ok(SuperblockRead {
-        body: body.to_vec(),
-        sequence,
-        repaired,
-    })
+    let repaired = slots.iter().enumerate().filter(|(_, slot)| !is_newest(slot)).map(|(number, _)| number).collect();
+    Ok(SuperblockRead { body: body.to_vec(), sequence, repaired })
 }
 
 fn offset(slot: usize) -> u64 {
@@ -280,10 +243,7 @@ fn try_decode(slot: usize, copy: &[u8]) -> Option<Slot> {
         return None;
     }
     match u32_at(copy, 8)? {
-        VERSION => Some(Slot::Valid {
-            sequence: u64_at(copy, 16)?,
-            body: body.to_vec(),
-        }),
+        VERSION => Some(Slot::Valid { sequence: u64_at(copy, 16)?, body: body.to_vec() }),
         version => Some(Slot::Version(version)),
     }
 }

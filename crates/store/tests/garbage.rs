@@ -56,8 +56,7 @@ fn build(groups: &[Vec<(usize, bool, bool)>], seal: bool) -> (SimDisk, Wal<SimDi
     for group in groups {
         for (len, promise, sparse) in group {
             let body = mixed(wal.next_seq(), *len, *sparse);
-            wal.append(if *promise { Class::Promise } else { Class::Entry }, &body)
-                .expect("room");
+            wal.append(if *promise { Class::Promise } else { Class::Entry }, &body).expect("room");
             bodies.push(body);
         }
         wal.sync().expect("works");
@@ -95,6 +94,9 @@ proptest! {
                 let said = damaged(&recovered).iter().any(|(first, last)| (*first..=*last).contains(&seq));
                 prop_assert!(found.contains(&seq) || said, "{} vanished: {}", seq, recovered.report);
             }
+            let unknown = |item: &Item| matches!(item, Item::Damaged { class: None, .. });
+            prop_assert!(!recovered.items.iter().any(unknown), "{:?}: {}", wounds, recovered.report);
+            prop_assert!(damaged(&recovered).len() <= 1, "{:?}: {}", wounds, recovered.report);
         }
         // The log goes on and reads the same afterwards.
         let seq = wal.append(Class::Promise, b"after").expect("room");

@@ -229,6 +229,9 @@ fn repairs_are_told_to_people() {
     let name = format!("wal/{}", disk.list("wal").expect("lists")[0]);
     disk.flip_bit(&name, 8192 + 40, 1);
     let findings = opened(&disk).findings;
+    assert_eq!(findings, ["one of two copies of record 1 of the log, or of its header, was damaged and rewritten"]);
+    disk.flip_bit(&name, 8192 + 88, 1);
+    let findings = opened(&disk).findings;
     assert_eq!(findings, ["record 1 of the log cannot be read; the protocol repairs it from the others"]);
 }
 

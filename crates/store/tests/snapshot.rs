@@ -28,9 +28,7 @@ fn write(disk: &SimDisk, number: u64, manifest: &[u8]) -> Result<(), SnapshotErr
 fn assert_whole(disk: &SimDisk, number: u64, manifest: &[u8]) {
     let reader = store(disk).read(number).expect("it is there");
     assert_eq!(reader.manifest(), manifest);
-    let read: Vec<_> = (0..reader.chunk_count())
-        .map(|index| reader.chunk(index).expect("intact"))
-        .collect();
+    let read: Vec<_> = (0..reader.chunk_count()).map(|index| reader.chunk(index).expect("intact")).collect();
     assert_eq!(read, chunks());
 }
 
@@ -80,10 +78,7 @@ fn a_file_cut_at_any_length_is_refused() {
     for len in 0..original.bytes(NAME).expect("there").len() as u64 {
         let disk = original.copy();
         disk.truncate(NAME, len);
-        assert!(
-            matches!(store(&disk).read(7), Err(SnapshotError::Damaged { .. })),
-            "{len}"
-        );
+        assert!(matches!(store(&disk).read(7), Err(SnapshotError::Damaged { .. })), "{len}");
     }
 }
 
@@ -146,14 +141,7 @@ fn an_incoming_snapshot_goes_on_after_restarts_and_power_losses() {
                 disk.crash(&mut || random.next());
             } else {
                 disk.kill();
-                assert!(
-                    !store(&disk)
-                        .resume(9)
-                        .expect("works")
-                        .expect("kept")
-                        .missing()
-                        .contains(&index)
-                );
+                assert!(!store(&disk).resume(9).expect("works").expect("kept").missing().contains(&index));
             }
             rounds += 1;
             assert!(rounds < 500, "seed {seed} never ends");
@@ -168,9 +156,7 @@ fn an_incoming_snapshot_goes_on_after_restarts_and_power_losses() {
 fn a_received_snapshot_has_the_bytes_of_a_written_one() {
     let (written, received) = (SimDisk::new(), SimDisk::new());
     write(&written, 7, b"manifest").expect("works");
-    let mut incoming = store(&received)
-        .begin_incoming(7, b"manifest", &LENGTHS.map(|len| len as u32))
-        .expect("works");
+    let mut incoming = store(&received).begin_incoming(7, b"manifest", &LENGTHS.map(|len| len as u32)).expect("works");
     for index in [4, 1, 0, 3, 2] {
         incoming.put(index, &chunks()[index]).expect("works");
     }
@@ -183,13 +169,7 @@ fn an_incoming_snapshot_of_another_content_starts_anew() {
     let disk = SimDisk::new();
     let mut incoming = store(&disk).begin_incoming(9, b"one", &[3, 3]).expect("works");
     incoming.put(0, b"abc").expect("works");
-    assert_eq!(
-        store(&disk)
-            .begin_incoming(9, b"two", &[3, 3])
-            .expect("works")
-            .missing(),
-        [0, 1]
-    );
+    assert_eq!(store(&disk).begin_incoming(9, b"two", &[3, 3]).expect("works").missing(), [0, 1]);
     store(&disk).remove_incoming(9).expect("works");
     assert!(store(&disk).resume(9).expect("works").is_none());
 }
@@ -210,17 +190,8 @@ fn a_damaged_chunk_of_an_incoming_snapshot_is_missing_again() {
 fn chunks_that_do_not_fit_the_announcement_are_refused() {
     let disk = SimDisk::new();
     let mut incoming = store(&disk).begin_incoming(9, b"m", &[3]).expect("works");
-    assert_eq!(
-        incoming.put(0, b"four"),
-        Err(SnapshotError::ChunkLength { len: 4, expected: 3 })
-    );
-    assert_eq!(
-        incoming.put(1, b"abc"),
-        Err(SnapshotError::NoChunk { index: 1, count: 1 })
-    );
+    assert_eq!(incoming.put(0, b"four"), Err(SnapshotError::ChunkLength { len: 4, expected: 3 }));
+    assert_eq!(incoming.put(1, b"abc"), Err(SnapshotError::NoChunk { index: 1, count: 1 }));
     let long = CHUNK_BYTES_MAX as u32 + 1;
-    assert!(matches!(
-        store(&disk).begin_incoming(9, b"m", &[long]),
-        Err(SnapshotError::ChunkLength { .. })
-    ));
+    assert!(matches!(store(&disk).begin_incoming(9, b"m", &[long]), Err(SnapshotError::ChunkLength { .. })));
 }

@@ -21,10 +21,7 @@ fn with(bodies: &[&[u8]]) -> SimDisk {
 fn the_last_body_written_is_read() {
     let disk = with(&[b"one", b"two", b"three"]);
     let (superblock, read) = Superblock::open(&disk).expect("intact");
-    assert_eq!(
-        (read.body.as_slice(), read.sequence, superblock.sequence()),
-        (b"three".as_slice(), 3, 3)
-    );
+    assert_eq!((read.body.as_slice(), read.sequence, superblock.sequence()), (b"three".as_slice(), 3, 3));
     assert!(read.repaired.is_empty());
 }
 
@@ -40,10 +37,7 @@ fn one_flipped_bit_anywhere_is_repaired_and_the_body_is_right() {
         assert_eq!(disk.bytes(NAME), before, "looking changes nothing");
         let read = Superblock::open(&disk).expect("three copies are intact").1;
         assert_eq!(read, seen);
-        assert_eq!(
-            (read.body.as_slice(), read.sequence),
-            (b"a body of some length".as_slice(), 2)
-        );
+        assert_eq!((read.body.as_slice(), read.sequence), (b"a body of some length".as_slice(), 2));
         assert_eq!(read.repaired, [offset as usize / 4096]);
         assert_eq!(disk.bytes(NAME), bytes, "offset {offset} is repaired");
     }
@@ -87,11 +81,7 @@ fn a_power_loss_at_any_moment_leaves_the_old_or_the_new_body_and_never_less_than
             safe = body;
             disk.crash(&mut || random.next());
             let again = Superblock::open(&disk).expect("intact").1;
-            assert_eq!(
-                again.body,
-                safe.to_string().as_bytes(),
-                "seed {seed}: what was read is safe"
-            );
+            assert_eq!(again.body, safe.to_string().as_bytes(), "seed {seed}: what was read is safe");
             assert!(again.repaired.is_empty());
         }
     }
@@ -109,10 +99,7 @@ fn a_power_loss_during_creation_leaves_a_whole_superblock_or_none() {
             Ok((_, read)) => assert_eq!(read.body, b"first"),
             Err(error) => {
                 assert_eq!((error, created), (SuperblockError::Missing, false), "seed {seed}");
-                assert!(
-                    Superblock::create(&disk, b"second").is_ok(),
-                    "the left-over is no obstacle"
-                );
+                assert!(Superblock::create(&disk, b"second").is_ok(), "the left-over is no obstacle");
             }
         }
     }
@@ -124,10 +111,7 @@ fn a_superblock_without_a_synced_name_is_lost() {
     disk.ignore_dir_syncs();
     Superblock::create(&disk, b"first").expect("works");
     disk.crash(&mut || 0);
-    assert_eq!(
-        Superblock::open(&disk).expect_err("its name was never safe"),
-        SuperblockError::Missing
-    );
+    assert_eq!(Superblock::open(&disk).expect_err("its name was never safe"), SuperblockError::Missing);
 }
 
 #[test]
@@ -157,9 +141,7 @@ fn a_body_of_the_greatest_length_fits_and_a_longer_one_is_refused() {
     let disk = with(&[b"one", &body]);
     let (mut superblock, read) = Superblock::open(&disk).expect("intact");
     assert_eq!(read.body, body);
-    let error = superblock
-        .write(&vec![9; SUPERBLOCK_BODY_MAX + 1])
-        .expect_err("too long");
+    let error = superblock.write(&vec![9; SUPERBLOCK_BODY_MAX + 1]).expect_err("too long");
     assert!(matches!(error, SuperblockError::TooLong { .. }));
     assert!(superblock.write(b"fine").is_ok(), "a refused body stops nothing");
 }
@@ -167,12 +149,7 @@ fn a_body_of_the_greatest_length_fits_and_a_longer_one_is_refused() {
 #[test]
 fn a_folder_has_one_superblock() {
     let disk = with(&[b"one"]);
-    assert!(
-        Superblock::create(&disk, b"two")
-            .expect_err("there is one")
-            .to_string()
-            .contains("belongs to a replica")
-    );
+    assert!(Superblock::create(&disk, b"two").expect_err("there is one").to_string().contains("belongs to a replica"));
 }
 
 #[test]

@@ -12,16 +12,8 @@ fn live(disk: &SimDisk, random: &mut Random, bodies: &mut Vec<Vec<u8>>, wal: &mu
     loop {
         let step: Result<(), WalError> = match random.below(20) {
             0..=9 => {
-                let class = if random.below(4) == 0 {
-                    Class::Promise
-                } else {
-                    Class::Entry
-                };
-                let len = if random.below(8) == 0 {
-                    random.below(6000)
-                } else {
-                    random.below(700)
-                };
+                let class = if random.below(4) == 0 { Class::Promise } else { Class::Entry };
+                let len = if random.below(8) == 0 { random.below(6000) } else { random.below(700) };
                 let body = body(wal.next_seq() + random.below(1 << 20) * 512, len as usize);
                 bodies.truncate(wal.next_seq() as usize - 1);
                 bodies.resize(wal.next_seq() as usize - 1, Vec::new());
@@ -68,10 +60,7 @@ fn three_lives(seed: u64, crash: impl Fn(&SimDisk, &mut Random)) -> Result<(), S
             return Err(format!("{context}: found {found:?}, {}", recovered.report));
         }
         if first > forgotten || next.next_seq() <= safe {
-            return Err(format!(
-                "{context}: {safe} was safe, {first}..{} is there",
-                next.next_seq()
-            ));
+            return Err(format!("{context}: {safe} was safe, {first}..{} is there", next.next_seq()));
         }
         for item in &recovered.items {
             let Item::Found { seq, body, .. } = item else { continue };
@@ -267,14 +256,9 @@ fn a_record_longer_than_a_segment_gets_one_of_its_size() {
     group(&mut wal, 2, 100);
     let recovered = open(&disk).1;
     assert_eq!(found(&recovered), [1, 2, 3, 4]);
-    let error = wal
-        .append(Class::Entry, &vec![1; (1 << 20) + 1])
-        .expect_err("over the limit");
+    let error = wal.append(Class::Entry, &vec![1; (1 << 20) + 1]).expect_err("over the limit");
     assert!(matches!(error, WalError::TooLong { .. }));
-    assert!(
-        wal.append(Class::Entry, b"fine").is_ok(),
-        "a refused record stops nothing"
-    );
+    assert!(wal.append(Class::Entry, b"fine").is_ok(), "a refused record stops nothing");
 }
 
 #[test]
@@ -304,10 +288,7 @@ fn equal_runs_leave_equal_bytes() {
         live(&disk, &mut random, &mut Vec::new(), &mut wal);
         power_loss(&disk, &mut random);
         open(&disk);
-        disk.files()
-            .into_iter()
-            .map(|name| (disk.bytes(&name), name))
-            .collect::<Vec<_>>()
+        disk.files().into_iter().map(|name| (disk.bytes(&name), name)).collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
 }
@@ -315,11 +296,7 @@ fn equal_runs_leave_equal_bytes() {
 #[test]
 fn a_configuration_that_makes_no_sense_is_refused() {
     for (segment_bytes, first_segment_bytes) in [(1000, 1000), (32 << 10, 64 << 10), (0, 0), (16385, 16384)] {
-        let config = WalConfig {
-            segment_bytes,
-            first_segment_bytes,
-            ..WalConfig::new(1)
-        };
+        let config = WalConfig { segment_bytes, first_segment_bytes, ..WalConfig::new(1) };
         assert!(matches!(Wal::create(&SimDisk::new(), config), Err(WalError::Config(_))));
     }
 }

@@ -1,14 +1,16 @@
 //! `quorate kv`: the key-value store.
 
 mod export;
+mod format;
 mod import;
 mod watch;
 
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::failure;
-use crate::text::{escape, json_bytes};
+use crate::text::json_bytes;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use format::Format;
 use quorate_core::protocol::Consistency;
 use quorate_machines::kv::{Expected, KeyValue, Operation, Query, Range, Reply, TxnOpResponse};
 use serde_json::{Map, Value};
@@ -23,9 +25,7 @@ use std::process::ExitCode;
   quorate kv put greeting hello
   quorate kv get greeting
   quorate kv import packages.tsv
-  quorate kv export > copy.tsv
-
-In the lines of range, import, export and watch, a tab is written \\t, a newline \\n and a backslash \\\\.")]
+  quorate kv export copy.tsv")]
 pub struct Arguments {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -62,7 +62,10 @@ enum Command {
         prefix: bool,
     },
     /// Print the keys that start with a prefix, and their values
-    #[command(after_help = "Example:\n  quorate kv range user/ --limit 10")]
+    #[command(after_help = "Example:
+  quorate kv range user/ --limit 10
+
+Each line: key, tab, value. In both, a tab is written \\t, a newline \\n and a backslash \\\\, so that a line stays a line.")]
     Range {
         /// The prefix; all keys without one
         #[arg(default_value = "")]
@@ -90,9 +93,9 @@ enum Command {
     },
     /// Print changes as they happen, across failures, without loss or repetition
     Watch(watch::Arguments),
-    /// Write the lines of a file: key, tab, value
+    /// Write all lines of a file to the store: key, tab, value
     Import(import::Arguments),
-    /// Print all keys and values as of one moment: key, tab, value
+    /// Write all keys and values, as of one moment, to a file or stdout: key, tab, value
     Export(export::Arguments),
 }
 
@@ -168,7 +171,7 @@ async fn range(connection: &Connection, prefix: Bytes, limit: Option<u64>, json:
             if json {
                 writeln!(out, "{}", json_line(found))?;
             } else {
-                write_line(&mut out, found)?;
+                Format::Escaped.write(&mut out, &found.key, &found.value)?;
             }
         }
         left = left.saturating_sub(page.len() as u64);
@@ -192,14 +195,6 @@ async fn cas(connection: &Connection, key: Bytes, expected: Expected, value: Byt
         None => "the key is not what you expected; it does not exist".to_owned(),
     };
     Err(failure(what, "read it again and decide anew; nothing was changed"))
-}
-
-/// One line of range and export.
-fn write_line(out: &mut impl Write, found: &KeyValue) -> io::Result<()> {
-    out.write_all(&escape(&found.key))?;
-    out.write_all(b"\t")?;
-    out.write_all(&escape(&found.value))?;
-    out.write_all(b"\n")
 }
 
 fn json_line(found: &KeyValue) -> Value {

@@ -19,11 +19,7 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
 /// The first key of the range of all keys that start with `prefix`; a key cannot be empty.
 fn prefix_start(prefix: impl Into<Bytes>) -> Bytes {
     let prefix = prefix.into();
-    if prefix.is_empty() {
-        Bytes::from_static(&[0])
-    } else {
-        prefix
-    }
+    if prefix.is_empty() { Bytes::from_static(&[0]) } else { prefix }
 }
 
 impl Operation {
@@ -34,31 +30,21 @@ impl Operation {
 
     /// Deletes a key.
     pub fn delete(key: impl Into<Bytes>) -> Self {
-        Operation::Delete(DeleteRange {
-            key: key.into(),
-            ..DeleteRange::default()
-        })
+        Operation::Delete(DeleteRange { key: key.into(), ..DeleteRange::default() })
     }
 
     /// Deletes all keys that start with `prefix`.
     pub fn delete_prefix(prefix: impl Into<Bytes>) -> Self {
         let prefix = prefix.into();
         let range_end = prefix_end(&prefix);
-        Operation::Delete(DeleteRange {
-            key: prefix_start(prefix),
-            range_end,
-            prev_kv: false,
-        })
+        Operation::Delete(DeleteRange { key: prefix_start(prefix), range_end, prev_kv: false })
     }
 
     /// Writes a key if `expected` holds of it; otherwise answers with what it is instead. The answer is a transaction's:
     /// `succeeded`, and one response: to the put, or to the get.
     pub fn compare_and_swap(key: impl Into<Bytes>, expected: Expected, value: impl Into<Bytes>) -> Self {
         let key = key.into();
-        let get = Range {
-            key: key.clone(),
-            ..Range::default()
-        };
+        let get = Range { key: key.clone(), ..Range::default() };
         let operand = match expected {
             Expected::Value(value) => Operand::Value(value),
             Expected::ModRevision(revision) => Operand::Mod(revision),
@@ -86,33 +72,21 @@ pub enum Expected {
 impl Put {
     /// A put without a lease, that is not asked for what was before.
     pub fn new(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Put {
-            key: key.into(),
-            value: value.into(),
-            ..Put::default()
-        }
+        Put { key: key.into(), value: value.into(), ..Put::default() }
     }
 }
 
 impl Compare {
     /// A property of one key equals the operand.
     pub fn equal(key: impl Into<Bytes>, operand: Operand) -> Self {
-        Compare {
-            key: key.into(),
-            range_end: Bytes::new(),
-            operator: Operator::Equal,
-            operand,
-        }
+        Compare { key: key.into(), range_end: Bytes::new(), operator: Operator::Equal, operand }
     }
 }
 
 impl Query {
     /// Reads one key.
     pub fn get(key: impl Into<Bytes>) -> Self {
-        Query::Range(Range {
-            key: key.into(),
-            ..Range::default()
-        })
+        Query::Range(Range { key: key.into(), ..Range::default() })
     }
 
     /// Reads all keys that start with `prefix`.
@@ -124,12 +98,7 @@ impl Query {
     pub fn events(prefix: impl Into<Bytes>, from_revision: i64) -> Self {
         let prefix = prefix.into();
         let range_end = prefix_end(&prefix);
-        Query::Events(Events {
-            key: prefix_start(prefix),
-            range_end,
-            from_revision,
-            ..Events::default()
-        })
+        Query::Events(Events { key: prefix_start(prefix), range_end, from_revision, ..Events::default() })
     }
 }
 
@@ -138,11 +107,7 @@ impl Range {
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let prefix = prefix.into();
         let range_end = prefix_end(&prefix);
-        Range {
-            key: prefix_start(prefix),
-            range_end,
-            ..Range::default()
-        }
+        Range { key: prefix_start(prefix), range_end, ..Range::default() }
     }
 
     /// The range again, from after `last` on: the next page, if `last` is the last key of the one before. Read all pages

@@ -49,10 +49,7 @@ pub(super) fn after_compaction(store: &Store, revision: i64) -> Digest {
 pub(super) fn after_lease(store: &Store, id: i64, lease: Option<&Lease>) -> Digest {
     let (ttl, expires) = lease.map_or((0, 0), |lease| (lease.ttl, lease.expires.as_nanos()));
     let mut hasher = start(store, 3);
-    hasher
-        .update(&id.to_le_bytes())
-        .update(&ttl.to_le_bytes())
-        .update(&expires.to_le_bytes());
+    hasher.update(&id.to_le_bytes()).update(&ttl.to_le_bytes()).update(&expires.to_le_bytes());
     finish(&hasher)
 }
 

@@ -90,10 +90,7 @@ impl KvError {
             KvError::LeaseTtlTooLarge => (OutOfRange, "etcdserver: too large lease TTL"),
             KvError::RequestTooLarge(_) => (InvalidArgument, "etcdserver: request is too large"),
             KvError::Undecodable => (InvalidArgument, "quorate: the bytes are not a request"),
-            KvError::ReplyTooLarge => (
-                ResourceExhausted,
-                "quorate: the reply is too large, ask for pages with limit",
-            ),
+            KvError::ReplyTooLarge => (ResourceExhausted, "quorate: the reply is too large, ask for pages with limit"),
         }
     }
 

@@ -43,9 +43,7 @@ impl Leases {
     /// Leases with an id above `after`, in the order of ids; all of them for `None`.
     pub(super) fn after(&self, after: Option<i64>) -> impl Iterator<Item = (i64, &Lease)> {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.by_id
-            .range((from, std::ops::Bound::Unbounded))
-            .map(|(id, lease)| (*id, lease))
+        self.by_id.range((from, std::ops::Bound::Unbounded)).map(|(id, lease)| (*id, lease))
     }
 
     /// Ids, the soonest to end first.
@@ -108,11 +106,7 @@ pub(super) fn grant(store: &mut Store, at: &At, id: i64, ttl: i64) -> Result<Res
     }
     let id = if id == 0 { store.leases.free_id(at) } else { id };
     let ttl = ttl.max(LEASE_TTL_SECONDS_MIN);
-    let lease = Lease {
-        ttl,
-        expires: end(at, ttl),
-        keys: OrdSet::new(),
-    };
+    let lease = Lease { ttl, expires: end(at, ttl), keys: OrdSet::new() };
     store.digest = digest::after_lease(store, id, Some(&lease));
     store.leases.set(id, lease);
     Ok(Response::LeaseGrant { id, ttl })
@@ -123,16 +117,9 @@ pub(super) fn keep_alive(store: &mut Store, at: &At, id: i64) -> Response {
     let Some(lease) = store.leases.get(id).filter(|lease| lease.expires > at.time) else {
         return Response::LeaseKeepAlive { id, ttl: 0 };
     };
-    let lease = Lease {
-        expires: end(at, lease.ttl),
-        ..lease.clone()
-    };
+    let lease = Lease { expires: end(at, lease.ttl), ..lease.clone() };
     let ttl = lease.ttl;
-    if store
-        .leases
-        .get(id)
-        .is_some_and(|before| before.expires != lease.expires)
-    {
+    if store.leases.get(id).is_some_and(|before| before.expires != lease.expires) {
         store.digest = digest::after_lease(store, id, Some(&lease));
         store.leases.set(id, lease);
     }
@@ -156,10 +143,7 @@ pub(super) fn revoke(store: &mut Store, id: i64, out: &mut Output) -> Result<Res
 pub(super) fn expire(store: &mut Store, at: &At, out: &mut Output) {
     while let Some((expires, id)) = store.leases.next_expiry().filter(|(expires, _)| *expires <= at.time) {
         let ended = revoke(store, id, out);
-        assert!(
-            ended.is_ok(),
-            "lease {id} is listed to end at {expires:?}, so it exists"
-        );
+        assert!(ended.is_ok(), "lease {id} is listed to end at {expires:?}, so it exists");
     }
 }
 
@@ -171,11 +155,7 @@ fn end(at: &At, ttl: i64) -> WallTime {
 /// How long a lease has to live at `now`.
 pub(super) fn time_to_live(store: &Store, id: i64, keys: bool, now: WallTime) -> LeaseTimeToLiveResponse {
     let Some(lease) = store.leases.get(id) else {
-        return LeaseTimeToLiveResponse {
-            id,
-            ttl: -1,
-            ..LeaseTimeToLiveResponse::default()
-        };
+        return LeaseTimeToLiveResponse { id, ttl: -1, ..LeaseTimeToLiveResponse::default() };
     };
     let left = i64::try_from(lease.expires.since(now).as_secs()).unwrap_or(i64::MAX);
     LeaseTimeToLiveResponse {
@@ -183,10 +163,6 @@ pub(super) fn time_to_live(store: &Store, id: i64, keys: bool, now: WallTime) ->
         ttl: if lease.expires > now { left } else { -1 },
         granted_ttl: lease.ttl,
         expires: lease.expires,
-        keys: if keys {
-            lease.keys.iter().cloned().collect()
-        } else {
-            Vec::new()
-        },
+        keys: if keys { lease.keys.iter().cloned().collect() } else { Vec::new() },
     }
 }

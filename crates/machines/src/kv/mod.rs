@@ -106,10 +106,7 @@ impl Default for Kv {
 impl StateMachine for Kv {
     fn apply(&mut self, at: &At, operation: &[u8], out: &mut Output) {
         let result = Operation::decode(operation).and_then(|operation| self.run(at, operation, out));
-        out.reply(&encode(&Reply {
-            revision: self.store.revision,
-            result,
-        }));
+        out.reply(&encode(&Reply { revision: self.store.revision, result }));
     }
 
     fn tick(&mut self, at: &At, out: &mut Output) {
@@ -129,19 +126,14 @@ impl machine::Query for Kv {
     type View = KvView;
 
     fn view(&self) -> KvView {
-        KvView {
-            store: self.store.clone(),
-        }
+        KvView { store: self.store.clone() }
     }
 }
 
 impl View for KvView {
     fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
         let result = Query::decode(query).and_then(|query| answer(&self.store, &query));
-        reply.extend_from_slice(&encode(&Reply {
-            revision: self.store.revision,
-            result,
-        }));
+        reply.extend_from_slice(&encode(&Reply { revision: self.store.revision, result }));
     }
 }
 
@@ -175,9 +167,7 @@ fn answer(store: &Store, query: &Query) -> Result<Response, KvError> {
 
 fn compact(store: &mut Store, revision: i64) -> Result<Response, KvError> {
     if revision <= store.compacted {
-        return Err(KvError::Compacted {
-            compact_revision: store.compacted,
-        });
+        return Err(KvError::Compacted { compact_revision: store.compacted });
     }
     if revision > store.revision {
         return Err(KvError::FutureRevision);
@@ -201,9 +191,6 @@ fn status(store: &Store) -> Status {
 
 fn encode(reply: &Reply) -> Vec<u8> {
     let bytes = borsh::to_vec(reply);
-    assert!(
-        bytes.is_ok(),
-        "memory takes all bytes, and no list in a reply has 2³² entries"
-    );
+    assert!(bytes.is_ok(), "memory takes all bytes, and no list in a reply has 2³² entries");
     bytes.unwrap_or_default()
 }

@@ -333,11 +333,7 @@ fn check_key(key: &Bytes) -> Result<(), KvError> {
 }
 
 fn check_length(key: &Bytes) -> Result<(), KvError> {
-    if key.len() > KEY_BYTES_MAX {
-        Err(KvError::RequestTooLarge(Limit::Key))
-    } else {
-        Ok(())
-    }
+    if key.len() > KEY_BYTES_MAX { Err(KvError::RequestTooLarge(Limit::Key)) } else { Ok(()) }
 }
 
 fn encode<T: BorshSerialize>(request: &T) -> Result<Vec<u8>, KvError> {
@@ -373,30 +369,17 @@ struct Budget {
 
 impl BorshDeserialize for Txn {
     fn deserialize_reader<R: Read>(reader: &mut R) -> io::Result<Self> {
-        decode_txn(
-            reader,
-            &mut Budget {
-                levels: TXN_DEPTH_MAX,
-                entries: TXN_OPS_TOTAL_MAX,
-            },
-        )
+        decode_txn(reader, &mut Budget { levels: TXN_DEPTH_MAX, entries: TXN_OPS_TOTAL_MAX })
     }
 }
 
 fn decode_txn<R: Read>(reader: &mut R, budget: &mut Budget) -> io::Result<Txn> {
-    budget.levels = budget
-        .levels
-        .checked_sub(1)
-        .ok_or_else(|| refuse(KvError::TooManyOps))?;
+    budget.levels = budget.levels.checked_sub(1).ok_or_else(|| refuse(KvError::TooManyOps))?;
     let compare = decode_list(reader, budget, |reader, _| Compare::deserialize_reader(reader))?;
     let success = decode_list(reader, budget, decode_txn_op)?;
     let failure = decode_list(reader, budget, decode_txn_op)?;
     budget.levels = budget.levels.saturating_add(1);
-    Ok(Txn {
-        compare,
-        success,
-        failure,
-    })
+    Ok(Txn { compare, success, failure })
 }
 
 /// The count is checked before anything is set aside for it.
@@ -406,10 +389,7 @@ fn decode_list<R: Read, T>(
     mut entry: impl FnMut(&mut R, &mut Budget) -> io::Result<T>,
 ) -> io::Result<Vec<T>> {
     let count = u32::deserialize_reader(reader)? as usize;
-    budget.entries = budget
-        .entries
-        .checked_sub(count)
-        .ok_or_else(|| refuse(KvError::TooManyOps))?;
+    budget.entries = budget.entries.checked_sub(count).ok_or_else(|| refuse(KvError::TooManyOps))?;
     if count > TXN_OPS_MAX {
         return Err(refuse(KvError::TooManyOps));
     }

@@ -87,11 +87,8 @@ impl Places {
     /// The last place at or before `revision`.
     pub(super) fn last_at(&self, revision: i64) -> Option<Place> {
         let end = Place::first(revision.saturating_add(1));
-        let last_in = |places: &[Place]| {
-            places
-                .get(places.partition_point(|place| *place < end).checked_sub(1)?)
-                .copied()
-        };
+        let last_in =
+            |places: &[Place]| places.get(places.partition_point(|place| *place < end).checked_sub(1)?).copied();
         last_in(&self.tail).or_else(|| {
             let after = self.full.binary_search_by(|block| block.first().cmp(&Some(&end)));
             last_in(self.full.get(after.unwrap_or_else(|index| index).checked_sub(1)?)?)
@@ -100,11 +97,7 @@ impl Places {
 
     /// All places, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = Place> + '_ {
-        self.full
-            .iter()
-            .flat_map(|block| block.iter())
-            .chain(&self.tail)
-            .copied()
+        self.full.iter().flat_map(|block| block.iter()).chain(&self.tail).copied()
     }
 
     /// Drops the places before `place`; answers with them. Costs as much as there are places.

@@ -30,9 +30,7 @@ pub(super) fn check_revision(store: &Store, revision: i64) -> Result<(), KvError
         return Err(KvError::FutureRevision);
     }
     if revision > 0 && revision < store.compacted {
-        return Err(KvError::Compacted {
-            compact_revision: store.compacted,
-        });
+        return Err(KvError::Compacted { compact_revision: store.compacted });
     }
     Ok(())
 }
@@ -40,16 +38,9 @@ pub(super) fn check_revision(store: &Store, revision: i64) -> Result<(), KvError
 /// Answers a range whose revision has been checked. 0 or less reads what is there now, also inside a transaction.
 pub(super) fn range(store: &Store, range: &Range, budget: &mut ReplyBudget) -> Result<RangeResponse, KvError> {
     if range.count_only {
-        return Ok(RangeResponse {
-            count: found(store, range).count() as u64,
-            ..RangeResponse::default()
-        });
+        return Ok(RangeResponse { count: found(store, range).count() as u64, ..RangeResponse::default() });
     }
-    let (selected, count) = if narrows_or_sorts(range) {
-        select_all(store, range)
-    } else {
-        select_first(store, range)
-    };
+    let (selected, count) = if narrows_or_sorts(range) { select_all(store, range) } else { select_first(store, range) };
     let cut = cut(range).map_or(selected.len(), |limit| limit.min(selected.len()));
     let more = cut < selected.len();
     let mut kvs = Vec::with_capacity(cut);
@@ -64,27 +55,16 @@ pub(super) fn range(store: &Store, range: &Range, budget: &mut ReplyBudget) -> R
 /// The changes that made the keys in the range what they were at the revision, in the order of keys.
 fn found<'a>(store: &'a Store, range: &'a Range) -> impl Iterator<Item = &'a Arc<Change>> + 'a {
     let revision = if range.revision > 0 { range.revision } else { i64::MAX };
-    store
-        .entries(&range.key, &range.range_end)
-        .filter_map(move |entry| store.at(entry, revision))
+    store.entries(&range.key, &range.range_end).filter_map(move |entry| store.at(entry, revision))
 }
 
 fn cut(range: &Range) -> Option<usize> {
-    if range.limit == 0 {
-        None
-    } else {
-        Some(usize::try_from(range.limit).unwrap_or(usize::MAX))
-    }
+    if range.limit == 0 { None } else { Some(usize::try_from(range.limit).unwrap_or(usize::MAX)) }
 }
 
 /// Whether the first keys may not be the ones to return.
 fn narrows_or_sorts(range: &Range) -> bool {
-    let bounds = [
-        range.min_mod_revision,
-        range.max_mod_revision,
-        range.min_create_revision,
-        range.max_create_revision,
-    ];
+    let bounds = [range.min_mod_revision, range.max_mod_revision, range.min_create_revision, range.max_create_revision];
     range.order == SortOrder::Descend || range.target != SortTarget::Key || bounds.iter().any(|bound| *bound != 0)
 }
 
@@ -123,22 +103,10 @@ fn sort(selected: &mut [&Arc<Change>], range: &Range) {
             SortTarget::Mod => left.mod_revision.cmp(&right.mod_revision),
             SortTarget::Value => left.value.cmp(&right.value),
         };
-        if range.order == SortOrder::Descend {
-            ascending.reverse()
-        } else {
-            ascending
-        }
+        if range.order == SortOrder::Descend { ascending.reverse() } else { ascending }
     });
 }
 
 fn shown(kv: &KeyValue, keys_only: bool) -> KeyValue {
-    if keys_only {
-        KeyValue {
-            key: kv.key.clone(),
-            value: Bytes::new(),
-            ..*kv
-        }
-    } else {
-        kv.clone()
-    }
+    if keys_only { KeyValue { key: kv.key.clone(), value: Bytes::new(), ..*kv } } else { kv.clone() }
 }

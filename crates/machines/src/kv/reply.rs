@@ -313,9 +313,7 @@ fn decode_txn<R: Read>(reader: &mut R, levels: usize) -> io::Result<TxnResponse>
     let levels = levels.checked_sub(1).ok_or(io::ErrorKind::InvalidData)?;
     let succeeded = bool::deserialize_reader(reader)?;
     let count = u32::deserialize_reader(reader)?;
-    let responses = (0..count)
-        .map(|_| decode_txn_op(reader, levels))
-        .collect::<io::Result<_>>()?;
+    let responses = (0..count).map(|_| decode_txn_op(reader, levels)).collect::<io::Result<_>>()?;
     Ok(TxnResponse { succeeded, responses })
 }
 

@@ -77,11 +77,7 @@ pub struct KvSource {
 
 impl KvSource {
     pub(super) fn new(store: Store) -> Self {
-        Self {
-            store,
-            next: Next::Header,
-            hasher: blake3::Hasher::new(),
-        }
+        Self { store, next: Next::Header, hasher: blake3::Hasher::new() }
     }
 
     /// Appends frames until `into` has `until` bytes or their kind is at its end. Answers with what comes next.
@@ -94,14 +90,7 @@ impl KvSource {
             }
             Next::Lease(after) => {
                 for (id, lease) in self.store.leases.after(after) {
-                    frame(
-                        &LeaseFrame {
-                            id,
-                            ttl: lease.ttl,
-                            expires: lease.expires,
-                        },
-                        into,
-                    );
+                    frame(&LeaseFrame { id, ttl: lease.ttl, expires: lease.expires }, into);
                     if into.len() >= until {
                         return Next::Lease(Some(id));
                     }
@@ -111,13 +100,7 @@ impl KvSource {
             Next::Change(after) => {
                 let from = after.map_or(Bound::Unbounded, Bound::Excluded);
                 for (place, change) in self.store.history.range((from, Bound::Unbounded)) {
-                    frame(
-                        &ChangeFrame {
-                            sub: change.sub,
-                            kv: &change.kv,
-                        },
-                        into,
-                    );
+                    frame(&ChangeFrame { sub: change.sub, kv: &change.kv }, into);
                     if into.len() >= until {
                         return Next::Change(Some(*place));
                     }
@@ -253,16 +236,11 @@ impl KvSink {
             Awaited::Header => self.on_header(parse(body)?)?,
             Awaited::Leases { left, changes } => {
                 self.on_lease(&parse(body)?)?;
-                Awaited::Leases {
-                    left: left.saturating_sub(1),
-                    changes,
-                }
+                Awaited::Leases { left: left.saturating_sub(1), changes }
             }
             Awaited::Changes { left } => {
                 self.on_change(parse(body)?)?;
-                Awaited::Changes {
-                    left: left.saturating_sub(1),
-                }
+                Awaited::Changes { left: left.saturating_sub(1) }
             }
             Awaited::Version | Awaited::Hash | Awaited::Nothing => return corrupt("a frame where none is due"),
         };
@@ -277,10 +255,7 @@ impl KvSink {
             Awaited::Changes { left: 0 } => {
                 let last = self.last_change.map_or(1, |place| place.revision);
                 if last.max(self.store.compacted) != self.store.revision {
-                    return corrupt(format!(
-                        "revision {} is claimed, {last} is the last",
-                        self.store.revision
-                    ));
+                    return corrupt(format!("revision {} is claimed, {last} is the last", self.store.revision));
                 }
                 Ok(Awaited::Hash)
             }
@@ -289,25 +264,14 @@ impl KvSink {
     }
 
     fn on_header(&mut self, header: Header) -> Result<Awaited, Corrupt> {
-        let Header {
-            revision,
-            compacted,
-            digest,
-            leases,
-            changes,
-        } = header;
+        let Header { revision, compacted, digest, leases, changes } = header;
         if !(1..=REVISION_MAX).contains(&revision) {
             return corrupt(format!("revision {revision} is not within 1 to {REVISION_MAX}"));
         }
         if !(-1..=revision).contains(&compacted) {
             return corrupt(format!("compacted at {compacted}, beyond revision {revision}"));
         }
-        self.store = Store {
-            revision,
-            compacted,
-            digest,
-            ..Store::new()
-        };
+        self.store = Store { revision, compacted, digest, ..Store::new() };
         Ok(Awaited::Leases { left: leases, changes })
     }
 
@@ -320,32 +284,19 @@ impl KvSink {
             return corrupt(format!("lease {id} has a TTL of {ttl} seconds"));
         }
         self.last_lease = Some(id);
-        self.store.leases.set(
-            id,
-            Lease {
-                ttl,
-                expires,
-                keys: OrdSet::new(),
-            },
-        );
+        self.store.leases.set(id, Lease { ttl, expires, keys: OrdSet::new() });
         Ok(())
     }
 
     fn on_change(&mut self, frame: ChangeFrame<KeyValue>) -> Result<(), Corrupt> {
-        let change = Change {
-            kv: frame.kv,
-            sub: frame.sub,
-        };
+        let change = Change { kv: frame.kv, sub: frame.sub };
         let place = change.place();
         self.check_place(place)?;
         check_sizes(&change.kv)?;
         let entry = self.store.keys.get::<[u8]>(change.kv.key.as_ref());
         let previous = entry.map(|entry| &entry.newest.kv);
         if !follows(previous, &change.kv, self.store.compacted) {
-            return corrupt(format!(
-                "the change at {}.{} does not follow its key's last",
-                place.revision, place.sub
-            ));
+            return corrupt(format!("the change at {}.{} does not follow its key's last", place.revision, place.sub));
         }
         if let Some(before) = previous {
             self.store.leases.detach(before.lease, &before.key);
@@ -420,11 +371,7 @@ fn parse<T: BorshDeserialize>(body: &[u8]) -> Result<T, Corrupt> {
 
 fn check_sizes(kv: &KeyValue) -> Result<(), Corrupt> {
     if kv.key.is_empty() || kv.key.len() > KEY_BYTES_MAX || kv.value.len() > VALUE_BYTES_MAX {
-        return corrupt(format!(
-            "a key of {} bytes with a value of {}",
-            kv.key.len(),
-            kv.value.len()
-        ));
+        return corrupt(format!("a key of {} bytes with a value of {}", kv.key.len(), kv.value.len()));
     }
     Ok(())
 }

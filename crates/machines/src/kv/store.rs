@@ -39,10 +39,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn place(&self) -> Place {
-        Place {
-            revision: self.kv.mod_revision,
-            sub: self.sub,
-        }
+        Place { revision: self.kv.mod_revision, sub: self.sub }
     }
 
     /// Bytes that keeping this change costs, besides the bookkeeping.
@@ -114,23 +111,14 @@ impl Store {
 
     /// The entries of the keys from `key` to `range_end`, tombstones included, in the order of keys.
     pub(super) fn entries<'a>(&'a self, key: &'a [u8], range_end: &'a [u8]) -> impl Iterator<Item = &'a Entry> + 'a {
-        let single = if range_end.is_empty() {
-            self.keys.get::<[u8]>(key)
-        } else {
-            None
-        };
+        let single = if range_end.is_empty() { self.keys.get::<[u8]>(key) } else { None };
         let many = end_of(key, range_end).map(|end| self.keys.range::<_, [u8]>((Bound::Included(key), end)));
-        single
-            .into_iter()
-            .chain(many.into_iter().flatten().map(|(_, entry)| entry))
+        single.into_iter().chain(many.into_iter().flatten().map(|(_, entry)| entry))
     }
 
     /// The change that made `key` what it is now, unless it does not exist.
     pub(super) fn current(&self, key: &[u8]) -> Option<&Arc<Change>> {
-        self.keys
-            .get::<[u8]>(key)
-            .filter(|entry| entry.live)
-            .map(|entry| &entry.newest)
+        self.keys.get::<[u8]>(key).filter(|entry| entry.live).map(|entry| &entry.newest)
     }
 
     /// The change that made the entry's key what it was at `revision`, unless it did not exist then.
@@ -161,18 +149,11 @@ impl Store {
                 Arc::make_mut(entry.older.get_or_insert_default()).push(previous.place());
                 let was_live = std::mem::replace(&mut entry.live, !change.kv.is_tombstone());
                 self.live = self.live.saturating_sub(u64::from(was_live));
-                Step {
-                    change,
-                    previous: Some(previous),
-                }
+                Step { change, previous: Some(previous) }
             }
             None => {
                 let change = Arc::new(change(None));
-                let entry = Entry {
-                    live: !change.kv.is_tombstone(),
-                    newest: change.clone(),
-                    older: None,
-                };
+                let entry = Entry { live: !change.kv.is_tombstone(), newest: change.clone(), older: None };
                 self.keys.insert(Key::new(key), entry);
                 Step { change, previous: None }
             }
@@ -189,11 +170,7 @@ impl Store {
     pub(super) fn compact(&mut self, revision: i64) {
         let since = Place::first(self.compacted);
         let end = Place::first(revision.saturating_add(1));
-        let touched: Vec<Arc<Change>> = self
-            .history
-            .range(since..end)
-            .map(|(_, change)| change.clone())
-            .collect();
+        let touched: Vec<Arc<Change>> = self.history.range(since..end).map(|(_, change)| change.clone()).collect();
         for change in touched {
             self.compact_key(change.kv.key.as_ref(), revision);
         }
@@ -207,11 +184,7 @@ impl Store {
         let gone_before = |change: &Change| change.kv.is_tombstone() && change.kv.mod_revision < revision;
         if entry.newest.kv.mod_revision <= revision {
             let dropped = entry.older.take();
-            let last = if gone_before(&entry.newest) {
-                Some(entry.newest.place())
-            } else {
-                None
-            };
+            let last = if gone_before(&entry.newest) { Some(entry.newest.place()) } else { None };
             if last.is_some() {
                 self.keys.remove::<[u8]>(key);
             }
@@ -221,14 +194,7 @@ impl Store {
         let Some(older) = &mut entry.older else { return };
         let Some(last) = older.last_at(revision) else { return };
         let last_is_gone = self.history.get(&last).is_some_and(|change| gone_before(change));
-        let keep_from = if last_is_gone {
-            Place {
-                sub: last.sub.saturating_add(1),
-                ..last
-            }
-        } else {
-            last
-        };
+        let keep_from = if last_is_gone { Place { sub: last.sub.saturating_add(1), ..last } } else { last };
         if older.iter().next().is_some_and(|first| first >= keep_from) {
             return; // done already, for another change of this key
         }
@@ -264,19 +230,12 @@ pub(super) struct Step {
 
 impl<'a> Write<'a> {
     pub(super) fn new(store: &'a mut Store) -> Self {
-        Self {
-            store,
-            steps: Vec::new(),
-        }
+        Self { store, steps: Vec::new() }
     }
 
     /// The revision as this operation sees it: the new one as soon as something has changed.
     pub(super) fn revision(&self) -> i64 {
-        if self.steps.is_empty() {
-            self.store.revision
-        } else {
-            self.next_revision()
-        }
+        if self.steps.is_empty() { self.store.revision } else { self.next_revision() }
     }
 
     fn next_revision(&self) -> i64 {
@@ -316,11 +275,7 @@ impl<'a> Write<'a> {
         let live: Vec<Arc<Change>> = live.map(|entry| entry.newest.clone()).collect();
         for Change { kv: before, .. } in live.iter().map(Arc::as_ref) {
             let Place { revision, sub } = self.next_place();
-            let kv = KeyValue {
-                key: before.key.clone(),
-                mod_revision: revision,
-                ..KeyValue::default()
-            };
+            let kv = KeyValue { key: before.key.clone(), mod_revision: revision, ..KeyValue::default() };
             let step = self.store.enter(&before.key, |_| Change { kv, sub });
             self.store.leases.detach(before.lease, &before.key);
             self.steps.push(step);
@@ -329,10 +284,7 @@ impl<'a> Write<'a> {
     }
 
     fn next_place(&self) -> Place {
-        Place {
-            revision: self.next_revision(),
-            sub: self.steps.len() as u64,
-        }
+        Place { revision: self.next_revision(), sub: self.steps.len() as u64 }
     }
 
     /// Makes the new revision the present one, if there is one: bumps, extends the digest, publishes the event.

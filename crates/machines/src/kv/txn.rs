@@ -89,11 +89,7 @@ impl<'a> Writes<'a> {
     }
 
     fn add_put(&mut self, key: &'a [u8]) -> Result<(), KvError> {
-        if self.deletes.contains(key) || !self.puts.insert(key) {
-            Err(KvError::DuplicateKey)
-        } else {
-            Ok(())
-        }
+        if self.deletes.contains(key) || !self.puts.insert(key) { Err(KvError::DuplicateKey) } else { Ok(()) }
     }
 }
 
@@ -145,18 +141,11 @@ impl<'a> Intervals<'a> {
 
     fn add_interval(&mut self, start: &'a [u8], end: End<'a>) {
         let (mut start, mut end) = (start, end);
-        if let Some((before, its_end)) = self
-            .0
-            .range(..=start)
-            .next_back()
-            .filter(|(_, its_end)| its_end.includes(start))
+        if let Some((before, its_end)) =
+            self.0.range(..=start).next_back().filter(|(_, its_end)| its_end.includes(start))
         {
             start = before;
-            end = if end.reaches_further_than(*its_end) {
-                end
-            } else {
-                *its_end
-            };
+            end = if end.reaches_further_than(*its_end) { end } else { *its_end };
         }
         loop {
             let next = self
@@ -167,11 +156,7 @@ impl<'a> Intervals<'a> {
             let Some((key, its_end)) = next.filter(|(key, _)| end.includes(key)) else {
                 break;
             };
-            end = if end.reaches_further_than(its_end) {
-                end
-            } else {
-                its_end
-            };
+            end = if end.reaches_further_than(its_end) { end } else { its_end };
             self.0.remove(key);
         }
         self.0.insert(start, end);
@@ -208,10 +193,7 @@ impl<'a> Path<'a> {
             TxnOp::Delete(delete) => Step::Delete(delete),
             TxnOp::Txn(txn) => Step::Nested(Path::of(store, txn)),
         };
-        Self {
-            succeeded,
-            steps: ops.iter().map(step).collect(),
-        }
+        Self { succeeded, steps: ops.iter().map(step).collect() }
     }
 
     /// Whether the path has a range: the only step whose answer may turn out too large.
@@ -247,10 +229,7 @@ pub(super) fn validate_put(store: &Store, put: &Put) -> Result<(), KvError> {
 
 /// Whether a compare holds for every key of its range.
 fn holds(store: &Store, compare: &Compare) -> bool {
-    let mut live = store
-        .entries(&compare.key, &compare.range_end)
-        .filter(|entry| entry.live)
-        .peekable();
+    let mut live = store.entries(&compare.key, &compare.range_end).filter(|entry| entry.live).peekable();
     if live.peek().is_none() {
         // nothing has no value, not an empty one: false even for "not equal"
         return !matches!(compare.operand, Operand::Value(_)) && relates(compare, &KeyValue::default());
@@ -307,29 +286,15 @@ fn walk(write: &mut Write<'_>, path: &Path<'_>, budget: &mut ReplyBudget) -> Res
             Step::Delete(request) => TxnOpResponse::Delete(delete(write, request)),
             Step::Nested(path) => TxnOpResponse::Txn(walk(write, path, budget)?),
         };
-        let revision = if matches!(step, Step::Nested(_)) {
-            0
-        } else {
-            write.revision()
-        };
+        let revision = if matches!(step, Step::Nested(_)) { 0 } else { write.revision() };
         responses.push(TxnOpReply { revision, response });
     }
-    Ok(TxnResponse {
-        succeeded: path.succeeded,
-        responses,
-    })
+    Ok(TxnResponse { succeeded: path.succeeded, responses })
 }
 
 /// Does a put that has passed [`validate_put`].
 pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
-    let Put {
-        key,
-        mut value,
-        mut lease,
-        prev_kv,
-        ignore_value,
-        ignore_lease,
-    } = put;
+    let Put { key, mut value, mut lease, prev_kv, ignore_value, ignore_lease } = put;
     if ignore_value || ignore_lease {
         let before = write.store.current(&key).map(|change| &change.kv);
         if ignore_value {
@@ -340,21 +305,12 @@ pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
         }
     }
     let before = write.put(key, value, lease);
-    PutResponse {
-        prev_kv: before.filter(|_| prev_kv).map(|change| change.kv.clone()),
-    }
+    PutResponse { prev_kv: before.filter(|_| prev_kv).map(|change| change.kv.clone()) }
 }
 
 /// Does a delete.
 pub(super) fn delete(write: &mut Write<'_>, request: &DeleteRange) -> DeleteResponse {
     let deleted = write.delete(&request.key, &request.range_end);
-    let prev_kvs = deleted
-        .iter()
-        .filter(|_| request.prev_kv)
-        .map(|change| change.kv.clone())
-        .collect();
-    DeleteResponse {
-        deleted: deleted.len() as u64,
-        prev_kvs,
-    }
+    let prev_kvs = deleted.iter().filter(|_| request.prev_kv).map(|change| change.kv.clone()).collect();
+    DeleteResponse { deleted: deleted.len() as u64, prev_kvs }
 }

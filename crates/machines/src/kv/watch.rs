@@ -28,15 +28,9 @@ struct BatchEvent<'a> {
 /// The bytes of the [`WatchBatch`] of the present revision.
 pub(super) fn batch(store: &Store, steps: &[Step]) -> Vec<u8> {
     let events: Vec<_> = steps.iter().map(|step| batch_event(store, step)).collect();
-    let sizes = events
-        .iter()
-        .map(|event| size(event.kv).saturating_add(event.prev_kv.map_or(0, size)));
+    let sizes = events.iter().map(|event| size(event.kv).saturating_add(event.prev_kv.map_or(0, size)));
     let mut bytes = Vec::with_capacity(sizes.fold(16, |sum, size| sum.saturating_add(size).saturating_add(96)));
-    let written = Batch {
-        revision: store.revision,
-        events,
-    }
-    .serialize(&mut bytes);
+    let written = Batch { revision: store.revision, events }.serialize(&mut bytes);
     assert!(
         written.is_ok(),
         "memory takes all bytes; keys and values are shorter than 4 GiB, a revision has fewer changes"
@@ -51,34 +45,21 @@ fn batch_event<'a>(store: &'a Store, step: &'a Step) -> BatchEvent<'a> {
         Some(previous) if previous.kv.mod_revision == kv.mod_revision => store.before(&kv.key, kv.mod_revision),
         previous => previous.as_ref().filter(|previous| !previous.kv.is_tombstone()),
     };
-    BatchEvent {
-        kind: kind(kv),
-        kv,
-        prev_kv: prev_kv.map(|before| &before.kv),
-    }
+    BatchEvent { kind: kind(kv), kv, prev_kv: prev_kv.map(|before| &before.kv) }
 }
 
 fn kind(kv: &KeyValue) -> EventKind {
-    if kv.is_tombstone() {
-        EventKind::Delete
-    } else {
-        EventKind::Put
-    }
+    if kv.is_tombstone() { EventKind::Delete } else { EventKind::Put }
 }
 
 /// Reads events back from history, in whole revisions.
 pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, KvError> {
     let present = store.revision;
     if query.from_revision <= 0 {
-        return Ok(EventsResponse {
-            batches: Vec::new(),
-            next_revision: present.saturating_add(1),
-        });
+        return Ok(EventsResponse { batches: Vec::new(), next_revision: present.saturating_add(1) });
     }
     if query.from_revision < store.compacted {
-        return Err(KvError::Compacted {
-            compact_revision: store.compacted,
-        });
+        return Err(KvError::Compacted { compact_revision: store.compacted });
     }
     let limit = if query.limit == 0 { EVENTS_MAX } else { query.limit };
     let mut batches: Vec<WatchBatch> = Vec::new();
@@ -86,10 +67,7 @@ pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, Kv
     for (place, change) in store.history.range(Place::first(query.from_revision)..) {
         let full = found >= limit || bytes >= EVENTS_BYTES_SOFT_MAX || scanned >= EVENTS_SCANNED_SOFT_MAX;
         if place.revision != at && full {
-            return Ok(EventsResponse {
-                batches,
-                next_revision: place.revision,
-            });
+            return Ok(EventsResponse { batches, next_revision: place.revision });
         }
         at = place.revision;
         scanned = scanned.saturating_add(1);
@@ -97,21 +75,13 @@ pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, Kv
             continue;
         };
         found = found.saturating_add(1);
-        bytes = bytes
-            .saturating_add(size(&event.kv))
-            .saturating_add(event.prev_kv.as_ref().map_or(0, size));
+        bytes = bytes.saturating_add(size(&event.kv)).saturating_add(event.prev_kv.as_ref().map_or(0, size));
         match batches.last_mut().filter(|batch| batch.revision == at) {
             Some(batch) => batch.events.push(event),
-            None => batches.push(WatchBatch {
-                revision: at,
-                events: vec![event],
-            }),
+            None => batches.push(WatchBatch { revision: at, events: vec![event] }),
         }
     }
-    Ok(EventsResponse {
-        batches,
-        next_revision: query.from_revision.max(present.saturating_add(1)),
-    })
+    Ok(EventsResponse { batches, next_revision: query.from_revision.max(present.saturating_add(1)) })
 }
 
 /// The event that a change is to the asker, if it is one.
@@ -126,16 +96,8 @@ fn event(store: &Store, query: &Events, change: &Change) -> Option<Event> {
     if filtered || !contains(first, &query.range_end, &kv.key) {
         return None;
     }
-    let before = if query.prev_kv {
-        store.before(&kv.key, kv.mod_revision)
-    } else {
-        None
-    };
-    Some(Event {
-        kind,
-        kv: kv.clone(),
-        prev_kv: before.map(|before| before.kv.clone()),
-    })
+    let before = if query.prev_kv { store.before(&kv.key, kv.mod_revision) } else { None };
+    Some(Event { kind, kv: kv.clone(), prev_kv: before.map(|before| before.kv.clone()) })
 }
 
 fn size(kv: &KeyValue) -> usize {

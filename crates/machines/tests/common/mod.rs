@@ -17,12 +17,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        Self {
-            kv: Kv::new(),
-            position: 0,
-            seconds: 1_000,
-            batches: Vec::new(),
-        }
+        Self { kv: Kv::new(), position: 0, seconds: 1_000, batches: Vec::new() }
     }
 
     pub fn at(&mut self) -> At {
@@ -87,10 +82,7 @@ impl Bench {
     }
 
     pub fn put_with_lease(&mut self, key: &str, lease: i64) {
-        self.ok(Operation::Put(Put {
-            lease,
-            ..Put::new(key.to_owned(), "v")
-        }));
+        self.ok(Operation::Put(Put { lease, ..Put::new(key.to_owned(), "v") }));
     }
 
     pub fn query(&self, query: &Query) -> Reply {
@@ -112,13 +104,7 @@ impl Bench {
     }
 
     pub fn get_at(&self, key: &str, revision: i64) -> Option<KeyValue> {
-        self.range(Range {
-            key: key.to_owned().into(),
-            revision,
-            ..Range::default()
-        })
-        .kvs
-        .pop()
+        self.range(Range { key: key.to_owned().into(), revision, ..Range::default() }).kvs.pop()
     }
 
     pub fn events(&self, events: Events) -> EventsResponse {
@@ -127,11 +113,7 @@ impl Bench {
 
     pub fn ttl(&self, id: i64) -> LeaseTimeToLiveResponse {
         let now = WallTime::from_nanos(self.seconds * 1_000_000_000);
-        match self
-            .query(&Query::LeaseTimeToLive { id, keys: true, now })
-            .result
-            .unwrap()
-        {
+        match self.query(&Query::LeaseTimeToLive { id, keys: true, now }).result.unwrap() {
             Response::LeaseTimeToLive(answer) => answer,
             other => panic!("{other:?}"),
         }
@@ -174,25 +156,15 @@ pub fn put_op(key: &str, value: &str) -> TxnOp {
 }
 
 pub fn delete_op(key: &str, range_end: &str) -> TxnOp {
-    TxnOp::Delete(DeleteRange {
-        key: key.to_owned().into(),
-        range_end: range_end.to_owned().into(),
-        prev_kv: false,
-    })
+    TxnOp::Delete(DeleteRange { key: key.to_owned().into(), range_end: range_end.to_owned().into(), prev_kv: false })
 }
 
 pub fn get_op(key: &str) -> TxnOp {
-    TxnOp::Range(Range {
-        key: key.to_owned().into(),
-        ..Range::default()
-    })
+    TxnOp::Range(Range { key: key.to_owned().into(), ..Range::default() })
 }
 
 pub fn compare(key: &str, operator: Operator, operand: Operand) -> Compare {
-    Compare {
-        operator,
-        ..Compare::equal(key.to_owned(), operand)
-    }
+    Compare { operator, ..Compare::equal(key.to_owned(), operand) }
 }
 
 pub fn all() -> Range {
@@ -200,11 +172,7 @@ pub fn all() -> Range {
 }
 
 pub fn keys_of(range: &RangeResponse) -> Vec<String> {
-    range
-        .kvs
-        .iter()
-        .map(|kv| String::from_utf8(kv.key.to_vec()).unwrap())
-        .collect()
+    range.kvs.iter().map(|kv| String::from_utf8(kv.key.to_vec()).unwrap()).collect()
 }
 
 pub fn stream(kv: &Kv) -> Vec<u8> {
@@ -220,9 +188,5 @@ pub fn restore(bytes: &[u8]) -> Result<Kv, quorate_core::machine::Corrupt> {
 }
 
 pub fn nested(success: Vec<TxnOp>, failure: Vec<TxnOp>) -> TxnOp {
-    TxnOp::Txn(Txn {
-        success,
-        failure,
-        ..Txn::default()
-    })
+    TxnOp::Txn(Txn { success, failure, ..Txn::default() })
 }

@@ -30,12 +30,7 @@ fn index(revision: i64) -> usize {
 
 impl Model {
     pub fn new() -> Self {
-        Self {
-            states: vec![State::new(); 2],
-            events: vec![vec![]; 2],
-            compacted: -1,
-            leases: BTreeMap::new(),
-        }
+        Self { states: vec![State::new(); 2], events: vec![vec![]; 2], compacted: -1, leases: BTreeMap::new() }
     }
 
     pub fn revision(&self) -> i64 {
@@ -48,10 +43,7 @@ impl Model {
 
     pub fn apply(&mut self, seconds: u64, operation: &Operation) -> Reply {
         let result = self.run(seconds, operation);
-        Reply {
-            revision: self.revision(),
-            result,
-        }
+        Reply { revision: self.revision(), result }
     }
 
     fn run(&mut self, seconds: u64, operation: &Operation) -> Result<Response, KvError> {
@@ -105,11 +97,8 @@ impl Model {
     }
 
     pub fn tick(&mut self, seconds: u64) {
-        while let Some((id, _)) = self
-            .leases
-            .iter()
-            .filter(|(_, (_, end))| *end <= seconds)
-            .min_by_key(|(id, (_, end))| (*end, **id))
+        while let Some((id, _)) =
+            self.leases.iter().filter(|(_, (_, end))| *end <= seconds).min_by_key(|(id, (_, end))| (*end, **id))
         {
             self.revoke(*id).unwrap();
         }
@@ -119,10 +108,7 @@ impl Model {
         self.leases.remove(&id).ok_or(KvError::LeaseNotFound)?;
         let mut draft = Draft::of(self);
         for key in self.now().values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()) {
-            draft.delete(&DeleteRange {
-                key,
-                ..DeleteRange::default()
-            });
+            draft.delete(&DeleteRange { key, ..DeleteRange::default() });
         }
         self.commit(draft);
         Ok(Response::LeaseRevoke)
@@ -136,9 +122,7 @@ impl Model {
     }
 
     fn gone(&self) -> KvError {
-        KvError::Compacted {
-            compact_revision: self.compacted,
-        }
+        KvError::Compacted { compact_revision: self.compacted }
     }
 
     fn can_put(&self, put: &Put) -> Result<(), KvError> {
@@ -182,11 +166,7 @@ impl Model {
                 TxnOp::Delete(delete) => TxnOpResponse::Delete(draft.delete(delete)),
                 TxnOp::Txn(txn) => TxnOpResponse::Txn(self.walk(draft, before, txn)),
             };
-            let revision = if draft.events.is_empty() {
-                self.revision()
-            } else {
-                self.revision() + 1
-            };
+            let revision = if draft.events.is_empty() { self.revision() } else { self.revision() + 1 };
             let revision = if matches!(op, TxnOp::Txn(_)) { 0 } else { revision };
             responses.push(TxnOpReply { revision, response });
         }
@@ -197,11 +177,7 @@ impl Model {
         Ok(match query {
             Query::Range(range) => {
                 self.can_read(range.revision)?;
-                let revision = if range.revision > 0 {
-                    range.revision
-                } else {
-                    self.revision()
-                };
+                let revision = if range.revision > 0 { range.revision } else { self.revision() };
                 Response::Range(read(&self.states[index(revision)], range))
             }
             Query::Events(events) => Response::Events(self.read_events(events)?),
@@ -219,24 +195,12 @@ impl Model {
 
     fn time_to_live(&self, id: i64, keys: bool, now: u64) -> LeaseTimeToLiveResponse {
         let Some((granted_ttl, end)) = self.leases.get(&id).copied() else {
-            return LeaseTimeToLiveResponse {
-                id,
-                ttl: -1,
-                ..LeaseTimeToLiveResponse::default()
-            };
+            return LeaseTimeToLiveResponse { id, ttl: -1, ..LeaseTimeToLiveResponse::default() };
         };
-        let held = self
-            .now()
-            .values()
-            .filter(|kv| keys && kv.lease == id)
-            .map(|kv| kv.key.clone());
+        let held = self.now().values().filter(|kv| keys && kv.lease == id).map(|kv| kv.key.clone());
         LeaseTimeToLiveResponse {
             id,
-            ttl: if end > now {
-                i64::try_from(end - now).unwrap()
-            } else {
-                -1
-            },
+            ttl: if end > now { i64::try_from(end - now).unwrap() } else { -1 },
             granted_ttl,
             expires: WallTime::from_nanos(end * 1_000_000_000),
             keys: held.collect(),
@@ -246,21 +210,14 @@ impl Model {
     fn read_events(&self, query: &Events) -> Result<EventsResponse, KvError> {
         let (mut batches, mut found, present) = (Vec::new(), 0, self.revision());
         if query.from_revision <= 0 {
-            return Ok(EventsResponse {
-                batches,
-                next_revision: present + 1,
-            });
+            return Ok(EventsResponse { batches, next_revision: present + 1 });
         }
         if query.from_revision < self.compacted {
             return Err(self.gone());
         }
         let mut revision = query.from_revision;
         while revision <= present && (query.limit == 0 || found < query.limit) {
-            let events: Vec<_> = self
-                .events_of(revision)
-                .into_iter()
-                .filter(|event| wanted(query, event))
-                .collect();
+            let events: Vec<_> = self.events_of(revision).into_iter().filter(|event| wanted(query, event)).collect();
             found += events.len() as u64;
             if !events.is_empty() {
                 batches.push(WatchBatch { revision, events });
@@ -268,15 +225,9 @@ impl Model {
             revision += 1;
         }
         if !query.prev_kv {
-            batches
-                .iter_mut()
-                .flat_map(|batch| &mut batch.events)
-                .for_each(|event| event.prev_kv = None);
+            batches.iter_mut().flat_map(|batch| &mut batch.events).for_each(|event| event.prev_kv = None);
         }
-        Ok(EventsResponse {
-            batches,
-            next_revision: revision,
-        })
+        Ok(EventsResponse { batches, next_revision: revision })
     }
 
     /// At the compacted revision only each key's last event is kept, and nobody knows any more what was before.
@@ -298,20 +249,13 @@ impl Model {
     pub fn batches(&self) -> Vec<WatchBatch> {
         let batches = self.events.iter().enumerate().skip(2);
         batches
-            .map(|(at, events)| WatchBatch {
-                revision: i64::try_from(at).unwrap(),
-                events: events.clone(),
-            })
+            .map(|(at, events)| WatchBatch { revision: i64::try_from(at).unwrap(), events: events.clone() })
             .collect()
     }
 }
 
 fn wanted(query: &Events, event: &Event) -> bool {
-    let filtered = if event.kind == EventKind::Put {
-        query.no_put
-    } else {
-        query.no_delete
-    };
+    let filtered = if event.kind == EventKind::Put { query.no_put } else { query.no_delete };
     !filtered && covers(&query.key, &query.range_end, &event.kv.key)
 }
 
@@ -326,12 +270,7 @@ struct Draft {
 impl Draft {
     fn of(model: &Model) -> Self {
         let state = model.now().clone();
-        Self {
-            before: state.clone(),
-            state,
-            revision: model.revision() + 1,
-            events: vec![],
-        }
+        Self { before: state.clone(), state, revision: model.revision() + 1, events: vec![] }
     }
 
     fn event(&mut self, kind: EventKind, kv: KeyValue) {
@@ -344,11 +283,7 @@ impl Draft {
         let old = before.clone().unwrap_or_default();
         let kv = KeyValue {
             key: put.key.clone(),
-            create_revision: if old.version == 0 {
-                self.revision
-            } else {
-                old.create_revision
-            },
+            create_revision: if old.version == 0 { self.revision } else { old.create_revision },
             mod_revision: self.revision,
             version: old.version + 1,
             value: if put.ignore_value { old.value } else { put.value.clone() },
@@ -356,9 +291,7 @@ impl Draft {
         };
         self.state.insert(put.key.clone(), kv.clone());
         self.event(EventKind::Put, kv);
-        PutResponse {
-            prev_kv: before.filter(|_| put.prev_kv),
-        }
+        PutResponse { prev_kv: before.filter(|_| put.prev_kv) }
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> DeleteResponse {
@@ -366,32 +299,18 @@ impl Draft {
         let gone: Vec<_> = self.state.values().filter(hit).cloned().collect();
         for kv in &gone {
             self.state.remove(&kv.key);
-            let tombstone = KeyValue {
-                key: kv.key.clone(),
-                mod_revision: self.revision,
-                ..KeyValue::default()
-            };
+            let tombstone = KeyValue { key: kv.key.clone(), mod_revision: self.revision, ..KeyValue::default() };
             self.event(EventKind::Delete, tombstone);
         }
-        DeleteResponse {
-            deleted: gone.len() as u64,
-            prev_kvs: if delete.prev_kv { gone } else { vec![] },
-        }
+        DeleteResponse { deleted: gone.len() as u64, prev_kvs: if delete.prev_kv { gone } else { vec![] } }
     }
 }
 
 fn read(state: &State, range: &Range) -> RangeResponse {
-    let mut kvs: Vec<_> = state
-        .values()
-        .filter(|kv| covers(&range.key, &range.range_end, &kv.key))
-        .cloned()
-        .collect();
+    let mut kvs: Vec<_> = state.values().filter(|kv| covers(&range.key, &range.range_end, &kv.key)).cloned().collect();
     let count = kvs.len() as u64;
     if range.count_only {
-        return RangeResponse {
-            count,
-            ..RangeResponse::default()
-        };
+        return RangeResponse { count, ..RangeResponse::default() };
     }
     kvs.retain(|kv| {
         let below = |max: i64, revision| max != 0 && revision > max;
@@ -417,16 +336,10 @@ fn read(state: &State, range: &Range) -> RangeResponse {
             SortTarget::Mod => (kv.mod_revision, Bytes::new()),
             SortTarget::Value => (0, kv.value.clone()),
         };
-        kvs = kvs
-            .chunk_by(|left, right| rank(left) == rank(right))
-            .flat_map(|same| same.iter().rev().cloned())
-            .collect();
+        kvs =
+            kvs.chunk_by(|left, right| rank(left) == rank(right)).flat_map(|same| same.iter().rev().cloned()).collect();
     }
-    let limit = if range.limit == 0 {
-        kvs.len()
-    } else {
-        usize::try_from(range.limit).unwrap().min(kvs.len())
-    };
+    let limit = if range.limit == 0 { kvs.len() } else { usize::try_from(range.limit).unwrap().min(kvs.len()) };
     let more = limit < kvs.len();
     kvs.truncate(limit);
     if range.keys_only {
@@ -437,11 +350,8 @@ fn read(state: &State, range: &Range) -> RangeResponse {
 
 fn holds(state: &State, txn: &Txn) -> bool {
     txn.compare.iter().all(|compare| {
-        let kvs: Vec<_> = state
-            .values()
-            .filter(|kv| covers(&compare.key, &compare.range_end, &kv.key))
-            .cloned()
-            .collect();
+        let kvs: Vec<_> =
+            state.values().filter(|kv| covers(&compare.key, &compare.range_end, &kv.key)).cloned().collect();
         match (&compare.operand, kvs.as_slice()) {
             (Operand::Value(_), []) => false,
             (_, []) => relates(compare, &KeyValue::default()),
@@ -491,14 +401,8 @@ fn writes(ops: &[TxnOp]) -> Result<Writes, KvError> {
     for op in ops {
         let TxnOp::Txn(txn) = op else { continue };
         let (success, failure) = (writes(&txn.success)?, writes(&txn.failure)?);
-        success
-            .0
-            .iter()
-            .try_for_each(|key| put(&mut puts, &deletes, key, &[]))?;
-        failure
-            .0
-            .iter()
-            .try_for_each(|key| put(&mut puts, &deletes, key, &success.0))?;
+        success.0.iter().try_for_each(|key| put(&mut puts, &deletes, key, &[]))?;
+        failure.0.iter().try_for_each(|key| put(&mut puts, &deletes, key, &success.0))?;
         deletes.extend(success.1.into_iter().chain(failure.1));
     }
     for op in ops {

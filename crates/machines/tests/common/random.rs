@@ -41,11 +41,7 @@ fn put() -> impl Strategy<Value = Put> {
 }
 
 fn delete() -> impl Strategy<Value = DeleteRange> {
-    (key(), range_end(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| DeleteRange {
-        key,
-        range_end,
-        prev_kv,
-    })
+    (key(), range_end(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| DeleteRange { key, range_end, prev_kv })
 }
 
 pub fn range() -> impl Strategy<Value = Range> {
@@ -60,41 +56,26 @@ pub fn range() -> impl Strategy<Value = Range> {
     let bound = || prop_oneof![6 => Just(0_i64), 1 => 1..30_i64];
     let revision = prop_oneof![1 => Just(0_i64), 2 => 0..40_i64];
     let flags = (0..6_u8).prop_map(|flag| (flag == 0, flag == 1));
-    (
-        key(),
-        range_end(),
-        0..4_u64,
-        revision,
-        order,
-        target,
-        flags,
-        (bound(), bound(), bound(), bound()),
+    (key(), range_end(), 0..4_u64, revision, order, target, flags, (bound(), bound(), bound(), bound())).prop_map(
+        |(key, range_end, limit, revision, order, target, (keys_only, count_only), bounds)| Range {
+            key,
+            range_end,
+            limit,
+            revision,
+            order,
+            target,
+            keys_only,
+            count_only,
+            min_mod_revision: bounds.0,
+            max_mod_revision: bounds.1,
+            min_create_revision: bounds.2,
+            max_create_revision: bounds.3,
+        },
     )
-        .prop_map(
-            |(key, range_end, limit, revision, order, target, (keys_only, count_only), bounds)| Range {
-                key,
-                range_end,
-                limit,
-                revision,
-                order,
-                target,
-                keys_only,
-                count_only,
-                min_mod_revision: bounds.0,
-                max_mod_revision: bounds.1,
-                min_create_revision: bounds.2,
-                max_create_revision: bounds.3,
-            },
-        )
 }
 
 fn compare() -> impl Strategy<Value = Compare> {
-    let operator = prop::sample::select(vec![
-        Operator::Equal,
-        Operator::NotEqual,
-        Operator::Greater,
-        Operator::Less,
-    ]);
+    let operator = prop::sample::select(vec![Operator::Equal, Operator::NotEqual, Operator::Greater, Operator::Less]);
     let operand = prop_oneof![
         (0..3_i64).prop_map(Operand::Version),
         (0..20_i64).prop_map(Operand::Create),
@@ -111,19 +92,11 @@ fn compare() -> impl Strategy<Value = Compare> {
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
-    let leaf = prop_oneof![
-        range().prop_map(TxnOp::Range),
-        put().prop_map(TxnOp::Put),
-        delete().prop_map(TxnOp::Delete)
-    ];
+    let leaf =
+        prop_oneof![range().prop_map(TxnOp::Range), put().prop_map(TxnOp::Put), delete().prop_map(TxnOp::Delete)];
     let op = leaf.prop_recursive(2, 12, 3, |op| {
-        (vec(compare(), 0..2), vec(op.clone(), 0..3), vec(op, 0..3)).prop_map(|(compare, success, failure)| {
-            TxnOp::Txn(Txn {
-                compare,
-                success,
-                failure,
-            })
-        })
+        (vec(compare(), 0..2), vec(op.clone(), 0..3), vec(op, 0..3))
+            .prop_map(|(compare, success, failure)| TxnOp::Txn(Txn { compare, success, failure }))
     });
     (vec(compare(), 0..3), vec(op.clone(), 0..4), vec(op, 0..4)).prop_map(|(compare, success, failure)| Txn {
         compare,
@@ -148,15 +121,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
 pub fn query() -> impl Strategy<Value = Query> {
     let events = (key(), range_end(), 0..40_i64, 0..4_u64, any::<[bool; 3]>()).prop_map(
         |(key, range_end, from_revision, limit, [prev_kv, no_put, no_delete])| {
-            Query::Events(Events {
-                key,
-                range_end,
-                from_revision,
-                limit,
-                prev_kv,
-                no_put,
-                no_delete,
-            })
+            Query::Events(Events { key, range_end, from_revision, limit, prev_kv, no_put, no_delete })
         },
     );
     prop_oneof![

@@ -3,9 +3,11 @@
 use super::WINDOW_ENTRIES;
 use super::replica::{Phase, Replica};
 
+type Invariant = fn(&Replica) -> bool;
+
 /// The first invariant that does not hold, with the values that break it.
 pub(super) fn check(replica: &Replica) -> Result<(), String> {
-    let checks: [(&str, fn(&Replica) -> bool); 10] = [
+    let checks: [(&str, Invariant); 10] = [
         ("view_at_least_log_view", view_at_least_log_view),
         ("normal_means_log_view_is_view", normal_means_log_view_is_view),
         ("log_is_chained", log_is_chained),

@@ -134,10 +134,9 @@ impl Log {
             }
             _ => return false,
         }
-        if let Some(before) = index.checked_sub(1).and_then(|index| self.slots.get_mut(index)) {
-            if let Slot::Missing(missing @ Missing { checksum: None, .. }) = before {
-                missing.checksum = Some(entry.header.parent); // the hash chain names the one before
-            }
+        let before = index.checked_sub(1).and_then(|index| self.slots.get_mut(index));
+        if let Some(Slot::Missing(missing @ Missing { checksum: None, .. })) = before {
+            missing.checksum = Some(entry.header.parent); // the hash chain names the one before
         }
         self.advance();
         true

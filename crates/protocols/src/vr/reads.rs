@@ -214,11 +214,7 @@ impl Replica {
 
     /// Asks the machine what its state can answer. The executor keeps order: a query sees every entry given before it.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
-        if let Phase::Primary(primary) = &self.phase {
-            if primary.reads.ready && primary.reads.votes.is_none() && !primary.reads.waiting.is_empty() {
-                self.start_round(out);
-            }
-        }
+        self.start_round(out);
         while let Some(entry) = self.reads.waiting.first_entry() {
             let (index, number) = *entry.key();
             if index > self.machine.dispatched || self.machine.behind {

@@ -199,7 +199,7 @@ impl Replica {
         !self.machine.behind
     }
 
-    fn from_replica(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) {
+    fn on_replicas_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) {
         match message {
             Message::Request(request) => self.on_request(Peer::Replica(from), request, out),
             Message::Prepare { view, entry, committed } => self.on_prepare(from, view, entry, committed, out),
@@ -241,7 +241,7 @@ impl protocol::Replica<Vr> for Replica {
         }
         match (from, message) {
             (Peer::Replica(replica), message) if self.quorums.contains(replica) => {
-                self.from_replica(replica, message, out);
+                self.on_replicas_message(replica, message, out);
             }
             (Peer::Client(client), Message::Request(request)) if request.client == client => {
                 self.on_request(from, request, out);

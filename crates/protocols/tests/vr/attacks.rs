@@ -28,10 +28,16 @@ fn some_history(dice: &mut Dice) -> (Cluster, Vec<Flying>) {
         let id = dice.below(n);
         match dice.below(5) {
             0 => it.restart(id),
-            1 => drop(it.crash(id)),
-            2 => drop(it.isolate(id)),
+            1 => {
+                it.crash(id);
+            }
+            2 => {
+                it.isolate(id);
+            }
             3 => it.hosts[id].fast_disk = false,
-            _ => drop(it.heal()),
+            _ => {
+                it.heal();
+            }
         }
         it.submit(1, "x");
         it.run(dice.next() % 1500);

@@ -96,7 +96,9 @@ impl History {
             0..=3 => self.submit(),
             4 => self.read(),
             5..=9 => self.shuffle(),
-            10..=11 => drop(self.it.deliver()),
+            10..=11 => {
+                self.it.deliver();
+            }
             12..=13 => {
                 let ms = self.dice.next() % 400;
                 self.it.run(ms);

@@ -57,7 +57,9 @@ fn vouches(it: &Cluster, id: usize) -> Vec<Vouch> {
 fn d01_state_transfer_keeps_the_old_records_until_the_new_beginning_is_on_disk() {
     let mut it = Cluster::with(3, checkpoints());
     it.apply(1, "a").apply(1, "b").run(100).isolate(2);
-    (0..20).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..20 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     it.hosts[2].fast_disk = false;
     it.heal().run(300);
     assert!(it.hosts[2].notes.iter().any(|note| matches!(note, Note::StateTransfer(_))));
@@ -99,7 +101,9 @@ fn d04_the_view_of_a_log_does_not_go_back_with_a_crash() {
 fn d06_recovery_needs_nobody_who_is_in_normal_operation() {
     let mut it = Cluster::new(3);
     it.apply(1, "a");
-    (0..3).for_each(|id| drop(it.crash(id)));
+    for id in 0..3 {
+        it.crash(id);
+    }
     (0..3).for_each(|id| it.restart(id));
     it.apply(1, "b").run(200);
     assert!(it.agrees(&["a", "b"]));
@@ -261,7 +265,9 @@ fn d16_a_replica_that_is_deaf_or_cut_off_deposes_nobody() {
 #[test]
 fn d17_a_new_primary_without_the_state_passes_the_view_on_once_and_does_not_spin() {
     let mut it = Cluster::with(3, checkpoints());
-    (0..10).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..10 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     (0..3).for_each(|id| it.crash(id).hosts[id].snapshots.clear());
     (0..3).for_each(|id| it.restart(id));
     it.run(5000);
@@ -272,7 +278,9 @@ fn d17_a_new_primary_without_the_state_passes_the_view_on_once_and_does_not_spin
 fn d18_only_damage_makes_a_replica_doubt_its_head() {
     let mut it = Cluster::with(3, checkpoints());
     it.apply(1, "a").run(100).isolate(2);
-    (0..20).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..20 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     it.heal().run(100);
     it.restart(2);
     it.run(1000);
@@ -283,7 +291,9 @@ fn d18_only_damage_makes_a_replica_doubt_its_head() {
 fn d20_no_more_than_the_window_is_ahead_of_the_commit_number() {
     let mut it = Cluster::with(3, Config { batch_bytes: 1, abdicate: Duration::from_secs(60), ..config() });
     it.apply(1, "a").run(100).cut(1, 0).cut(2, 0);
-    (0..99).for_each(|number| drop(it.submit(1, &number.to_string())));
+    for number in 0..99 {
+        it.submit(1, &number.to_string());
+    }
     it.run(200);
     assert_eq!(it.status(0).op.since(it.status(0).committed), 32);
 }

@@ -42,7 +42,6 @@ impl Flying {
 #[derive(Clone, Debug)]
 pub struct OnDisk {
     pub seq: RecordSeq,
-    pub class: Class,
     pub bytes: Vec<u8>,
     /// Cannot be read; its class perhaps can.
     pub damaged: Option<Option<Class>>,
@@ -395,10 +394,10 @@ impl Cluster {
     fn act(&mut self, id: usize, action: Action) {
         let host = &mut self.hosts[id];
         match action {
-            Action::Append { seq, class, bytes } => {
+            Action::Append { seq, bytes, .. } => {
                 assert_eq!(seq, host.next_seq, "records come in order");
                 host.next_seq = seq.next();
-                host.journal.push(OnDisk { seq, class, bytes, damaged: None });
+                host.journal.push(OnDisk { seq, bytes, damaged: None });
             }
             Action::Send { to: To::One(to), bytes, label } => self.send(Flying { from: replica(id), to, label, bytes }),
             Action::Send { to: To::Others, bytes, label } => {

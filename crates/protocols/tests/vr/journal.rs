@@ -27,10 +27,16 @@ fn every_prefix_of_a_journal_that_reaches_the_last_sync_holds_what_was_acknowled
             let id = dice.below(3);
             match dice.below(6) {
                 0 => it.restart(id),
-                1 => drop(it.isolate(id)),
+                1 => {
+                    it.isolate(id);
+                }
                 2 => it.hosts[id].fast_disk = false,
-                3 => drop(it.sync(id)),
-                _ => drop(it.heal()),
+                3 => {
+                    it.sync(id);
+                }
+                _ => {
+                    it.heal();
+                }
             }
             it.run(dice.next() % 500);
         }

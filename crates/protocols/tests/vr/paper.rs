@@ -202,7 +202,9 @@ fn an_entry_that_comes_late_does_not_change_what_was_vouched_for() {
 fn a_log_is_kept_until_a_quorum_has_the_checkpoint() {
     let mut it = Cluster::with(3, Config { checkpoint_entries: 4, ..config() }); // VRR §5.1
     (1..3).for_each(|id| it.hosts[id].fast_machine = false);
-    (0..6).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..6 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     assert_eq!(it.status(0).checkpoint, op(4));
     it.say(replica(2), 0, Message::GetView { view: View::ZERO, committed: op(0), nonce: 1 });
     let Message::StartView(start) = it.last(0, "StartView") else { unreachable!() };
@@ -274,7 +276,9 @@ fn a_power_failure_of_all_loses_nothing() {
     for n in [1, 2, 3, 4, 5] {
         let mut it = Cluster::new(n); // vr.md §2.5; D6
         it.apply(1, "a").apply(2, "b");
-        (0..n).for_each(|id| drop(it.crash(id)));
+        for id in 0..n {
+            it.crash(id);
+        }
         (0..n).for_each(|id| it.restart(id));
         it.apply(1, "c").run(300);
         assert!(it.agrees(&["a", "b", "c"]), "n={n}");
@@ -284,7 +288,9 @@ fn a_power_failure_of_all_loses_nothing() {
 #[test]
 fn a_checkpoint_lets_the_log_go_and_a_restart_begins_from_it() {
     let mut it = Cluster::with(3, Config { checkpoint_entries: 4, ..config() }); // VRR §5.1; R8
-    (0..20).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..20 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     let tape = it.tape(0);
     for id in 0..3 {
         assert!(it.hosts[id].journal.len() < 14, "R{id} keeps {} records", it.hosts[id].journal.len());
@@ -299,7 +305,9 @@ fn a_checkpoint_lets_the_log_go_and_a_restart_begins_from_it() {
 fn a_replica_behind_everybodys_log_fetches_the_state() {
     let mut it = Cluster::with(3, Config { checkpoint_entries: 4, ..config() }); // VRR §5.2
     it.apply(1, "a").run(60).isolate(2);
-    (0..20).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..20 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     it.talk();
     it.heal().run(1000);
     assert!(it.count("GetChunk") > 0 && it.tape(2) == it.tape(0));
@@ -311,7 +319,9 @@ fn a_primary_prepares_no_more_than_the_window() {
     it.apply(1, "a").run(100);
     (1..3).for_each(|id| it.hosts[id].fast_disk = false);
     it.talk();
-    (0..50).for_each(|number| drop(it.submit(1, &number.to_string())));
+    for number in 0..50 {
+        it.submit(1, &number.to_string());
+    }
     it.deliver();
     assert_eq!(it.count("Prepare"), 2 * 32);
     it.sync(1).deliver().sync(1).deliver();
@@ -324,7 +334,9 @@ fn requests_gather_while_the_disk_is_busy() {
     it.apply(1, "a");
     it.hosts[0].fast_disk = false;
     (1..3).for_each(|id| it.hosts[id].fast_disk = false);
-    (0..40).for_each(|number| drop(it.submit(1, &number.to_string())));
+    for number in 0..40 {
+        it.submit(1, &number.to_string());
+    }
     it.deliver();
     assert_eq!(it.status(0).op, op(3), "the first goes alone");
     it.sync(0).deliver();
@@ -336,7 +348,9 @@ fn full_batches_do_not_wait_and_share_a_sync() {
     let mut it = Cluster::with(3, Config { batch_bytes: 1, ..config() });
     it.apply(1, "a");
     it.hosts[0].fast_disk = false;
-    (0..5).for_each(|number| drop(it.submit(1, &number.to_string())));
+    for number in 0..5 {
+        it.submit(1, &number.to_string());
+    }
     it.deliver();
     assert_eq!(it.status(0).op, op(7));
     it.sync(0).deliver();
@@ -349,11 +363,15 @@ fn a_primary_whose_queue_is_full_says_so_and_takes_nothing() {
     it.apply(1, "a").run(100);
     (0..3).for_each(|id| it.hosts[id].fast_disk = false);
     it.talk();
-    (0..6).for_each(|number| drop(it.submit(1, &number.to_string())));
+    for number in 0..6 {
+        it.submit(1, &number.to_string());
+    }
     it.deliver();
     assert!(it.count("Busy") > 0);
     (0..3).for_each(|id| it.hosts[id].fast_disk = true);
-    (0..3).for_each(|id| drop(it.sync(id)));
+    for id in 0..3 {
+        it.sync(id);
+    }
     it.run(3000);
     assert_eq!(it.tape(0).len(), 7);
 }
@@ -381,7 +399,9 @@ fn a_view_goes_on_after_a_silence_of_everybody() {
     for n in [2, 3, 4] {
         let mut it = Cluster::new(n);
         it.apply(1, "a").run(100);
-        (0..n).for_each(|id| drop(it.isolate(id)));
+        for id in 0..n {
+            it.isolate(id);
+        }
         ask_only(&mut it, 0, 77);
         it.run(5000).heal().apply(1, "b");
     }

@@ -11,7 +11,9 @@ use quorate_protocols::vr::{Config, Message, Record, rejoin};
 /// A cluster with these operations at everybody.
 fn with(operations: &[&str], config: Config) -> Cluster {
     let mut it = Cluster::with(3, config);
-    operations.iter().for_each(|operation| drop(it.apply(1, operation)));
+    for operation in operations.iter() {
+        it.apply(1, operation);
+    }
     it.run(200);
     it
 }
@@ -139,12 +141,7 @@ fn a_lost_disk_comes_back_two_views_on_and_vouches_for_nothing_before() {
     lost_disk(&mut it, 2);
     let first = rejoin(it.view(0));
     let host = &mut it.hosts[2];
-    host.journal.push(crate::harness::OnDisk {
-        seq: host.next_seq,
-        class: Class::Promise,
-        bytes: first.encode(),
-        damaged: None,
-    });
+    host.journal.push(crate::harness::OnDisk { seq: host.next_seq, bytes: first.encode(), damaged: None });
     (host.durable, host.next_seq) = (host.next_seq, host.next_seq.next());
     it.talk();
     it.restart(2);
@@ -162,12 +159,7 @@ fn a_lost_disk_of_a_group_with_checkpoints_fetches_the_state() {
     lost_disk(&mut it, 2);
     let first = rejoin(it.view(0));
     let host = &mut it.hosts[2];
-    host.journal.push(crate::harness::OnDisk {
-        seq: host.next_seq,
-        class: Class::Promise,
-        bytes: first.encode(),
-        damaged: None,
-    });
+    host.journal.push(crate::harness::OnDisk { seq: host.next_seq, bytes: first.encode(), damaged: None });
     (host.durable, host.next_seq) = (host.next_seq, host.next_seq.next());
     it.restart(2);
     it.run(4000);
@@ -202,7 +194,9 @@ fn a_primary_without_its_state_passes_the_view_on() {
 fn a_primary_that_fell_behind_asks_for_the_headers_between() {
     let mut it = with(&["a"], config()); // GetHeaders
     it.isolate(1);
-    (0..5).for_each(|number| drop(it.apply(1, &number.to_string()).run(60)));
+    for number in 0..5 {
+        it.apply(1, &number.to_string()).run(60);
+    }
     it.crash(0).heal().talk();
     it.run_until("R1 leads", |it| it.leads(1));
     assert!(it.count("GetHeaders") > 0 && it.count("GetEntries") > 0);
@@ -214,7 +208,9 @@ fn a_primary_that_fell_behind_asks_for_the_headers_between() {
 fn what_everybody_has_dropped_is_fetched_as_a_checkpoint() {
     let mut it = with(&["a"], Config { checkpoint_entries: 4, ..config() });
     it.lose(|it| it.to == replica(2) && it.label == "Prepare" || it.label == "Entry");
-    (0..20).for_each(|number| drop(it.apply(1, &number.to_string()).run(120)));
+    for number in 0..20 {
+        it.apply(1, &number.to_string()).run(120);
+    }
     it.heal().run(2000);
     assert_eq!(it.tape(2), it.tape(0), "R2 knew the headers of entries that nobody holds any more");
 }
@@ -224,7 +220,9 @@ fn entries_fetched_out_of_order_survive_the_forgetting_of_records() {
     let mut it = Cluster::with(3, Config { checkpoint_entries: 4, ..config() });
     let untold = |it: &crate::harness::Flying| it.to == replica(2) && ["Commit", "StartView"].contains(&it.label);
     it.apply(1, "a").lose(untold);
-    ["b", "c", "d", "e", "f"].into_iter().for_each(|operation| drop(it.apply(1, operation)));
+    for operation in ["b", "c", "d", "e", "f"].into_iter() {
+        it.apply(1, operation);
+    }
     assert_eq!((it.status(2).op, it.status(2).checkpoint), (op(7), op(4)));
     (5..7).for_each(|number| damage(&mut it, 2, number, Some(Class::Entry)));
     it.isolate(2).restart(2);

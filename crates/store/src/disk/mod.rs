@@ -124,20 +124,12 @@ pub struct DiskError {
 impl DiskError {
     /// The error of `operation` on `name`.
     pub fn new(operation: &'static str, name: impl Into<String>, error: &io::Error) -> Self {
-        Self {
-            operation,
-            name: name.into(),
-            kind: error.kind(),
-            cause: error.to_string(),
-        }
+        Self { operation, name: name.into(), kind: error.kind(), cause: error.to_string() }
     }
 
     /// Whether room on the disk, or the quota of the user, is used up.
     pub fn is_full(&self) -> bool {
-        matches!(
-            self.kind,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        matches!(self.kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
     }
 }
 

@@ -35,9 +35,7 @@ impl RealDisk {
     /// If the folder cannot be made or opened.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, DiskError> {
         let root = root.into();
-        let disk = Self {
-            root: Arc::from(root.as_path()),
-        };
+        let disk = Self { root: Arc::from(root.as_path()) };
         if !root.is_dir() {
             std::fs::create_dir_all(&root).map_err(|error| disk.error("create the folder", "", &error))?;
             if let Some(above) = root.parent().filter(|above| !above.as_os_str().is_empty()) {
@@ -82,11 +80,7 @@ impl RealDisk {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() {
-            self.root.to_path_buf()
-        } else {
-            self.root.join(name)
-        }
+        if name.is_empty() { self.root.to_path_buf() } else { self.root.join(name) }
     }
 
     fn error(&self, operation: &'static str, name: &str, error: &io::Error) -> DiskError {
@@ -95,9 +89,7 @@ impl RealDisk {
 
     fn open_as(&self, name: &str, operation: &'static str, options: &OpenOptions) -> Result<RealFile, DiskError> {
         let path = self.path(name);
-        let file = options
-            .open(&path)
-            .map_err(|error| self.error(operation, name, &error))?;
+        let file = options.open(&path).map_err(|error| self.error(operation, name, &error))?;
         Ok(RealFile { file, path })
     }
 }
@@ -138,17 +130,11 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> Result<RealFile, DiskError> {
-        self.open_as(
-            name,
-            "create",
-            OpenOptions::new().read(true).write(true).create_new(true),
-        )
+        self.open_as(name, "create", OpenOptions::new().read(true).write(true).create_new(true))
     }
 
     fn exists(&self, name: &str) -> Result<bool, DiskError> {
-        self.path(name)
-            .try_exists()
-            .map_err(|error| self.error("look for", name, &error))
+        self.path(name).try_exists().map_err(|error| self.error("look for", name, &error))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
@@ -174,10 +160,7 @@ impl RealFile {
 
 impl DiskFile for RealFile {
     fn len(&self) -> Result<u64, DiskError> {
-        self.file
-            .metadata()
-            .map(|metadata| metadata.len())
-            .map_err(|error| self.error("read the length of", &error))
+        self.file.metadata().map(|metadata| metadata.len()).map_err(|error| self.error("read the length of", &error))
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, DiskError> {
@@ -190,9 +173,7 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|error| self.error("write", &error))
+        self.file.write_all_at(bytes, offset).map_err(|error| self.error("write", &error))
     }
 
     fn sync_data(&self) -> Result<(), DiskError> {

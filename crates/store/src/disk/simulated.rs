@@ -99,10 +99,7 @@ impl SimDisk {
             }
         }
         let folders = state.safe.folders.clone();
-        state
-            .safe
-            .files
-            .retain(|name, _| folder_of(name).is_empty() || folders.contains(folder_of(name)));
+        state.safe.files.retain(|name, _| folder_of(name).is_empty() || folders.contains(folder_of(name)));
         state.seen = state.safe.clone();
         let reachable: BTreeSet<u64> = state.seen.files.values().copied().collect();
         state.inodes.retain(|inode, _| reachable.contains(inode));
@@ -124,10 +121,7 @@ impl SimDisk {
     pub fn wipe(&self) {
         let mut state = self.lock();
         let life = state.life + 1;
-        *state = State {
-            life,
-            ..State::default()
-        };
+        *state = State { life, ..State::default() };
     }
 
     /// The power goes out during the `operations`-th change from now (0: the next): it and all later ones fail. Reading
@@ -182,11 +176,7 @@ impl SimDisk {
             if let Some(byte) = inode.bytes.get_mut(at) {
                 *byte = change(*byte);
             }
-            if let Some(byte) = inode
-                .unsynced
-                .get_mut(&(at / SECTOR))
-                .and_then(|s| s.on_disk.get_mut(at % SECTOR))
-            {
+            if let Some(byte) = inode.unsynced.get_mut(&(at / SECTOR)).and_then(|s| s.on_disk.get_mut(at % SECTOR)) {
                 *byte = change(*byte);
             }
         }
@@ -224,26 +214,14 @@ impl SimDisk {
     #[must_use]
     pub fn copy(&self) -> Self {
         let state = self.lock();
-        let mut copy = State {
-            next_inode: state.next_inode,
-            ..State::default()
-        };
+        let mut copy = State { next_inode: state.next_inode, ..State::default() };
         copy.seen = state.seen.clone();
         copy.safe = state.seen.clone();
         for (&number, inode) in &state.inodes {
             let bytes = inode.bytes.clone();
-            copy.inodes.insert(
-                number,
-                Inode {
-                    safe_len: bytes.len(),
-                    bytes,
-                    unsynced: BTreeMap::new(),
-                },
-            );
+            copy.inodes.insert(number, Inode { safe_len: bytes.len(), bytes, unsynced: BTreeMap::new() });
         }
-        Self {
-            state: Arc::new(Mutex::new(copy)),
-        }
+        Self { state: Arc::new(Mutex::new(copy)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -251,23 +229,14 @@ impl SimDisk {
     }
 
     fn file(&self, state: &State, name: &str, inode: u64) -> SimFile {
-        SimFile {
-            state: Arc::clone(&self.state),
-            name: name.to_owned(),
-            inode,
-            life: state.life,
-        }
+        SimFile { state: Arc::clone(&self.state), name: name.to_owned(), inode, life: state.life }
     }
 
     fn change(&self, operation: &'static str, name: &str, change: Change) -> Result<(), DiskError> {
         let mut state = self.lock();
         let powered = state.spend(operation, name);
         state.seen.apply(&change);
-        state
-            .pending
-            .entry(folder_of(name).to_owned())
-            .or_default()
-            .push(change);
+        state.pending.entry(folder_of(name).to_owned()).or_default().push(change);
         powered
     }
 }
@@ -285,13 +254,7 @@ impl Disk for SimDisk {
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
         let inside = |name: &&String| folder_of(name) == dir;
         let state = self.lock();
-        Ok(state
-            .seen
-            .files
-            .keys()
-            .filter(inside)
-            .map(|name| name[dir.len()..].trim_matches('/').to_owned())
-            .collect())
+        Ok(state.seen.files.keys().filter(inside).map(|name| name[dir.len()..].trim_matches('/').to_owned()).collect())
     }
 
     fn open(&self, name: &str) -> Result<SimFile, DiskError> {
@@ -377,16 +340,11 @@ impl DiskFile for SimFile {
         let powered = self.lock().spend("write", &self.name);
         self.with("write", |faults, inode| {
             let mut start = to_usize(offset);
-            if faults
-                .lost_write
-                .take_if(|prefix| self.name.starts_with(prefix.as_str()))
-                .is_some()
-            {
+            if faults.lost_write.take_if(|prefix| self.name.starts_with(prefix.as_str())).is_some() {
                 return Ok(());
             }
-            if let Some((_, elsewhere)) = faults
-                .misdirected
-                .take_if(|(prefix, _)| self.name.starts_with(prefix.as_str()))
+            if let Some((_, elsewhere)) =
+                faults.misdirected.take_if(|(prefix, _)| self.name.starts_with(prefix.as_str()))
             {
                 start = to_usize(elsewhere);
             }
@@ -406,17 +364,10 @@ impl DiskFile for SimFile {
             state.spend("sync", &self.name)?;
         }
         self.with("sync", |faults, inode| {
-            if faults
-                .ignored_syncs
-                .as_ref()
-                .is_some_and(|prefix| self.name.starts_with(prefix.as_str()))
-            {
+            if faults.ignored_syncs.as_ref().is_some_and(|prefix| self.name.starts_with(prefix.as_str())) {
                 return Ok(());
             }
-            let fails = faults
-                .failing_sync
-                .take_if(|prefix| self.name.starts_with(prefix.as_str()))
-                .is_some();
+            let fails = faults.failing_sync.take_if(|prefix| self.name.starts_with(prefix.as_str())).is_some();
             if fails {
                 inode.unsynced.values_mut().for_each(|sector| sector.dropped = true);
                 return Err(fault("sync", &self.name, ErrorKind::Other));
@@ -439,9 +390,7 @@ impl SimFile {
         act: impl FnOnce(&mut Faults, &mut Inode) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         let mut state = self.lock();
-        let State {
-            life, faults, inodes, ..
-        } = &mut *state;
+        let State { life, faults, inodes, .. } = &mut *state;
         match inodes.get_mut(&self.inode) {
             Some(inode) if *life == self.life => act(faults, inode),
             _ => Err(fault(operation, &self.name, ErrorKind::NotConnected)),
@@ -497,10 +446,7 @@ impl Inode {
                 let from = (sector * SECTOR).min(self.safe_len);
                 let mut content = self.bytes[from..(from + SECTOR).min(self.safe_len)].to_vec();
                 content.resize(SECTOR, 0);
-                Sector {
-                    on_disk: content,
-                    dropped: false,
-                }
+                Sector { on_disk: content, dropped: false }
             };
             self.unsynced.entry(sector).or_insert_with(on_disk).dropped = false;
         }

@@ -40,17 +40,9 @@ impl Layout {
             offsets.push(at);
             at = at.checked_add(PREFIX)?.checked_add(u64::from(*len))?;
         }
-        let end = at
-            .checked_add(manifest.len() as u64)?
-            .checked_add(4_u64.checked_mul(lengths.len() as u64)?)?;
+        let end = at.checked_add(manifest.len() as u64)?.checked_add(4_u64.checked_mul(lengths.len() as u64)?)?;
         end.checked_add(TRAILER).filter(|size| i64::try_from(*size).is_ok())?;
-        Some(Self {
-            number,
-            manifest: manifest.to_vec(),
-            lengths: lengths.to_vec(),
-            offsets,
-            chunks_end: at,
-        })
+        Some(Self { number, manifest: manifest.to_vec(), lengths: lengths.to_vec(), offsets, chunks_end: at })
     }
 
     /// Everything after the chunks.
@@ -72,10 +64,7 @@ impl Layout {
 
     /// Reads and checks all but the chunks of a file.
     pub(super) fn read(file: &impl DiskFile, name: &str, number: u64) -> Result<Self, SnapshotError> {
-        let damaged = |what| SnapshotError::Damaged {
-            file: name.to_owned(),
-            what,
-        };
+        let damaged = |what| SnapshotError::Damaged { file: name.to_owned(), what };
         check_header(&file.read_at(0, HEADER as usize)?, number).map_err(|wrong| wrong.for_file(name))?;
         let size = file.len()?;
         let trailer_at = size.checked_sub(TRAILER).ok_or_else(|| damaged("trailer"))?;
@@ -89,12 +78,7 @@ impl Layout {
         if bytes.len() != ends.lengths_len || crc(&[&bytes]) != ends.lengths_crc {
             return Err(damaged("table of lengths"));
         }
-        let lengths: Vec<u32> = bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|len| u32::from_le_bytes(*len))
-            .collect();
+        let lengths: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|len| u32::from_le_bytes(*len)).collect();
         match Self::new(number, &manifest, &lengths) {
             Some(layout) if layout.chunks_end == ends.manifest_at => Ok(layout),
             _ => Err(damaged("table of lengths")),
@@ -155,14 +139,8 @@ enum Wrong {
 impl Wrong {
     fn for_file(self, file: &str) -> SnapshotError {
         match self {
-            Self::Header => SnapshotError::Damaged {
-                file: file.to_owned(),
-                what: "header",
-            },
-            Self::Version(version) => SnapshotError::Version {
-                file: file.to_owned(),
-                version,
-            },
+            Self::Header => SnapshotError::Damaged { file: file.to_owned(), what: "header" },
+            Self::Version(version) => SnapshotError::Version { file: file.to_owned(), version },
         }
     }
 }

@@ -147,13 +147,7 @@ impl<D: Disk> SnapshotStore<D> {
     pub fn begin(&self, number: u64) -> Result<Writer<D>, SnapshotError> {
         let file = create_anew(&self.disk, &name(number, ".tmp"))?;
         file.write_at(0, &layout::header(number))?;
-        Ok(Writer {
-            disk: self.disk.clone(),
-            file,
-            number,
-            lengths: Vec::new(),
-            end: HEADER,
-        })
+        Ok(Writer { disk: self.disk.clone(), file, number, lengths: Vec::new(), end: HEADER })
     }
 
     /// Starts to receive a snapshot, or goes on with what a former start of the same (number, manifest and lengths) left.
@@ -161,15 +155,8 @@ impl<D: Disk> SnapshotStore<D> {
     /// # Errors
     /// [`SnapshotError::ChunkLength`] for a chunk above [`CHUNK_BYTES_MAX`]; [`SnapshotError::TooLong`]; if the disk refuses.
     pub fn begin_incoming(&self, number: u64, manifest: &[u8], lengths: &[u32]) -> Result<Incoming<D>, SnapshotError> {
-        if let Some(len) = lengths
-            .iter()
-            .map(|len| *len as usize)
-            .find(|len| *len > CHUNK_BYTES_MAX)
-        {
-            return Err(SnapshotError::ChunkLength {
-                len,
-                expected: CHUNK_BYTES_MAX,
-            });
+        if let Some(len) = lengths.iter().map(|len| *len as usize).find(|len| *len > CHUNK_BYTES_MAX) {
+            return Err(SnapshotError::ChunkLength { len, expected: CHUNK_BYTES_MAX });
         }
         let layout = Layout::new(number, manifest, lengths).ok_or(SnapshotError::TooLong)?;
         if let Some(incoming) = self.resume(number)?
@@ -181,12 +168,7 @@ impl<D: Disk> SnapshotStore<D> {
         file.write_at(0, &layout::header(number))?;
         file.write_at(layout.chunks_end, &layout.end_bytes())?;
         let present = vec![false; lengths.len()];
-        Ok(Incoming {
-            disk: self.disk.clone(),
-            file,
-            layout,
-            present,
-        })
+        Ok(Incoming { disk: self.disk.clone(), file, layout, present })
     }
 
     /// Goes on with an incoming snapshot, if there is one of this number and its frame is intact. Reads all its chunks.
@@ -206,12 +188,7 @@ impl<D: Disk> SnapshotStore<D> {
         };
         let present = (0..layout.lengths.len()).map(|index| Ok(read_chunk(&file, &layout, index)?.is_some()));
         let present = present.collect::<Result<Vec<_>, SnapshotError>>()?;
-        Ok(Some(Incoming {
-            disk: self.disk.clone(),
-            file,
-            layout,
-            present,
-        }))
+        Ok(Some(Incoming { disk: self.disk.clone(), file, layout, present }))
     }
 
     /// Opens a complete snapshot and checks all but its chunks.
@@ -271,16 +248,9 @@ impl<D: Disk> Writer<D> {
     /// [`SnapshotError::ChunkLength`] above [`CHUNK_BYTES_MAX`]; if the disk refuses.
     pub fn chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
         let len = chunk.len();
-        let too_long = SnapshotError::ChunkLength {
-            len,
-            expected: CHUNK_BYTES_MAX,
-        };
-        let short = u32::try_from(len)
-            .ok()
-            .filter(|_| len <= CHUNK_BYTES_MAX)
-            .ok_or(too_long)?;
-        self.file
-            .write_at(self.end, &prefix(self.number, self.lengths.len() as u64, chunk))?;
+        let too_long = SnapshotError::ChunkLength { len, expected: CHUNK_BYTES_MAX };
+        let short = u32::try_from(len).ok().filter(|_| len <= CHUNK_BYTES_MAX).ok_or(too_long)?;
+        self.file.write_at(self.end, &prefix(self.number, self.lengths.len() as u64, chunk))?;
         self.file.write_at(self.end.saturating_add(PREFIX), chunk)?;
         self.end = self.end.saturating_add(PREFIX).saturating_add(u64::from(short));
         self.lengths.push(short);
@@ -311,12 +281,7 @@ impl<D: Disk> Incoming<D> {
 
     /// The chunks that have not arrived, in order.
     pub fn missing(&self) -> Vec<usize> {
-        self.present
-            .iter()
-            .enumerate()
-            .filter(|(_, present)| !**present)
-            .map(|(index, _)| index)
-            .collect()
+        self.present.iter().enumerate().filter(|(_, present)| !**present).map(|(index, _)| index).collect()
     }
 
     /// Takes a chunk, in any order; one that is there already is replaced. Not synced: a chunk that a crash takes is missing
@@ -326,23 +291,15 @@ impl<D: Disk> Incoming<D> {
     /// [`SnapshotError::NoChunk`], [`SnapshotError::ChunkLength`]; if the disk refuses.
     pub fn put(&mut self, index: usize, chunk: &[u8]) -> Result<(), SnapshotError> {
         let count = self.present.len();
-        let place = (
-            self.layout.offsets.get(index),
-            self.layout.lengths.get(index),
-            self.present.get_mut(index),
-        );
+        let place = (self.layout.offsets.get(index), self.layout.lengths.get(index), self.present.get_mut(index));
         let (Some(offset), Some(expected), Some(present)) = place else {
             return Err(SnapshotError::NoChunk { index, count });
         };
         if chunk.len() != *expected as usize {
-            return Err(SnapshotError::ChunkLength {
-                len: chunk.len(),
-                expected: *expected as usize,
-            });
+            return Err(SnapshotError::ChunkLength { len: chunk.len(), expected: *expected as usize });
         }
         self.file.write_at(offset.saturating_add(PREFIX), chunk)?;
-        self.file
-            .write_at(*offset, &prefix(self.layout.number, index as u64, chunk))?;
+        self.file.write_at(*offset, &prefix(self.layout.number, index as u64, chunk))?;
         *present = true;
         Ok(())
     }
@@ -393,15 +350,9 @@ impl<D: Disk> Reader<D> {
     /// [`SnapshotError::NoChunk`], [`SnapshotError::DamagedChunk`]; if the disk refuses.
     pub fn chunk(&self, index: usize) -> Result<Vec<u8>, SnapshotError> {
         if index >= self.chunk_count() {
-            return Err(SnapshotError::NoChunk {
-                index,
-                count: self.chunk_count(),
-            });
+            return Err(SnapshotError::NoChunk { index, count: self.chunk_count() });
         }
-        let damaged = || SnapshotError::DamagedChunk {
-            file: self.name.clone(),
-            index,
-        };
+        let damaged = || SnapshotError::DamagedChunk { file: self.name.clone(), index };
         read_chunk(&self.file, &self.layout, index)?.ok_or_else(damaged)
     }
 }

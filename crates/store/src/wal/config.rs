@@ -27,12 +27,7 @@ pub struct WalConfig {
 impl WalConfig {
     /// The defaults, for the log `log_id`.
     pub fn new(log_id: u128) -> Self {
-        Self {
-            log_id,
-            segment_bytes: 64 << 20,
-            first_segment_bytes: 4 << 20,
-            body_bytes_max: 17 << 20,
-        }
+        Self { log_id, segment_bytes: 64 << 20, first_segment_bytes: 4 << 20, body_bytes_max: 17 << 20 }
     }
 
     /// Whether the numbers make sense.
@@ -42,9 +37,7 @@ impl WalConfig {
     pub fn check(&self) -> Result<(), WalError> {
         let sized = |bytes: u64| bytes.is_multiple_of(segment::BLOCK as u64) && (16 << 10..=1 << 40).contains(&bytes);
         if !sized(self.segment_bytes) || !sized(self.first_segment_bytes) {
-            return Err(WalError::Config(
-                "a segment's size is a multiple of 4096 bytes, from 16 KiB to 1 TiB",
-            ));
+            return Err(WalError::Config("a segment's size is a multiple of 4096 bytes, from 16 KiB to 1 TiB"));
         }
         if self.first_segment_bytes > self.segment_bytes {
             return Err(WalError::Config("the first segment is not larger than the others"));

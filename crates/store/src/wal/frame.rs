@@ -1,15 +1,19 @@
-//! One record on the disk: a header of 40 bytes, the body, zeros up to a multiple of 8.
+//! One record on the disk: a header of 88 bytes, the body, zeros up to a multiple of 8.
 //!
-//! The checksum of a header starts from the log's id, the segment's number and the record's place in it. So a record is
-//! valid at its own place only: bytes of another log, of a misdirected write, or bytes inside a body that look like a record
-//! never are.
+//! A header is two equal *heads* of 44 bytes, one after the other, so that a flipped bit in one costs nothing. The checksum of
+//! a head starts from the log's id, the segment's number and the head's place in it. So a record is valid at its own place
+//! only: bytes of another log, of a misdirected write, or bytes inside a body that look like a record never are.
+//!
+//! Each header also tells the classes of the records before it: see [`Chain`].
 
 use super::Class;
 use crate::bytes::{array_at, crc, is_zero, u32_at, u64_at};
 use crate::disk::SECTOR;
 
-/// Bytes of a record's header.
-pub(crate) const HEADER: usize = 40;
+/// Bytes of one head.
+const HEAD: usize = 44;
+/// Bytes of a record's header: two heads.
+pub(crate) const HEADER: usize = 2 * HEAD;
 /// Every record starts at a multiple of this.
 pub(crate) const ALIGN: usize = 8;
 /// No sequence number reaches this: adding to one never overflows.
@@ -17,6 +21,7 @@ pub(crate) const SEQ_END: u64 = 1 << 62;
 
 const TAG: [u8; 4] = *b"QREC";
 const MAY_LOOK_UNWRITTEN: u8 = 1;
+const AFTER_PROMISE: u8 = 2;
 
 /// What a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +34,26 @@ pub(crate) enum Kind {
     Gap,
 }
 
+/// What a record says of those before it. Of a seal and a gap, "before" includes the number that they name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// The link of the record before.
+    pub(crate) link: u32,
+    /// How many of the numbers directly before are entries, as far as it is known.
+    pub(crate) entries: u32,
+    /// Whether a promise stands before those entries. Otherwise nobody knows.
+    pub(crate) promise: bool,
+}
+
 /// A record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Bytes of the body.
+    /// Bytes of the body; of a seal, from the end of the log to the seal.
     pub(crate) len: u32,
     pub(crate) seq: u64,
     /// All records below this were known to be safe when this one was written. At least 1.
     pub(crate) synced_below: u64,
-    /// The link of the record before.
-    pub(crate) prev_link: u32,
+    pub(crate) before: Chain,
     pub(crate) body_crc: u32,
     pub(crate) kind: Kind,
     /// 0, or 1 for the second copy of a promise.
@@ -61,14 +76,37 @@ impl Seed {
     }
 }
 
+impl Chain {
+    /// What the first record of a log says.
+    pub(crate) fn start(log_id: u128) -> Self {
+        Self { link: crc(&[b"quorate log", &log_id.to_le_bytes()]), entries: 0, promise: false }
+    }
+
+    /// The same place in the log, and nothing known of the numbers before.
+    pub(crate) fn without_classes(self) -> Self {
+        Self { entries: 0, promise: false, ..self }
+    }
+
+    /// What is known of the numbers `first..=last`, if this was said right after `last`: ranges, from the lowest.
+    pub(crate) fn classes(&self, first: u64, last: u64) -> Vec<(u64, u64, Option<Class>)> {
+        let end = last.saturating_add(1);
+        let entries = end.saturating_sub(u64::from(self.entries)).max(first);
+        let promise = if self.promise { entries.saturating_sub(1).max(first) } else { entries };
+        let ranges =
+            [(first, promise, None), (promise, entries, Some(Class::Promise)), (entries, end, Some(Class::Entry))];
+        let full = ranges.into_iter().filter(|(start, end, _)| start < end);
+        full.map(|(start, end, class)| (start, end.saturating_sub(1), class)).collect()
+    }
+}
+
 impl Header {
     /// The header of `body`, to stand at `offset`.
-    pub(crate) fn of(kind: Kind, seq: u64, synced_below: u64, prev_link: u32, body: &[u8], offset: usize) -> Self {
+    pub(crate) fn of(kind: Kind, seq: u64, synced_below: u64, before: Chain, body: &[u8], offset: usize) -> Self {
         Self {
             len: u32::try_from(body.len()).unwrap_or(u32::MAX),
             seq,
             synced_below,
-            prev_link,
+            before,
             body_crc: crc(&[body]),
             kind,
             copy: 0,
@@ -76,38 +114,52 @@ impl Header {
         }
     }
 
+    /// Both heads, to stand at `offset`.
     pub(crate) fn encode(&self, seed: Seed, offset: usize) -> [u8; HEADER] {
-        let mut fields = Vec::with_capacity(HEADER);
-        fields.extend_from_slice(&self.len.to_le_bytes());
-        fields.extend_from_slice(&self.seq.to_le_bytes());
-        fields.extend_from_slice(&self.synced_below.to_le_bytes());
-        fields.extend_from_slice(&self.prev_link.to_le_bytes());
-        fields.extend_from_slice(&self.body_crc.to_le_bytes());
-        fields.extend_from_slice(&TAG);
-        let flags = if self.may_look_unwritten { MAY_LOOK_UNWRITTEN } else { 0 };
-        fields.extend_from_slice(&[self.kind.code(), self.copy, flags, 0]);
         let mut header = [0; HEADER];
-        let (check, rest) = header.split_at_mut(4);
-        check.copy_from_slice(&seed.check(offset, &fields).to_le_bytes());
-        rest.copy_from_slice(&fields);
+        let mut at = offset;
+        for (which, head) in header.chunks_mut(HEAD).enumerate() {
+            let mut fields = Vec::with_capacity(HEAD);
+            fields.extend_from_slice(&self.len.to_le_bytes());
+            fields.extend_from_slice(&self.seq.to_le_bytes());
+            fields.extend_from_slice(&self.synced_below.to_le_bytes());
+            fields.extend_from_slice(&self.before.link.to_le_bytes());
+            fields.extend_from_slice(&self.body_crc.to_le_bytes());
+            fields.extend_from_slice(&self.before.entries.to_le_bytes());
+            fields.extend_from_slice(&TAG);
+            let unwritten = if self.may_look_unwritten { MAY_LOOK_UNWRITTEN } else { 0 };
+            let promise = if self.before.promise { AFTER_PROMISE } else { 0 };
+            fields.extend_from_slice(&[self.kind.code(), self.copy, unwritten | promise, which as u8]);
+            let (check, rest) = head.split_at_mut(4);
+            check.copy_from_slice(&seed.check(at, &fields).to_le_bytes());
+            rest.copy_from_slice(&fields);
+            at = at.saturating_add(HEAD);
+        }
         header
     }
 
-    /// The header at `offset` of a segment, if the bytes there are one.
-    pub(crate) fn decode(segment: &[u8], offset: usize, seed: Seed) -> Option<Self> {
-        let bytes: [u8; HEADER] = array_at(segment, offset)?;
+    /// What each of the two heads of a header at `offset` of a segment says, if the bytes there are one.
+    pub(crate) fn decode(segment: &[u8], offset: usize, seed: Seed) -> [Option<Self>; 2] {
+        [0, 1].map(|which| Self::decode_head(segment, offset, seed, which))
+    }
+
+    fn decode_head(segment: &[u8], offset: usize, seed: Seed, which: u8) -> Option<Self> {
+        let at = offset.checked_add(if which == 0 { 0 } else { HEAD })?;
+        let bytes: [u8; HEAD] = array_at(segment, at)?;
         let (check, fields) = bytes.split_at(4);
-        let [kind, copy, flags, 0] = array_at::<4>(&bytes, 36)? else {
-            return None;
-        };
-        if array_at(&bytes, 32)? != TAG || u32_at(check, 0)? != seed.check(offset, fields) {
+        let [kind, copy, flags, head] = array_at::<4>(&bytes, 40)?;
+        if array_at(&bytes, 36)? != TAG || head != which || u32_at(check, 0)? != seed.check(at, fields) {
             return None;
         }
         let header = Self {
             len: u32_at(&bytes, 4)?,
             seq: u64_at(&bytes, 8)?,
             synced_below: u64_at(&bytes, 16)?,
-            prev_link: u32_at(&bytes, 24)?,
+            before: Chain {
+                link: u32_at(&bytes, 24)?,
+                entries: u32_at(&bytes, 32)?,
+                promise: flags & AFTER_PROMISE != 0,
+            },
             body_crc: u32_at(&bytes, 28)?,
             kind: Kind::of_code(kind)?,
             copy,
@@ -117,14 +169,14 @@ impl Header {
     }
 
     fn is_possible(&self) -> bool {
-        let synced_max = if self.kind == Kind::Seal {
-            self.seq.saturating_add(1)
-        } else {
-            self.seq
-        };
+        let synced_max = if self.kind == Kind::Seal { self.seq.saturating_add(1) } else { self.seq };
         let copies = if self.kind == Kind::User(Class::Promise) { 2 } else { 1 };
         let seq_min = u64::from(self.kind != Kind::Seal);
-        (seq_min..SEQ_END).contains(&self.seq) && (1..=synced_max).contains(&self.synced_below) && self.copy < copies
+        let near = self.kind != Kind::Seal || (1..=SECTOR).contains(&(self.len as usize));
+        (seq_min..SEQ_END).contains(&self.seq)
+            && (1..=synced_max).contains(&self.synced_below)
+            && self.copy < copies
+            && near
     }
 
     /// Bytes that one copy takes on the disk.
@@ -132,24 +184,27 @@ impl Header {
         span(self.len as usize)
     }
 
-    /// What the next record must name as the record before it.
-    pub(crate) fn link(&self) -> u32 {
-        crc(&[
-            &self.prev_link.to_le_bytes(),
+    /// What the next record says of this one and those before.
+    pub(crate) fn after(&self) -> Chain {
+        let link = crc(&[
+            &self.before.link.to_le_bytes(),
             &self.seq.to_le_bytes(),
             &[self.kind.code()],
             &self.len.to_le_bytes(),
             &self.body_crc.to_le_bytes(),
-        ])
+        ]);
+        let Chain { entries, promise, .. } = self.before;
+        let (entries, promise) = match self.kind {
+            Kind::User(Class::Entry) => (entries.saturating_add(1), promise && entries < u32::MAX),
+            Kind::User(Class::Promise) => (0, true),
+            Kind::Gap | Kind::Seal => (entries, promise),
+        };
+        Chain { link, entries, promise }
     }
 
     /// Whether both are copies of one record.
     pub(crate) fn same_record(&self, other: &Self) -> bool {
-        let place_free = |header: &Self| Self {
-            copy: 0,
-            may_look_unwritten: false,
-            ..*header
-        };
+        let place_free = |header: &Self| Self { copy: 0, may_look_unwritten: false, ..*header };
         place_free(self) == place_free(other)
     }
 }
@@ -177,14 +232,7 @@ impl Kind {
 
 /// Bytes that a body of `len` bytes takes with its header and padding.
 pub(crate) fn span(len: usize) -> usize {
-    len.saturating_add(HEADER)
-        .checked_next_multiple_of(ALIGN)
-        .unwrap_or(usize::MAX)
-}
-
-/// What starts the chain of links of a log.
-pub(crate) fn first_link(log_id: u128) -> u32 {
-    crc(&[b"quorate log", &log_id.to_le_bytes()])
+    len.saturating_add(HEADER).checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX)
 }
 
 /// Appends one copy of a record to `buffer`, which will be written so that the copy stands at `offset`.

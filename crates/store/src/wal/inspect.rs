@@ -28,11 +28,7 @@ pub fn inspect_segments(disk: &impl Disk, log_id: Option<u128>) -> Result<Vec<(S
     };
     let mut files = Vec::with_capacity(found.segments.len());
     for (scan, _) in &found.segments {
-        let mut report = Report {
-            segments: 1,
-            bytes: scan.len,
-            ..Report::default()
-        };
+        let mut report = Report { segments: 1, bytes: scan.len, ..Report::default() };
         for event in &found.events {
             match event {
                 Event::Record(record) if record.place.segment == scan.number => {
@@ -43,7 +39,7 @@ pub fn inspect_segments(disk: &impl Disk, log_id: Option<u128>) -> Result<Vec<(S
                         Some(_) => report.records = report.records.saturating_add(1),
                         None => report.damaged.push((seq, seq)),
                     }
-                    report.healed.extend(record.hurt.map(|_| seq));
+                    report.healed.extend(record.healed.then_some(seq));
                 }
                 Event::Lost(lost) if lost.place.segment == scan.number => report.damaged.push((lost.first, lost.last)),
                 _ => {}

@@ -12,13 +12,20 @@
 //! - **A group** is all that is appended between two syncs: one write, one sync. A segment is left only when synced, so
 //!   at most the last group of the last used segment can ever be torn.
 //! - **Watermark**: a record says what was safe when it was written; [`Wal::seal`] says it without a record. Damage below the
-//!   watermark is corruption, for certain. A seal is 40 bytes at the start of the first sector after the one in which the log
+//!   watermark is corruption, for certain. A seal is 88 bytes at the start of the first sector after the one in which the log
 //!   ends, so writing it never touches a record; the next group writes over it or leaves it behind as stale, and a reader
 //!   takes either for unwritten zeros.
+//! - **A header** stands twice in front of its record (and of a seal): damage of one head is repaired. It also says how many
+//!   entries stand directly before the record and whether a promise stands before those, and a seal says it of the end. So
+//!   where both heads are gone, what comes after still tells the class of what is lost.
 //! - **A promise** is written twice, one copy after the other. Damage of one copy is repaired; one damaged 4 KiB block that
 //!   holds both takes both.
 //! - **After damage at the end**, the numbers that may have been used are given up: a gap record in a new segment says so.
 //!   The damaged bytes stay where they are.
+//!
+//! A flipped bit therefore costs one entry of known class, if it hits the body, and nothing anywhere else. Lost numbers of
+//! unknown class ([`Item::Damaged`] without one) take wider damage: both heads of the last record when no seal follows it or
+//! the seal is gone too; and of several lost records, those before the last promise among them.
 //!
 //! What nobody can tell from the log alone: that its last segments were removed, or that the last group before a crash was
 //! reported as written and never was (a lying disk), unless a seal or a later record outlived it.
@@ -35,7 +42,7 @@ mod segment;
 use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
 pub use config::{Class, WalConfig};
 pub use error::WalError;
-use frame::{HEADER, Header, Kind, SEQ_END, Seed};
+use frame::{Chain, HEADER, Header, Kind, SEQ_END, Seed};
 pub use inspect::{inspect_log, inspect_segments};
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};
 use segment::{FOLDER, RECORDS, SegmentHeader};
@@ -59,7 +66,8 @@ pub struct Wal<D: Disk> {
     buffer: Vec<u8>,
     next_seq: u64,
     synced_below: u64,
-    link: u32,
+    /// What the next record says of those before it.
+    chain: Chain,
     sealed: bool,
     stopped: Option<DiskError>,
 }
@@ -109,24 +117,10 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Exists);
         }
         let size = segment::next_size(&config, 0, 0);
-        let file = segment::create(
-            disk,
-            &SegmentHeader {
-                log_id: config.log_id,
-                number: 1,
-                floor: 1,
-                size,
-            },
-        )?;
-        let active = Active {
-            file,
-            number: 1,
-            size: to_usize(size),
-            written: RECORDS,
-            has_safe_record: false,
-        };
-        let link = frame::first_link(config.log_id);
-        Ok(Self::assemble(disk, config, VecDeque::new(), active, 1, link))
+        let file = segment::create(disk, &SegmentHeader { log_id: config.log_id, number: 1, floor: 1, size })?;
+        let active = Active { file, number: 1, size: to_usize(size), written: RECORDS, has_safe_record: false };
+        let chain = Chain::start(config.log_id);
+        Ok(Self::assemble(disk, config, VecDeque::new(), active, 1, chain))
     }
 
     /// Opens a log and tells what it holds. Torn writes are removed, damaged copies are written again, and everything that
@@ -152,52 +146,30 @@ impl<D: Disk> Wal<D> {
         let active = if fresh {
             let number = last_number.saturating_add(1);
             let made = found.new_segment(disk, &config, number)?;
-            (found.next_seq, found.link) = (made.next_seq, made.link);
+            (found.next_seq, found.chain) = (made.next_seq, made.chain);
             let has_safe_record = made.append_at > RECORDS;
-            Active {
-                file: made.file,
-                number,
-                size: to_usize(made.size),
-                written: made.append_at,
-                has_safe_record,
-            }
+            Active { file: made.file, number, size: to_usize(made.size), written: made.append_at, has_safe_record }
         } else {
             let written = cut.map_or(last.append_at, |cut| cut.start);
             let file = disk.open(&segment::name(last.number))?;
-            Active {
-                file,
-                number: last.number,
-                size: to_usize(last.len),
-                written,
-                has_safe_record: written > RECORDS,
-            }
+            Active { file, number: last.number, size: to_usize(last.len), written, has_safe_record: written > RECORDS }
         };
         let mut older = VecDeque::new();
         let mut spare = None;
         for (scan, read) in found.segments.iter().filter(|(scan, _)| scan.number != active.number) {
             let name = segment::name(scan.number);
             if scan.number <= last.number {
-                let last = scan
-                    .seqs
-                    .map_or(0, |(_, last)| last)
-                    .min(found.next_seq.saturating_sub(1));
-                older.push_back(Older {
-                    number: scan.number,
-                    last,
-                });
+                let last = scan.seqs.map_or(0, |(_, last)| last).min(found.next_seq.saturating_sub(1));
+                older.push_back(Older { number: scan.number, last });
             } else if !fresh && spare.is_none() && matches!(read, segment::HeaderRead::Both(_)) {
-                spare = Some(Spare {
-                    file: disk.open(&name)?,
-                    number: scan.number,
-                    size: to_usize(scan.len),
-                });
+                spare = Some(Spare { file: disk.open(&name)?, number: scan.number, size: to_usize(scan.len) });
             } else {
                 disk.remove(&name)?;
             }
         }
         disk.sync_dir(FOLDER)?;
         let recovered = found.report();
-        let mut wal = Self::assemble(disk, config, older, active, found.next_seq, found.link);
+        let mut wal = Self::assemble(disk, config, older, active, found.next_seq, found.chain);
         wal.next_number = wal.next_number.max(last_number.saturating_add(1));
         wal.spare = spare;
         Ok((wal, recovered))
@@ -209,7 +181,7 @@ impl<D: Disk> Wal<D> {
         older: VecDeque<Older>,
         active: Active<D>,
         next_seq: u64,
-        link: u32,
+        chain: Chain,
     ) -> Self {
         Self {
             disk: disk.clone(),
@@ -222,7 +194,7 @@ impl<D: Disk> Wal<D> {
             buffer: Vec::new(),
             next_seq,
             synced_below: next_seq,
-            link,
+            chain,
             sealed: false,
             stopped: None,
         }
@@ -237,10 +209,7 @@ impl<D: Disk> Wal<D> {
     pub fn append(&mut self, class: Class, body: &[u8]) -> Result<u64, WalError> {
         self.check_running()?;
         if body.len() > self.config.body_bytes_max {
-            return Err(WalError::TooLong {
-                len: body.len(),
-                max: self.config.body_bytes_max,
-            });
+            return Err(WalError::TooLong { len: body.len(), max: self.config.body_bytes_max });
         }
         let copies: u8 = if class == Class::Promise { 2 } else { 1 };
         let need = frame::span(body.len()).saturating_mul(usize::from(copies));
@@ -250,14 +219,14 @@ impl<D: Disk> Wal<D> {
         let seq = self.next_seq;
         assert!(seq < SEQ_END, "2^62 records have been written");
         let seed = Seed::new(self.config.log_id, self.active.number);
-        let mut link = self.link;
+        let mut chain = self.chain;
         for copy in 0..copies {
             let offset = self.end();
-            let header = Header::of(class.into(), seq, self.synced_below, self.link, body, offset);
+            let header = Header::of(class.into(), seq, self.synced_below, self.chain, body, offset);
             frame::put(&mut self.buffer, &Header { copy, ..header }, body, seed, offset);
-            link = header.link();
+            chain = header.after();
         }
-        self.link = link;
+        self.chain = chain;
         self.next_seq = seq.saturating_add(1);
         Ok(seq)
     }
@@ -304,7 +273,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Tells a later reader that all records are safe, so that damage of the last group is known for what it is. Call it
-    /// when there is nothing else to do: one write of 40 bytes, no sync, at most once after each [`Wal::sync`]. Does
+    /// when there is nothing else to do: one write of 88 bytes, no sync, at most once after each [`Wal::sync`]. Does
     /// nothing while records are buffered, or where the segment has no room.
     ///
     /// # Errors
@@ -316,7 +285,8 @@ impl<D: Disk> Wal<D> {
         }
         let at = self.active.written.saturating_add(1).next_multiple_of(SECTOR);
         if at.saturating_add(HEADER) <= self.active.size {
-            let seal = Header::of(Kind::Seal, self.durable_seq(), self.synced_below, self.link, &[], at);
+            let seal = Header::of(Kind::Seal, self.durable_seq(), self.synced_below, self.chain, &[], at);
+            let seal = Header { len: at.saturating_sub(self.active.written) as u32, ..seal };
             let bytes = seal.encode(Seed::new(self.config.log_id, self.active.number), at);
             let written = self.active.file.write_at(at as u64, &bytes);
             self.or_stop(written)?;
@@ -371,10 +341,7 @@ impl<D: Disk> Wal<D> {
         }
         self.ordered = true;
         let size = segment::next_size(&self.config, self.active.size as u64, 0);
-        Some(SegmentOrder {
-            disk: self.disk.clone(),
-            header: self.next_header(size),
-        })
+        Some(SegmentOrder { disk: self.disk.clone(), header: self.next_header(size) })
     }
 
     /// Takes the segment that was ordered, or the error that building it met.
@@ -422,10 +389,7 @@ impl<D: Disk> Wal<D> {
             Some(spare) => spare,
             None => {
                 let size = segment::next_size(&self.config, self.active.size as u64, need);
-                let order = SegmentOrder {
-                    disk: self.disk.clone(),
-                    header: self.next_header(size),
-                };
+                let order = SegmentOrder { disk: self.disk.clone(), header: self.next_header(size) };
                 self.or_full(order.build())?
             }
         };
@@ -433,23 +397,10 @@ impl<D: Disk> Wal<D> {
             let removed = self.disk.remove(&segment::name(small.number));
             self.or_stop(removed)?;
         }
-        let last = if self.active.has_safe_record {
-            self.durable_seq()
-        } else {
-            0
-        };
-        self.older.push_back(Older {
-            number: self.active.number,
-            last,
-        });
+        let last = if self.active.has_safe_record { self.durable_seq() } else { 0 };
+        self.older.push_back(Older { number: self.active.number, last });
         let Spare { file, number, size } = next;
-        self.active = Active {
-            file,
-            number,
-            size,
-            written: RECORDS,
-            has_safe_record: false,
-        };
+        self.active = Active { file, number, size, written: RECORDS, has_safe_record: false };
         self.sealed = false;
         Ok(())
     }
@@ -458,12 +409,7 @@ impl<D: Disk> Wal<D> {
     fn next_header(&mut self, size: u64) -> SegmentHeader {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
-        SegmentHeader {
-            log_id: self.config.log_id,
-            number,
-            floor: self.synced_below,
-            size,
-        }
+        SegmentHeader { log_id: self.config.log_id, number, floor: self.synced_below, size }
     }
 
     fn check_running(&self) -> Result<(), WalError> {
@@ -496,11 +442,7 @@ impl<D: Disk> SegmentOrder<D> {
     /// If the disk refuses; hand the error to [`Wal::adopt`].
     pub fn build(self) -> Result<Spare<D>, DiskError> {
         let file = segment::create(&self.disk, &self.header)?;
-        Ok(Spare {
-            file,
-            number: self.header.number,
-            size: to_usize(self.header.size),
-        })
+        Ok(Spare { file, number: self.header.number, size: to_usize(self.header.size) })
     }
 }
 

@@ -4,11 +4,12 @@
 //! reported and left as it is. Everything above D belongs to the last group, of which the caller was possibly never told
 //! that it is safe. If any damage in it is torn, the sync never returned, so the group is cut where the damage starts and
 //! the bytes are set to zero again. If none is, it is corruption of a group that may have been safe: nothing is cut, the
-//! numbers that may have been used are given up, and a *gap* record at the start of a new segment remembers that.
+//! numbers that may have been used are given up, and a *gap* record at the start of a new segment remembers that. A record
+//! of which nothing is lost is cut only if its own damage is torn.
 
-use super::frame::{Header, Kind, SEQ_END, Seed, first_link, put};
+use super::frame::{Chain, Header, Kind, SEQ_END, Seed, put};
 use super::report::{DamagedTail, Item, Recovered, Report, Torn};
-use super::scan::{Event, Lost, Record, Scanner, SegmentScan};
+use super::scan::{Event, HurtHeader, Lost, Record, Scanner, SegmentScan};
 use super::segment::{self, FOLDER, HeaderRead, RECORDS, SegmentHeader};
 use super::{Class, WalConfig, WalError};
 use crate::disk::{Disk, DiskFile};
@@ -24,7 +25,8 @@ pub(crate) struct Examined {
     pub(crate) cut: Option<Cut>,
     pub(crate) tail: Option<Lost>,
     pub(crate) next_seq: u64,
-    pub(crate) link: u32,
+    pub(crate) chain: Chain,
+    hurt: Vec<HurtHeader>,
     /// Records from this number on may be in the system's memory only.
     synced_below: u64,
     stray: Vec<String>,
@@ -41,11 +43,7 @@ pub(crate) struct Cut {
 
 /// The numbers of the segments in the folder, in order.
 pub(crate) fn numbers(disk: &impl Disk) -> Result<Vec<u64>, WalError> {
-    Ok(disk
-        .list(FOLDER)?
-        .iter()
-        .filter_map(|file| segment::number_of(file))
-        .collect())
+    Ok(disk.list(FOLDER)?.iter().filter_map(|file| segment::number_of(file)).collect())
 }
 
 /// Reads the whole log. `log_id` is taken from the first readable header if it is not given; `size` is the size assumed
@@ -57,7 +55,7 @@ pub(crate) fn examine(disk: &impl Disk, log_id: Option<u128>, size: u64) -> Resu
         Some(log_id) => log_id,
         None => find_log_id(disk, &numbers)?,
     };
-    let mut scanner = Scanner::new(log_id, (first == 1).then(|| first_link(log_id)));
+    let mut scanner = Scanner::new(log_id, (first == 1).then(|| Chain::start(log_id)));
     let mut segments = Vec::with_capacity(numbers.len());
     let mut floor_max = 1;
     for number in numbers {
@@ -82,10 +80,7 @@ fn find_log_id(disk: &impl Disk, numbers: &[u64]) -> Result<u128, WalError> {
         match segment::read_header(&disk.open_to_read(&segment::name(number))?.read_at(0, RECORDS)?) {
             HeaderRead::Both(header) | HeaderRead::One(header, _) => return Ok(header.log_id),
             HeaderRead::Version(version) => {
-                return Err(WalError::Version {
-                    file: segment::name(number),
-                    version,
-                });
+                return Err(WalError::Version { file: segment::name(number), version });
             }
             HeaderRead::Neither => {}
         }
@@ -95,10 +90,8 @@ fn find_log_id(disk: &impl Disk, numbers: &[u64]) -> Result<u128, WalError> {
 
 /// Tells a torn group from corruption.
 fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u128, floor_max: u64) -> Examined {
-    let (next_seq, link) = (
-        scanner.next_seq().max(floor_max),
-        scanner.link().unwrap_or_else(|| first_link(log_id)),
-    );
+    let next_seq = scanner.next_seq().max(floor_max);
+    let chain = scanner.chain().unwrap_or_else(|| Chain::start(log_id));
     let stray = scanner.stray.iter().map(|place| {
         format!(
             "{} bytes at {} of {} are no record",
@@ -108,14 +101,12 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
         )
     });
     let stray = stray.collect();
-    let Scanner {
-        mut events,
-        mut tail,
-        synced_below,
-        ..
-    } = scanner;
+    let Scanner { mut events, mut tail, synced_below, hurt, .. } = scanner;
     let in_flight = |event: &Event| match event {
-        Event::Record(record) => record.header.seq >= synced_below && (record.body.is_none() || record.hurt.is_some()),
+        Event::Record(record) => {
+            let lost = record.body.is_none() || (record.healed && record.torn);
+            lost && record.header.seq >= synced_below
+        }
         Event::Lost(lost) => lost.first >= synced_below,
     };
     let torn = |event: &Event| match event {
@@ -124,138 +115,72 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
     };
     let tail_torn = tail.is_some_and(|tail| tail.first >= synced_below && tail.torn);
     if !tail_torn && !events.iter().any(|event| in_flight(event) && torn(event)) {
-        return Examined {
-            log_id,
-            segments,
-            events,
-            cut: None,
-            tail,
-            next_seq,
-            link,
-            synced_below,
-            stray,
-        };
+        return Examined { log_id, segments, events, cut: None, tail, next_seq, chain, hurt, synced_below, stray };
     }
     let at = events.iter().position(in_flight).unwrap_or(events.len());
     let dropped = events.split_off(at);
-    let (place, seq, link) = match (dropped.first(), tail.take()) {
-        (Some(Event::Record(record)), _) => (record.place, record.header.seq, Some(record.header.prev_link)),
-        (Some(Event::Lost(lost)), _) => (lost.place, lost.first, lost.link),
-        (None, Some(lost)) => (lost.place, lost.first, lost.link),
+    let (place, seq, chain) = match (dropped.first(), tail.take()) {
+        (Some(Event::Record(record)), _) => (record.place, record.header.seq, record.header.before),
+        (Some(Event::Lost(lost)), _) => (lost.place, lost.first, lost.chain.unwrap_or_else(|| Chain::start(log_id))),
+        (None, Some(lost)) => (lost.place, lost.first, lost.chain.unwrap_or_else(|| Chain::start(log_id))),
         (None, None) => {
-            return Examined {
-                log_id,
-                segments,
-                events,
-                cut: None,
-                tail,
-                next_seq,
-                link,
-                synced_below,
-                stray,
-            };
+            return Examined { log_id, segments, events, cut: None, tail, next_seq, chain, hurt, synced_below, stray };
         }
     };
-    let end = segments
-        .iter()
-        .find(|(scan, _)| scan.number == place.segment)
-        .map_or(place.end, |(scan, _)| scan.content_end);
-    let cut = Some(Cut {
-        segment: place.segment,
-        start: place.start,
-        end: end.max(place.start),
-        seq,
-    });
-    Examined {
-        log_id,
-        segments,
-        events,
-        cut,
-        tail,
-        next_seq: seq,
-        link: link.unwrap_or_else(|| first_link(log_id)),
-        synced_below,
-        stray,
-    }
+    let end =
+        segments.iter().find(|(scan, _)| scan.number == place.segment).map_or(place.end, |(scan, _)| scan.content_end);
+    let cut = Some(Cut { segment: place.segment, start: place.start, end: end.max(place.start), seq });
+    Examined { log_id, segments, events, cut, tail, next_seq: seq, chain, hurt, synced_below, stray }
 }
 
 impl Examined {
     /// What to tell the caller, the bodies moved out.
     pub(crate) fn report(&mut self) -> Recovered {
-        let mut report = Report {
-            segments: self.segments.len(),
-            next_seq: self.next_seq,
-            ..Report::default()
-        };
-        report.bytes = self
-            .segments
-            .iter()
-            .map(|(scan, _)| scan.len)
-            .fold(0, u64::saturating_add);
+        let mut report = Report { segments: self.segments.len(), next_seq: self.next_seq, ..Report::default() };
+        report.bytes = self.segments.iter().map(|(scan, _)| scan.len).fold(0, u64::saturating_add);
         report.notes = std::mem::take(&mut self.stray);
         for (scan, read) in &self.segments {
             let name = segment::name(scan.number);
             match read {
-                HeaderRead::One(_, copy) => report
-                    .notes
-                    .push(format!("copy {copy} of the header of {name} was damaged")),
+                HeaderRead::One(_, copy) => {
+                    report.notes.push(format!("copy {copy} of the header of {name} was damaged"))
+                }
                 HeaderRead::Neither => report.notes.push(format!("the header of {name} was damaged")),
                 HeaderRead::Both(_) | HeaderRead::Version(_) => {}
             }
             if scan.short {
-                report
-                    .notes
-                    .push(format!("{name} is cut short: {} bytes are left", scan.len));
+                report.notes.push(format!("{name} is cut short: {} bytes are left", scan.len));
             }
+            if let Some(flipped) = scan.flipped {
+                report.notes.push(format!("a bit of byte {flipped} of {name} was flipped, where no record is"));
+            }
+        }
+        for HurtHeader { segment, at, .. } in self.hurt.iter().filter(|hurt| !matches!(hurt.header.kind, Kind::User(_)))
+        {
+            let name = segment::name(*segment);
+            report.notes.push(format!("one of the two heads of the mark at {at} of {name} was damaged"));
         }
         let mut items = Vec::with_capacity(self.events.len());
         for event in &mut self.events {
             match event {
-                Event::Lost(lost) => items.push(Item::Damaged {
-                    first: lost.first,
-                    last: lost.last,
-                    class: None,
-                }),
+                Event::Lost(lost) => items.extend(lost.items()),
                 Event::Record(record) => {
-                    report.healed.extend(record.hurt.map(|_| record.header.seq));
                     let (seq, class) = (record.header.seq, record.class);
+                    report.healed.extend(record.healed.then_some(seq));
                     items.push(match &mut record.body {
-                        Some(body) if record.hurt.is_none() => Item::Found {
-                            seq,
-                            class,
-                            body: std::mem::take(body),
-                        },
-                        Some(body) => Item::Found {
-                            seq,
-                            class,
-                            body: body.clone(),
-                        },
-                        None => Item::Damaged {
-                            first: seq,
-                            last: seq,
-                            class: Some(class),
-                        },
+                        Some(body) => Item::Found { seq, class, body: std::mem::take(body) },
+                        None => Item::Damaged { first: seq, last: seq, class: Some(class) },
                     });
                 }
             }
         }
         if let Some(cut) = self.cut {
-            report.torn = Some(Torn {
-                seq: cut.seq,
-                bytes: cut.end.saturating_sub(cut.start) as u64,
-            });
+            report.torn = Some(Torn { seq: cut.seq, bytes: cut.end.saturating_sub(cut.start) as u64 });
         }
         if let Some(tail) = self.tail {
             let at_most = tail.last.saturating_sub(tail.first).saturating_add(1);
-            report.tail = Some(DamagedTail {
-                from_seq: tail.first,
-                at_most,
-            });
-            items.push(Item::Damaged {
-                first: tail.first,
-                last: tail.last,
-                class: None,
-            });
+            report.tail = Some(DamagedTail { from_seq: tail.first, at_most });
+            items.extend(tail.items());
             report.next_seq = tail.last.saturating_add(1);
         }
         report.count(&items);
@@ -264,16 +189,11 @@ impl Examined {
 
     /// The segment that the log goes on in, if nothing needs a new one: the last with content, or the first.
     pub(crate) fn last_used(&self) -> Option<&SegmentScan> {
-        let used = self
-            .segments
-            .iter()
-            .rev()
-            .map(|(scan, _)| scan)
-            .find(|scan| !scan.is_blank());
+        let used = self.segments.iter().rev().map(|(scan, _)| scan).find(|scan| !scan.is_blank());
         used.or_else(|| self.segments.first().map(|(scan, _)| scan))
     }
 
-    /// Writes damaged copies of headers and promises again and removes a torn group. Everything the log holds is safe
+    /// Writes damaged heads and copies of promises again, takes back a flipped bit and removes a torn group. Everything the log holds is safe
     /// afterwards: what was read may have been in the system's memory only, if a process died before a sync.
     pub(crate) fn repair(&self, disk: &impl Disk) -> Result<(), WalError> {
         for (scan, read) in &self.segments {
@@ -306,36 +226,29 @@ impl Examined {
 
     fn heal(&self, file: &impl DiskFile, scan: &SegmentScan) -> Result<(), WalError> {
         let seed = Seed::new(self.log_id, scan.number);
+        for HurtHeader { at, header, .. } in self.hurt.iter().filter(|hurt| hurt.segment == scan.number) {
+            let removed = self.cut.is_some_and(|cut| cut.segment == scan.number && cut.start <= *at && *at < cut.end);
+            if !removed {
+                file.write_at(*at as u64, &header.encode(seed, *at))?;
+            }
+        }
         for event in &self.events {
-            let Event::Record(Record {
-                header,
-                body: Some(body),
-                hurt: Some(copy),
-                place,
-                ..
-            }) = event
-            else {
-                continue;
-            };
-            let start = if *copy == 0 {
-                place.start
-            } else {
-                place.start.saturating_add(header.span())
-            };
-            if place.segment != scan.number || start.saturating_add(header.span()) as u64 > scan.len {
+            let Event::Record(Record { header, body: Some(body), hurt, place, .. }) = event else { continue };
+            let second = place.start.saturating_add(header.span());
+            let whole = place.end == second.saturating_add(header.span()) && place.end as u64 <= scan.len;
+            if place.segment != scan.number || !whole {
                 continue;
             }
-            let of = Header::of(
-                header.kind,
-                header.seq,
-                header.synced_below,
-                header.prev_link,
-                body,
-                start,
-            );
-            let mut bytes = Vec::with_capacity(header.span());
-            put(&mut bytes, &Header { copy: *copy, ..of }, body, seed, start);
-            file.write_at(start as u64, &bytes)?;
+            for (copy, start) in (0..).zip([place.start, second]).zip(hurt).filter_map(|(it, hurt)| hurt.then_some(it))
+            {
+                let of = Header::of(header.kind, header.seq, header.synced_below, header.before, body, start);
+                let mut bytes = Vec::with_capacity(header.span());
+                put(&mut bytes, &Header { copy, ..of }, body, seed, start);
+                file.write_at(start as u64, &bytes)?;
+            }
+        }
+        if let Some(flipped) = scan.flipped {
+            file.write_at(flipped as u64, &[0])?;
         }
         Ok(())
     }
@@ -359,31 +272,19 @@ impl Examined {
         let floor = self.tail.map_or(self.next_seq, |tail| tail.first);
         let previous = self.segments.iter().map(|(scan, _)| scan.len).max().unwrap_or(0);
         let size = segment::next_size(config, previous.checked_div(2).unwrap_or(0), 0);
-        let file = segment::create(
-            disk,
-            &SegmentHeader {
-                log_id: self.log_id,
-                number,
-                floor,
-                size,
-            },
-        )?;
-        let mut fresh = Fresh::<D> {
-            file,
-            size,
-            append_at: RECORDS,
-            next_seq: self.next_seq,
-            link: self.link,
-        };
+        let file = segment::create(disk, &SegmentHeader { log_id: self.log_id, number, floor, size })?;
+        let mut fresh = Fresh::<D> { file, size, append_at: RECORDS, next_seq: self.next_seq, chain: self.chain };
         if let Some(tail) = self.tail.filter(|tail| tail.last < SEQ_END) {
-            let gap = Header::of(Kind::Gap, tail.last, tail.first, self.link, &[], RECORDS);
+            let classes = tail.said.unwrap_or_else(|| self.chain.without_classes());
+            let before = Chain { link: self.chain.link, ..classes };
+            let gap = Header::of(Kind::Gap, tail.last, tail.first, before, &[], RECORDS);
             let mut bytes = Vec::with_capacity(gap.span());
             put(&mut bytes, &gap, &[], Seed::new(self.log_id, number), RECORDS);
             fresh.file.write_at(RECORDS as u64, &bytes)?;
             fresh.file.sync_data()?;
             fresh.append_at = RECORDS.saturating_add(gap.span());
             fresh.next_seq = tail.last.saturating_add(1);
-            fresh.link = gap.link();
+            fresh.chain = gap.after();
         }
         Ok(fresh)
     }
@@ -395,7 +296,18 @@ pub(crate) struct Fresh<D: Disk> {
     pub(crate) size: u64,
     pub(crate) append_at: usize,
     pub(crate) next_seq: u64,
-    pub(crate) link: u32,
+    pub(crate) chain: Chain,
+}
+
+impl Lost {
+    /// What to tell the caller: one item for each stretch of which the same is known.
+    fn items(&self) -> impl Iterator<Item = Item> {
+        let ranges = match self.said {
+            Some(said) => said.classes(self.first, self.last),
+            None => vec![(self.first, self.last, None)],
+        };
+        ranges.into_iter().map(|(first, last, class)| Item::Damaged { first, last, class })
+    }
 }
 
 impl From<Class> for Kind {

@@ -16,12 +16,13 @@ pub enum Item {
         body: Vec<u8>,
     },
     /// Records that were written, or may have been, and cannot be read. Every opening reports them until they are forgotten.
+    /// A stretch of lost records is split by what is known of their classes.
     Damaged {
         /// The lowest sequence number.
         first: u64,
         /// The highest, included.
         last: u64,
-        /// What the record was appended as, if one header was intact.
+        /// What all of them were appended as, if their own headers or the one that follows tell.
         class: Option<Class>,
     },
 }
@@ -84,7 +85,7 @@ pub struct Report {
     pub next_seq: u64,
     /// The ranges of the damaged items, the damaged tail included.
     pub damaged: Vec<(u64, u64)>,
-    /// Promises of which one copy was damaged and was written again.
+    /// Records that lost one head of a header or one copy, which was written again. Nothing of them is lost.
     pub healed: Vec<u64>,
     /// A write cut short by a power loss; it was removed.
     pub torn: Option<Torn>,
@@ -110,11 +111,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "log: {} records in {} segments ({} bytes)",
-            self.records, self.segments, self.bytes
-        )?;
+        write!(f, "log: {} records in {} segments ({} bytes)", self.records, self.segments, self.bytes)?;
         if let Some(first) = self.first_seq {
             write!(f, ", sequence {first} to {}", self.next_seq.saturating_sub(1))?;
         }
@@ -129,10 +126,7 @@ impl fmt::Display for Report {
             )?;
         }
         for seq in &self.healed {
-            write!(
-                f,
-                "\n  one of the two copies of promise {seq} was damaged; the other is intact"
-            )?;
+            write!(f, "\n  one of two copies of record {seq}, or of its header, was damaged; the other is intact")?;
         }
         if let Some(torn) = self.torn {
             write!(

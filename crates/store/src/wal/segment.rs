@@ -16,7 +16,7 @@ pub(crate) const RECORDS: usize = 8192;
 pub(crate) const BLOCK: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"QUORWAL\x01";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LEN: usize = 64;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -49,9 +49,7 @@ pub(crate) fn name(number: u64) -> String {
 /// The number in the name of a file of the folder, if the file is a segment.
 pub(crate) fn number_of(file: &str) -> Option<u64> {
     let digits = file.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16)
-        .ok()
-        .filter(|number| *number < SEQ_END && *file == format!("{number:016x}.seg"))
+    u64::from_str_radix(digits, 16).ok().filter(|number| *number < SEQ_END && *file == format!("{number:016x}.seg"))
 }
 
 /// Whether a file of the folder is what a segment is called before it is complete.
@@ -61,14 +59,8 @@ pub(crate) fn is_unfinished(file: &str) -> bool {
 
 /// The size of the segment after one of `previous` bytes, with room for `need` bytes of records.
 pub(crate) fn next_size(config: &WalConfig, previous: u64, need: usize) -> u64 {
-    let size = previous
-        .saturating_mul(2)
-        .min(config.segment_bytes)
-        .max(config.first_segment_bytes);
-    let least = RECORDS
-        .saturating_add(need)
-        .checked_next_multiple_of(BLOCK)
-        .unwrap_or(usize::MAX);
+    let size = previous.saturating_mul(2).min(config.segment_bytes).max(config.first_segment_bytes);
+    let least = RECORDS.saturating_add(need).checked_next_multiple_of(BLOCK).unwrap_or(usize::MAX);
     size.max(least as u64)
 }
 
@@ -151,19 +143,13 @@ fn decode(segment: &[u8], copy: usize) -> Option<Result<SegmentHeader, u32>> {
 /// Checks that a segment is the one that its name says and belongs to the log `log_id`.
 pub(crate) fn check_identity(number: u64, log_id: u128, read: &HeaderRead) -> Result<(), WalError> {
     match read {
-        HeaderRead::Version(version) => Err(WalError::Version {
-            file: name(number),
-            version: *version,
-        }),
-        HeaderRead::Both(header) | HeaderRead::One(header, _) if header.log_id != log_id => Err(WalError::Foreign {
-            file: name(number),
-            found: header.log_id,
-            expected: log_id,
-        }),
-        HeaderRead::Both(header) | HeaderRead::One(header, _) if header.number != number => Err(WalError::Misnamed {
-            file: name(number),
-            number: header.number,
-        }),
+        HeaderRead::Version(version) => Err(WalError::Version { file: name(number), version: *version }),
+        HeaderRead::Both(header) | HeaderRead::One(header, _) if header.log_id != log_id => {
+            Err(WalError::Foreign { file: name(number), found: header.log_id, expected: log_id })
+        }
+        HeaderRead::Both(header) | HeaderRead::One(header, _) if header.number != number => {
+            Err(WalError::Misnamed { file: name(number), number: header.number })
+        }
         _ => Ok(()),
     }
 }

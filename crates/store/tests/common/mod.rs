@@ -8,14 +8,11 @@ pub const SEGMENT_1: &str = "wal/0000000000000001.seg";
 pub const SEGMENT_2: &str = "wal/0000000000000002.seg";
 /// Where records start in a segment.
 pub const RECORDS: u64 = 8192;
+/// Bytes of a record's header.
+pub const HEADER: u64 = 88;
 
 pub fn config() -> WalConfig {
-    WalConfig {
-        segment_bytes: 32 << 10,
-        first_segment_bytes: 16 << 10,
-        body_bytes_max: 1 << 20,
-        ..WalConfig::new(7)
-    }
+    WalConfig { segment_bytes: 32 << 10, first_segment_bytes: 16 << 10, body_bytes_max: 1 << 20, ..WalConfig::new(7) }
 }
 
 pub fn create(disk: &SimDisk) -> Wal<SimDisk> {
@@ -28,9 +25,7 @@ pub fn open(disk: &SimDisk) -> (Wal<SimDisk>, Recovered) {
 
 /// A body that tells its sequence number, of `len` bytes, none of which is zero.
 pub fn body(seq: u64, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| (seq.wrapping_mul(31).wrapping_add(at as u64) % 255) as u8 + 1)
-        .collect()
+    (0..len).map(|at| (seq.wrapping_mul(31).wrapping_add(at as u64) % 255) as u8 + 1).collect()
 }
 
 /// Appends and syncs one group of entries of `len` bytes.
@@ -45,11 +40,7 @@ pub fn group(wal: &mut Wal<SimDisk>, records: usize, len: usize) {
 /// The sequence numbers found.
 pub fn found(recovered: &Recovered) -> Vec<u64> {
     let seq = |item: &Item| {
-        if let Item::Found { seq, .. } = item {
-            Some(*seq)
-        } else {
-            None
-        }
+        if let Item::Found { seq, .. } = item { Some(*seq) } else { None }
     };
     recovered.items.iter().filter_map(seq).collect()
 }
@@ -57,11 +48,7 @@ pub fn found(recovered: &Recovered) -> Vec<u64> {
 /// The ranges reported as damaged.
 pub fn damaged(recovered: &Recovered) -> Vec<(u64, u64)> {
     let range = |item: &Item| {
-        if let Item::Damaged { first, last, .. } = item {
-            Some((*first, *last))
-        } else {
-            None
-        }
+        if let Item::Damaged { first, last, .. } = item { Some((*first, *last)) } else { None }
     };
     recovered.items.iter().filter_map(range).collect()
 }
@@ -70,18 +57,10 @@ pub fn damaged(recovered: &Recovered) -> Vec<(u64, u64)> {
 pub fn assert_true_to(recovered: &Recovered, appended: &[Vec<u8>], context: &str) {
     let mut next = 0;
     for item in &recovered.items {
-        assert!(
-            item.first() > next || next == 0,
-            "{context}: items out of order: {:?}",
-            item.first()
-        );
+        assert!(item.first() > next || next == 0, "{context}: items out of order: {:?}", item.first());
         next = item.last();
         if let Item::Found { seq, body, .. } = item {
-            assert_eq!(
-                appended.get(*seq as usize - 1),
-                Some(body),
-                "{context}: wrong body for {seq}"
-            );
+            assert_eq!(appended.get(*seq as usize - 1), Some(body), "{context}: wrong body for {seq}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod lines;
 
+use super::format::Format;
 use crate::cluster::Connection;
 use crate::errors::{Advise, failure};
 use crate::progress::Progress;
@@ -29,17 +30,22 @@ const RETRY: Duration = Duration::from_millis(100);
   quorate kv import packages.tsv
   zcat packages.tsv.gz | quorate kv import - --on-bad-line skip
 
-Each line: key, tab, value. In both, a tab is written \\t, a newline \\n and a backslash \\\\; all other bytes stand for
-themselves. If a key comes twice, the later line counts. The file is checked before anything is sent. When it ends with
-status 0, every line is on the disks of a majority; lines that the cluster did not acknowledge are sent again until it does.")]
+Each line: key, tab, value, byte for byte: the first tab ends the key, and nothing else means anything special. With
+--escaped, \\t stands for a tab, \\n for a newline and \\\\ for a backslash, as `quorate kv export --escaped` writes them.
+
+If a key comes twice, the later line counts. The file is checked before anything is sent. When it ends with status 0, every
+line is on the disks of a majority; lines that the cluster did not acknowledge are sent again until it does.")]
 pub struct Arguments {
     /// The file; `-` for stdin, which is then read to its end first
     file: PathBuf,
-    /// What to do if there are bad lines: leave these out, or import nothing
-    #[arg(long, value_enum, default_value_t = OnBadLine::Abort)]
+    /// Read \t, \n and \\ as a tab, a newline and a backslash
+    #[arg(long)]
+    escaped: bool,
+    /// What to do if there are bad lines: leave these out (skip), or import nothing (abort)
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnBadLine::Abort)]
     on_bad_line: OnBadLine,
     /// Lines that may wait for their acknowledgement at a time
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "LINES", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
     in_flight: u16,
     /// Seconds without any acknowledgement after which the import gives up
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
@@ -58,7 +64,12 @@ enum OnBadLine {
 /// Bad lines, a file that cannot be read, or a cluster that stays away; with what was imported until then.
 pub async fn run(connection: Connection, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let source = Source::open(&arguments.file)?;
-    let (good, bad) = check(&source)?;
+    let format = Format::new(arguments.escaped);
+    let (good, bad) = check(&source, format)?;
+    if good == 0 && bad == 0 {
+        println!("{} is empty: there was nothing to import", source.name());
+        return Ok(ExitCode::SUCCESS);
+    }
     if bad > 0 && arguments.on_bad_line == OnBadLine::Abort {
         return Err(failure(
             format!("{} of {} cannot be imported; nothing was", count(bad, "line"), source.name()),
@@ -75,7 +86,7 @@ pub async fn run(connection: Connection, arguments: Arguments) -> anyhow::Result
         progress: Progress::start("import", "lines", good),
     };
     let start = Instant::now();
-    let result = import.all(&source, usize::from(arguments.in_flight)).await;
+    let result = import.all(&source, format, usize::from(arguments.in_flight)).await;
     import.progress.finish();
     let done = import.acknowledged;
     result
@@ -95,9 +106,9 @@ pub async fn run(connection: Connection, arguments: Arguments) -> anyhow::Result
 }
 
 /// Reads everything once, and reports the bad lines. How many are good, how many bad.
-fn check(source: &Source) -> anyhow::Result<(u64, u64)> {
+fn check(source: &Source, format: Format) -> anyhow::Result<(u64, u64)> {
     let (mut good, mut bad) = (0_u64, 0_u64);
-    for line in Lines::new(source.reader()?) {
+    for line in Lines::new(source.reader()?, format) {
         match line?.entry {
             Ok(_) => good = good.saturating_add(1),
             Err(problem) => {
@@ -126,8 +137,8 @@ struct Import {
 }
 
 impl Import {
-    async fn all(&mut self, source: &Source, in_flight_max: usize) -> anyhow::Result<()> {
-        for line in Lines::new(source.reader()?) {
+    async fn all(&mut self, source: &Source, format: Format, in_flight_max: usize) -> anyhow::Result<()> {
+        for line in Lines::new(source.reader()?, format) {
             let Ok(entry) = line?.entry else { continue };
             while self.in_flight.len() >= in_flight_max || self.keys.contains(&entry.key) {
                 self.wait_for_one().await?;

@@ -25,7 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
   quorate kv watch
   quorate kv watch user/ --from 1 --json
 
-Each line: revision, `put` or `delete`, key, value, with tabs between them.")]
+Each line: revision, `put` or `delete`, key, value, with tabs between them. In key and value, a tab is written \\t, a newline
+\\n and a backslash \\\\.")]
 pub struct Arguments {
     /// Only keys that start with it
     #[arg(default_value = "")]

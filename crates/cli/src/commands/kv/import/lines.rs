@@ -1,15 +1,12 @@
 //! The lines of an import, one at a time, with their numbers; bounded in memory whatever the file holds.
 
-use crate::errors::Advise;
-use crate::text::{thousands, unescape};
+use super::super::format::{Format, LINE_BYTES_MAX};
+use crate::errors::{Advise, failure};
+use crate::text::thousands;
 use bytes::Bytes;
-use quorate_machines::kv::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-
-/// The longest line that can be good: every byte of a longest key and value escaped, and the tab.
-const LINE_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 1;
 
 /// Where lines come from, as often as wanted.
 pub enum Source {
@@ -29,9 +26,13 @@ impl Source {
         }
         let shown = path.display();
         let advice = "name a file with lines `key<TAB>value`, or `-` for stdin";
-        let metadata = std::fs::metadata(path).advise(format!("cannot read {shown}"), advice)?;
-        if metadata.is_file() {
-            return Ok(Self::File(path.to_owned()));
+        match std::fs::metadata(path) {
+            Ok(it) if it.is_file() => return Ok(Self::File(path.to_owned())),
+            Ok(it) if it.is_dir() => return Err(failure(format!("{shown} is a folder, not a file"), advice)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(failure(format!("there is no file {shown}"), advice));
+            }
+            _ => {} // a pipe, or what the next line will say
         }
         let bytes = std::fs::read(path).advise(format!("cannot read {shown}"), advice)?;
         Ok(Self::Read(shown.to_string(), bytes.into()))
@@ -78,14 +79,15 @@ pub struct Line {
 /// All lines of a reader.
 pub struct Lines {
     reader: Box<dyn BufRead>,
+    format: Format,
     number: u64,
     buffer: Vec<u8>,
 }
 
 impl Lines {
     /// From where the reader stands.
-    pub fn new(reader: Box<dyn BufRead>) -> Self {
-        Self { reader, number: 0, buffer: Vec::new() }
+    pub fn new(reader: Box<dyn BufRead>, format: Format) -> Self {
+        Self { reader, format, number: 0, buffer: Vec::new() }
     }
 
     /// Reads a line without its newline into the buffer; of one that is too long, only the beginning. `None` at the end.
@@ -131,7 +133,8 @@ impl Iterator for Lines {
             Err(error) => return Some(Err(error)),
         };
         self.number = self.number.saturating_add(1);
-        let parsed = if read { parse(&self.buffer) } else { Err("it is longer than any key and value".to_owned()) };
+        let too_long = || Err("it is longer than any key and value".to_owned());
+        let parsed = if read { self.format.read(&self.buffer) } else { too_long() };
         let number = self.number;
         Some(Ok(Line {
             entry: parsed
@@ -141,34 +144,15 @@ impl Iterator for Lines {
     }
 }
 
-fn parse(line: &[u8]) -> Result<(Bytes, Bytes), String> {
-    let tab = line.iter().position(|byte| *byte == b'\t').ok_or("it has no tab between key and value")?;
-    let (key, rest) = line.split_at(tab);
-    let value = rest.get(1..).unwrap_or_default();
-    if value.contains(&b'\t') {
-        return Err("it has more than one tab; a tab in a key or value is written `\\t`".to_owned());
-    }
-    let key = unescape(key).map_err(|problem| format!("in the key, {problem}"))?;
-    let value = unescape(value).map_err(|problem| format!("in the value, {problem}"))?;
-    if key.is_empty() {
-        return Err("its key is empty".to_owned());
-    }
-    if key.len() > KEY_BYTES_MAX {
-        return Err(format!("its key has {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len()));
-    }
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(format!("its value has {} bytes; at most {VALUE_BYTES_MAX} are allowed", value.len()));
-    }
-    Ok((Bytes::from(key.into_owned()), Bytes::from(value.into_owned())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn entries(text: &[u8]) -> Vec<Result<(Bytes, Bytes), String>> {
         let reader = Box::new(Cursor::new(text.to_vec()));
-        Lines::new(reader).map(|line| line.expect("memory reads").entry.map(|it| (it.key, it.value))).collect()
+        Lines::new(reader, Format::Raw)
+            .map(|line| line.expect("memory reads").entry.map(|it| (it.key, it.value)))
+            .collect()
     }
 
     #[test]
@@ -179,7 +163,7 @@ mod tests {
 
     #[test]
     fn bad_lines_are_told_by_number_and_the_rest_goes_on() {
-        let mut text = b"no tab\n\tempty key\na\tb\tc\n".to_vec();
+        let mut text = b"no tab\n\tempty key\n\n".to_vec();
         text.extend(std::iter::repeat_n(b'x', LINE_BYTES_MAX * 2));
         text.extend_from_slice(b"\ngood\tline\n");
         let found = entries(&text);
