@@ -19,11 +19,13 @@ use std::process::ExitCode;
 #[command(
     name = "quorate",
     version,
-    after_help = "Start here:
-  quorate dev                       three replicas on this machine
-  quorate kv put greeting hello     in another terminal
+    help_template = "{name} {version}: {about}\n\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}",
+    before_help = "Start here:
+  quorate dev                       three replicas on this machine, until Ctrl-C
+  quorate kv put greeting hello     in another terminal: it finds the cluster by itself
   quorate kv get greeting
-  quorate status"
+  quorate status                    how the three replicas are",
+    after_help = "Every command explains itself, with examples: quorate kv --help"
 )]
 struct Cli {
     #[command(subcommand)]

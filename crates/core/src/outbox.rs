@@ -70,8 +70,10 @@ pub enum Note {
     Committed(OpNumber),
     /// A checkpoint is durable here.
     Checkpointed(OpNumber),
-    /// A damaged or missing entry was replaced by a peer's copy.
+    /// An entry that was damaged on this disk, or may have been, was replaced by a peer's copy.
     Repaired(OpNumber),
+    /// An entry that had not come here before was had from a peer: this replica was behind.
+    Fetched(OpNumber),
     /// The replica fetches a checkpoint because its log cannot catch up.
     StateTransfer(OpNumber),
     /// The replica cannot know the end of its log and waits to be told.

@@ -53,6 +53,7 @@ impl Counts {
             Note::Committed(_) => "commits",
             Note::Checkpointed(_) => "checkpoints",
             Note::Repaired(_) => "repairs",
+            Note::Fetched(_) => "entries fetched",
             Note::StateTransfer(_) => "state transfers",
             Note::RecoveringHead => "unknown log heads",
             Note::Other(text) => text,

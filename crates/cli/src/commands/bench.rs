@@ -13,8 +13,9 @@ use crate::processes::{Replica, holder};
 use crate::text::thousands;
 use clap::Args;
 use control::Raw;
-use load::Load;
+use load::{Load, Watched};
 use quorate_core::ids::ReplicaId;
+use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
 use quorate_runtime::client::Client;
 use serde::Serialize;
@@ -30,8 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(5);
 /// The load of `--failover`: enough that its gaps show, little enough that the machine has time to fail over.
 const FAILOVER_IN_FLIGHT: u32 = 16;
-/// Clients that the requests in flight come from, at most, unless `--clients` says otherwise.
-const CLIENTS_DEFAULT_MAX: u32 = 16;
+/// Clients that the requests in flight come from, unless `--clients` says otherwise: one keeps many in flight.
+const CLIENTS_DEFAULT: u32 = 4;
+/// Requests that one of them then keeps in flight at most: half of what a session can, as answers come out of order.
+const IN_FLIGHT_EACH: u32 = 512;
+/// How long the machine is watched before anything starts.
+const QUIET: Duration = Duration::from_secs(1);
+/// Cores that other programs may take before the numbers say less.
+const QUIET_CORES_MAX: f64 = 0.1;
+/// The replicas' counters are read so long before the end, while the load still runs.
+const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
 
 /// Measure throughput and latency with real processes on real disks
 #[derive(Debug, Args)]
@@ -40,30 +49,37 @@ const CLIENTS_DEFAULT_MAX: u32 = 16;
   quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
   quorate bench --idle --failover --in-flight 1
 
-Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first. `raw` is what
-fdatasync alone costs on the same disk, before and after; `foreign` is what other programs took of the processors: where it
-is not near zero, the row says little.")]
+Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first.
+
+Columns: `op/s` answers a second; `p50 ms` to `max ms` from a request to its answer; `errors` requests without a good answer;
+`fsync/s` fdatasyncs of the replicas' logs a second; `µs/op` processor time of the replicas for each request; `cores`
+processors that the replicas kept busy, `client` this program, `foreign` everything else on the machine; `disk B/op` bytes
+that the disk was written for each request, by whomever; `MB` memory of the replicas. fsync/s, µs/op, cores, disk B/op and MB
+count all replicas together.
+
+`raw fdatasync` is what a write of so many bytes costs on the same disk without us, before and after. If other programs took
+more than a tenth of a core, the numbers say little about this one: the last line says so.")]
 pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// Replicas
-    #[arg(long, default_value_t = 3)]
+    /// How many replicas to start
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
     replicas: usize,
-    /// Requests in flight, one row each
-    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_parser = clap::value_parser!(u32).range(1..=16384))]
+    /// Requests that wait for their answers at any time: a list, one row of the table for each number
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "1,16,64,256", value_parser = clap::value_parser!(u32).range(1..=16384))]
     in_flight: Vec<u32>,
     /// Seconds that each level is measured for
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Bytes of a value
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     payload: u32,
-    /// Clients, each with connections and a session of its own; without it, one for each request in flight, at most 16
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
+    /// Clients that share the requests in flight, each with connections of its own; without it, 4 (fewer requests: 1 each)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=512))]
     clients: Option<u32>,
     /// Of 100 requests, so many are linearizable reads
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
     read_percent: u64,
     /// Where the replicas put their disks; without it, the temporary folder
     #[arg(long)]
@@ -93,6 +109,8 @@ struct Results {
     first_write_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle: Option<Idle>,
+    /// What other programs took of the processors before anything started.
+    foreign_cores_before: f64,
     levels: Vec<Level>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failover_gap_ms: Vec<f64>,
@@ -113,11 +131,14 @@ struct Level {
     p999_ms: f64,
     max_ms: f64,
     errors: u64,
+    /// Of all replicas together; nothing if one of them did not say.
+    fsyncs_per_second: Option<f64>,
     replica_us_per_op: f64,
     replica_cores: f64,
     client_cores: f64,
     foreign_cores: f64,
-    written_bytes_per_op: f64,
+    /// What the disk was written, by all programs; nothing if the system does not say.
+    written_bytes_per_op: Option<f64>,
     resident_mb: f64,
 }
 
@@ -144,6 +165,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         payload_bytes: arguments.payload,
         read_percent: arguments.read_percent,
         seconds: arguments.seconds,
+        foreign_cores_before: foreign(temporary.path()).await,
         raw_before: control::measure(temporary.path()).explain("the disk cannot be measured")?,
         ..Results::default()
     };
@@ -167,6 +189,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 struct Target {
     connection: Connection,
     layout: Option<Layout>,
+    /// A folder on the disk that the replicas use, as far as they are on this machine.
+    disk: PathBuf,
     /// Those that we started.
     replicas: Vec<Replica>,
 }
@@ -177,7 +201,8 @@ impl Target {
             let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
             results.replicas = connection.config.members.len();
             let layout = file.parent().and_then(Layout::existing);
-            return Ok(Self { connection, layout, replicas: Vec::new() });
+            let disk = file.parent().map(Path::to_owned).unwrap_or_default();
+            return Ok(Self { connection, layout, disk, replicas: Vec::new() });
         }
         let addresses = free_addresses(arguments.replicas)?;
         let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
@@ -194,7 +219,7 @@ impl Target {
         while let Some(started) = starting.join_next().await {
             replicas.push(started??);
         }
-        Ok(Self { connection, layout: Some(layout), replicas })
+        Ok(Self { connection, layout: Some(layout), disk: dir.to_owned(), replicas })
     }
 
     /// The processes of all replicas, as far as they are on this machine.
@@ -232,9 +257,9 @@ impl Target {
         let processes = self.processes();
         let count = processes.len().max(1) as f64;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let before = Sample::take(&processes);
+        let before = Sample::take(&processes, &self.disk);
         tokio::time::sleep(IDLE).await;
-        let used = before.until(&Sample::take(&processes));
+        let used = before.until(&Sample::take(&processes, &self.disk));
         Idle {
             cores_per_replica: used.replicas / count,
             resident_mb_per_replica: megabytes(&processes) / count,
@@ -247,11 +272,19 @@ impl Target {
     }
 
     async fn level(&self, arguments: &Arguments, in_flight: u32) -> anyhow::Result<Level> {
-        let count = arguments.clients.unwrap_or(CLIENTS_DEFAULT_MAX).min(in_flight);
-        let clients = self.clients(count)?;
+        let clients = self.clients(client_count(arguments, in_flight)?)?;
         let processes = self.processes();
         let load = self.load(arguments, in_flight);
-        let outcome = load::run(&clients, load, &processes, async { Ok(()) }).await?;
+        let mut fsyncs_per_second = None;
+        let count_syncs = async {
+            let before = Syncs::count(&self.connection).await;
+            tokio::time::sleep(load.measure.saturating_sub(COUNTED_BEFORE_END)).await;
+            let after = Syncs::count(&self.connection).await;
+            fsyncs_per_second = before.zip(after).map(|(before, after)| before.per_second_until(&after));
+            Ok(())
+        };
+        let outcome =
+            load::run(&clients, load, Watched { processes: &processes, disk: &self.disk }, count_syncs).await?;
         let operations = outcome.latencies.len() as f64;
         if operations == 0.0 {
             return Err(failure("not one request was answered", "see the replicas' log files"));
@@ -260,18 +293,19 @@ impl Target {
         let used = outcome.used;
         Ok(Level {
             in_flight,
-            clients: count,
+            clients: clients.len() as u32,
             ops_per_second: operations / used.seconds,
             p50_ms: ms(0.5),
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
             max_ms: outcome.latencies.max() as f64 / 1e6,
             errors: outcome.errors,
+            fsyncs_per_second,
             replica_us_per_op: used.replicas * used.seconds * 1e6 / operations,
             replica_cores: used.replicas,
             client_cores: used.client,
             foreign_cores: used.foreign,
-            written_bytes_per_op: used.written as f64 / operations,
+            written_bytes_per_op: used.written.map(|bytes| bytes as f64 / operations),
             resident_mb: megabytes(&processes),
         })
     }
@@ -287,7 +321,7 @@ impl Target {
 
     /// Kills the primary in the middle of a load, and brings it back after. Milliseconds.
     async fn fail_over(&mut self, arguments: &Arguments) -> anyhow::Result<f64> {
-        let clients = self.clients(FAILOVER_IN_FLIGHT)?;
+        let clients = self.clients(client_count(arguments, FAILOVER_IN_FLIGHT)?)?;
         let load = self.load(arguments, FAILOVER_IN_FLIGHT);
         let primary = self.primary().await?;
         let Some(index) = self.replicas.iter().position(|replica| replica.id == primary) else {
@@ -298,7 +332,7 @@ impl Target {
             tokio::time::sleep(load.measure / 2).await;
             victim.kill().await.explain("cannot kill the primary")
         };
-        let outcome = load::run(&clients, load, &[], kill).await?;
+        let outcome = load::run(&clients, load, Watched { processes: &[], disk: &self.disk }, kill).await?;
         self.replicas.push(Replica::start(victim.id, victim.folder.clone()).await?);
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(load::longest_gap(outcome.answered).as_secs_f64() * 1000.0)
@@ -320,6 +354,42 @@ impl Target {
     }
 }
 
+/// How many clients share so many requests.
+fn client_count(arguments: &Arguments, in_flight: u32) -> anyhow::Result<u32> {
+    let count = arguments.clients.unwrap_or(CLIENTS_DEFAULT.max(in_flight.div_ceil(IN_FLIGHT_EACH))).min(in_flight);
+    if u64::from(in_flight.div_ceil(count)) > WINDOW {
+        let what = format!("{count} clients cannot keep {in_flight} requests in flight: each keeps at most {WINDOW}");
+        return Err(failure(what, "ask for more --clients, or fewer requests --in-flight"));
+    }
+    Ok(count)
+}
+
+/// What other programs take of the processors, with nothing of ours running. Cores.
+async fn foreign(disk: &Path) -> f64 {
+    let before = Sample::take(&[], disk);
+    tokio::time::sleep(QUIET).await;
+    before.until(&Sample::take(&[], disk)).foreign
+}
+
+/// How often the replicas have synced their logs, all together.
+struct Syncs {
+    at: Instant,
+    count: u64,
+}
+
+impl Syncs {
+    /// Asks all replicas; `None` if one does not answer.
+    async fn count(connection: &Connection) -> Option<Self> {
+        let status = ask(connection, Duration::from_secs(2)).await;
+        let counts: Option<Vec<u64>> = status.replicas.iter().map(|row| Some(row.said.as_ref()?.syncs)).collect();
+        Some(Self { at: Instant::now(), count: counts?.into_iter().sum() })
+    }
+
+    fn per_second_until(&self, later: &Self) -> f64 {
+        later.count.saturating_sub(self.count) as f64 / later.at.duration_since(self.at).as_secs_f64().max(1e-9)
+    }
+}
+
 fn megabytes(processes: &[u32]) -> f64 {
     processes.iter().map(|pid| system::resident(*pid)).sum::<u64>() as f64 / 1e6
 }
@@ -334,6 +404,7 @@ fn show(results: &Results) {
         "p99.9 ms",
         "max ms",
         "errors",
+        "fsync/s",
         "µs/op",
         "cores",
         "client",
@@ -352,16 +423,17 @@ fn show(results: &Results) {
             format!("{:.2}", level.p999_ms),
             format!("{:.1}", level.max_ms),
             level.errors.to_string(),
+            level.fsyncs_per_second.map_or_else(|| "-".to_owned(), |rate| thousands(rate as u64)),
             format!("{:.1}", level.replica_us_per_op),
             format!("{:.2}", level.replica_cores),
             format!("{:.2}", level.client_cores),
             format!("{:.2}", level.foreign_cores),
-            format!("{:.0}", level.written_bytes_per_op),
+            level.written_bytes_per_op.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.0}")),
             format!("{:.0}", level.resident_mb),
         ]);
     }
     println!(
-        "{}, {} replicas, values of {} bytes, {} % reads, {} s each; µs/op, cores and MB: all replicas together",
+        "{}, {} replicas, values of {} bytes, {} % reads, {} s each",
         results.protocol, results.replicas, results.payload_bytes, results.read_percent, results.seconds
     );
     println!("{}", columns(&lines));
@@ -387,5 +459,15 @@ fn show(results: &Results) {
     if !results.failover_gap_ms.is_empty() {
         let gaps: Vec<_> = results.failover_gap_ms.iter().map(|gap| format!("{gap:.0}")).collect();
         println!("kill -9 of the primary under load: longest gap between two answers {} ms", gaps.join(", "));
+    }
+    let levels = results.levels.iter().map(|level| level.foreign_cores);
+    let idle = results.idle.iter().map(|idle| idle.foreign_cores);
+    let most = levels.chain(idle).chain([results.foreign_cores_before]).fold(0.0, f64::max);
+    if most > QUIET_CORES_MAX {
+        println!(
+            "NOT QUIET: other programs took up to {most:.2} cores; these numbers say little, measure again without them"
+        );
+    } else {
+        println!("quiet: other programs took at most {most:.2} cores");
     }
 }

@@ -4,19 +4,24 @@ use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
 use crate::processes::{HeldFile, hold_pid_file};
 use clap::Args;
+use quorate_core::ids::OpNumber;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Protocol as _;
 use quorate_core::time::Duration;
 use quorate_machines::kv::Kv;
 use quorate_protocols::vr::{self, Vr};
 use quorate_runtime::config::{ReplicaConfig, Timing};
-use quorate_runtime::host::Host;
+use quorate_runtime::host::{Host, Notes};
 use quorate_runtime::keys::KeyPair;
 use quorate_runtime::{link, replica};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// A replica that fetched nothing for so long has caught up, or waits for somebody who can help it.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(500);
 
 /// Run one replica
 #[derive(Debug, Args)]
@@ -60,7 +65,7 @@ async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
     let patience = patience(&config.timing);
-    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience, &Kv::new, Box::new(say))?;
+    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience, &Kv::new, notes())?;
     for finding in started.findings {
         eprintln!("{finding}");
     }
@@ -147,7 +152,24 @@ pub fn patience(timing: &Timing) -> vr::Config {
 }
 
 /// What happens to the replica, for whoever reads its log.
-fn say(note: &Note) {
+fn notes() -> Notes {
+    let (fetched, behind) = unbounded_channel();
+    tokio::spawn(tell_catch_ups(behind));
+    Box::new(move |note| say(note, &fetched))
+}
+
+/// One line for all entries that a replica fetches because it was behind, when they have come.
+async fn tell_catch_ups(mut fetched: UnboundedReceiver<OpNumber>) {
+    while let Some(op) = fetched.recv().await {
+        let (mut first, mut last) = (op, op);
+        while let Ok(Some(op)) = tokio::time::timeout(CATCH_UP_PAUSE, fetched.recv()).await {
+            (first, last) = (first.min(op), last.max(op));
+        }
+        eprintln!("caught up: entries {first} to {last} came from the others");
+    }
+}
+
+fn say(note: &Note, fetched: &UnboundedSender<OpNumber>) {
     match note {
         Note::Suspects(view) => eprintln!("no sign of the primary of view {view}"),
         Note::ViewChange(view) => eprintln!("changing to view {view}"),
@@ -155,7 +177,8 @@ fn say(note: &Note) {
             eprintln!("view {view} has started: {primary} leads, the log ends at {op}");
         }
         Note::Checkpointed(op) => eprintln!("checkpoint at {op}"),
-        Note::Repaired(op) => eprintln!("entry {op} was damaged and is replaced by a peer's copy"),
+        Note::Repaired(op) => eprintln!("entry {op} was damaged on this disk and is replaced by a peer's copy"),
+        Note::Fetched(op) => drop(fetched.send(*op)),
         Note::StateTransfer(op) => eprintln!("too far behind for the log: fetching the checkpoint at {op}"),
         Note::RecoveringHead => eprintln!("the end of the log is damaged: waiting for the primary to say where it is"),
         Note::Other(words) => eprintln!("{words}"),

@@ -68,6 +68,8 @@ pub struct Said {
     blamed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_fault: Option<String>,
+    /// How often its log was synced since it started.
+    pub syncs: u64,
 }
 
 /// All replicas of a cluster.
@@ -155,6 +157,7 @@ fn said(report: &Report, committed: u64) -> Said {
         ignored: report.ignored,
         blamed: report.blamed,
         last_fault: report.last_fault.clone(),
+        syncs: report.syncs,
     }
 }
 

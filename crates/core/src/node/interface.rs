@@ -73,6 +73,8 @@ pub struct Report {
     pub blamed: u64,
     /// The last lie, in words.
     pub last_fault: Option<String>,
+    /// How often its log was synced since it started: each sync made everything durable that waited for it.
+    pub syncs: u64,
 }
 
 /// What happened.

@@ -63,6 +63,7 @@ pub struct Node<P: Protocol> {
     timers: BTreeMap<Wake<P::Timer>, Instant>,
     next_seq: RecordSeq,
     durable: RecordSeq,
+    syncs: u64,
     held: VecDeque<(RecordSeq, Held<P::Message>)>,
     own: VecDeque<P::Message>,
     fetch: Option<Fetch>,
@@ -103,6 +104,7 @@ impl<P: Protocol> Node<P> {
             timers: BTreeMap::new(),
             next_seq,
             durable: next_seq.previous(),
+            syncs: 0,
             held: VecDeque::new(),
             own: VecDeque::new(),
             fetch: None,
@@ -277,7 +279,10 @@ impl<P: Protocol> Node<P> {
 
     fn on_synced(&mut self, seq: RecordSeq, now: Instant, actions: &mut Vec<Action>) {
         assert!(seq < self.next_seq, "the log cannot hold records that were never appended");
-        self.durable = self.durable.max(seq);
+        if seq > self.durable {
+            self.durable = seq;
+            self.syncs = self.syncs.saturating_add(1);
+        }
         while let Some((wait_for, _)) = self.held.front() {
             if *wait_for > self.durable {
                 break;

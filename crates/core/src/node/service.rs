@@ -101,6 +101,7 @@ impl<P: Protocol> Node<P> {
             ignored: self.ledger.ignored().values().fold(0, |sum, count| sum.saturating_add(*count)),
             blamed: self.ledger.blamed().values().fold(0, |sum, count| sum.saturating_add(*count)),
             last_fault: self.ledger.last().map(|(peer, fault)| format!("{peer}: {fault:?}")),
+            syncs: self.syncs,
         }
     }
 

@@ -147,6 +147,11 @@ impl Log {
         matches!(self.slot(entry.header.op), Some(slot @ Slot::Missing(_)) if slot.checksum() == Some(entry.header.checksum()))
     }
 
+    /// Is an entry missing here that was on this disk once, or may have been?
+    pub(super) fn is_damaged(&self, op: OpNumber) -> bool {
+        matches!(self.slot(op), Some(Slot::Missing(missing)) if missing.damaged)
+    }
+
     /// The log after `after` becomes these headers. What is here already stays; the rest is missing.
     pub(super) fn install(&mut self, suffix: &Suffix, bodies: &BTreeMap<Digest, (Entry, RecordSeq)>) {
         let keep = self.index(suffix.after.next()).unwrap_or(0);

@@ -262,9 +262,11 @@ impl Replica {
 
     /// Puts a missing entry into log and journal.
     pub(super) fn fill(&mut self, entry: &Entry, out: &mut Outbox) {
+        let op = entry.header.op;
+        let was_damaged = self.log.is_damaged(op);
         let seq = out.persist(Class::Entry, Record::Entry(entry.clone()));
         let filled = self.log.fill(entry, seq);
         assert!(filled, "only what is wanted is filled in");
-        out.note(Note::Repaired(entry.header.op));
+        out.note(if was_damaged { Note::Repaired(op) } else { Note::Fetched(op) });
     }
 }

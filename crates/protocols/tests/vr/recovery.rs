@@ -42,9 +42,22 @@ fn a_damaged_entry_is_fetched_from_a_peer() {
     it.run(500);
     assert_eq!(it.tape(1), ["a", "b", "c"]);
     assert!(it.hosts[1].notes.contains(&Note::Repaired(op(3))));
+    assert!(!it.hosts[1].notes.iter().any(|note| matches!(note, Note::Fetched(_))));
     it.restart(1);
     it.run(300);
     assert_eq!((it.status(1).missing, it.tape(1).len()), (0, 3));
+}
+
+#[test]
+fn entries_that_a_replica_missed_while_it_was_down_are_fetched_and_not_called_damaged() {
+    let mut it = with(&["a"], config()); // case A
+    it.crash(2);
+    ["b", "c", "d"].iter().for_each(|operation| drop(it.apply(1, operation)));
+    it.restart(2);
+    it.run(500);
+    assert_eq!(it.tape(2), ["a", "b", "c", "d"]);
+    let of = |wanted: fn(&Note) -> bool| it.hosts[2].notes.iter().filter(|note| wanted(note)).count();
+    assert_eq!((of(|note| matches!(note, Note::Fetched(_))), of(|note| matches!(note, Note::Repaired(_)))), (3, 0));
 }
 
 #[test]

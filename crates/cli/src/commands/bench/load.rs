@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use quorate_core::protocol::Consistency;
 use quorate_machines::kv::{Operation, Query, Reply};
 use quorate_runtime::client::Client;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -26,6 +27,15 @@ pub struct Load {
     pub read_percent: u64,
     /// How long to measure.
     pub measure: Duration,
+}
+
+/// What is watched during a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched<'a> {
+    /// The replicas, as far as they are on this machine.
+    pub processes: &'a [u32],
+    /// Where their disks are.
+    pub disk: &'a Path,
 }
 
 /// What came of it.
@@ -53,15 +63,15 @@ struct Worked {
     errors: u64,
 }
 
-/// Runs a load against a cluster whose replicas are `processes`; `during` runs beside it, from the moment when the
-/// measurement begins.
+/// Runs a load against a cluster, and says what it took; `during` runs beside it, from the moment when the measurement
+/// begins.
 ///
 /// # Errors
 /// If a worker dies, or the histogram cannot be made.
 pub async fn run(
     clients: &[Client],
     load: Load,
-    processes: &[u32],
+    watched: Watched<'_>,
     during: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Outcome> {
     let begin = Instant::now() + WARM_UP;
@@ -72,10 +82,10 @@ pub async fn run(
         workers.spawn(Worker { client: client.clone(), load, seed, begin, end }.work());
     }
     tokio::time::sleep_until(begin.into()).await;
-    let before = Sample::take(processes);
+    let before = Sample::take(watched.processes, watched.disk);
     let measured = async {
         tokio::time::sleep_until(end.into()).await;
-        Sample::take(processes)
+        Sample::take(watched.processes, watched.disk)
     };
     let (after, during) = tokio::join!(measured, during);
     during?;

@@ -1,6 +1,8 @@
-//! What the operating system knows about processes: their processor time, memory and disk writes.
+//! What the operating system knows: the processor time and memory of processes, and what a disk was written.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What a group of processes, and the whole machine, had used at one moment.
@@ -10,7 +12,7 @@ pub struct Sample {
     replicas: Duration,
     client: Duration,
     busy: Duration,
-    written: u64,
+    written: Option<u64>,
 }
 
 /// What happened between two samples, each as cores: processor seconds per second.
@@ -22,21 +24,21 @@ pub struct Used {
     pub client: f64,
     /// Everything else on the machine.
     pub foreign: f64,
-    /// Bytes that the replicas caused to be written to disk.
-    pub written: u64,
+    /// Bytes that the disk was written, by whomever; nothing if the system does not count them.
+    pub written: Option<u64>,
     /// Between the samples.
     pub seconds: f64,
 }
 
 impl Sample {
-    /// Now.
-    pub fn take(replicas: &[u32]) -> Self {
+    /// Now, with the disk that holds the folder `disk`.
+    pub fn take(replicas: &[u32], disk: &Path) -> Self {
         Self {
             at: Instant::now(),
             replicas: replicas.iter().map(|pid| processor_time(&pid.to_string())).sum(),
             client: processor_time("self"),
             busy: busy(),
-            written: replicas.iter().map(|pid| written(*pid)).sum(),
+            written: written(disk),
         }
     }
 
@@ -49,7 +51,7 @@ impl Sample {
             replicas,
             client,
             foreign: (cores(self.busy, later.busy) - replicas - client).max(0.0),
-            written: later.written.saturating_sub(self.written),
+            written: later.written.zip(self.written).map(|(later, earlier)| later.saturating_sub(earlier)),
             seconds,
         }
     }
@@ -74,10 +76,16 @@ fn busy() -> Duration {
     ticks(fields.filter(|(index, _)| !matches!(index, 3 | 4)).filter_map(|(_, it)| it.parse::<u64>().ok()).sum())
 }
 
-fn written(pid: u32) -> u64 {
-    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+/// Bytes that the disk below a folder was written since the machine started. `write_bytes` of /proc/PID/io would know whose
+/// they are, but it counts whole folios of the page cache, of up to a megabyte, for each record of a few hundred bytes.
+fn written(folder: &Path) -> Option<u64> {
+    const SECTOR: u64 = 512; // in this file, whatever the disk's own is
+    let disk = fs::metadata(folder).ok()?.dev();
+    let number = [rustix::fs::major(disk), rustix::fs::minor(disk)].map(|it| it.to_string());
+    let statistics = fs::read_to_string("/proc/diskstats").ok()?;
+    let mut lines = statistics.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let fields = lines.find(|fields| fields.iter().take(2).eq(&number))?;
+    fields.get(9)?.parse::<u64>().ok()?.checked_mul(SECTOR)
 }
 
 /// Memory that a process occupies, bytes. proc(5), field 2 of `statm`.
