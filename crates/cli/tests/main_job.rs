@@ -40,7 +40,7 @@ fn sorted(text: &[u8]) -> Vec<u8> {
 }
 
 fn start_import(cluster: &Cluster, data: &PathBuf) -> Child {
-    let mut command = cluster.command(&["kv", "import", "--in-flight", "32"]);
+    let mut command = cluster.command(&["kv", "import", "--in-flight", "4"]);
     command.arg(data).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("import starts")
 }
 
