@@ -35,6 +35,13 @@ pub trait Protocol: Sized + Debug + 'static {
 
     /// The message's name in the paper, for pictures and logs.
     fn label(message: &Self::Message) -> &'static str;
+
+    /// What a message says, for pictures and traces: in the first line the few words that stand beside its name, in the
+    /// second line the rest. `words` puts the bytes of an operation, a query or an answer into words.
+    fn content(message: &Self::Message, words: &dyn Fn(&[u8]) -> String) -> String {
+        let _no_bytes = words;
+        format!("\n{message:?}")
+    }
 }
 
 /// A state that was saved: which entry it follows, and the digest of its manifest (contents, sessions and history).

@@ -49,6 +49,15 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// For people; `words` puts the machine's bytes into words.
+    pub fn text(&self, words: &dyn Fn(&[u8]) -> String) -> String {
+        match self {
+            Body::Register => "open a session".to_owned(),
+            Body::Apply(bytes) | Body::Query(bytes) => words(bytes),
+            Body::Close => "close the session".to_owned(),
+        }
+    }
 }
 
 /// A client's request, as ordered.
@@ -77,6 +86,16 @@ pub struct Batch {
     pub requests: Vec<Request>,
 }
 
+impl Batch {
+    /// The requests for people, separated by commas; `words` puts the machine's bytes into words.
+    pub fn text(&self, words: &dyn Fn(&[u8]) -> String) -> String {
+        let tick = self.tick.then(|| "tick".to_owned());
+        let requests = self.requests.iter().map(|request| request.body.text(words));
+        let all: Vec<String> = tick.into_iter().chain(requests).collect();
+        if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+    }
+}
+
 /// What a request came to.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Ruling {
@@ -93,6 +112,20 @@ pub enum Ruling {
     Reused,
     /// The session is closed.
     Closed,
+}
+
+impl Ruling {
+    /// For people; `words` puts the machine's bytes into words.
+    pub fn text(&self, words: &dyn Fn(&[u8]) -> String) -> String {
+        match self {
+            Ruling::Opened(session) => format!("session {session} is open"),
+            Ruling::Replied(reply) => words(reply),
+            Ruling::Evicted => "no such session".to_owned(),
+            Ruling::OutsideWindow => "outside the window".to_owned(),
+            Ruling::Reused => "the number was used before".to_owned(),
+            Ruling::Closed => "the session is closed".to_owned(),
+        }
+    }
 }
 
 /// A ruling and whom it is for.

@@ -13,6 +13,7 @@ mod message;
 mod replica;
 
 pub use client::{ClientTimer, NaiveClient};
+use message::Reply;
 pub use message::{Message, Record};
 pub use replica::{NaiveReplica, Timer};
 
@@ -39,6 +40,16 @@ impl Protocol for Naive {
         match message {
             Message::Request(_) => "Request",
             Message::Reply(_) => "Reply",
+        }
+    }
+
+    fn content(message: &Message, words: &dyn Fn(&[u8]) -> String) -> String {
+        match message {
+            Message::Request(it) => format!("{}\nsession {}, request {}", it.body.text(words), it.session, it.number),
+            Message::Reply(Reply { op, reply }) => {
+                let (said, session, number) = (reply.ruling.text(words), reply.session, reply.number);
+                format!("{said}\nto session {session}, request {number}, which this replica applied as entry {op}")
+            }
         }
     }
 }

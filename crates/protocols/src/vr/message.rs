@@ -5,7 +5,8 @@ use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{ClientId, OpNumber, RequestNumber, SessionId, View};
 use quorate_core::protocol::{Checkpoint, Consistency};
-use quorate_core::sessions::{Body, OPERATION_BYTES_MAX, Ruling};
+use quorate_core::sessions::{Batch, Body, OPERATION_BYTES_MAX, Ruling};
+use quorate_core::wire::Wire;
 
 /// Requests in one message at most.
 pub const REQUESTS_MAX: usize = 1024;
@@ -360,6 +361,84 @@ impl Message {
             Message::GetEntries { wanted } => (View::ZERO, wanted.iter().map(|(op, _)| *op).max().unwrap_or_default()),
             Message::Entry(entry) => (View::ZERO, entry.header.op),
         }
+    }
+}
+
+impl Message {
+    /// What it says, for people: see [`quorate_core::protocol::Protocol::content`].
+    pub fn content(&self, words: &dyn Fn(&[u8]) -> String) -> String {
+        let headers = |after: OpNumber, count: usize| match count {
+            0 => format!("no entries after {after}"),
+            1 => format!("entry {}", after.next()),
+            _ => format!("entries {} to {}", after.next(), after.plus(count as u64)),
+        };
+        match self {
+            Message::Request(it) => {
+                let bodies: Vec<String> = it.requests.iter().map(|(_, body)| body.text(words)).collect();
+                let numbers: Vec<String> = it.requests.iter().map(|(number, _)| number.to_string()).collect();
+                format!("{}\nsession {}, request {}", bodies.join(", "), it.session, numbers.join(", "))
+            }
+            Message::Reply(it) => {
+                let rulings: Vec<String> = it.rulings.iter().map(|(_, ruling)| ruling.text(words)).collect();
+                format!("{}\nentry {} of view {}, session {}", rulings.join(", "), it.op, it.view, it.session)
+            }
+            Message::Busy { view } | Message::NotPrimary { view } => format!("\nview {view}"),
+            Message::Read { id, consistency, query } => format!("{}\nread {id}, {consistency:?}", words(query)),
+            Message::ReadReply { view, id, op, answer } => {
+                format!("{}\nread {id}, as of entry {op}, in view {view}", words(answer))
+            }
+            Message::Prepare { view, entry, committed } => {
+                format!("{}\nin view {view}; committed: {committed}", entry.content(words))
+            }
+            Message::PrepareOk { view, op, checkpoint, .. } => {
+                format!(
+                    "{op}\nentry {op} and all before it are on my disk, in view {view}; checkpoint {}",
+                    checkpoint.op
+                )
+            }
+            Message::Commit { view, committed, op, checkpoint, stable, round, .. } => {
+                let (checkpoint, limit) = (checkpoint.op, stable);
+                format!(
+                    "{committed}\nI lead view {view}; committed: {committed} of {op} entries; round {round}; checkpoint \
+                     {checkpoint}, logs may go up to {limit}"
+                )
+            }
+            Message::CommitOk { view, round, checkpoint, .. } => {
+                format!("\nI am in view {view}; round {round}; checkpoint {}", checkpoint.op)
+            }
+            Message::ExitView { view } => format!("{view}\nI have not heard from the primary of view {view}"),
+            Message::DoViewChange(it) => {
+                let (view, log_view, log) = (it.view, it.log_view, headers(it.committed, it.vouches.len()));
+                let present = it.vouches.iter().filter(|vouch| vouch.present).count();
+                format!(
+                    "{view}\nto view {view}: my log is from view {log_view}; committed: {}, then {log}, {present} of them \
+                     whole",
+                    it.committed
+                )
+            }
+            Message::StartView(it) => {
+                let (view, log) = (it.view, headers(it.after, it.headers.len()));
+                format!("{view}\nview {view} has started; committed: {}; the log: {log}", it.committed)
+            }
+            Message::GetView { view, committed, .. } => format!("{view}\nI know view {view}, committed: {committed}"),
+            Message::GetHeaders { view, after } => format!("after {after}\nfor view {view}"),
+            Message::Headers { view, after, headers: them } => {
+                format!("{}\nfor view {view}", headers(*after, them.len()))
+            }
+            Message::CheckpointDue { op } => format!("{op}\n"),
+            Message::GetEntries { wanted } => {
+                let ops: Vec<String> = wanted.iter().map(|(op, _)| op.to_string()).collect();
+                format!("{}\n", ops.join(", "))
+            }
+            Message::Entry(entry) => format!("{}\nfirst prepared in view {}", entry.content(words), entry.header.view),
+        }
+    }
+}
+
+impl Entry {
+    fn content(&self, words: &dyn Fn(&[u8]) -> String) -> String {
+        let batch = Batch::decode(&self.batch).map_or_else(|_| "?".to_owned(), |batch| batch.text(words));
+        format!("{}: {batch}", self.header.op)
     }
 }
 

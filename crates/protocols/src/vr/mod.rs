@@ -172,6 +172,10 @@ impl Protocol for Vr {
             Message::Entry(_) => "Entry",
         }
     }
+
+    fn content(message: &Message, words: &dyn Fn(&[u8]) -> String) -> String {
+        message.content(words)
+    }
 }
 
 /// The first and only record of a replica whose disk was lost (vr.md §2.5, case D). `view` is the greatest that a view change
