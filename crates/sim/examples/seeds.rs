@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn go<P: Simulated>(options: Options, first: u64, last: u64) -> ExitCode {
     if first == last {
         let report = run::<P>(&Options { seed: first, trace: true, twice: true, ..options });
-        for line in &report.trace {
+        for line in report.trace.lines() {
             println!("{line}");
         }
         println!("{report}");

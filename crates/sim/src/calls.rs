@@ -5,11 +5,14 @@ use crate::clock::MILLI;
 use crate::cluster::{Cluster, Event};
 use crate::process::CLUSTER;
 use crate::registers::Reply;
+use crate::trace::{Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::ids::{ClientId, Epoch, Peer};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Input, Payload};
-use quorate_core::protocol::{Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Protocol, Ticket};
+use quorate_core::protocol::{
+    Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
+};
 use quorate_core::time::Instant;
 use quorate_core::wire::{Envelope, Wire};
 
@@ -22,8 +25,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let now = self.now();
         let mut made = Vec::new();
         for call in calls {
-            self.trace.line(now, || format!("client {client} calls {call:?}"));
-            made.push((self.history.invoke(client, call.clone(), now), call));
+            let index = self.history.invoke(client, call.clone(), now);
+            self.trace.add(now, || called(client, index, &call));
+            made.push((index, call));
         }
         let indices = made.iter().map(|(index, _)| *index).collect();
         self.client_turn(client, |process, out| {
@@ -36,13 +40,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         indices
     }
 
-    pub(crate) fn on_client_frame(&mut self, from: Peer, to: ClientId, bytes: &Bytes, label: &'static str) {
+    pub(crate) fn on_client_frame(&mut self, from: Peer, to: ClientId, bytes: &Bytes, travel: Travel) {
         let now = self.now();
         let (Some((client, life)), Peer::Replica(from)) = (whose(to), from) else { return };
         if self.clients.get(client).is_none_or(|process| process.life != life) {
-            return;
+            return self.trace.add(now, || What::Missed(travel));
         }
-        self.trace.arrived(now, Peer::Replica(from), Peer::Client(to), label);
+        self.trace.add(now, || What::Arrived(travel));
         if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
             self.client_turn(client, |process, out| process.core.on_message(from, message, out));
         }
@@ -151,8 +155,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     fn complete(&mut self, client: usize, ticket: Ticket, result: Result<Answer, CallError>) {
         let now = self.now();
-        self.trace.line(now, || format!("client {client} is told {result:?}"));
         let index = usize::try_from(ticket.0).unwrap_or(usize::MAX);
+        self.trace.add(now, || told(client, index, &result));
         if let Some(process) = self.clients.get_mut(client) {
             process.waiting = process.waiting.saturating_sub(1);
             if let Ok(answer) = &result {
@@ -169,6 +173,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let (replicas, (retry, timeout)) = (self.replicas.len(), self.patience);
         let Some(process) = self.clients.get_mut(client) else { return };
         let (gone, life) = (process.id, process.life.saturating_add(1));
+        self.trace.add(self.queue.now(), || What::ClientDied(client));
         *process = ClientProcess::new(client, life, replicas, retry, timeout);
         let pending: Vec<usize> = (0..self.history.entries().len())
             .filter(|index| self.history.entries().get(*index).is_some_and(|it| it.client == client && it.is_pending()))
@@ -184,4 +189,24 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let delay = self.workload.think();
         self.queue.after(delay, Event::Think { client, life });
     }
+}
+
+fn called(client: usize, call: usize, asked: &Call) -> What {
+    let (words, reads) = match asked {
+        Call::Apply(operation) => (words(operation), false),
+        Call::Read(Consistency::Linearizable, query) => (format!("read {}", words(query)), true),
+        Call::Read(Consistency::Ordered, query) => (format!("ordered read {}", words(query)), true),
+        Call::Read(Consistency::Stale { at_least }, query) => {
+            (format!("stale read {}, entry {at_least} or later", words(query)), true)
+        }
+    };
+    What::Called { client, call, asked: short(words), reads }
+}
+
+fn told(client: usize, call: usize, result: &Result<Answer, CallError>) -> What {
+    let told = match result {
+        Ok(answer) => words(&answer.reply),
+        Err(error) => error.to_string(),
+    };
+    What::Told { client, call, told: short(told), answered: result.is_ok() }
 }

@@ -11,15 +11,17 @@ use crate::network::{Fate, Network};
 use crate::process::Process;
 use crate::random::Random;
 use crate::report::Counts;
-use crate::trace::Trace;
+use crate::trace::{Trace, Travel, What, words};
 use crate::workload::Workload;
 use bytes::Bytes;
 use quorate_core::executor::Save;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
-use quorate_core::node::Input;
+use quorate_core::node::{Input, Payload};
 use quorate_core::protocol::Protocol;
 use quorate_core::time::Duration;
+use quorate_core::transfer;
+use quorate_core::wire::Envelope;
 
 /// Events after which a run is a storm of messages that feeds itself: a hundred times what a run of a few hundred calls has.
 const EVENTS_MAX: u64 = 2_000_000;
@@ -40,14 +42,14 @@ pub struct Setup<P: Protocol, M> {
     pub config: P::Config,
     /// The machine's first state.
     pub machine: fn() -> M,
-    /// Keep the last lines of the trace.
+    /// Keep what happens.
     pub trace: bool,
 }
 
 /// Something that is going to happen.
 pub enum Event {
     /// A frame arrives.
-    Frame { from: Peer, to: Peer, bytes: Bytes, label: &'static str },
+    Frame { from: Peer, to: Peer, bytes: Bytes, travel: Travel },
     /// The node's deadline may have passed.
     Wake { replica: usize, life: u32 },
     /// The host reports something to the node.
@@ -110,7 +112,7 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) patience: (Duration, Duration),
     pub(crate) violation: Option<Violation>,
     pub(crate) audits: Vec<quorate_core::crypto::Digest>,
-    pub(crate) held: Vec<(Peer, Peer, Bytes, &'static str)>,
+    pub(crate) held: Vec<(Travel, Bytes)>,
     config: P::Config,
     machine: fn() -> M,
 }
@@ -216,6 +218,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if let Some((replica, life)) = event.replica() {
             let Some(process) = self.replicas.get_mut(replica) else { return true };
             if process.running.is_none() || life.is_some_and(|life| life != process.life) {
+                if let Event::Frame { travel, .. } = event {
+                    self.trace.add(self.queue.now(), || What::Missed(travel));
+                }
                 return true; // it happens to a process that is dead
             }
             if let Some(deferred) = &mut process.paused {
@@ -229,8 +234,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Frame { from, to: Peer::Replica(to), bytes, label } => self.on_frame(from, to, bytes, label),
-            Event::Frame { from, to: Peer::Client(to), bytes, label } => self.on_client_frame(from, to, &bytes, label),
+            Event::Frame { from, to: Peer::Replica(to), bytes, travel } => self.on_frame(from, to, bytes, travel),
+            Event::Frame { from, to: Peer::Client(to), bytes, travel } => {
+                self.on_client_frame(from, to, &bytes, travel);
+            }
             Event::Wake { replica, .. } => self.on_wake(replica),
             Event::Report { replica, input, .. } => self.input(replica, input),
             Event::Synced { replica, seq, .. } => self.on_synced(replica, seq),
@@ -238,7 +245,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::Save { replica, save, .. } => self.on_save(replica, save),
             Event::Start { replica } => self.start(replica),
             Event::Resume { replica, life } => self.resume(replica, life),
-            Event::Heal { cut } => self.network.heal(cut),
+            Event::Heal { cut } => {
+                self.trace.add(self.queue.now(), || What::Healed(format!("cut {cut} heals")));
+                self.network.heal(cut);
+            }
             Event::ClientWake { client, life } => self.on_client_wake(client, life),
             Event::Think { client, life } => self.on_think(client, life),
             Event::LinkUp { client, life, replica } => self.on_link_up(client, life, replica),
@@ -255,9 +265,20 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// Lets a frame leave.
     pub(crate) fn transmit(&mut self, from: Peer, to: Peer, bytes: Bytes, label: &'static str) {
-        let now = self.now();
+        let travel = self.trace.sent(self.queue.now(), (from, to), label, || content::<P>(&bytes));
+        self.dispatch(travel, bytes);
+    }
+
+    /// Decides what becomes of a frame that has left, or that a scenario had kept back.
+    pub(crate) fn dispatch(&mut self, travel: Travel, bytes: Bytes) {
+        let (now, Travel { from, to, .. }) = (self.now(), travel);
         let fate = self.network.fate(from, to, now);
-        self.trace.sent(now, from, to, label, &fate);
+        match &fate {
+            Fate::Arrives(_) => {} // will be an event of its own
+            Fate::Lost => self.trace.add(now, || What::Lost(travel)),
+            Fate::Cut => self.trace.add(now, || What::Cut(travel)),
+            Fate::Held => self.trace.add(now, || What::Held(travel)),
+        }
         match fate {
             Fate::Arrives(delays) => {
                 self.counts.messages = self.counts.messages.saturating_add(1);
@@ -266,12 +287,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 }
                 for delay in delays {
                     let bytes = bytes.clone();
-                    self.queue.after(delay, Event::Frame { from, to, bytes, label });
+                    self.queue.after(delay, Event::Frame { from, to, bytes, travel });
                 }
             }
             Fate::Lost => self.counts.fault(Fault::Loss),
             Fate::Cut => self.counts.cut = self.counts.cut.saturating_add(1),
-            Fate::Held => self.held.push((from, to, bytes, label)),
+            Fate::Held => self.held.push((travel, bytes)),
         }
     }
 
@@ -285,10 +306,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
         let turn = process.turn(now, entropy);
         let started = process.start(config, machine, turn);
-        let (life, id) = (process.life, process.id);
+        let life = process.life;
         match started {
             Ok(actions) => {
-                self.trace.line(now, || format!("{id} starts (life {life})"));
+                self.trace.add(now, || What::Started { replica, life });
                 for client in 0..self.clients.len() {
                     self.connect(client, replica);
                 }
@@ -302,9 +323,33 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     pub(crate) fn violate(&mut self, property: &'static str, detail: String) {
         let now = self.now();
-        self.trace.line(now, || format!("VIOLATION of {property}: {detail}"));
+        self.trace.add(now, || What::Violated { property, detail: detail.clone() });
         if self.violation.is_none() {
             self.violation = Some(Violation { property, detail, at: now });
+        }
+    }
+}
+
+/// What a frame says, in words.
+fn content<P: Protocol>(bytes: &[u8]) -> String {
+    match Envelope::open::<Payload<P::Message>>(bytes) {
+        Ok((_, Payload::Protocol(message))) => P::content(&message, &words),
+        Ok((_, Payload::Transfer(message))) => transfer(&message),
+        Ok((_, Payload::Service(message))) => format!("\n{message:?}"),
+        Err(error) => format!("\n{error}"),
+    }
+}
+
+fn transfer(message: &transfer::Message) -> String {
+    match message {
+        transfer::Message::GetManifest(checkpoint) => {
+            format!("{}\nwhat does this checkpoint consist of?", checkpoint.op)
+        }
+        transfer::Message::Manifest(manifest) => format!("{}\nof this", manifest.checkpoint().op),
+        transfer::Message::Unavailable(checkpoint) => format!("{}\nI do not have it", checkpoint.op),
+        transfer::Message::GetChunk(checkpoint, index) => format!("{} #{index}\n", checkpoint.op),
+        transfer::Message::Chunk(checkpoint, index, bytes) => {
+            format!("{} #{index}\n{} bytes", checkpoint.op, bytes.len())
         }
     }
 }

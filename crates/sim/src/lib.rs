@@ -33,6 +33,7 @@ pub mod registers;
 pub mod report;
 pub mod run;
 pub mod script;
+pub mod trace;
 
 mod calls;
 mod client;
@@ -43,7 +44,6 @@ mod nemesis;
 mod network;
 mod process;
 mod random;
-mod trace;
 mod turns;
 mod workload;
 
@@ -56,3 +56,4 @@ pub use random::Random;
 pub use report::{Counts, Report};
 pub use run::{Options, name_runs_in_panics, run};
 pub use script::Scenario;
+pub use trace::Recording;

@@ -4,6 +4,7 @@ use crate::clock::{MILLI, SECOND};
 use crate::cluster::{Cluster, Event};
 use crate::faults::Fault;
 use crate::process::Process;
+use crate::trace::{What, name};
 use quorate_core::ids::Peer;
 use quorate_core::machine::Machine;
 use quorate_core::node::Input;
@@ -59,6 +60,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 if let Some(process) = self.replicas.get_mut(replica) {
                     process.slow_until = until;
                     self.counts.fault(fault);
+                    let text = || format!("R{replica}'s disk is slow until {} ms", until / MILLI);
+                    self.trace.add(self.queue.now(), || What::Fault { fault, replica: Some(replica), text: text() });
                 }
             }
             Fault::BitRot => self.rot(),
@@ -108,7 +111,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// Kills a replica; it starts again a little later.
     pub(crate) fn crash(&mut self, replica: usize, fault: Fault) {
-        if self.kill(replica) {
+        if self.end(replica, Some(fault)) {
             self.counts.fault(fault);
             let delay = match self.nemesis.below(3) {
                 0 => self.nemesis.between(MILLI, 30 * MILLI),
@@ -120,6 +123,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// Kills a replica: its memory is gone, and a random part of what its disk had not synced. False if it was not running.
     pub fn kill(&mut self, replica: usize) -> bool {
+        self.end(replica, None)
+    }
+
+    fn end(&mut self, replica: usize, fault: Option<Fault>) -> bool {
         let now = self.now();
         let Some(process) = self.replicas.get_mut(replica) else { return false };
         let Some(running) = process.running.take() else { return false };
@@ -127,7 +134,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         process.life = process.life.saturating_add(1);
         process.paused = None;
         process.storage.crash(&mut self.disk_random);
-        self.trace.line(now, || format!("R{replica} crashes"));
+        self.trace.add(now, || What::Crashed { replica, fault });
         self.notify_clients(replica);
         self.notify_replicas(replica);
         true
@@ -162,7 +169,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if process.running.is_some() && process.paused.is_none() {
             process.paused = Some(Vec::new());
             let life = process.life;
-            self.trace.line(now, || format!("R{replica} stands still"));
+            self.trace.add(now, || What::Paused(replica));
             self.counts.fault(Fault::Pause);
             self.queue.after(delay, Event::Resume { replica, life });
         }
@@ -172,7 +179,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let now = self.now();
         let Some(process) = self.replicas.get_mut(replica).filter(|process| process.life == life) else { return };
         if let Some(deferred) = process.paused.take() {
-            self.trace.line(now, || format!("R{replica} goes on"));
+            self.trace.add(now, || What::Resumed(replica));
             for event in deferred {
                 self.queue.after(0, event);
             }
@@ -214,9 +221,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if links.is_empty() {
             return;
         }
-        self.trace.line(now, || format!("{fault}: {} links are cut", links.len()));
-        self.counts.fault(fault);
+        let names: Vec<String> = links.iter().map(|(from, to)| format!("{}→{}", name(*from), name(*to))).collect();
         let cut = self.network.cut(links);
+        self.trace.add(now, || What::Fault { fault, replica: None, text: format!("cut {cut}: {}", names.join(" ")) });
+        self.counts.fault(fault);
         let delay = self.nemesis.between(20 * MILLI, 3 * SECOND);
         self.queue.after(delay, Event::Heal { cut });
     }
@@ -227,7 +235,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let now = self.now();
         let Some(process) = self.replicas.get_mut(victim) else { return };
         if process.running.is_none() && process.storage.rot(&mut self.nemesis) {
-            self.trace.line(now, || format!("a bit of R{victim}'s log flips"));
+            let text = format!("a bit of R{victim}'s log flips");
+            self.trace.add(now, || What::Fault { fault: Fault::BitRot, replica: Some(victim), text });
             self.counts.fault(Fault::BitRot);
         }
     }
@@ -235,7 +244,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// The storm is over: links are whole, disks fast, everybody runs.
     pub fn heal(&mut self) {
         let now = self.now();
-        self.trace.line(now, || "everything heals".to_owned());
+        self.trace.add(now, || What::Healed("everything heals".to_owned()));
         self.faults = crate::faults::Faults::none();
         self.network.heal_all();
         for replica in 0..self.replicas.len() {

@@ -72,6 +72,19 @@ pub struct Reply {
     pub found: u64,
 }
 
+/// An operation or an answer of this machine, in words; `None` for other bytes. Their lengths tell them apart.
+pub fn words(bytes: &[u8]) -> Option<String> {
+    if let Ok(operation) = Operation::decode(bytes) {
+        return Some(match operation {
+            Operation::Put { key, value } => format!("r{key} := {value}"),
+            Operation::Cas { key, expected, value } => format!("r{key} := {value} if {expected}"),
+            Operation::Get { key } => format!("r{key}?"),
+        });
+    }
+    let Reply { revision, found } = Reply::decode(bytes).ok()?;
+    Some(format!("found {found}, writes {revision}"))
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct State {
     values: BTreeMap<u8, u64>,

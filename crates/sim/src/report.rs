@@ -2,6 +2,7 @@
 
 use crate::checker::Violation;
 use crate::faults::Fault;
+use crate::trace::Recording;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::View;
 use quorate_core::outbox::Note;
@@ -132,8 +133,8 @@ pub struct Report {
     pub virtual_nanos: u64,
     /// The digest of every turn: equal for two runs of one seed.
     pub audit: Digest,
-    /// The last lines, if they were asked for.
-    pub trace: Vec<String>,
+    /// What happened, if it was asked for.
+    pub trace: Recording,
 }
 
 impl Report {

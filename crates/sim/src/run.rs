@@ -33,7 +33,7 @@ pub struct Options {
     pub ops: u64,
     /// What may go wrong, of what the protocol's model allows. All.
     pub faults: Faults,
-    /// Keep the last lines of what happened.
+    /// Keep what happened, event by event.
     pub trace: bool,
     /// Run twice, and compare every turn.
     pub twice: bool,
@@ -202,6 +202,7 @@ impl<P: Protocol> Cluster<P, Registers> {
     fn into_report(self, seed: u64, replay: String) -> Report {
         let (audit, virtual_nanos) = (self.audit(), self.now());
         let (violation, counts) = (self.violation, self.counts);
-        Report { seed, violation, replay, counts, virtual_nanos, audit, trace: self.trace.into_lines() }
+        let trace = self.trace.into_recording(self.replicas.len(), self.clients.len());
+        Report { seed, violation, replay, counts, virtual_nanos, audit, trace }
     }
 }

@@ -3,6 +3,7 @@
 use crate::clock::MILLI;
 use crate::cluster::{Cluster, Setup};
 use crate::faults::Faults;
+use crate::trace::What;
 use bytes::Bytes;
 use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::machine::Machine;
@@ -66,10 +67,11 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
     pub fn release(&mut self, from: Peer, to: Peer) -> &mut Self {
         self.cluster.network.release(from, to);
         let (go, stay): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.cluster.held).into_iter().partition(|(a, b, ..)| (*a, *b) == (from, to));
+            std::mem::take(&mut self.cluster.held).into_iter().partition(|(it, _)| (it.from, it.to) == (from, to));
         self.cluster.held = stay;
-        for (from, to, bytes, label) in go {
-            self.cluster.transmit(from, to, bytes, label);
+        for (travel, bytes) in go {
+            self.cluster.trace.add(self.cluster.queue.now(), || What::Released(travel));
+            self.cluster.dispatch(travel, bytes);
         }
         self
     }

@@ -6,21 +6,22 @@ use crate::cluster::{Cluster, Event};
 use crate::disk::Storage;
 use crate::faults::Fault;
 use crate::process::{Running, StartError};
+use crate::trace::{Applied, Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{Done, Job, Save};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::{Corrupt, Machine};
 use quorate_core::node::{Action, Input};
-use quorate_core::outbox::{Note, To};
+use quorate_core::outbox::{Class, Note, To};
 use quorate_core::protocol::{Checkpoint, Protocol, Replica};
+use quorate_core::sessions::{Batch, Outcome};
 use quorate_core::wire::Wire;
 use quorate_store::replica::SnapshotsError;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
-    pub(crate) fn on_frame(&mut self, from: Peer, to: ReplicaId, bytes: Bytes, label: &'static str) {
-        let now = self.now();
-        self.trace.arrived(now, from, Peer::Replica(to), label);
+    pub(crate) fn on_frame(&mut self, from: Peer, to: ReplicaId, bytes: Bytes, travel: Travel) {
+        self.trace.add(self.queue.now(), || What::Arrived(travel));
         self.input(to.index(), Input::Frame { from, bytes });
     }
 
@@ -40,6 +41,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// The protocol's own invariants.
     pub(crate) fn look_at(&mut self, replica: usize) {
         let Some(running) = self.replicas.get(replica).and_then(|process| process.running.as_ref()) else { return };
+        self.trace.stated(self.queue.now(), replica, || running.node.replica().status());
         if let Err(broken) = running.node.replica().check() {
             self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
         }
@@ -64,6 +66,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
                     running.appended = seq;
                 }
+                let promise = class == Class::Promise;
+                self.trace.add(self.queue.now(), || What::Appended { replica, seq, promise });
                 self.begin_sync(replica);
             }
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
@@ -150,6 +154,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
             (running.syncing, running.synced) = (false, seq);
         }
+        self.trace.add(self.queue.now(), || What::Synced { replica, seq });
         self.begin_sync(replica);
         self.input(replica, Input::Synced(seq));
         let is_idle = |running: &Running<P, M>| !running.syncing;
@@ -173,25 +178,31 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// The executor has done its front job: everything that it did is shown to the checkers before the node hears of it.
     pub(crate) fn on_worked(&mut self, replica: usize) {
+        let now = self.now();
         let Some(process) = self.replicas.get_mut(replica) else { return };
         let id = process.id;
         let Some(running) = &mut process.running else { return };
         let Some(job) = running.jobs.pop_front() else { return };
         let input = match &job {
-            Job::Execute { op, batch } => Some((*op, Digest::of(batch))),
+            Job::Execute { batch, .. } => Some(batch.clone()),
             _ => None,
         };
         let done = running.executor.run(job);
         let seen = match (&done, input) {
-            (Done::Executed { op, outcome }, Some((_, batch))) => {
+            (Done::Executed { op, outcome }, Some(bytes)) => {
                 let output = Digest::of(format!("{:?} {:?}", outcome.replies, outcome.events).as_bytes());
-                self.witness.executed(id, *op, batch, output, running.executor.digest())
+                let (op, batch, state) = (*op, Digest::of(&bytes), running.executor.digest());
+                let applied = || applied(&bytes, outcome);
+                self.trace.add(now, || What::Executed { replica, op, batch, state, applied: applied() });
+                self.witness.executed(id, op, batch, output, state)
             }
             (Done::Installed { checkpoint, error: None, .. }, _) => {
-                self.witness.installed(id, checkpoint.op, running.executor.digest())
+                let (op, state) = (checkpoint.op, running.executor.digest());
+                self.trace.add(now, || What::Installed { replica, op, state });
+                self.witness.installed(id, op, state)
             }
             (Done::Installed { error: Some(error), .. }, _) => {
-                self.trace.line(self.queue.now(), || format!("{id} cannot install: {error}"));
+                self.trace.add(now, || What::Failed { replica, what: format!("cannot install: {error}") });
                 Ok(())
             }
             _ => Ok(()),
@@ -307,13 +318,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     fn note(&mut self, replica: usize, note: &Note) {
         let now = self.now();
-        self.trace.line(now, || format!("R{replica} {note:?}"));
+        self.trace.add(now, || What::Noted { replica, note: note.clone() });
         self.counts.note(note);
     }
 
     fn halt(&mut self, replica: usize, reason: &str) {
         let now = self.now();
-        self.trace.line(now, || format!("R{replica} halts: {reason}"));
+        self.trace.add(now, || What::Halted { replica, why: reason.to_owned() });
         self.violate(Property::NO_HALT, format!("R{replica} halts: {reason}"));
     }
 
@@ -324,7 +335,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             StartError::Protocol(error) => error.to_string(),
         };
         let now = self.now();
-        self.trace.line(now, || format!("R{replica} does not start: {text}"));
+        self.trace.add(now, || What::Refused { replica, why: text.clone() });
         let rotten = replica == self.rot_victim && self.counts.faults.contains_key(&Fault::BitRot);
         if rotten {
             self.counts.refused = self.counts.refused.saturating_add(1);
@@ -347,4 +358,16 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         Digest::of_parts(&parts)
     }
+}
+
+/// A batch in words, each request with what it came to.
+fn applied(batch: &Bytes, outcome: &Outcome) -> Vec<Applied> {
+    let Ok(batch) = Batch::decode(batch) else { return Vec::new() };
+    let applied = batch.requests.iter().map(|request| {
+        let mut replies = outcome.replies.iter();
+        let reply = replies.find(|reply| (reply.client, reply.number) == (request.client, request.number));
+        let reply = reply.map(|reply| short(reply.ruling.text(&words)));
+        Applied { request: short(request.body.text(&words)), reply }
+    });
+    applied.collect()
 }

@@ -50,7 +50,7 @@ pub struct Arguments {
     /// Seeds at a time; without it, one for each core
     #[arg(long)]
     jobs: Option<usize>,
-    /// Print the last lines of what happened (one seed)
+    /// Print what happened, event by event (one seed)
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Run every seed twice and compare every turn
@@ -132,7 +132,7 @@ fn show_one(report: &Report, json: bool) {
         println!("{}", json_report(report));
         return;
     }
-    for line in &report.trace {
+    for line in report.trace.lines() {
         println!("{line}");
     }
     println!("{report}");
@@ -195,6 +195,6 @@ fn json_report(report: &Report) -> Value {
         "replay": report.replay,
         "virtual_ms": report.virtual_nanos / 1_000_000,
         "audit": crate::text::hex(report.audit.as_bytes()),
-        "trace": report.trace,
+        "trace": report.trace.lines().collect::<Vec<_>>(),
     })
 }
