@@ -11,7 +11,7 @@ use crate::network::{Fate, Network};
 use crate::process::Process;
 use crate::random::Random;
 use crate::report::Counts;
-use crate::trace::{Trace, Travel, What, words};
+use crate::trace::{Recording, Trace, Travel, What, words};
 use crate::workload::Workload;
 use bytes::Bytes;
 use quorate_core::executor::Save;
@@ -25,6 +25,11 @@ use quorate_core::wire::Envelope;
 
 /// Events after which a run is a storm of messages that feeds itself: a hundred times what a run of a few hundred calls has.
 const EVENTS_MAX: u64 = 2_000_000;
+
+/// How long a run that is recorded goes on after a violation, virtual nanoseconds.
+const AFTERMATH: u64 = 15 * MILLI;
+/// Events that happen after a violation, at most.
+const AFTERMATH_EVENTS_MAX: u64 = 150;
 
 /// What a run is made of.
 pub struct Setup<P: Protocol, M> {
@@ -176,6 +181,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
     }
 
+    /// What happened, if a trace was wanted.
+    pub fn into_recording(self) -> Recording {
+        self.trace.into_recording(self.replicas.len(), self.clients.len())
+    }
+
     /// Virtual nanoseconds since the run began.
     pub fn now(&self) -> u64 {
         self.queue.now()
@@ -203,9 +213,18 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// Lets the next event happen. False when nothing will ever happen again, or something was violated.
     pub fn step(&mut self) -> bool {
-        if self.violation.is_some() {
-            return false;
-        }
+        self.violation.is_none() && self.advance() && self.violation.is_none()
+    }
+
+    /// Lets things go on for a while after a violation, to see where it leads. The violation stays what it is.
+    pub(crate) fn aftermath(&mut self) {
+        let end = self.now().saturating_add(AFTERMATH);
+        let events = self.counts.events.saturating_add(AFTERMATH_EVENTS_MAX);
+        while self.queue.next_at().is_some_and(|at| at <= end) && self.counts.events < events && self.advance() {}
+    }
+
+    /// Lets the next event happen, whatever was violated. False when nothing will ever happen again.
+    fn advance(&mut self) -> bool {
         let Some(event) = self.queue.pop() else { return false };
         self.counts.events = self.counts.events.saturating_add(1);
         if self.counts.events > EVENTS_MAX {
@@ -229,7 +248,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             }
         }
         self.happen(event);
-        self.violation.is_none()
+        true
     }
 
     fn happen(&mut self, event: Event) {
@@ -323,8 +342,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     pub(crate) fn violate(&mut self, property: &'static str, detail: String) {
         let now = self.now();
-        self.trace.add(now, || What::Violated { property, detail: detail.clone() });
         if self.violation.is_none() {
+            self.trace.add(now, || What::Violated { property, detail: detail.clone() });
             self.violation = Some(Violation { property, detail, at: now });
         }
     }

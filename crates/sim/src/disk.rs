@@ -151,6 +151,16 @@ impl Storage {
         self.disk.fail_next_sync("wal/");
     }
 
+    /// The disk is replaced by an empty one, which is formatted with a first record.
+    pub fn replace(&mut self, log_number: u64, record: &(Class, Vec<u8>)) -> Result<(), String> {
+        self.disk = SimDisk::new();
+        let log_id = u128::from(log_number).saturating_add(0x1000);
+        format_with(&self.disk, &self.belongs, log(log_id), std::slice::from_ref(record)).map_err(text)?;
+        self.disk.kill();
+        (self.rot_before, self.rotten) = (None, false);
+        Ok(())
+    }
+
     /// The process dies. Sometimes the computer goes on, and every write of the process stays; sometimes the power is gone,
     /// and of what was not synced each sector and each name survives or not.
     pub fn crash(&mut self, random: &mut Random) {

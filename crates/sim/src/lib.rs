@@ -22,16 +22,19 @@
 //! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
 //! | `checker/` | one file for each property |
 //! | `protocols`, `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
-//! | `script` | scenarios written by hand |
+//! | `script`, `scenarios` | scenarios written by hand; those that have a name |
+//! | `diagram` | pictures |
 
 pub mod campaign;
 pub mod checker;
+pub mod diagram;
 pub mod faults;
 pub mod history;
 pub mod protocols;
 pub mod registers;
 pub mod report;
 pub mod run;
+pub mod scenarios;
 pub mod script;
 pub mod trace;
 

@@ -82,7 +82,7 @@ pub fn words(bytes: &[u8]) -> Option<String> {
         });
     }
     let Reply { revision, found } = Reply::decode(bytes).ok()?;
-    Some(format!("found {found}, writes {revision}"))
+    Some(format!("found {found}, write {revision}"))
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

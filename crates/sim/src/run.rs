@@ -119,7 +119,7 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
         }
     }
     RUNNING.with_borrow_mut(|running| *running = None);
-    cluster.into_report(options.seed, replay)
+    cluster.into_report(options.seed, replay, options.trace)
 }
 
 fn storm_and_calm<P: Simulated>(cluster: &mut Cluster<P, Registers>) -> Result<(), Broken> {
@@ -199,10 +199,13 @@ impl<P: Protocol> Cluster<P, Registers> {
         states.len() == expected && states.iter().all(|(at, machine)| at == op && machine.order() == first.order())
     }
 
-    fn into_report(self, seed: u64, replay: String) -> Report {
+    fn into_report(mut self, seed: u64, replay: String, trace: bool) -> Report {
         let (audit, virtual_nanos) = (self.audit(), self.now());
-        let (violation, counts) = (self.violation, self.counts);
-        let trace = self.trace.into_recording(self.replicas.len(), self.clients.len());
-        Report { seed, violation, replay, counts, virtual_nanos, audit, trace }
+        let (violation, counts) = (self.violation.clone(), self.counts.clone());
+        if trace && violation.is_some() {
+            // For the picture only; a panic on the way has been noticed already, or is none of this run's business.
+            let _whatever_happens = catch_unwind(AssertUnwindSafe(|| self.aftermath()));
+        }
+        Report { seed, violation, replay, counts, virtual_nanos, audit, trace: self.into_recording() }
     }
 }

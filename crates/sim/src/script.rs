@@ -3,11 +3,13 @@
 use crate::clock::MILLI;
 use crate::cluster::{Cluster, Setup};
 use crate::faults::Faults;
-use crate::trace::What;
+use crate::trace::{Recording, What};
 use bytes::Bytes;
 use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::machine::Machine;
-use quorate_core::protocol::{Answer, Call, CallError, Protocol};
+use quorate_core::outbox::Class;
+use quorate_core::protocol::{Answer, Call, CallError, Consistency, Protocol, Replica, Status};
+use quorate_core::wire::Wire;
 
 /// Longest wait in [`Scenario::settle`], virtual nanoseconds.
 const SETTLE_MAX: u64 = 20_000 * MILLI;
@@ -86,6 +88,57 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
     pub fn client(&self, client: usize) -> Peer {
         let id = self.cluster.clients.get(client).map(|process| process.id);
         Peer::Client(id.unwrap_or_default())
+    }
+
+    /// Writes a sentence into the recording, at this moment.
+    pub fn say(&mut self, text: &str) -> &mut Self {
+        let now = self.cluster.now();
+        self.cluster.trace.add(now, || What::Said(text.to_owned()));
+        self
+    }
+
+    /// A client reads; returns the call's index.
+    pub fn read(&mut self, client: usize, consistency: Consistency, query: impl Into<Vec<u8>>) -> usize {
+        let call = Call::Read(consistency, Bytes::from(query.into()));
+        self.cluster.call(client, vec![call]).first().copied().unwrap_or(usize::MAX)
+    }
+
+    /// Nobody of `here` reaches anybody of `there`, nor the other way round, until the cut with the returned number heals.
+    pub fn cut(&mut self, here: &[Peer], there: &[Peer]) -> u64 {
+        let both = here.iter().flat_map(|a| there.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
+        self.cluster.network.cut(both.collect())
+    }
+
+    /// Ends a cut.
+    pub fn heal(&mut self, cut: u64) -> &mut Self {
+        self.cluster.network.heal(cut);
+        self
+    }
+
+    /// Replaces a replica's disk by an empty one, on which its owner has written `record`: what `quorate recover` does. The
+    /// replica must be down.
+    ///
+    /// # Panics
+    /// When the replica runs.
+    pub fn lose_disk(&mut self, replica: usize, record: &P::Record) -> &mut Self {
+        let life = self.cluster.replicas.get(replica).map_or(0, |process| u64::from(process.life));
+        if let Some(process) = self.cluster.replicas.get_mut(replica) {
+            assert!(process.running.is_none(), "a disk is replaced while its replica is down");
+            let replaced = process.storage.replace(life, &(Class::Promise, record.encode()));
+            replaced.expect("an empty disk in memory takes a format");
+        }
+        self
+    }
+
+    /// A replica's status; `None` while it is down.
+    pub fn status(&self, replica: usize) -> Option<Status> {
+        let running = self.cluster.replicas.get(replica)?.running.as_ref()?;
+        Some(running.node.replica().status())
+    }
+
+    /// What happened, event by event.
+    pub fn into_recording(self) -> Recording {
+        self.cluster.into_recording()
     }
 
     /// Kills a replica, with what it had not synced.

@@ -1,15 +1,20 @@
 //! `quorate sim`: protocols in the simulator.
 
 use super::status::columns;
-use crate::errors::failure;
+use crate::errors::{Advise, failure};
 use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
 use quorate_protocols::naive::Naive;
 use quorate_protocols::vr::Vr;
-use quorate_sim::{Faults, Options, Report, Simulated, Summary, campaign, name_runs_in_panics, run as run_seed};
+use quorate_sim::diagram::{Picture, page};
+use quorate_sim::scenarios::{self, ALL};
+use quorate_sim::{
+    Faults, Options, Recording, Report, Simulated, Summary, campaign, name_runs_in_panics, run as run_seed,
+};
 use serde_json::{Value, json};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Failures that are shown one by one.
@@ -21,6 +26,8 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol vr --seeds 1000
   quorate sim --protocol vr --seed 7 --trace
   quorate sim --protocol naive --seeds 20      fails: replicas that deliver as received diverge
+  quorate sim --protocol naive --seed 1 --html why.html      draws why
+  quorate sim --scenario vr-leader-crash --html view-change.html
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
 
 A seed decides everything: the same seed gives the same run. Exit status 1, and the command that repeats the run, if
@@ -32,6 +39,15 @@ pub struct Arguments {
     /// Run this one seed
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
+    /// Play a scenario that has a name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["seed", "seeds"])]
+    scenario: Option<String>,
+    /// Show the names of all scenarios
+    #[arg(long)]
+    list_scenarios: bool,
+    /// Draw all scenarios into this folder
+    #[arg(long, value_name = "DIR")]
+    gallery: Option<PathBuf>,
     /// Run so many seeds, from 1
     #[arg(long, default_value_t = 100)]
     seeds: u64,
@@ -53,6 +69,15 @@ pub struct Arguments {
     /// Print what happened, event by event (one seed)
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Draw what happened as a page in this file (one seed, or a scenario)
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    html: Option<PathBuf>,
+    /// Draw from this millisecond on; without --from and --to, the part around the violation
+    #[arg(long, value_name = "MS", requires = "html")]
+    from: Option<u64>,
+    /// Draw up to this millisecond
+    #[arg(long, value_name = "MS", requires = "html")]
+    to: Option<u64>,
     /// Run every seed twice and compare every turn
     #[arg(long)]
     twice: bool,
@@ -78,27 +103,51 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Err(failure("no seeds, nothing to run", "ask for at least one: --seeds 1"));
     }
     name_runs_in_panics();
+    if arguments.list_scenarios {
+        list_scenarios();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(folder) = &arguments.gallery {
+        return draw_gallery(folder).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(name) = &arguments.scenario {
+        return play(name, arguments).map(|()| ExitCode::SUCCESS);
+    }
+    if arguments.html.is_some() && arguments.seed.is_none() {
+        return Err(failure("one picture shows one run", "name it with --seed or --scenario"));
+    }
     let holds = match arguments.protocol {
-        Simulatable::Vr => simulate::<Vr>(arguments),
-        Simulatable::Naive => simulate::<Naive>(arguments),
+        Simulatable::Vr => simulate::<Vr>(arguments)?,
+        Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn simulate<P: Simulated>(arguments: &Arguments) -> bool {
+fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
     let options = Options {
         seed: arguments.seed.unwrap_or(1),
         replicas: usize::from(arguments.replicas),
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),
-        trace: arguments.trace,
+        trace: arguments.trace || arguments.html.is_some(),
         twice: arguments.twice,
     };
     if arguments.seed.is_some() {
         let report = run_seed::<P>(&options);
-        show_one(&report, arguments.json);
-        return report.holds();
+        if let Some(file) = &arguments.html {
+            let picture = Picture {
+                title: format!("{}, seed {}", P::NAME, report.seed),
+                command: report.replay.clone(),
+                violation: report.violation.clone(),
+                from: arguments.from.map(nanos),
+                to: arguments.to.map(nanos),
+                ..Picture::default()
+            };
+            draw(file, &page(&report.trace, &picture))?;
+        }
+        show_one(&report, arguments);
+        return Ok(report.holds());
     }
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let summary = many::<P>(&options, 1..arguments.seeds.saturating_add(1), jobs);
@@ -107,7 +156,56 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> bool {
     } else {
         show(P::NAME, &summary);
     }
-    summary.holds()
+    Ok(summary.holds())
+}
+
+fn nanos(millis: u64) -> u64 {
+    millis.saturating_mul(1_000_000)
+}
+
+fn list_scenarios() {
+    let rows = ALL.iter().map(|named| vec![named.name.to_owned(), named.title.to_owned()]);
+    println!("{}", columns(&rows.collect::<Vec<_>>()));
+}
+
+/// Plays a scenario. What it violates it violates on purpose: that is no failure.
+fn play(name: &str, arguments: &Arguments) -> anyhow::Result<()> {
+    let named = scenarios::find(name);
+    let named =
+        named.ok_or_else(|| failure(format!("there is no scenario {name:?}"), "see `quorate sim --list-scenarios`"))?;
+    let played = (named.play)();
+    if let Some(file) = &arguments.html {
+        let picture = named.picture(&played);
+        let (from, to) = (arguments.from.map(nanos).or(picture.from), arguments.to.map(nanos));
+        draw(file, &page(&played.recording, &Picture { from, to, ..picture }))?;
+    } else {
+        let events = played.recording.events.iter().filter(|event| event.at >= played.from).cloned().collect();
+        let shown = Recording { events, ..played.recording.clone() };
+        shown.lines().for_each(|line| println!("{line}"));
+    }
+    println!("{}\n{}", named.title, named.about);
+    if let Some(violation) = &played.violation {
+        println!("violates {violation}");
+    }
+    Ok(())
+}
+
+fn draw_gallery(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .advise(format!("cannot create {}", folder.display()), "its place must be writable")?;
+    for (name, contents) in scenarios::gallery() {
+        draw(&folder.join(name), &contents)?;
+    }
+    Ok(())
+}
+
+fn draw(file: &Path, page: &str) -> anyhow::Result<()> {
+    std::fs::write(file, page).advise(
+        format!("the picture was not written to {}", file.display()),
+        "choose a file in a folder that exists and has room",
+    )?;
+    eprintln!("picture: {}", file.display());
+    Ok(())
 }
 
 fn many<P: Simulated>(options: &Options, seeds: Range<u64>, jobs: usize) -> Summary {
@@ -127,13 +225,15 @@ fn many<P: Simulated>(options: &Options, seeds: Range<u64>, jobs: usize) -> Summ
     summary
 }
 
-fn show_one(report: &Report, json: bool) {
-    if json {
+fn show_one(report: &Report, arguments: &Arguments) {
+    if arguments.json {
         println!("{}", json_report(report));
         return;
     }
-    for line in report.trace.lines() {
-        println!("{line}");
+    if arguments.trace {
+        for line in report.trace.lines() {
+            println!("{line}");
+        }
     }
     println!("{report}");
 }
