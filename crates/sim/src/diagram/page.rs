@@ -16,7 +16,7 @@ const PAGE_JS: &str = include_str!("page.js");
 /// Lines of text below the picture at most.
 const LINES_MAX: usize = 600;
 /// On paper the picture is cut into strips of this width, pixels.
-const STRIP: f64 = 1040.0;
+const STRIP: f64 = 1260.0;
 /// Room for the lines' names, pixels.
 const NAMES: f64 = 44.0;
 
@@ -52,7 +52,6 @@ pub fn page(recording: &Recording, picture: &Picture) -> String {
         put(&table_of_orders(&side_by_side, false));
     }
     put(&lines(recording, &scene));
-    put(&strips(&drawing));
     put(&format!("<script type=\"application/json\" id=\"data\">{}</script>\n", data(&scene, &drawing)));
     put(&format!("<script>\n{PAGE_JS}</script>\n</body></html>\n"));
     html
@@ -206,10 +205,11 @@ fn figure(scene: &Scene, drawing: &Drawing) -> String {
         html,
         "<div class=\"stage\"><svg class=\"names\" width=\"{NAMES}\" height=\"{height}\">\n{}</svg>\n\
          <div class=\"scroll\" tabindex=\"0\" aria-label=\"Space-time diagram\"><svg id=\"picture\" width=\"{width}\" \
-         height=\"{height}\" role=\"img\">\n<g id=\"all\">\n{}</g>\n</svg></div></div>\n",
+         height=\"{height}\" role=\"img\">\n<g id=\"all\" class=\"drawing\">\n{}</g>\n</svg></div></div>\n",
         names(drawing, 0.0),
         drawing.body
     );
+    html.push_str(&strips(drawing));
     let _infallible = write!(html, "<figcaption>{} {LEGEND}</figcaption>\n</figure>\n", escaped(&scene.left_out));
     html
 }
