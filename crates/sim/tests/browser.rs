@@ -149,7 +149,7 @@ fn a_screenshot_shows_lines_arrows_the_violation_and_the_tip() {
         ("a red violation", [0xd0, 0x2b, 0x2b], 500),
         ("blue requests", [0x2f, 0x6f, 0xde], 500),
         ("green replies", [0x0c, 0x85, 0x77], 300),
-        ("the tip", [0x1b, 0x20, 0x28], 3000),
+        ("the tip", [0x1b, 0x20, 0x28], 12_000),
         ("paper", [0xff, 0xff, 0xff], 500_000),
     ] {
         assert!(like(colour) >= least, "{what}: {} pixels, at least {least} wanted", like(colour));
