@@ -7,6 +7,7 @@ use crate::client::ClientProcess;
 use crate::clock::{Clock, MILLI, Queue, SECOND};
 use crate::faults::{Fault, Faults};
 use crate::history::History;
+use crate::misfortune::{Fortune, Misfortune, Moment, Struck};
 use crate::network::{Fate, Network};
 use crate::process::Process;
 use crate::random::Random;
@@ -22,6 +23,7 @@ use quorate_core::protocol::Protocol;
 use quorate_core::time::Duration;
 use quorate_core::transfer;
 use quorate_core::wire::Envelope;
+use std::collections::BTreeSet;
 
 /// Events after which a run is a storm of messages that feeds itself: a hundred times what a run of a few hundred calls has.
 const EVENTS_MAX: u64 = 2_000_000;
@@ -49,6 +51,8 @@ pub struct Setup<P: Protocol, M> {
     pub machine: fn() -> M,
     /// Keep what happens.
     pub trace: bool,
+    /// If there is a list, nothing else goes wrong.
+    pub only: Option<BTreeSet<Misfortune>>,
 }
 
 /// Something that is going to happen.
@@ -113,6 +117,8 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) disk_random: Random,
     pub(crate) entropy: Random,
     pub(crate) nemesis: Random,
+    pub(crate) looks: Random,
+    pub(crate) fortune: Fortune,
     pub(crate) rot_victim: usize,
     pub(crate) patience: (Duration, Duration),
     pub(crate) violation: Option<Violation>,
@@ -130,13 +136,16 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let network = Network::new(random.fork(), &faults);
         let workload = Workload::new(random.fork(), setup.calls);
         let (disk_random, entropy, nemesis) = (random.fork(), random.fork(), random.fork());
-        let skewed = faults.has(Fault::ClockSkew);
+        let looks = random.fork();
+        let mut fortune = Fortune::new(random.bits(), setup.only);
+        let mut always = |fault| faults.has(fault) && fortune.allows(Moment::Beginning, fault, 0);
+        let (skewed, impatient) = (always(Fault::ClockSkew), always(Fault::ClientRetry));
         let rot_victim = random.index(setup.replicas);
         let rots = |id: ReplicaId| id.index() == rot_victim && faults.has(Fault::BitRot);
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
         let replicas: Vec<_> =
             ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed), rots(id))).collect();
-        let retry = if faults.has(Fault::ClientRetry) { random.between(4, 40) } else { 150 };
+        let retry = if impatient { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
         let count = replicas.len();
         let clients: Vec<_> =
@@ -155,6 +164,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             disk_random,
             entropy,
             nemesis,
+            looks,
+            fortune,
             rot_victim,
             patience,
             violation: None,
@@ -183,7 +194,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// What happened, if a trace was wanted.
     pub fn into_recording(self) -> Recording {
-        self.trace.into_recording(self.replicas.len(), self.clients.len())
+        self.into_recording_and_struck().0
+    }
+
+    /// What happened, if a trace was wanted, and what went wrong.
+    pub(crate) fn into_recording_and_struck(self) -> (Recording, Vec<Struck>) {
+        let recording = self.trace.into_recording(self.replicas.len(), self.clients.len());
+        (recording, self.fortune.into_struck())
     }
 
     /// Virtual nanoseconds since the run began.
@@ -291,7 +308,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// Decides what becomes of a frame that has left, or that a scenario had kept back.
     pub(crate) fn dispatch(&mut self, travel: Travel, bytes: Bytes) {
         let (now, Travel { from, to, .. }) = (self.now(), travel);
-        let fate = self.network.fate(from, to, now);
+        let fate = self.network.fate(from, to, now, &mut self.fortune);
         match &fate {
             Fate::Arrives(_) => {} // will be an event of its own
             Fate::Lost => self.trace.add(now, || What::Lost(travel)),

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `random`, `clock` | the seed; virtual time |
 //! | `network`, `disk`, `faults`, `nemesis` | what can go wrong, and what does |
+//! | `misfortune`, `shrink` | each thing that went wrong, by a name of its own; which of them matter |
 //! | `process`, `client` | one replica, one client |
 //! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
 //! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
@@ -30,12 +31,14 @@ pub mod checker;
 pub mod diagram;
 pub mod faults;
 pub mod history;
+pub mod misfortune;
 pub mod protocols;
 pub mod registers;
 pub mod report;
 pub mod run;
 pub mod scenarios;
 pub mod script;
+pub mod shrink;
 pub mod trace;
 
 mod calls;

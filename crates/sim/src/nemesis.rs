@@ -35,11 +35,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         ];
         for (fault, usual) in draws {
             let chance = usual.saturating_mul(u64::from(self.faults.rate(fault))) / 100;
-            if self.nemesis.chance(chance) {
+            let drawn = self.looks.chance(chance);
+            if let Some(luck) = drawn.then(|| self.fortune.look(fault, self.queue.now())).flatten() {
+                self.nemesis = luck;
                 self.strike(fault);
             }
         }
-        let delay = self.nemesis.between(LOOK.0, LOOK.1);
+        let delay = self.looks.between(LOOK.0, LOOK.1);
         self.queue.after(delay, Event::Nemesis);
     }
 
@@ -81,23 +83,31 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             return true;
         }
         let chance = CRASH_IN_TURN.saturating_mul(u64::from(self.faults.rate(Fault::Crash))) / 100;
-        if chance == 0 || !self.nemesis.chance(chance) {
+        if !self.strikes(replica, Fault::Crash, chance) {
             return false;
         }
         self.crash(replica, Fault::Crash);
         true
     }
 
+    /// Does this fault strike at this step of a replica, so many times in a million?
+    fn strikes(&mut self, replica: usize, fault: Fault, per_million: u64) -> bool {
+        let luck = self.fortune.step(replica, fault, per_million, self.queue.now());
+        let strikes = luck.is_some();
+        self.nemesis = luck.unwrap_or(self.nemesis.clone());
+        strikes
+    }
+
     /// Does the process die within this step of its store, with the power, whatever the step had written so far?
-    pub(crate) fn is_doomed(&mut self) -> bool {
+    pub(crate) fn is_doomed(&mut self, replica: usize) -> bool {
         let chance = CRASH_IN_STORE.saturating_mul(u64::from(self.faults.rate(Fault::Crash))) / 100;
-        chance > 0 && self.nemesis.chance(chance)
+        self.strikes(replica, Fault::Crash, chance)
     }
 
     /// Does the next sync fail? Then the process stops, and is started again.
     pub(crate) fn sync_fails(&mut self, replica: usize) -> bool {
         let chance = SYNC_FAILS.saturating_mul(u64::from(self.faults.rate(Fault::SyncError))) / 100;
-        if chance == 0 || !self.nemesis.chance(chance) {
+        if !self.strikes(replica, Fault::SyncError, chance) {
             return false;
         }
         if let Some(process) = self.replicas.get_mut(replica) {

@@ -2,6 +2,7 @@
 
 use crate::clock::{MICRO, MILLI};
 use crate::faults::{Fault, Faults};
+use crate::misfortune::{Fortune, message};
 use crate::random::Random;
 use quorate_core::ids::Peer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,6 @@ pub enum Fate {
 /// The state of all links.
 #[derive(Debug)]
 pub struct Network {
-    random: Random,
     latency: (u64, u64),
     delay: u64,
     loss: u64,
@@ -41,7 +41,6 @@ impl Network {
         let low = random.between(50 * MICRO, 500 * MICRO);
         let spread = random.between(10 * MICRO, 3 * MILLI);
         Self {
-            random,
             latency: (low, low.saturating_add(spread)),
             delay: per_million(Fault::Delay, 10_000),
             loss: per_million(Fault::Loss, 15_000),
@@ -55,33 +54,37 @@ impl Network {
     }
 
     /// Decides about a message that leaves now.
-    pub fn fate(&mut self, from: Peer, to: Peer, now: u64) -> Fate {
+    pub fn fate(&mut self, from: Peer, to: Peer, now: u64, fortune: &mut Fortune) -> Fate {
         if self.held.contains(&(from, to)) {
             return Fate::Held;
         }
         if self.is_cut(from, to) {
             return Fate::Cut;
         }
-        if self.random.chance(self.loss) {
+        let (mut luck, number) = fortune.message(from, to);
+        let mut strikes = |fault, drawn: bool| drawn && fortune.allows(message(from, to, number), fault, now);
+        if strikes(Fault::Loss, luck.chance(self.loss)) {
             return Fate::Lost;
         }
-        let mut delays = vec![self.arrival(from, to, now)];
-        if self.random.chance(self.duplication) {
-            let again = self.random.between(0, 200 * MILLI);
+        let mut delay = luck.between(self.latency.0, self.latency.1);
+        let (late, by) = (luck.chance(self.delay), luck.between(5 * MILLI, 400 * MILLI));
+        if strikes(Fault::Delay, late) {
+            delay = delay.saturating_add(by);
+        }
+        let (overtakes, by) = (luck.chance(self.reorder), luck.between(0, 20 * MILLI));
+        let mut delays = match strikes(Fault::Reorder, overtakes) {
+            true => vec![delay.saturating_add(by)],
+            false => vec![self.in_order(from, to, now, delay)],
+        };
+        let (twice, again) = (luck.chance(self.duplication), luck.between(0, 200 * MILLI));
+        if strikes(Fault::Duplication, twice) {
             delays.push(again.max(MICRO));
         }
         Fate::Arrives(delays)
     }
 
-    /// A link is first in, first out, as a connection is, unless a message overtakes.
-    fn arrival(&mut self, from: Peer, to: Peer, now: u64) -> u64 {
-        let mut delay = self.random.between(self.latency.0, self.latency.1);
-        if self.random.chance(self.delay) {
-            delay = delay.saturating_add(self.random.between(5 * MILLI, 400 * MILLI));
-        }
-        if self.random.chance(self.reorder) {
-            return delay.saturating_add(self.random.between(0, 20 * MILLI));
-        }
+    /// A link is first in, first out, as a connection is. How long a message takes that overtakes nothing.
+    fn in_order(&mut self, from: Peer, to: Peer, now: u64, delay: u64) -> u64 {
         let last = self.last.entry((from, to)).or_default();
         *last = (*last).saturating_add(1).max(now.saturating_add(delay));
         last.saturating_sub(now)
@@ -130,8 +133,8 @@ mod tests {
     const A: Peer = Peer::Replica(ReplicaId::new(0));
     const B: Peer = Peer::Replica(ReplicaId::new(1));
 
-    fn delays(network: &mut Network, now: u64) -> Vec<u64> {
-        match network.fate(A, B, now) {
+    fn delays((network, fortune): &mut (Network, Fortune), now: u64) -> Vec<u64> {
+        match network.fate(A, B, now, fortune) {
             Fate::Arrives(delays) => delays,
             _ => Vec::new(),
         }
@@ -139,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_link_without_faults_delivers_everything_once_and_in_order() {
-        let mut network = Network::new(Random::new(3), &Faults::none());
+        let mut network = (Network::new(Random::new(3), &Faults::none()), Fortune::new(3, None));
         let mut last = 0;
         for now in (0..1000).map(|step| step * 10 * MICRO) {
             let [delay] = delays(&mut network, now)[..] else { panic!("lost or repeated at {now}") };
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn loss_duplication_and_reordering_happen_when_asked_for() {
         let faults: Faults = "loss:500,duplication:500,reorder:500".parse().expect("a list");
-        let mut network = Network::new(Random::new(3), &faults);
+        let mut network = (Network::new(Random::new(3), &faults), Fortune::new(3, None));
         let all: Vec<_> =
             (0..1000).map(|step| (step * 100 * MICRO, delays(&mut network, step * 100 * MICRO))).collect();
         assert!(all.iter().any(|(_, delays)| delays.is_empty()));
@@ -164,10 +167,11 @@ mod tests {
     #[test]
     fn a_one_way_cut_leaves_the_other_direction_alone() {
         let mut network = Network::new(Random::new(3), &Faults::none());
+        let mut fortune = Fortune::new(3, None);
         let cut = network.cut(BTreeSet::from([(A, B)]));
-        assert_eq!(network.fate(A, B, 0), Fate::Cut);
-        assert!(matches!(network.fate(B, A, 0), Fate::Arrives(_)));
+        assert_eq!(network.fate(A, B, 0, &mut fortune), Fate::Cut);
+        assert!(matches!(network.fate(B, A, 0, &mut fortune), Fate::Arrives(_)));
         network.heal(cut);
-        assert!(matches!(network.fate(A, B, 0), Fate::Arrives(_)));
+        assert!(matches!(network.fate(A, B, 0, &mut fortune), Fate::Arrives(_)));
     }
 }

@@ -19,6 +19,12 @@ impl Random {
         Self { state }
     }
 
+    /// The stream that belongs to `seed` and the parts of a name: whatever else is drawn, it stays the same.
+    pub fn keyed(seed: u64, parts: &[u64]) -> Self {
+        let mix = |mixed: u64, part: &u64| Self::new(mixed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)).bits();
+        Self::new(parts.iter().fold(seed, mix))
+    }
+
     /// A stream of its own for one concern, so that drawing more for one does not change what another gets.
     #[must_use]
     pub fn fork(&mut self) -> Self {

@@ -2,6 +2,7 @@
 
 use crate::checker::Violation;
 use crate::faults::Fault;
+use crate::misfortune::Struck;
 use crate::trace::Recording;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::View;
@@ -135,6 +136,8 @@ pub struct Report {
     pub audit: Digest,
     /// What happened, if it was asked for.
     pub trace: Recording,
+    /// What went wrong, decision by decision.
+    pub struck: Vec<Struck>,
 }
 
 impl Report {

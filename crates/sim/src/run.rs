@@ -4,6 +4,7 @@ use crate::checker::{Broken, Property, durability, exactly_once, linearizability
 use crate::clock::{MILLI, SECOND};
 use crate::cluster::{Cluster, Setup};
 use crate::faults::Faults;
+use crate::misfortune::Misfortune;
 use crate::protocols::Simulated;
 use crate::random::Random;
 use crate::registers::Registers;
@@ -11,6 +12,7 @@ use crate::report::Report;
 use quorate_core::ids::OpNumber;
 use quorate_core::protocol::Protocol;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The storm ends after this, also when calls are left, virtual nanoseconds.
@@ -37,11 +39,22 @@ pub struct Options {
     pub trace: bool,
     /// Run twice, and compare every turn.
     pub twice: bool,
+    /// If there is a list, nothing else goes wrong: see [`crate::misfortune`].
+    pub only: Option<BTreeSet<Misfortune>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 1, replicas: 3, clients: 3, ops: 150, faults: Faults::all(), trace: false, twice: false }
+        Self {
+            seed: 1,
+            replicas: 3,
+            clients: 3,
+            ops: 150,
+            faults: Faults::all(),
+            trace: false,
+            twice: false,
+            only: None,
+        }
     }
 }
 
@@ -106,6 +119,7 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
         config: P::config(&mut setting),
         machine: Registers::default,
         trace: options.trace,
+        only: options.only.clone(),
     };
     let mut cluster = Cluster::new(setup);
     let outcome = catch_unwind(AssertUnwindSafe(|| storm_and_calm(&mut cluster)));
@@ -206,6 +220,7 @@ impl<P: Protocol> Cluster<P, Registers> {
             // For the picture only; a panic on the way has been noticed already, or is none of this run's business.
             let _whatever_happens = catch_unwind(AssertUnwindSafe(|| self.aftermath()));
         }
-        Report { seed, violation, replay, counts, virtual_nanos, audit, trace: self.into_recording() }
+        let (trace, struck) = self.into_recording_and_struck();
+        Report { seed, violation, replay, counts, virtual_nanos, audit, trace, struck }
     }
 }

@@ -298,7 +298,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// Does something with a replica's disk. `None` if the process died over it; a disk that refuses without one of our
     /// faults is a defect of the store.
     fn disk<T>(&mut self, replica: usize, work: impl FnOnce(&mut Storage) -> Result<T, String>) -> Option<T> {
-        let doomed = self.is_doomed();
+        let doomed = self.is_doomed(replica);
         let process = self.replicas.get_mut(replica).filter(|process| process.running.is_some())?;
         if doomed {
             process.storage.doom(&mut self.disk_random);

@@ -1,20 +1,18 @@
 //! `quorate sim`: protocols in the simulator.
 
+mod one;
+
 use super::status::columns;
-use crate::errors::{Advise, failure};
+use crate::errors::failure;
 use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
 use quorate_protocols::naive::Naive;
 use quorate_protocols::vr::Vr;
-use quorate_sim::diagram::{Picture, page};
-use quorate_sim::scenarios::{self, ALL};
-use quorate_sim::{
-    Faults, Options, Recording, Report, Simulated, Summary, campaign, name_runs_in_panics, run as run_seed,
-};
+use quorate_sim::{Faults, Options, Simulated, Summary, campaign, name_runs_in_panics};
 use serde_json::{Value, json};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Failures that are shown one by one.
@@ -28,6 +26,8 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol naive --seeds 20      fails: replicas that deliver as received diverge
   quorate sim --protocol naive --seed 1 --html why.html      draws why
   quorate sim --scenario vr-leader-crash --html view-change.html
+  quorate sim --protocol naive --seed 1 --shrink short.txt   leaves out all that does not matter
+  quorate sim --script short.txt --html short.html
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
 
 A seed decides everything: the same seed gives the same run. Exit status 1, and the command that repeats the run, if
@@ -42,6 +42,12 @@ pub struct Arguments {
     /// Play a scenario that has a name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["seed", "seeds"])]
     scenario: Option<String>,
+    /// Run what a script says, and nothing else goes wrong
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "scenario"])]
+    script: Option<PathBuf>,
+    /// Make the failing seed short, and write the script into this file
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    shrink: Option<PathBuf>,
     /// Show the names of all scenarios
     #[arg(long)]
     list_scenarios: bool,
@@ -104,14 +110,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     name_runs_in_panics();
     if arguments.list_scenarios {
-        list_scenarios();
+        one::list_scenarios();
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(folder) = &arguments.gallery {
-        return draw_gallery(folder).map(|()| ExitCode::SUCCESS);
+        return one::draw_gallery(folder).map(|()| ExitCode::SUCCESS);
     }
     if let Some(name) = &arguments.scenario {
-        return play(name, arguments).map(|()| ExitCode::SUCCESS);
+        return one::play(name, arguments).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(file) = &arguments.script {
+        return one::run_script(file, arguments).map(exit_code);
     }
     if arguments.html.is_some() && arguments.seed.is_none() {
         return Err(failure("one picture shows one run", "name it with --seed or --scenario"));
@@ -120,7 +129,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Simulatable::Vr => simulate::<Vr>(arguments)?,
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(holds))
+}
+
+fn exit_code(holds: bool) -> ExitCode {
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
@@ -130,24 +143,15 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),
-        trace: arguments.trace || arguments.html.is_some(),
+        trace: false,
         twice: arguments.twice,
+        only: None,
     };
+    if let Some(file) = &arguments.shrink {
+        return one::make_short::<P>(&options, file);
+    }
     if arguments.seed.is_some() {
-        let report = run_seed::<P>(&options);
-        if let Some(file) = &arguments.html {
-            let picture = Picture {
-                title: format!("{}, seed {}", P::NAME, report.seed),
-                command: report.replay.clone(),
-                violation: report.violation.clone(),
-                from: arguments.from.map(nanos),
-                to: arguments.to.map(nanos),
-                ..Picture::default()
-            };
-            draw(file, &page(&report.trace, &picture))?;
-        }
-        show_one(&report, arguments);
-        return Ok(report.holds());
+        return one::run::<P>(options, None, arguments);
     }
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let summary = many::<P>(&options, 1..arguments.seeds.saturating_add(1), jobs);
@@ -157,55 +161,6 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
         show(P::NAME, &summary);
     }
     Ok(summary.holds())
-}
-
-fn nanos(millis: u64) -> u64 {
-    millis.saturating_mul(1_000_000)
-}
-
-fn list_scenarios() {
-    let rows = ALL.iter().map(|named| vec![named.name.to_owned(), named.title.to_owned()]);
-    println!("{}", columns(&rows.collect::<Vec<_>>()));
-}
-
-/// Plays a scenario. What it violates it violates on purpose: that is no failure.
-fn play(name: &str, arguments: &Arguments) -> anyhow::Result<()> {
-    let named = scenarios::find(name);
-    let named =
-        named.ok_or_else(|| failure(format!("there is no scenario {name:?}"), "see `quorate sim --list-scenarios`"))?;
-    let played = (named.play)();
-    if let Some(file) = &arguments.html {
-        let picture = named.picture(&played);
-        let (from, to) = (arguments.from.map(nanos).or(picture.from), arguments.to.map(nanos));
-        draw(file, &page(&played.recording, &Picture { from, to, ..picture }))?;
-    } else {
-        let events = played.recording.events.iter().filter(|event| event.at >= played.from).cloned().collect();
-        let shown = Recording { events, ..played.recording.clone() };
-        shown.lines().for_each(|line| println!("{line}"));
-    }
-    println!("{}\n{}", named.title, named.about);
-    if let Some(violation) = &played.violation {
-        println!("violates {violation}");
-    }
-    Ok(())
-}
-
-fn draw_gallery(folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)
-        .advise(format!("cannot create {}", folder.display()), "its place must be writable")?;
-    for (name, contents) in scenarios::gallery() {
-        draw(&folder.join(name), &contents)?;
-    }
-    Ok(())
-}
-
-fn draw(file: &Path, page: &str) -> anyhow::Result<()> {
-    std::fs::write(file, page).advise(
-        format!("the picture was not written to {}", file.display()),
-        "choose a file in a folder that exists and has room",
-    )?;
-    eprintln!("picture: {}", file.display());
-    Ok(())
 }
 
 fn many<P: Simulated>(options: &Options, seeds: Range<u64>, jobs: usize) -> Summary {
@@ -223,19 +178,6 @@ fn many<P: Simulated>(options: &Options, seeds: Range<u64>, jobs: usize) -> Summ
     });
     progress.finish();
     summary
-}
-
-fn show_one(report: &Report, arguments: &Arguments) {
-    if arguments.json {
-        println!("{}", json_report(report));
-        return;
-    }
-    if arguments.trace {
-        for line in report.trace.lines() {
-            println!("{line}");
-        }
-    }
-    println!("{report}");
 }
 
 fn show(protocol: &str, summary: &Summary) {
@@ -265,6 +207,7 @@ fn show(protocol: &str, summary: &Summary) {
     println!("{protocol}: {}, {} violated, {rate} seeds a second", count(summary.seeds, "seed"), summary.failed);
     if let Some(first) = summary.failures.first() {
         println!("repeat the first: {} --trace", first.replay);
+        println!("draw it with --html FILE, leave out what does not matter with --shrink FILE");
     }
 }
 
@@ -284,17 +227,6 @@ fn json_summary(protocol: &str, summary: &Summary) -> Value {
         "notes": summary.counts.notes,
         "seeds_with": summary.seeds_with,
         "violations": summary.properties,
-        "failures": summary.failures.iter().map(json_report).collect::<Vec<_>>(),
-    })
-}
-
-fn json_report(report: &Report) -> Value {
-    json!({
-        "seed": report.seed,
-        "violation": report.violation.as_ref().map(ToString::to_string),
-        "replay": report.replay,
-        "virtual_ms": report.virtual_nanos / 1_000_000,
-        "audit": crate::text::hex(report.audit.as_bytes()),
-        "trace": report.trace.lines().collect::<Vec<_>>(),
+        "failures": summary.failures.iter().map(one::json_report).collect::<Vec<_>>(),
     })
 }

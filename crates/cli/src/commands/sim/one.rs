@@ -1,0 +1,178 @@
+//! `quorate sim` for one run: of a seed, of a script, of a scenario; as numbers, as text, as a picture, or made short.
+
+use super::Arguments;
+use crate::commands::status::columns;
+use crate::errors::{Advise, failure};
+use crate::progress::Progress;
+use quorate_core::protocol::Protocol;
+use quorate_protocols::naive::Naive;
+use quorate_protocols::vr::Vr;
+use quorate_sim::diagram::{Picture, page};
+use quorate_sim::scenarios::{self, ALL};
+use quorate_sim::shrink::{RUNS_MAX, Script, shrink};
+use quorate_sim::{Options, Recording, Report, Simulated, run as run_seed};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Runs a seed, or a script and says whether it did what it was written for. True if nothing was violated.
+///
+/// # Errors
+/// A picture that cannot be written.
+pub fn run<P: Simulated>(
+    options: Options,
+    script: Option<(&Path, &Script)>,
+    arguments: &Arguments,
+) -> anyhow::Result<bool> {
+    let trace = arguments.trace || arguments.html.is_some();
+    let mut report = run_seed::<P>(&Options { trace, ..options });
+    let mut title = format!("{}, seed {}", P::NAME, report.seed);
+    if let Some((file, _)) = script {
+        report.replay = format!("quorate sim --script {}", file.display());
+        title = format!("{title}, made short");
+    }
+    if let Some(file) = &arguments.html {
+        let picture = Picture {
+            title,
+            command: report.replay.clone(),
+            violation: report.violation.clone(),
+            from: arguments.from.map(nanos),
+            to: arguments.to.map(nanos),
+            ..Picture::default()
+        };
+        draw(file, &page(&report.trace, &picture))?;
+    }
+    show_one(&report, arguments);
+    if let Some((_, script)) = script.filter(|(_, script)| !script.expects(&report)) {
+        eprintln!(
+            "the script expects another outcome: {}",
+            script.expect.as_deref().unwrap_or("that everything holds")
+        );
+    }
+    Ok(report.holds())
+}
+
+/// Runs a script. True if nothing was violated.
+///
+/// # Errors
+/// A file that is no script, or of a protocol that there is not.
+pub fn run_script(file: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
+    let text = std::fs::read_to_string(file).advise(
+        format!("cannot read {}", file.display()),
+        "name a script; --shrink writes one for a seed that fails",
+    )?;
+    let script: Script = text.parse().advise(
+        format!("{} is not a script", file.display()),
+        "see the scripts in crates/sim/scripts, or let --shrink write one",
+    )?;
+    match script.protocol.as_str() {
+        Vr::NAME => run::<Vr>(script.options(), Some((file, &script)), arguments),
+        Naive::NAME => run::<Naive>(script.options(), Some((file, &script)), arguments),
+        other => {
+            Err(failure(format!("there is no protocol {other:?} to run"), "write `protocol vr` or `protocol naive`"))
+        }
+    }
+}
+
+/// Makes a failing seed short. True if nothing is violated in it, and there is nothing to write.
+///
+/// # Errors
+/// A script that cannot be written.
+pub fn make_short<P: Simulated>(options: &Options, file: &Path) -> anyhow::Result<bool> {
+    let mut progress = Progress::start("shrink", "runs", u64::from(RUNS_MAX));
+    let script = shrink::<P>(options, |_| progress.add(1));
+    progress.finish();
+    let Some(script) = script else {
+        println!("seed {} holds: there is nothing to make short", options.seed);
+        return Ok(true);
+    };
+    let text = format!("# {}\n{script}", options.replay(P::NAME));
+    std::fs::write(file, &text).advise(
+        format!("the script was not written to {}", file.display()),
+        "choose a file in a folder that exists and has room",
+    )?;
+    print!("{text}");
+    println!("script: {0}; run it with `quorate sim --script {0}`", file.display());
+    Ok(false)
+}
+
+fn nanos(millis: u64) -> u64 {
+    millis.saturating_mul(1_000_000)
+}
+
+/// Shows the names of all scenarios.
+pub fn list_scenarios() {
+    let rows = ALL.iter().map(|named| vec![named.name.to_owned(), named.title.to_owned()]);
+    println!("{}", columns(&rows.collect::<Vec<_>>()));
+}
+
+/// Plays a scenario. What it violates it violates on purpose: that is no failure.
+///
+/// # Errors
+/// A name that no scenario has, or a picture that cannot be written.
+pub fn play(name: &str, arguments: &Arguments) -> anyhow::Result<()> {
+    let named = scenarios::find(name);
+    let named =
+        named.ok_or_else(|| failure(format!("there is no scenario {name:?}"), "see `quorate sim --list-scenarios`"))?;
+    let played = (named.play)();
+    if let Some(file) = &arguments.html {
+        let picture = named.picture(&played);
+        let (from, to) = (arguments.from.map(nanos).or(picture.from), arguments.to.map(nanos));
+        draw(file, &page(&played.recording, &Picture { from, to, ..picture }))?;
+    } else {
+        let events = played.recording.events.iter().filter(|event| event.at >= played.from).cloned().collect();
+        let shown = Recording { events, ..played.recording.clone() };
+        shown.lines().for_each(|line| println!("{line}"));
+    }
+    println!("{}\n{}", named.title, named.about);
+    if let Some(violation) = &played.violation {
+        println!("violates {violation}");
+    }
+    Ok(())
+}
+
+/// Draws all scenarios.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn draw_gallery(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .advise(format!("cannot create {}", folder.display()), "its place must be writable")?;
+    for (name, contents) in scenarios::gallery() {
+        draw(&folder.join(name), &contents)?;
+    }
+    Ok(())
+}
+
+fn draw(file: &Path, page: &str) -> anyhow::Result<()> {
+    std::fs::write(file, page).advise(
+        format!("the picture was not written to {}", file.display()),
+        "choose a file in a folder that exists and has room",
+    )?;
+    eprintln!("picture: {}", file.display());
+    Ok(())
+}
+
+fn show_one(report: &Report, arguments: &Arguments) {
+    if arguments.json {
+        println!("{}", json_report(report));
+        return;
+    }
+    if arguments.trace {
+        for line in report.trace.lines() {
+            println!("{line}");
+        }
+    }
+    println!("{report}");
+}
+
+/// One run as a JSON object.
+pub fn json_report(report: &Report) -> Value {
+    json!({
+        "seed": report.seed,
+        "violation": report.violation.as_ref().map(ToString::to_string),
+        "replay": report.replay,
+        "virtual_ms": report.virtual_nanos / 1_000_000,
+        "audit": crate::text::hex(report.audit.as_bytes()),
+        "trace": report.trace.lines().collect::<Vec<_>>(),
+    })
+}
