@@ -1,5 +1,15 @@
 //! The only source of chance: one seed, integers only, the same on every machine.
 
+/// The golden ratio as a fraction of 2^64, odd.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Splitmix64's output function (Steele, Lea and Flood).
+fn splitmix(mixed: u64) -> u64 {
+    let z = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// xoshiro256++ (Blackman and Vigna), seeded by splitmix64.
 #[derive(Clone, Debug)]
 pub struct Random {
@@ -11,17 +21,15 @@ impl Random {
     pub fn new(seed: u64) -> Self {
         let mut mixed = seed;
         let state = std::array::from_fn(|_| {
-            mixed = mixed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
+            mixed = mixed.wrapping_add(GOLDEN);
+            splitmix(mixed)
         });
         Self { state }
     }
 
     /// The stream that belongs to `seed` and the parts of a name: whatever else is drawn, it stays the same.
     pub fn keyed(seed: u64, parts: &[u64]) -> Self {
-        let mix = |mixed: u64, part: &u64| Self::new(mixed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)).bits();
+        let mix = |mixed: u64, part: &u64| splitmix(mixed.wrapping_add(GOLDEN) ^ part.wrapping_mul(GOLDEN));
         Self::new(parts.iter().fold(seed, mix))
     }
 
@@ -84,5 +92,16 @@ mod tests {
         let hits = (0..100_000).filter(|_| random.chance(250_000)).count();
         assert!((24_000..26_000).contains(&hits), "{hits}");
         assert!((0..1000).all(|_| random.between(3, 5) <= 5));
+    }
+
+    #[test]
+    fn streams_of_different_names_are_different() {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [0, 0, 0], [0, 0, 1]] {
+            assert_eq!(Random::keyed(7, &name).bits(), Random::keyed(7, &name).bits());
+            assert!(seen.insert(Random::keyed(7, &name).bits()) && seen.insert(Random::keyed(8, &name).bits()));
+        }
+        let hits = (0..100_000).filter(|number| Random::keyed(7, &[1, *number]).chance(250_000)).count();
+        assert!((24_000..26_000).contains(&hits), "{hits}");
     }
 }
