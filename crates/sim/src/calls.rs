@@ -4,11 +4,11 @@ use crate::client::{ClientProcess, whose};
 use crate::clock::MILLI;
 use crate::cluster::{Cluster, Event};
 use crate::process::CLUSTER;
-use crate::registers::Reply;
+use crate::registers::{Reply, TOPIC};
 use bytes::Bytes;
 use quorate_core::ids::{ClientId, Epoch, Peer};
 use quorate_core::machine::Machine;
-use quorate_core::node::{Input, Payload};
+use quorate_core::node::{Input, Payload, Service};
 use quorate_core::protocol::{Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Protocol, Ticket};
 use quorate_core::time::Instant;
 use quorate_core::wire::{Envelope, Wire};
@@ -39,8 +39,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub(crate) fn on_client_frame(&mut self, from: Peer, to: ClientId, bytes: &Bytes, label: &'static str) {
         let now = self.now();
         let (Some((client, life)), Peer::Replica(from)) = (whose(to), from) else { return };
-        if self.clients.get(client).is_none_or(|process| process.life != life) {
-            return;
+        let Some(process) = self.clients.get(client).filter(|process| process.life == life) else { return };
+        if process.paused_until > now {
+            let (from, to, bytes) = (Peer::Replica(from), Peer::Client(to), bytes.clone());
+            return self.queue.at(process.paused_until, Event::Frame { from, to, bytes, label });
         }
         self.trace.arrived(now, Peer::Replica(from), Peer::Client(to), label);
         if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
@@ -53,6 +55,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let Some(process) = self.clients.get_mut(client).filter(|process| process.life == life) else { return };
         if process.wake.is_none_or(|at| at > now) {
             return;
+        }
+        if process.paused_until > now {
+            process.wake = Some(process.paused_until);
+            return self.queue.at(process.paused_until, Event::ClientWake { client, life });
         }
         process.wake = None;
         let due = process.take_due(Instant::from_nanos(now));
@@ -83,6 +89,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 process.core.on_connected(id, out);
             }
         });
+        if client == 0 && replica.is_multiple_of(2) {
+            // The first client watches at some replicas; the others have enough to do.
+            let watch = Payload::<P::Message>::Service(Service::Watch { topic: TOPIC });
+            let bytes = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO }.seal(&watch);
+            self.transmit(here, there, bytes, "Watch");
+        }
     }
 
     pub(crate) fn on_link_down(&mut self, client: usize, life: u32, replica: usize, deaths: u32) {

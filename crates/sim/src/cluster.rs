@@ -2,6 +2,7 @@
 //!
 //! Chapters: `turns.rs` (replicas), `calls.rs` (clients), `nemesis.rs` (what goes wrong).
 
+use crate::checker::watches::Watches;
 use crate::checker::{Property, Violation, Witness};
 use crate::client::ClientProcess;
 use crate::clock::{Clock, MILLI, Queue, SECOND};
@@ -9,13 +10,14 @@ use crate::faults::{Fault, Faults};
 use crate::history::History;
 use crate::network::{Fate, Network};
 use crate::process::Process;
+use crate::protocols::Rejoin;
 use crate::random::Random;
 use crate::report::Counts;
 use crate::trace::Trace;
 use crate::workload::Workload;
 use bytes::Bytes;
 use quorate_core::executor::Save;
-use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{Peer, RecordSeq, ReplicaId, View};
 use quorate_core::machine::Machine;
 use quorate_core::node::Input;
 use quorate_core::protocol::Protocol;
@@ -36,6 +38,8 @@ pub struct Setup<P: Protocol, M> {
     pub calls: u64,
     /// What may go wrong. Every seed draws its own rates.
     pub faults: Faults,
+    /// How a replica whose disk is lost comes back.
+    pub rejoin: Option<Rejoin<P>>,
     /// The protocol's configuration.
     pub config: P::Config,
     /// The machine's first state.
@@ -74,6 +78,10 @@ pub enum Event {
     LinkDown { client: usize, life: u32, replica: usize, deaths: u32 },
     /// Misfortune looks around.
     Nemesis,
+    /// There is room on a replica's disk again.
+    Room { replica: usize },
+    /// The owner of a replica whose disk is lost sees whether it can come back.
+    Recover { replica: usize },
 }
 
 impl Event {
@@ -100,6 +108,7 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) workload: Workload,
     pub(crate) history: History,
     pub(crate) witness: Witness,
+    pub(crate) watches: Watches,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     pub(crate) faults: Faults,
@@ -107,6 +116,13 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) entropy: Random,
     pub(crate) nemesis: Random,
     pub(crate) rot_victim: usize,
+    /// Disks that were replaced.
+    pub(crate) disks_lost: u64,
+    /// Does an owner bring back a replica that cannot come back by itself?
+    pub(crate) owned: bool,
+    pub(crate) rejoin: Option<Rejoin<P>>,
+    /// The greatest view that has started anywhere, and who leads it.
+    pub(crate) leader: Option<(View, usize)>,
     pub(crate) patience: (Duration, Duration),
     pub(crate) violation: Option<Violation>,
     pub(crate) audits: Vec<quorate_core::crypto::Digest>,
@@ -125,10 +141,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let (disk_random, entropy, nemesis) = (random.fork(), random.fork(), random.fork());
         let skewed = faults.has(Fault::ClockSkew);
         let rot_victim = random.index(setup.replicas);
-        let rots = |id: ReplicaId| id.index() == rot_victim && faults.has(Fault::BitRot);
+        let decays = [Fault::BitRot, Fault::Misdirected].iter().any(|fault| faults.has(*fault));
+        let rots = |id: ReplicaId| id.index() == rot_victim && decays;
+        let rushes = faults.has(Fault::ClockRush);
+        let owned = faults.has(Fault::LostDisk) && setup.rejoin.is_some() && setup.replicas > 2;
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
         let replicas: Vec<_> =
-            ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed), rots(id))).collect();
+            ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed, rushes), rots(id))).collect();
         let retry = if faults.has(Fault::ClientRetry) { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
         let count = replicas.len();
@@ -142,6 +161,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             workload,
             history: History::default(),
             witness: Witness::default(),
+            watches: Watches::default(),
             counts: Counts::default(),
             trace: Trace::new(setup.trace),
             faults,
@@ -149,6 +169,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             entropy,
             nemesis,
             rot_victim,
+            disks_lost: 0,
+            owned,
+            rejoin: setup.rejoin,
+            leader: None,
             patience,
             violation: None,
             audits: Vec::new(),
@@ -156,6 +180,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             config: setup.config,
             machine: setup.machine,
         };
+        for (fault, count) in [
+            (Fault::ClockSkew, if skewed { setup.replicas } else { 0 }),
+            (Fault::ClockRush, if rushes { setup.replicas } else { 0 }),
+            (Fault::ClientRetry, if retry < 150 { setup.clients } else { 0 }),
+        ] {
+            (0..count).for_each(|_| cluster.counts.fault(fault));
+        }
         cluster.begin(setup.calls > 0);
         cluster
     }
@@ -244,6 +275,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::LinkUp { client, life, replica } => self.on_link_up(client, life, replica),
             Event::LinkDown { client, life, replica, deaths } => self.on_link_down(client, life, replica, deaths),
             Event::Nemesis => self.on_nemesis(),
+            Event::Room { replica } => self.on_room(replica),
+            Event::Recover { replica } => self.on_recover(replica),
         }
     }
 
@@ -280,9 +313,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let (now, entropy) = (self.now(), self.entropy.bits());
         let (config, machine) = (self.config.clone(), self.machine);
         let Some(process) = self.replicas.get_mut(replica) else { return };
-        if process.running.is_some() || process.stopped.is_some() {
+        let away = process.stopped.is_some() || process.lost.is_some() || process.spared;
+        if process.running.is_some() || away {
             return;
         }
+        process.storage.full(process.full_until > now);
         let turn = process.turn(now, entropy);
         let started = process.start(config, machine, turn);
         let (life, id) = (process.life, process.id);
@@ -309,8 +344,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     }
 }
 
-fn clock(random: &mut Random, skewed: bool) -> Clock {
+fn clock(random: &mut Random, skewed: bool, rushes: bool) -> Clock {
     let start = random.below(1000 * SECOND);
+    if rushes {
+        let drift = i64::try_from(random.below(1_400_001)).unwrap_or(0) - 700_000; // up to 70 % slower or faster
+        return Clock { start, drift, skew: 0 };
+    }
     if !skewed {
         return Clock { start, ..Clock::default() };
     }

@@ -16,7 +16,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `random`, `clock` | the seed; virtual time |
-//! | `network`, `disk`, `faults`, `nemesis` | what can go wrong, and what does |
+//! | `network`, `disk`, `faults`, `nemesis`, `troubles` | what can go wrong, and what does |
 //! | `process`, `client` | one replica, one client |
 //! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
 //! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
@@ -28,6 +28,8 @@ pub mod campaign;
 pub mod checker;
 pub mod faults;
 pub mod history;
+#[cfg(feature = "mutations")]
+pub mod mutations;
 pub mod protocols;
 pub mod registers;
 pub mod report;
@@ -44,6 +46,7 @@ mod network;
 mod process;
 mod random;
 mod trace;
+mod troubles;
 mod turns;
 mod workload;
 
@@ -51,7 +54,7 @@ pub use campaign::{Summary, campaign};
 pub use checker::{Property, Violation};
 pub use cluster::Cluster;
 pub use faults::{Fault, Faults, UnknownFault};
-pub use protocols::Simulated;
+pub use protocols::{Rejoin, Simulated};
 pub use random::Random;
 pub use report::{Counts, Report};
 pub use run::{Options, name_runs_in_panics, run};

@@ -20,7 +20,17 @@ pub struct Scenario<P: Protocol, M> {
 impl<P: Protocol, M: Machine> Scenario<P, M> {
     /// So many replicas and clients, started. `seed` decides latencies.
     pub fn new(seed: u64, replicas: usize, clients: usize, config: P::Config, machine: fn() -> M) -> Self {
-        let setup = Setup { seed, replicas, clients, calls: 0, faults: Faults::none(), config, machine, trace: true };
+        let setup = Setup {
+            seed,
+            replicas,
+            clients,
+            calls: 0,
+            faults: Faults::none(),
+            rejoin: None,
+            config,
+            machine,
+            trace: true,
+        };
         let mut scenario = Self { cluster: Cluster::new(setup) };
         scenario.run_ms(20);
         scenario

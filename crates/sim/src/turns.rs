@@ -9,12 +9,13 @@ use crate::process::{Running, StartError};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{Done, Job, Save};
-use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{ClientId, Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::{Corrupt, Machine};
-use quorate_core::node::{Action, Input};
+use quorate_core::mutated;
+use quorate_core::node::{Action, Input, Payload, Service};
 use quorate_core::outbox::{Note, To};
 use quorate_core::protocol::{Checkpoint, Protocol, Replica};
-use quorate_core::wire::Wire;
+use quorate_core::wire::{Envelope, Wire};
 use quorate_store::replica::SnapshotsError;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
@@ -27,6 +28,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// One input of one node, and everything that follows at once.
     pub(crate) fn input(&mut self, replica: usize, input: Input) {
         let (now, entropy) = (self.now(), self.entropy.bits());
+        if let Input::Disconnected(Peer::Client(client)) = input {
+            self.watches.ends(replica, Some(client));
+        }
         let Some(process) = self.replicas.get_mut(replica) else { return };
         let turn = process.turn(now, entropy);
         let Some(running) = &mut process.running else { return };
@@ -63,6 +67,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 }
                 if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
                     running.appended = seq;
+                }
+                if self.dies_at_a_write(replica) {
+                    return;
                 }
                 self.begin_sync(replica);
             }
@@ -120,10 +127,27 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             }
         };
         for peer in to {
+            if let (Peer::Client(client), "Events" | "Watching") = (peer, label) {
+                self.look_at_watch(replica, client, bytes);
+            }
             self.transmit(Peer::Replica(from), peer, bytes.clone(), label);
             if self.dies_here(replica) {
                 return;
             }
+        }
+    }
+
+    /// A client is told of events, or that it watches.
+    fn look_at_watch(&mut self, replica: usize, client: ClientId, bytes: &Bytes) {
+        let op = self.replicas.get(replica).and_then(|it| it.running.as_ref()).map(|it| it.executor.op());
+        let Ok((_, Payload::Service(service))) = Envelope::open::<Payload<P::Message>>(bytes) else { return };
+        let seen = match service {
+            Service::Events(events) => self.watches.told(replica, client, &events),
+            Service::Watching { .. } => self.watches.begins(replica, client, op.unwrap_or_default()),
+            _ => Ok(()),
+        };
+        if let Err(detail) = seen {
+            self.violate(Property::WATCHES, detail);
         }
     }
 
@@ -144,11 +168,19 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     }
 
     pub(crate) fn on_synced(&mut self, replica: usize, seq: RecordSeq) {
-        if self.sync_fails(replica) || self.disk(replica, Storage::sync).is_none() {
+        if self.dies_at_a_write(replica) {
+            return;
+        }
+        if !mutated!("host/reports-before-the-sync")
+            && (self.sync_fails(replica) || self.disk(replica, Storage::sync).is_none())
+        {
             return; // also if it dies after the sync and before anybody hears of it
         }
         if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
             (running.syncing, running.synced) = (false, seq);
+        }
+        if self.dies_at_a_write(replica) {
+            return;
         }
         self.begin_sync(replica);
         self.input(replica, Input::Synced(seq));
@@ -184,6 +216,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let done = running.executor.run(job);
         let seen = match (&done, input) {
             (Done::Executed { op, outcome }, Some((_, batch))) => {
+                self.watches.published(*op, &outcome.events);
                 let output = Digest::of(format!("{:?} {:?}", outcome.replies, outcome.events).as_bytes());
                 self.witness.executed(id, *op, batch, output, running.executor.digest())
             }
@@ -288,7 +321,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// faults is a defect of the store.
     fn disk<T>(&mut self, replica: usize, work: impl FnOnce(&mut Storage) -> Result<T, String>) -> Option<T> {
         let doomed = self.is_doomed();
+        let now = self.now();
         let process = self.replicas.get_mut(replica).filter(|process| process.running.is_some())?;
+        let full = process.full_until > now;
         if doomed {
             process.storage.doom(&mut self.disk_random);
         }
@@ -298,6 +333,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 None
             }
             Ok(done) => Some(done),
+            Err(_) if full => {
+                self.crash(replica, Fault::FullDisk); // as the host does: it stops, and is started again
+                None
+            }
             Err(error) => {
                 self.violate(Property::STORE, format!("R{replica}: {error}"));
                 None
@@ -309,6 +348,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let now = self.now();
         self.trace.line(now, || format!("R{replica} {note:?}"));
         self.counts.note(note);
+        if let Note::ViewStarted { view, primary, .. } = note
+            && self.leader.is_none_or(|(known, _)| *view > known)
+        {
+            self.leader = Some((*view, primary.index()));
+        }
     }
 
     fn halt(&mut self, replica: usize, reason: &str) {
@@ -325,12 +369,15 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         };
         let now = self.now();
         self.trace.line(now, || format!("R{replica} does not start: {text}"));
-        let rotten = replica == self.rot_victim && self.counts.faults.contains_key(&Fault::BitRot);
-        if rotten {
+        let decays = [Fault::BitRot, Fault::Misdirected, Fault::SnapshotRot];
+        let decayed = decays.iter().any(|fault| self.counts.faults.contains_key(fault));
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        if process.full_until > now {
+            self.queue.at(process.full_until.saturating_add(1), Event::Start { replica });
+        } else if replica == self.rot_victim && decayed {
             self.counts.refused = self.counts.refused.saturating_add(1);
-            if let Some(process) = self.replicas.get_mut(replica) {
-                process.stopped = Some(text);
-            }
+            process.stopped = Some(text);
+            self.give_to_owner(replica);
         } else {
             self.violate(Property::STORE, format!("R{replica} does not start: {text}"));
         }
