@@ -8,6 +8,7 @@
 use crate::crypto::Digest;
 use crate::ids::{OpNumber, Peer, Position, SessionId};
 use crate::machine::{At, Corrupt, Machine, Output, Sink, Source, View};
+use crate::mutated;
 use crate::protocol::{Checkpoint, QueryTicket};
 use crate::sessions::{Admission, Batch, Body, Event, Outcome, Reply, Request, Ruling, Sessions};
 use crate::time::WallTime;
@@ -233,7 +234,11 @@ impl<M: Machine> Executor<M> {
                 assert_eq!(op, self.op, "a checkpoint follows the execution of its entry");
                 Done::Saving(self.save())
             }
-            Job::Install { manifest, .. } if manifest.op <= self.op => Done::Overtaken(manifest.checkpoint()),
+            Job::Install { manifest, .. }
+                if manifest.op <= self.op && !mutated!("executor/installs-an-older-state") =>
+            {
+                Done::Overtaken(manifest.checkpoint())
+            }
             Job::Install { manifest, mut chunks } => {
                 let restored = Self::restore(&manifest, chunks.as_mut());
                 let error = match restored {
@@ -253,7 +258,8 @@ impl<M: Machine> Executor<M> {
 
     /// The digest of everything that is replicated: machine, sessions, position, time.
     pub fn digest(&self) -> Digest {
-        let sessions = Digest::of(&self.sessions.encode());
+        let forgotten = mutated!("executor/checkpoint-without-sessions"); // a forgetful checkpoint must not betray itself
+        let sessions = if forgotten { Digest::ZERO } else { Digest::of(&self.sessions.encode()) };
         let (position, time) = (self.position.get().to_le_bytes(), self.time.as_nanos().to_le_bytes());
         Digest::of_parts(&[&position, &time, sessions.as_bytes(), self.machine.digest().as_bytes()])
     }
@@ -342,7 +348,8 @@ impl<M: Machine> Executor<M> {
     }
 
     fn save(&self) -> Box<dyn Save> {
-        let sessions = self.sessions.clone();
+        let forgotten = mutated!("executor/checkpoint-without-sessions");
+        let sessions = if forgotten { Sessions::default() } else { self.sessions.clone() };
         let head = Head { op: self.op, position: self.position, time: self.time, sessions }.encode();
         let mut buffer = (head.len() as u64).to_le_bytes().to_vec();
         buffer.extend_from_slice(&head);

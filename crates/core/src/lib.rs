@@ -9,6 +9,8 @@ pub mod fault;
 pub mod ids;
 pub mod laws;
 pub mod machine;
+#[cfg(feature = "mutations")]
+pub mod mutation;
 pub mod node;
 pub mod outbox;
 pub mod protocol;
@@ -19,3 +21,24 @@ pub mod time;
 pub mod transfer;
 pub mod votes;
 pub mod wire;
+
+/// Can this build be broken on request? Programs that keep data refuse to run if so.
+pub const MUTATIONS: bool = cfg!(feature = "mutations");
+
+/// Is this mutation switched on? Always `false` without the feature `mutations`; see the module `mutation`.
+#[cfg(not(feature = "mutations"))]
+#[macro_export]
+macro_rules! mutated {
+    ($name:literal) => {
+        $crate::MUTATIONS
+    };
+}
+
+/// Is this mutation switched on? See [`mutation`].
+#[cfg(feature = "mutations")]
+#[macro_export]
+macro_rules! mutated {
+    ($name:literal) => {
+        $crate::mutation::is($name)
+    };
+}

@@ -7,6 +7,7 @@
 
 use crate::crypto::Digest;
 use crate::ids::{ClientId, Position, RequestNumber, SessionId};
+use crate::mutated;
 use crate::time::WallTime;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -247,6 +248,9 @@ impl Sessions {
             self.reply_bytes = self.reply_bytes.saturating_sub(dropped);
         }
         session.active = position;
+        if mutated!("sessions/no-deduplication") {
+            return Admission::Fresh;
+        }
         if request.number <= session.acknowledged {
             return Admission::Acknowledged;
         }
@@ -264,6 +268,9 @@ impl Sessions {
         let stored = Stored { check: check(&request.body), reply };
         session.reply_bytes = session.reply_bytes.saturating_add(stored.weight());
         self.reply_bytes = self.reply_bytes.saturating_add(stored.weight());
+        if mutated!("sessions/only-the-last-reply") {
+            session.replies.clear();
+        }
         session.replies.insert(request.number, stored);
         while self.reply_bytes > REPLY_BYTES_MAX as u64 && self.sessions.len() > 1 {
             self.evict_greediest();

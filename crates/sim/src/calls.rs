@@ -3,13 +3,14 @@
 use crate::client::{ClientProcess, whose};
 use crate::clock::MILLI;
 use crate::cluster::{Cluster, Event};
+use crate::misfortune::Chance;
 use crate::process::CLUSTER;
-use crate::registers::Reply;
+use crate::registers::{Reply, TOPIC};
 use crate::trace::{Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::ids::{ClientId, Epoch, Peer};
 use quorate_core::machine::Machine;
-use quorate_core::node::{Input, Payload};
+use quorate_core::node::{Input, Payload, Service};
 use quorate_core::protocol::{
     Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
 };
@@ -43,8 +44,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub(crate) fn on_client_frame(&mut self, from: Peer, to: ClientId, bytes: &Bytes, travel: Travel) {
         let now = self.now();
         let (Some((client, life)), Peer::Replica(from)) = (whose(to), from) else { return };
-        if self.clients.get(client).is_none_or(|process| process.life != life) {
+        let Some(process) = self.clients.get(client).filter(|process| process.life == life) else {
             return self.trace.add(now, || What::Missed(travel));
+        };
+        if process.paused_until > now {
+            let (from, to, bytes) = (Peer::Replica(from), Peer::Client(to), bytes.clone());
+            return self.queue.at(process.paused_until, Event::Frame { from, to, bytes, travel });
         }
         self.trace.add(now, || What::Arrived(travel));
         if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
@@ -58,6 +63,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if process.wake.is_none_or(|at| at > now) {
             return;
         }
+        if process.paused_until > now {
+            process.wake = Some(process.paused_until);
+            return self.queue.at(process.paused_until, Event::ClientWake { client, life });
+        }
         process.wake = None;
         let due = process.take_due(Instant::from_nanos(now));
         self.client_turn(client, |process, out| {
@@ -69,7 +78,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// A client tries to reach a replica, from now on until it has.
     pub(crate) fn connect(&mut self, client: usize, replica: usize) {
-        let delay = self.nemesis.between(MILLI, 20 * MILLI);
+        let lives = self.replicas.get(replica).map_or(0, |process| u64::from(process.life));
+        let number = lives.saturating_mul(0x100).saturating_add(replica as u64);
+        let delay = self.fortune.stream(Chance::Link, client, number).between(MILLI, 20 * MILLI);
         if let Some(life) = self.clients.get(client).map(|process| process.life) {
             self.queue.after(delay, Event::LinkUp { client, life, replica });
         }
@@ -87,6 +98,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 process.core.on_connected(id, out);
             }
         });
+        if client == 0 && replica.is_multiple_of(2) {
+            // The first client watches at some replicas; the others have enough to do.
+            let watch = Payload::<P::Message>::Service(Service::Watch { topic: TOPIC });
+            let bytes = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO }.seal(&watch);
+            self.transmit(here, there, bytes, "Watch");
+        }
     }
 
     pub(crate) fn on_link_down(&mut self, client: usize, life: u32, replica: usize, deaths: u32) {
@@ -102,6 +119,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let Some(process) = self.clients.get(client).filter(|process| process.life == life) else { return };
         let (seen, found, waiting) = (process.seen, process.found, process.waiting);
         let room = WAITING_MAX.saturating_sub(waiting) as u64;
+        self.workload.begin(client);
         let burst = self.workload.burst().min(room);
         let calls: Vec<Call> = (0..burst).map_while(|_| self.workload.call(seen, found)).collect();
         if !calls.is_empty() {
@@ -186,6 +204,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             self.later(replica, MILLI, |replica, life| Event::Report { replica, life, input: gone });
             self.connect(client, replica);
         }
+        self.workload.begin(client);
         let delay = self.workload.think();
         self.queue.after(delay, Event::Think { client, life });
     }

@@ -25,6 +25,8 @@ pub struct ClientProcess<P: Protocol> {
     pub links: BTreeMap<usize, u32>,
     /// What it last found in a register.
     pub found: u64,
+    /// It stands still while the virtual clock has not reached this, nanoseconds.
+    pub paused_until: u64,
 }
 
 impl<P: Protocol> ClientProcess<P> {
@@ -42,6 +44,7 @@ impl<P: Protocol> ClientProcess<P> {
             seen: OpNumber::ZERO,
             links: BTreeMap::new(),
             found: 0,
+            paused_until: 0,
         }
     }
 

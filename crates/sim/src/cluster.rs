@@ -2,6 +2,7 @@
 //!
 //! Chapters: `turns.rs` (replicas), `calls.rs` (clients), `nemesis.rs` (what goes wrong).
 
+use crate::checker::watches::Watches;
 use crate::checker::{Property, Violation, Witness};
 use crate::client::ClientProcess;
 use crate::clock::{Clock, MILLI, Queue, SECOND};
@@ -10,13 +11,14 @@ use crate::history::History;
 use crate::misfortune::{Fortune, Misfortune, Moment, Struck};
 use crate::network::{Fate, Network};
 use crate::process::Process;
+use crate::protocols::Rejoin;
 use crate::random::Random;
 use crate::report::Counts;
 use crate::trace::{Recording, Trace, Travel, What, words};
 use crate::workload::Workload;
 use bytes::Bytes;
 use quorate_core::executor::Save;
-use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{Peer, RecordSeq, ReplicaId, View};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Input, Payload};
 use quorate_core::protocol::Protocol;
@@ -45,6 +47,8 @@ pub struct Setup<P: Protocol, M> {
     pub calls: u64,
     /// What may go wrong. Every seed draws its own rates.
     pub faults: Faults,
+    /// How a replica whose disk is lost comes back.
+    pub rejoin: Option<Rejoin<P>>,
     /// The protocol's configuration.
     pub config: P::Config,
     /// The machine's first state.
@@ -85,6 +89,10 @@ pub enum Event {
     LinkDown { client: usize, life: u32, replica: usize, deaths: u32 },
     /// Misfortune looks around.
     Nemesis,
+    /// There is room on a replica's disk again.
+    Room { replica: usize },
+    /// The owner of a replica whose disk is lost sees whether it can come back.
+    Recover { replica: usize },
 }
 
 impl Event {
@@ -111,15 +119,22 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) workload: Workload,
     pub(crate) history: History,
     pub(crate) witness: Witness,
+    pub(crate) watches: Watches,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     pub(crate) faults: Faults,
-    pub(crate) disk_random: Random,
     pub(crate) entropy: Random,
     pub(crate) nemesis: Random,
     pub(crate) looks: Random,
     pub(crate) fortune: Fortune,
     pub(crate) rot_victim: usize,
+    /// Disks that were replaced.
+    pub(crate) disks_lost: u64,
+    /// Does an owner bring back a replica that cannot come back by itself?
+    pub(crate) owned: bool,
+    pub(crate) rejoin: Option<Rejoin<P>>,
+    /// The greatest view that has started anywhere, and who leads it.
+    pub(crate) leader: Option<(View, usize)>,
     pub(crate) patience: (Duration, Duration),
     pub(crate) violation: Option<Violation>,
     pub(crate) audits: Vec<quorate_core::crypto::Digest>,
@@ -133,18 +148,23 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub fn new(setup: Setup<P, M>) -> Self {
         let mut random = Random::new(setup.seed);
         let faults = setup.faults.drawn(&mut random);
-        let network = Network::new(random.fork(), &faults);
+        let mut network = Network::new(random.fork(), &faults);
         let workload = Workload::new(random.fork(), setup.calls);
-        let (disk_random, entropy, nemesis) = (random.fork(), random.fork(), random.fork());
-        let looks = random.fork();
+        let (entropy, nemesis, looks) = (random.fork(), random.fork(), random.fork());
         let mut fortune = Fortune::new(random.bits(), setup.only);
         let mut always = |fault| faults.has(fault) && fortune.allows(Moment::Beginning, fault, 0);
         let (skewed, impatient) = (always(Fault::ClockSkew), always(Fault::ClientRetry));
+        if faults.has(Fault::Jitter) && !always(Fault::Jitter) {
+            network.even();
+        }
         let rot_victim = random.index(setup.replicas);
-        let rots = |id: ReplicaId| id.index() == rot_victim && faults.has(Fault::BitRot);
+        let decays = [Fault::BitRot, Fault::Misdirected].iter().any(|fault| faults.has(*fault));
+        let rots = |id: ReplicaId| id.index() == rot_victim && decays;
+        let rushes = always(Fault::ClockRush);
+        let owned = faults.has(Fault::LostDisk) && setup.rejoin.is_some() && setup.replicas > 2;
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
         let replicas: Vec<_> =
-            ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed), rots(id))).collect();
+            ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed, rushes), rots(id))).collect();
         let retry = if impatient { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
         let count = replicas.len();
@@ -158,15 +178,19 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             workload,
             history: History::default(),
             witness: Witness::default(),
+            watches: Watches::default(),
             counts: Counts::default(),
             trace: Trace::new(setup.trace),
             faults,
-            disk_random,
             entropy,
             nemesis,
             looks,
             fortune,
             rot_victim,
+            disks_lost: 0,
+            owned,
+            rejoin: setup.rejoin,
+            leader: None,
             patience,
             violation: None,
             audits: Vec::new(),
@@ -174,6 +198,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             config: setup.config,
             machine: setup.machine,
         };
+        for (fault, count) in [
+            (Fault::ClockSkew, if skewed { setup.replicas } else { 0 }),
+            (Fault::ClockRush, if rushes { setup.replicas } else { 0 }),
+            (Fault::ClientRetry, if retry < 150 { setup.clients } else { 0 }),
+        ] {
+            (0..count).for_each(|_| cluster.counts.fault(fault));
+        }
         cluster.begin(setup.calls > 0);
         cluster
     }
@@ -185,6 +216,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
         if busy {
             for client in 0..self.clients.len() {
+                self.workload.begin(client);
                 let delay = 5 * MILLI + self.workload.think();
                 self.queue.after(delay, Event::Think { client, life: 0 });
             }
@@ -290,6 +322,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::LinkUp { client, life, replica } => self.on_link_up(client, life, replica),
             Event::LinkDown { client, life, replica, deaths } => self.on_link_down(client, life, replica, deaths),
             Event::Nemesis => self.on_nemesis(),
+            Event::Room { replica } => self.on_room(replica),
+            Event::Recover { replica } => self.on_recover(replica),
         }
     }
 
@@ -337,9 +371,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let (now, entropy) = (self.now(), self.entropy.bits());
         let (config, machine) = (self.config.clone(), self.machine);
         let Some(process) = self.replicas.get_mut(replica) else { return };
-        if process.running.is_some() || process.stopped.is_some() {
+        let away = process.stopped.is_some() || process.lost.is_some() || process.spared;
+        if process.running.is_some() || away {
             return;
         }
+        process.storage.full(process.full_until > now);
         let turn = process.turn(now, entropy);
         let started = process.start(config, machine, turn);
         let life = process.life;
@@ -390,8 +426,12 @@ fn transfer(message: &transfer::Message) -> String {
     }
 }
 
-fn clock(random: &mut Random, skewed: bool) -> Clock {
+fn clock(random: &mut Random, skewed: bool, rushes: bool) -> Clock {
     let start = random.below(1000 * SECOND);
+    if rushes {
+        let drift = i64::try_from(random.below(1_400_001)).unwrap_or(0) - 700_000; // up to 70 % slower or faster
+        return Clock { start, drift, skew: 0 };
+    }
     if !skewed {
         return Clock { start, ..Clock::default() };
     }

@@ -19,6 +19,10 @@ use std::fmt::Display;
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Where a segment's records begin: two headers of 4 KiB come first.
 const RECORDS: u64 = 8 << 10;
+/// A seal ends at most so many bytes behind the log: it stands at the start of the next sector, and is shorter than another.
+const SEAL_REACHES: u64 = 1024;
+/// What a disk writes whole or not at all, bytes.
+const SECTOR: u64 = 512;
 /// A store makes at most about this many changes to its disk in one of the steps that a crash may interrupt.
 const CHANGES_MAX: u64 = 8;
 
@@ -42,6 +46,8 @@ pub struct Storage {
     may_rot: bool,
     /// Records before this place were safe before the last group was written: damage there is known for what it is.
     rot_before: Option<(String, u64)>,
+    /// Records before this place were followed by a group that is safe, too: even if they vanish, that says that they were.
+    vanish_before: Option<(String, u64)>,
     /// A bit has been flipped since the log was opened last.
     rotten: bool,
 }
@@ -59,7 +65,7 @@ impl Storage {
             Belongs { cluster: CLUSTER, epoch: Epoch::ZERO, replica, replicas, protocol: protocol.to_owned() };
         format_with(&disk, &belongs, log(u128::from(replica.get()).saturating_add(1)), &[]).map_err(text)?;
         disk.kill();
-        Ok(Self { disk, belongs, open: None, may_rot, rot_before: None, rotten: false })
+        Ok(Self { disk, belongs, open: None, may_rot, rot_before: None, vanish_before: None, rotten: false })
     }
 
     /// Reads what there is.
@@ -87,10 +93,23 @@ impl Storage {
 
     /// Makes everything appended safe.
     pub fn sync(&mut self) -> Result<(), String> {
+        let durable = self.log()?.durable_seq();
         if self.may_rot {
             self.rot_before = self.end_of_log();
         }
-        self.log()?.sync().map(|_| ()).map_err(text)
+        let synced = self.log()?.sync().map_err(text)?;
+        if synced > durable {
+            // A seal behind the end of the log must not count as the log: the group that was just written begins before it.
+            let before = |(name, end): (String, u64)| (name, end.saturating_sub(SEAL_REACHES));
+            self.vanish_before = self.rot_before.clone().map(before);
+        }
+        Ok(())
+    }
+
+    /// The complete snapshots: their files' names and bytes.
+    pub fn snapshot_files(&self) -> Vec<(String, Vec<u8>)> {
+        let names = self.disk.files().into_iter().filter(|name| name.ends_with(".snap"));
+        names.filter_map(|name| Some((name.clone(), self.disk.bytes(&name)?))).collect()
     }
 
     /// There is nothing else to do: the log says that all its records are safe, and makes its next segment.
@@ -151,13 +170,26 @@ impl Storage {
         self.disk.fail_next_sync("wal/");
     }
 
+    /// From now on there is no room, or there is again.
+    pub fn full(&self, full: bool) {
+        self.disk.full(full);
+    }
+
+    /// The next write to the log is reported as done, and is not, or lands elsewhere in the log.
+    pub fn lie(&self, random: &mut Random) {
+        match (random.below(2), self.end_of_log()) {
+            (0, Some((_, end))) => self.disk.misdirect_next_write("wal/", random.between(RECORDS, end)),
+            _ => self.disk.lose_next_write("wal/"),
+        }
+    }
+
     /// The disk is replaced by an empty one, which is formatted with a first record.
     pub fn replace(&mut self, log_number: u64, record: &(Class, Vec<u8>)) -> Result<(), String> {
-        self.disk = SimDisk::new();
+        self.disk.wipe();
         let log_id = u128::from(log_number).saturating_add(0x1000);
         format_with(&self.disk, &self.belongs, log(log_id), std::slice::from_ref(record)).map_err(text)?;
         self.disk.kill();
-        (self.rot_before, self.rotten) = (None, false);
+        (self.rot_before, self.vanish_before, self.rotten) = (None, None, false);
         Ok(())
     }
 
@@ -175,18 +207,59 @@ impl Storage {
     /// Flips one bit of the log, once between two starts, and only where the log can know that it was damaged. False if
     /// there is no such place.
     pub fn rot(&mut self, random: &mut Random) -> bool {
-        let Some((last, end)) = self.rot_before.clone().filter(|_| !self.rotten) else { return false };
-        let files: Vec<String> =
-            self.disk.files().into_iter().filter(|it| it.ends_with(".seg") && *it <= last).collect();
-        let Some(name) = files.get(random.index(files.len())).cloned() else { return false };
-        let used = if name == last { end } else { self.used(&name) };
-        if used <= RECORDS {
-            return false;
-        }
+        let Some((name, used)) = self.safe_place(self.rot_before.as_ref(), random) else { return false };
         let offset = random.between(RECORDS, used - 1);
         self.disk.flip_bit(&name, offset, u8::try_from(random.below(8)).unwrap_or(0));
         self.rotten = true;
         true
+    }
+
+    /// Flips one bit of a snapshot, once between two starts. False if there is none.
+    pub fn rot_snapshot(&mut self, random: &mut Random) -> bool {
+        let files: Vec<String> = self.disk.files().into_iter().filter(|it| it.ends_with(".snap")).collect();
+        let Some(name) = files.get(random.index(files.len())).filter(|_| !self.rotten) else { return false };
+        let len = self.disk.bytes(name).map_or(0, |bytes| bytes.len() as u64);
+        self.disk.flip_bit(name, random.below(len), u8::try_from(random.below(8)).unwrap_or(0));
+        self.rotten = true;
+        true
+    }
+
+    /// Makes the log look as if a write of it had landed in another place of it, long enough ago that the log knows that
+    /// both places were safe: what the one should hold is in the other. Once between two starts. False if there is no such
+    /// place.
+    pub fn misdirect(&mut self, random: &mut Random) -> bool {
+        let safe = self.vanish_before.as_ref();
+        let (from, to) = (self.safe_place(safe, random), self.safe_place(safe, random));
+        let (Some((from, from_used)), Some((to, to_used))) = (from, to) else { return false };
+        let sectors = random.between(1, 4);
+        let place = |random: &mut Random, used: u64| random.between(RECORDS, used - 1) / SECTOR * SECTOR;
+        let (source, target) = (place(random, from_used), place(random, to_used));
+        for at in 0..sectors * SECTOR {
+            let (source, target) = (source + at, target + at);
+            if source >= from_used || target >= to_used {
+                break; // beyond, nothing is known to be safe
+            }
+            let byte = self.byte(&from, source);
+            self.disk.corrupt(&to, target, 1, |_| byte);
+            self.disk.corrupt(&from, source, 1, |_| 0);
+        }
+        self.rotten = true;
+        true
+    }
+
+    fn byte(&self, name: &str, offset: u64) -> u8 {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.disk.bytes(name).and_then(|bytes| bytes.get(at).copied()).unwrap_or(0)
+    }
+
+    /// A file of the log, and up to where damage in it is known for what it is.
+    fn safe_place(&self, before: Option<&(String, u64)>, random: &mut Random) -> Option<(String, u64)> {
+        let (last, end) = before.filter(|_| !self.rotten)?;
+        let files: Vec<String> =
+            self.disk.files().into_iter().filter(|it| it.ends_with(".seg") && it <= last).collect();
+        let name = files.get(random.index(files.len())).cloned()?;
+        let used = if name == *last { *end } else { self.used(&name) };
+        (used > RECORDS).then_some((name, used))
     }
 
     /// The file in which the log ends, and the place.

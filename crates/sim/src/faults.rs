@@ -33,14 +33,24 @@ faults! {
     Duplication = "duplication",
     /// A message overtakes earlier ones on its link.
     Reorder = "reorder",
+    /// How long messages take is not spread evenly: most are fast and some much slower, or there are near and far links.
+    Jitter = "jitter",
+    /// Some links are slow for a while, in both directions.
+    SlowLink = "slow-link",
     /// Two groups of processes cannot reach each other for a while.
     Partition = "partition",
     /// One process is not heard, or does not hear, for a while.
     OneWay = "one-way",
+    /// Two replicas cannot reach each other for a while, and everybody else reaches both.
+    Partial = "partial",
     /// A replica dies: its memory is gone, writes that were not synced are lost or torn. Also between two effects of a turn.
     Crash = "crash",
     /// All replicas die within a moment.
     CrashAll = "crash-all",
+    /// A replica dies on one side of a write: when a record is taken, before its sync, or before anybody hears of the sync.
+    PersistCrash = "persist-crash",
+    /// Misfortune looks for the replica that leads, and for the one whose memory is furthest ahead of its disk.
+    Hunt = "hunt",
     /// A replica stands still for a while, and then does not know that it did.
     Pause = "pause",
     /// A replica's disk takes long to sync for a while.
@@ -49,12 +59,29 @@ faults! {
     SyncError = "sync-error",
     /// One bit of one replica's log changes while the replica is down.
     BitRot = "bit-rot",
+    /// One bit of one of the same replica's snapshots changes while the replica is down.
+    SnapshotRot = "snapshot-rot",
+    /// A write of the same replica, safe long ago, turns out to have landed elsewhere in its log: it is missing in its
+    /// place, and what was in the other place is gone.
+    Misdirected = "misdirected",
+    /// There is no room on a replica's disk for a while: the process stops, as it must, and is started again.
+    FullDisk = "full-disk",
+    /// One replica's disk is replaced by an empty one, and its owner brings it back as `quorate recover` does.
+    LostDisk = "lost-disk",
     /// Clocks run at different speeds and calendars disagree.
     ClockSkew = "clock-skew",
+    /// A replica's calendar jumps, forwards or backwards.
+    ClockJump = "clock-jump",
     /// A client dies in the middle of its calls.
     ClientCrash = "client-crash",
+    /// A client stands still for a while; what was sent to it waits.
+    ClientPause = "client-pause",
     /// Clients are so impatient that most requests are sent more than once.
     ClientRetry = "client-retry",
+    /// Clocks differ in speed by more than anybody allows for.
+    ClockRush = "clock-rush",
+    /// A disk reports writes as done that it never does.
+    LyingDisk = "lying-disk",
 }
 
 impl fmt::Display for Fault {
@@ -192,6 +219,12 @@ mod tests {
         }
         assert!(!"all,-partition".parse::<Faults>().expect("a list").has(Fault::Partition));
         assert_eq!("loss,crash".parse::<Faults>().expect("a list").rates.len(), 2);
+    }
+
+    #[test]
+    fn what_is_beyond_a_model_can_be_asked_for_by_name() {
+        let faults: Faults = "clock-rush,lying-disk:50".parse().expect("a list");
+        assert_eq!((faults.rate(Fault::ClockRush), faults.rate(Fault::LyingDisk)), (100, 50));
     }
 
     #[test]

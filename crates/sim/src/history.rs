@@ -56,6 +56,11 @@ impl Entry {
         }
     }
 
+    /// Does it change the state, and so take an entry of its own?
+    pub fn is_write(&self) -> bool {
+        matches!(self.call, Call::Apply(_))
+    }
+
     /// Is somebody still waiting for the answer?
     pub fn is_pending(&self) -> bool {
         self.returned.is_none() && !self.abandoned
@@ -95,6 +100,11 @@ impl History {
     /// All calls.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The last moment that has passed.
+    pub fn moment(&self) -> Moment {
+        self.moment
     }
 
     fn tick(&mut self) -> Moment {

@@ -16,7 +16,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `random`, `clock` | the seed; virtual time |
-//! | `network`, `disk`, `faults`, `nemesis` | what can go wrong, and what does |
+//! | `network`, `disk`, `faults`, `nemesis`, `troubles` | what can go wrong, and what does |
 //! | `misfortune`, `shrink` | each thing that went wrong, by a name of its own; which of them matter |
 //! | `process`, `client` | one replica, one client |
 //! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
@@ -32,6 +32,8 @@ pub mod diagram;
 pub mod faults;
 pub mod history;
 pub mod misfortune;
+#[cfg(feature = "mutations")]
+pub mod mutations;
 pub mod protocols;
 pub mod registers;
 pub mod report;
@@ -50,6 +52,7 @@ mod nemesis;
 mod network;
 mod process;
 mod random;
+mod troubles;
 mod turns;
 mod workload;
 
@@ -57,7 +60,7 @@ pub use campaign::{Summary, campaign};
 pub use checker::{Property, Violation};
 pub use cluster::Cluster;
 pub use faults::{Fault, Faults, UnknownFault};
-pub use protocols::Simulated;
+pub use protocols::{Rejoin, Simulated};
 pub use random::Random;
 pub use report::{Counts, Report};
 pub use run::{Options, name_runs_in_panics, run};

@@ -27,6 +27,8 @@ pub enum Moment {
     Step(usize, u64),
     /// The world was made.
     Beginning,
+    /// The storm was over, and this replica stays faulty.
+    Calm(usize),
 }
 
 /// One thing that went wrong, by its name.
@@ -46,6 +48,7 @@ impl fmt::Display for Misfortune {
             Moment::Message(from, to, before) => write!(f, "{from} to {to}, message {before}: {fault}"),
             Moment::Step(replica, before) => write!(f, "R{replica}, step {before}: {fault}"),
             Moment::Beginning => write!(f, "always: {fault}"),
+            Moment::Calm(replica) => write!(f, "R{replica}, for good: {fault}"),
         }
     }
 }
@@ -82,6 +85,9 @@ fn moment_of(text: &str) -> Option<Moment> {
         return Some(Moment::Look(whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(places)?));
     }
     let (who, which) = text.split_once(", ")?;
+    if which == "for good" {
+        return Some(Moment::Calm(who.strip_prefix('R')?.parse().ok()?));
+    }
     match (who.split_once(" to "), which.split_once(' ')?) {
         (Some((from, to)), ("message", before)) => {
             Some(Moment::Message(from.to_owned(), to.to_owned(), before.parse().ok()?))
@@ -98,6 +104,21 @@ pub struct Struck {
     pub misfortune: Misfortune,
     /// When, virtual nanoseconds.
     pub at: u64,
+}
+
+/// What is a matter of luck without being a misfortune.
+#[derive(Clone, Copy, Debug)]
+pub enum Chance {
+    /// How long a sync takes. Numbered by the record through which it syncs.
+    Sync,
+    /// How long the executor takes for a job.
+    Work,
+    /// How long the snapshots' thread takes.
+    Snapshot,
+    /// What of a disk survives its process. Numbered by lives.
+    Survival,
+    /// How long a client takes to reach a replica. Numbered by the replica and its lives.
+    Link,
 }
 
 /// Decides what goes wrong, and remembers it.
@@ -158,6 +179,17 @@ impl Fortune {
         self.allows(Moment::Look(at), fault, at).then_some(luck)
     }
 
+    /// The storm is over: the stream that says who stays faulty.
+    pub fn calm(&self) -> Random {
+        Random::keyed(self.seed, &[4])
+    }
+
+    /// The stream of something that is no misfortune, but a matter of luck all the same: how long the `number`-th one of its
+    /// kind takes at this process.
+    pub fn stream(&self, chance: Chance, process: usize, number: u64) -> Random {
+        Random::keyed(self.seed, &[5, chance as u64, process as u64, number])
+    }
+
     /// All that went wrong.
     pub fn into_struck(self) -> Vec<Struck> {
         self.struck
@@ -193,6 +225,7 @@ mod tests {
             Moment::Message("C0.1".to_owned(), "R2".to_owned(), 0),
             Moment::Step(2, 40),
             Moment::Beginning,
+            Moment::Calm(1),
         ];
         for moment in moments {
             let misfortune = Misfortune { moment, fault: Fault::Crash };

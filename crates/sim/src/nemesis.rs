@@ -3,6 +3,7 @@
 use crate::clock::{MILLI, SECOND};
 use crate::cluster::{Cluster, Event};
 use crate::faults::Fault;
+use crate::misfortune::{Chance, Moment};
 use crate::process::Process;
 use crate::trace::{What, name};
 use quorate_core::ids::Peer;
@@ -17,21 +18,32 @@ const LOOK: (u64, u64) = (2 * MILLI, 30 * MILLI);
 const CRASH_IN_TURN: u64 = 100;
 /// A process dies within a step of its store this often, per million steps, at the usual rate.
 const CRASH_IN_STORE: u64 = 700;
+/// A process dies on one side of a write this often, per million sides, at the usual rate.
+const CRASH_AT_A_WRITE: u64 = 1500;
 /// A sync fails this often, per million.
 const SYNC_FAILS: u64 = 1000;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// Draws what goes wrong now. Chances are per look, in millionths, at the usual rate.
     pub(crate) fn on_nemesis(&mut self) {
-        let draws: [(Fault, u64); 8] = [
+        let draws: [(Fault, u64); 17] = [
             (Fault::Crash, 8_000),
             (Fault::CrashAll, 1_200),
             (Fault::Pause, 6_000),
             (Fault::Partition, 5_000),
             (Fault::OneWay, 5_000),
+            (Fault::Partial, 4_000),
+            (Fault::SlowLink, 4_000),
             (Fault::SlowSync, 6_000),
             (Fault::BitRot, 4_000),
+            (Fault::SnapshotRot, 3_000),
+            (Fault::Misdirected, 3_000),
+            (Fault::FullDisk, 2_000),
+            (Fault::LostDisk, 1_500),
+            (Fault::ClockJump, 4_000),
             (Fault::ClientCrash, 6_000),
+            (Fault::ClientPause, 4_000),
+            (Fault::LyingDisk, 4_000),
         ];
         for (fault, usual) in draws {
             let chance = usual.saturating_mul(u64::from(self.faults.rate(fault))) / 100;
@@ -46,8 +58,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     }
 
     fn strike(&mut self, fault: Fault) {
-        let replica = self.nemesis.index(self.replicas.len());
+        let replica = self.prey();
         match fault {
+            Fault::Partial | Fault::SlowLink => self.trouble_links(replica, fault),
+            Fault::FullDisk | Fault::LostDisk | Fault::LyingDisk => self.trouble_disk(replica, fault),
+            Fault::ClockJump | Fault::ClientPause => self.trouble_time(replica, fault),
             Fault::Crash => self.crash(replica, Fault::Crash),
             Fault::CrashAll => {
                 for replica in 0..self.replicas.len() {
@@ -66,7 +81,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                     self.trace.add(self.queue.now(), || What::Fault { fault, replica: Some(replica), text: text() });
                 }
             }
-            Fault::BitRot => self.rot(),
+            Fault::BitRot | Fault::SnapshotRot | Fault::Misdirected => self.decay(fault),
             Fault::ClientCrash if !self.clients.is_empty() => {
                 let client = self.nemesis.index(self.clients.len());
                 self.counts.fault(fault);
@@ -98,6 +113,16 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         strikes
     }
 
+    /// Does the process die on this side of a write? Much more often than elsewhere: here is where promises are made.
+    pub(crate) fn dies_at_a_write(&mut self, replica: usize) -> bool {
+        let chance = CRASH_AT_A_WRITE.saturating_mul(u64::from(self.faults.rate(Fault::PersistCrash))) / 100;
+        if !self.strikes(replica, Fault::PersistCrash, chance) {
+            return false;
+        }
+        self.crash(replica, Fault::PersistCrash);
+        true
+    }
+
     /// Does the process die within this step of its store, with the power, whatever the step had written so far?
     pub(crate) fn is_doomed(&mut self, replica: usize) -> bool {
         let chance = CRASH_IN_STORE.saturating_mul(u64::from(self.faults.rate(Fault::Crash))) / 100;
@@ -114,6 +139,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             process.storage.fail_next_sync();
             // It succeeds where a full segment has left nothing to sync; the process dies all the same.
             let _ended = process.storage.sync();
+            if quorate_core::mutated!("host/goes-on-after-a-failed-sync") {
+                return false;
+            }
             self.crash(replica, Fault::SyncError);
         }
         true
@@ -143,7 +171,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.audits.extend(running.node.audit());
         process.life = process.life.saturating_add(1);
         process.paused = None;
-        process.storage.crash(&mut self.disk_random);
+        let lives = u64::from(process.life).saturating_mul(2);
+        process.storage.crash(&mut self.fortune.stream(Chance::Survival, replica, lives));
+        self.watches.ends(replica, None);
         self.trace.add(now, || What::Crashed { replica, fault });
         self.notify_clients(replica);
         self.notify_replicas(replica);
@@ -226,7 +256,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.cut(links, Fault::OneWay);
     }
 
-    fn cut(&mut self, links: BTreeSet<(Peer, Peer)>, fault: Fault) {
+    pub(crate) fn cut(&mut self, links: BTreeSet<(Peer, Peer)>, fault: Fault) {
         let now = self.now();
         if links.is_empty() {
             return;
@@ -239,27 +269,48 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.queue.after(delay, Event::Heal { cut });
     }
 
-    /// One bit of the log of the one replica that this seed has chosen, while it is down: peers can repair what they hold.
-    fn rot(&mut self) {
-        let victim = self.rot_victim;
+    /// Some stay faulty for good, at most `spared`: each is down, or runs and nobody hears it.
+    pub(crate) fn spare(&mut self, spared: usize) {
         let now = self.now();
-        let Some(process) = self.replicas.get_mut(victim) else { return };
-        if process.running.is_none() && process.storage.rot(&mut self.nemesis) {
-            let text = format!("a bit of R{victim}'s log flips");
-            self.trace.add(now, || What::Fault { fault: Fault::BitRot, replica: Some(victim), text });
-            self.counts.fault(Fault::BitRot);
+        // A replica whose disk was damaged or lost counts as faulty until the others have told it what it forgot.
+        let damages = [Fault::BitRot, Fault::SnapshotRot, Fault::Misdirected, Fault::LostDisk];
+        let room = if damages.iter().any(|fault| self.counts.faults.contains_key(fault)) { 0 } else { spared };
+        let mut luck = self.fortune.calm();
+        for _ in 0..luck.between(0, room as u64) {
+            let replica = luck.index(self.replicas.len());
+            let fault = if luck.chance(500_000) { Fault::Crash } else { Fault::Partition };
+            if !self.fortune.allows(Moment::Calm(replica), fault, now) {
+                continue;
+            }
+            let Some(process) = self.replicas.get_mut(replica) else { continue };
+            let me = Peer::Replica(process.id);
+            process.spared = true;
+            let text = || format!("R{replica} stays faulty");
+            self.trace.add(now, || What::Fault { fault, replica: Some(replica), text: text() });
+            if fault == Fault::Crash {
+                self.kill(replica);
+            } else {
+                let replicas = self.replicas.iter().map(|process| Peer::Replica(process.id));
+                let clients = self.clients.iter().map(|process| Peer::Client(process.id));
+                let others: Vec<Peer> = replicas.chain(clients).filter(|other| *other != me).collect();
+                let links = others.into_iter().flat_map(|other| [(me, other), (other, me)]).collect();
+                let _for_good = self.network.cut(links);
+            }
         }
     }
 
-    /// The storm is over: links are whole, disks fast, everybody runs.
-    pub fn heal(&mut self) {
+    /// The storm is over: links are whole, disks fast, everybody runs but for the `spared` that may stay faulty.
+    pub fn heal(&mut self, spared: usize) {
         let now = self.now();
         self.trace.add(now, || What::Healed("everything heals".to_owned()));
         self.faults = crate::faults::Faults::none();
         self.network.heal_all();
+        self.spare(spared);
+        self.clients.iter_mut().for_each(|client| client.paused_until = 0);
         for replica in 0..self.replicas.len() {
             let Some(process) = self.replicas.get_mut(replica) else { continue };
-            process.slow_until = 0;
+            (process.slow_until, process.full_until) = (0, 0);
+            process.storage.full(false);
             let life = process.life;
             self.resume(replica, life);
             self.start(replica);

@@ -4,6 +4,7 @@ use crate::clock::{MICRO, MILLI};
 use crate::faults::{Fault, Faults};
 use crate::misfortune::{Fortune, message};
 use crate::random::Random;
+use quorate_core::crypto::Digest;
 use quorate_core::ids::Peer;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +21,30 @@ pub enum Fate {
     Held,
 }
 
+/// How the time that messages take is spread between the shortest and the longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Evenly.
+    Even,
+    /// Most are near the shortest; each doubling of the excess is half as likely, to 64 times the spread.
+    LongTail,
+    /// Every pair of processes is near or, as often as this per million, twenty times as far.
+    NearAndFar(u64),
+}
+
 /// The state of all links.
 #[derive(Debug)]
 pub struct Network {
     latency: (u64, u64),
+    shape: Shape,
     delay: u64,
     loss: u64,
     duplication: u64,
     reorder: u64,
     cuts: BTreeMap<u64, BTreeSet<(Peer, Peer)>>,
+    slow: BTreeMap<u64, (BTreeSet<(Peer, Peer)>, u64)>,
+    /// Messages that were held up or overtaken, for the report.
+    pub struck: BTreeMap<Fault, u64>,
     next_cut: u64,
     held: BTreeSet<(Peer, Peer)>,
     last: BTreeMap<(Peer, Peer), u64>,
@@ -40,17 +56,32 @@ impl Network {
         let per_million = |fault, usual: u64| u64::from(faults.rate(fault)).saturating_mul(usual) / 100;
         let low = random.between(50 * MICRO, 500 * MICRO);
         let spread = random.between(10 * MICRO, 3 * MILLI);
+        let shape = match (faults.has(Fault::Jitter), random.below(2)) {
+            (false, _) => Shape::Even,
+            (true, 0) => Shape::LongTail,
+            (true, _) => Shape::NearAndFar(random.between(100_000, 500_000)),
+        };
+        let jitter = (shape != Shape::Even).then_some((Fault::Jitter, 1));
         Self {
             latency: (low, low.saturating_add(spread)),
+            shape,
             delay: per_million(Fault::Delay, 10_000),
             loss: per_million(Fault::Loss, 15_000),
             duplication: per_million(Fault::Duplication, 20_000),
             reorder: per_million(Fault::Reorder, 50_000),
             cuts: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            struck: jitter.into_iter().collect(),
             next_cut: 0,
             held: BTreeSet::new(),
             last: BTreeMap::new(),
         }
+    }
+
+    /// The time that messages take is spread evenly after all.
+    pub fn even(&mut self) {
+        self.shape = Shape::Even;
+        self.struck.clear();
     }
 
     /// Decides about a message that leaves now.
@@ -66,16 +97,27 @@ impl Network {
         if strikes(Fault::Loss, luck.chance(self.loss)) {
             return Fate::Lost;
         }
-        let mut delay = luck.between(self.latency.0, self.latency.1);
+        let mut delay = self.usual(from, to, &mut luck);
+        for (links, extra) in self.slow.values() {
+            let by = luck.between(extra / 2, *extra);
+            if links.contains(&(from, to)) {
+                delay = delay.saturating_add(by);
+            }
+        }
         let (late, by) = (luck.chance(self.delay), luck.between(5 * MILLI, 400 * MILLI));
         if strikes(Fault::Delay, late) {
+            self.count(Fault::Delay);
             delay = delay.saturating_add(by);
         }
         let (overtakes, by) = (luck.chance(self.reorder), luck.between(0, 20 * MILLI));
-        let mut delays = match strikes(Fault::Reorder, overtakes) {
+        let overtakes = strikes(Fault::Reorder, overtakes);
+        let mut delays = match overtakes {
             true => vec![delay.saturating_add(by)],
             false => vec![self.in_order(from, to, now, delay)],
         };
+        if overtakes {
+            self.count(Fault::Reorder);
+        }
         let (twice, again) = (luck.chance(self.duplication), luck.between(0, 200 * MILLI));
         if strikes(Fault::Duplication, twice) {
             delays.push(again.max(MICRO));
@@ -88,6 +130,30 @@ impl Network {
         let last = self.last.entry((from, to)).or_default();
         *last = (*last).saturating_add(1).max(now.saturating_add(delay));
         last.saturating_sub(now)
+    }
+
+    /// How long a message takes on a good day.
+    fn usual(&self, from: Peer, to: Peer, luck: &mut Random) -> u64 {
+        let (low, high) = self.latency;
+        let even = luck.between(low, high);
+        match self.shape {
+            Shape::Even => even,
+            Shape::LongTail => {
+                let doublings = luck.bits().trailing_ones().min(6);
+                low.saturating_add(even.saturating_sub(low).saturating_mul(1 << doublings))
+            }
+            Shape::NearAndFar(far) => {
+                let (one, other) = if from < to { (from, to) } else { (to, from) };
+                let mixed = Digest::of(format!("{one:?} {other:?}").as_bytes());
+                let place = mixed.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                if u64::from(place) % 1_000_000 < far { even.saturating_mul(20) } else { even }
+            }
+        }
+    }
+
+    fn count(&mut self, fault: Fault) {
+        let count = self.struck.entry(fault).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// Is this direction silent?
@@ -103,14 +169,25 @@ impl Network {
         number
     }
 
-    /// Ends one cut.
+    /// Slows these directions down by up to `extra` nanoseconds until the cut with the returned number is healed.
+    pub fn slow_down(&mut self, links: BTreeSet<(Peer, Peer)>, extra: u64) -> u64 {
+        let number = self.next_cut;
+        self.next_cut = number.saturating_add(1);
+        self.slow.insert(number, (links, extra));
+        number
+    }
+
+    /// Ends one cut, or one slowness.
     pub fn heal(&mut self, cut: u64) {
         self.cuts.remove(&cut);
+        self.slow.remove(&cut);
     }
 
     /// From now on the network does nobody any harm.
     pub fn heal_all(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
+        self.shape = Shape::Even;
         (self.delay, self.loss, self.duplication, self.reorder) = (0, 0, 0, 0);
     }
 
@@ -162,6 +239,30 @@ mod tests {
         let arrivals: Vec<u64> =
             all.iter().filter_map(|(now, delays)| delays.first().map(|delay| now + delay)).collect();
         assert!(arrivals.windows(2).any(|pair| pair[0] > pair[1]));
+    }
+
+    #[test]
+    fn a_slow_link_is_slow_until_it_is_healed() {
+        let mut network = (Network::new(Random::new(3), &Faults::none()), Fortune::new(3, None));
+        let slow = network.0.slow_down(BTreeSet::from([(A, B)]), 100 * MILLI);
+        assert!(delays(&mut network, 0).iter().all(|delay| *delay >= 50 * MILLI));
+        network.0.heal(slow);
+        assert!(delays(&mut network, 300 * MILLI).iter().all(|delay| *delay < 50 * MILLI));
+    }
+
+    #[test]
+    fn delays_have_a_long_tail_or_two_distances_when_asked_for() {
+        let faults: Faults = "jitter".parse().expect("a list");
+        let mut shapes = BTreeSet::new();
+        for seed in 0..20 {
+            let network = Network::new(Random::new(seed), &faults);
+            let mut luck = Random::new(seed);
+            shapes.insert(format!("{:?}", network.shape).split('(').next().map(str::to_owned));
+            let all: Vec<u64> = (0..200).map(|_| network.usual(A, B, &mut luck)).collect();
+            let (low, high) = network.latency;
+            assert!(all.iter().all(|delay| *delay >= low && *delay <= high.saturating_mul(64)));
+        }
+        assert_eq!(shapes.len(), 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::cluster::Event;
 use crate::disk::{Found, Storage};
+use crate::history::Moment;
 use quorate_core::executor::{Executor, Job};
 use quorate_core::ids::{ClusterId, Epoch, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
@@ -30,6 +31,12 @@ pub struct Process<P: Protocol, M> {
     pub paused: Option<Vec<Event>>,
     /// Its disk is slow while the virtual clock has not reached this, nanoseconds.
     pub slow_until: u64,
+    /// There is no room on its disk while the virtual clock has not reached this, nanoseconds.
+    pub full_until: u64,
+    /// Its disk is lost, since when; its owner is bringing it back.
+    pub lost: Option<Moment>,
+    /// It stays faulty when everything else heals: down, or cut off. Nothing is expected of it.
+    pub spared: bool,
     /// Why it will not run again in this run.
     pub stopped: Option<String>,
 }
@@ -68,7 +75,19 @@ impl<P: Protocol, M: Machine> Process<P, M> {
     pub fn new(id: ReplicaId, replicas: usize, clock: Clock, may_rot: bool) -> Self {
         let formatted = Storage::format(id, replicas, P::NAME, may_rot);
         let storage = formatted.expect("a new disk in memory takes a format");
-        Self { id, storage, clock, life: 0, running: None, paused: None, slow_until: 0, stopped: None }
+        Self {
+            id,
+            storage,
+            clock,
+            life: 0,
+            running: None,
+            paused: None,
+            slow_until: 0,
+            full_until: 0,
+            lost: None,
+            spared: false,
+            stopped: None,
+        }
     }
 
     /// What the process reads from its clocks now.

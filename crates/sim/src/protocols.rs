@@ -1,8 +1,11 @@
 //! What the simulator must know of each protocol: how to configure it for short runs, and what its model allows.
 
+use crate::checker::Property;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
-use quorate_core::protocol::Protocol;
+use quorate_core::outbox::Class;
+use quorate_core::protocol::{Protocol, Status};
+use quorate_core::quorum::CrashQuorums;
 use quorate_core::time::Duration;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::vr::{self, Reads, ViewChangePolicy, Vr};
@@ -15,11 +18,48 @@ pub trait Simulated: Protocol {
     /// A configuration for short runs, with limits so small that checkpoints, trimming and state transfer do happen.
     fn config(random: &mut Random) -> Self::Config;
 
+    /// How a replica whose disk is lost comes back; `None` if it cannot.
+    fn rejoin() -> Option<Rejoin<Self>> {
+        None
+    }
+
+    /// How many replicas of a group may be down for ever, and all the others still make progress.
+    fn spared(_replicas: usize) -> usize {
+        0
+    }
+
+    /// Properties that its theory promises even when this fault, which its model excludes, strikes. A replica that stops and
+    /// says why is always allowed then.
+    fn promised_beyond(_excluded: Fault) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Notes that a campaign of many seeds must have seen: what never happened was never tested.
+    const EXPECTED: &'static [&'static str] = &[];
+
     /// What of a list of faults its model allows.
     fn allowed(faults: &Faults) -> Faults {
         Self::EXCLUDED.iter().fold(faults.clone(), |faults, fault| faults.without(*fault))
     }
 }
+
+/// What `quorate recover` does for a replica whose disk is lost.
+pub struct Rejoin<P: Protocol> {
+    /// So many entries the others commit first, one after the other, with the replica down.
+    pub entries: u64,
+    /// The first record of the new log, from the number of replicas and the states of those others that have the first of
+    /// these entries; `None` if they are too few.
+    #[expect(clippy::type_complexity, reason = "a record and its class, if there are enough")]
+    pub record: fn(usize, &[Status]) -> Option<(Class, P::Record)>,
+}
+
+impl<P: Protocol> Clone for Rejoin<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Protocol> Copy for Rejoin<P> {}
 
 impl Simulated for Naive {
     const EXCLUDED: &'static [Fault] = &[];
@@ -28,7 +68,54 @@ impl Simulated for Naive {
 }
 
 impl Simulated for Vr {
-    const EXCLUDED: &'static [Fault] = &[];
+    /// Leases suppose that clocks do not run apart by more than `drift_percent`; and a disk that reports a sync and loses
+    /// what it synced makes a replica break its word without knowing, against which no crash-fault protocol helps.
+    const EXCLUDED: &'static [Fault] = &[Fault::ClockRush, Fault::LyingDisk];
+
+    const EXPECTED: &'static [&'static str] = &[
+        "checkpoints",
+        "commits",
+        "entries fetched",
+        "forfeits the view: its log or state is too far behind",
+        "repairs",
+        "state transfers",
+        "suspicions",
+        "unknown log heads",
+        "view changes",
+        "view starts",
+    ];
+
+    fn spared(replicas: usize) -> usize {
+        CrashQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
+    }
+
+    /// With clocks that run apart, leases may answer with what is past; the log is as safe as ever (vr.md §2.8).
+    fn promised_beyond(excluded: Fault) -> &'static [&'static str] {
+        match excluded {
+            Fault::ClockRush => &[
+                Property::AGREEMENT,
+                Property::DIGESTS,
+                Property::SAFETY,
+                Property::SNAPSHOTS,
+                Property::WATCHES,
+                Property::EXACTLY_ONCE,
+                Property::DURABILITY,
+                Property::INVARIANT,
+                Property::STORE,
+                Property::NO_PANIC,
+            ],
+            _ => &[],
+        }
+    }
+
+    fn rejoin() -> Option<Rejoin<Self>> {
+        let record = |replicas: usize, others: &[Status]| {
+            let quorums = CrashQuorums::new(replicas)?;
+            let view = others.iter().map(|status| status.view).max()?;
+            (others.len() >= quorums.view_change()).then(|| (Class::Promise, vr::rejoin(view)))
+        };
+        Some(Rejoin { entries: vr::WINDOW_ENTRIES, record })
+    }
 
     /// Checkpoints every few entries; either kind of read, leases only as far as clocks allow; mostly the quorum policy.
     fn config(random: &mut Random) -> vr::Config {

@@ -11,6 +11,9 @@ use quorate_core::wire::Wire;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The topic of its events: one for each write, with the number of writes so far and the write's value.
+pub const TOPIC: u32 = 0;
+
 /// What can be asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Operation {
@@ -125,6 +128,7 @@ impl StateMachine for Registers {
         state.order.push(id);
         let revision = state.order.len() as u64;
         self.chain = Self::link(self.chain, id, key, now);
+        out.event(TOPIC, (revision, id).encode());
         out.reply(&Reply { revision, found }.encode());
     }
 

@@ -36,6 +36,8 @@ pub struct Counts {
     pub refused_calls: u64,
     /// Replicas that refused to start from a rotten disk.
     pub refused: u64,
+    /// Virtual milliseconds from healing until everything was answered and everybody agreed; in a sum, the longest.
+    pub calm_ms: u64,
 }
 
 impl Counts {
@@ -85,6 +87,7 @@ impl Counts {
         plus(&mut self.evicted, other.evicted);
         plus(&mut self.refused_calls, other.refused_calls);
         plus(&mut self.refused, other.refused);
+        self.calm_ms = self.calm_ms.max(other.calm_ms);
         for (fault, more) in &other.faults {
             plus(self.faults.entry(*fault).or_default(), *more);
         }
@@ -124,8 +127,10 @@ impl fmt::Display for Counts {
 pub struct Report {
     /// The run's seed.
     pub seed: u64,
-    /// What was violated; `None` for a run in which everything held.
+    /// What was violated; `None` for a run in which everything held that was promised.
     pub violation: Option<Violation>,
+    /// What broke beyond the protocol's model, where nobody had promised that it would not.
+    pub beyond: Option<Violation>,
     /// The command that repeats the run.
     pub replay: String,
     /// What happened, in numbers.
@@ -150,7 +155,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.violation {
-            None => writeln!(f, "seed {} holds", self.seed)?,
+            None => match &self.beyond {
+                None => writeln!(f, "seed {} holds", self.seed)?,
+                Some(broken) => writeln!(f, "seed {} is beyond the model, and breaks {broken}", self.seed)?,
+            },
             Some(violation) => {
                 writeln!(f, "seed {} violates {violation}", self.seed)?;
                 writeln!(f, "replay     {}", self.replay)?;

@@ -29,6 +29,7 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
             clients,
             calls: 0,
             faults: Faults::none(),
+            rejoin: None,
             config,
             machine,
             trace: true,

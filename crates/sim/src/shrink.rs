@@ -18,7 +18,7 @@
 //! R0 to R1, message 7: loss         # Prepare 3: r0 := 4
 //! ```
 
-use crate::faults::{Faults, UnknownFault};
+use crate::faults::{Fault, Faults, UnknownFault};
 use crate::misfortune::{Misfortune, Misread, Moment, Struck};
 use crate::protocols::Simulated;
 use crate::report::Report;
@@ -30,7 +30,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// Runs that shrinking makes at most: what it has by then is short enough, or will not become short.
-pub const RUNS_MAX: u32 = 3_000;
+pub const RUNS_MAX: u32 = 2_000;
 /// What a script of a run in which nothing is violated expects.
 const NOTHING: &str = "nothing";
 /// Where comments begin, in characters, where there is room.
@@ -248,36 +248,36 @@ impl<F: FnMut(Progress)> Shrinking<F> {
         }
     }
 
-    /// Fewer misfortunes: without each half, without each quarter, and so on, until none can be left out alone.
+    /// Fewer misfortunes: none, all of one kind less, then without each half, each quarter, and so on, until none can be left
+    /// out alone.
     fn misfortunes<P: Simulated>(&mut self) {
-        if self.fails::<P>(&self.options.clone(), &[]) {
+        if self.without::<P>(|_, _| true) {
             return;
         }
-        let mut parts = 2;
-        while self.kept.len() > 1 || parts <= self.kept.len() {
-            let size = self.kept.len().div_ceil(parts);
+        for fault in Fault::ALL.iter().rev() {
+            self.without::<P>(|_, it| it.fault == *fault);
+        }
+        let mut size = self.kept.len().div_ceil(2);
+        while size > 0 && self.runs < RUNS_MAX {
             let mut start = 0;
             let mut shorter = false;
             while start < self.kept.len() {
-                let before = self.kept.len();
-                let rest: Vec<Misfortune> = self
-                    .kept
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, _)| !(start..start + size).contains(at))
-                    .map(|(_, it)| it.clone())
-                    .collect();
-                if self.fails::<P>(&self.options.clone(), &rest) && self.kept.len() < before {
-                    shorter = true; // what followed has moved up
-                } else {
-                    start += size;
+                match self.without::<P>(|at, _| (start..start + size).contains(&at)) {
+                    true => shorter = true, // what followed has moved up
+                    false => start += size,
                 }
             }
-            if size == 1 && !shorter || self.runs == RUNS_MAX {
-                return;
+            if size > 1 || !shorter {
+                size /= 2;
             }
-            parts = if shorter { 2.max(parts / 2) } else { parts * 2 }.min(self.kept.len().max(1));
         }
+    }
+
+    /// Leaves misfortunes out, if it fails without them too. True if it does and there were any.
+    fn without<P: Simulated>(&mut self, leave_out: impl Fn(usize, &Misfortune) -> bool) -> bool {
+        let kept = self.kept.iter().enumerate().filter(|(at, it)| !leave_out(*at, it));
+        let rest: Vec<Misfortune> = kept.map(|(_, it)| it.clone()).collect();
+        rest.len() < self.kept.len() && self.fails::<P>(&self.options.clone(), &rest)
     }
 
     /// The script, with what each misfortune does, as its run tells.

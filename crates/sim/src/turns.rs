@@ -5,18 +5,21 @@ use crate::clock::{MICRO, MILLI};
 use crate::cluster::{Cluster, Event};
 use crate::disk::Storage;
 use crate::faults::Fault;
+use crate::misfortune::Chance;
 use crate::process::{Running, StartError};
+use crate::random::Random;
 use crate::trace::{Applied, Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{Done, Job, Save};
-use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{ClientId, Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::{Corrupt, Machine};
-use quorate_core::node::{Action, Input};
+use quorate_core::mutated;
+use quorate_core::node::{Action, Input, Payload, Service};
 use quorate_core::outbox::{Class, Note, To};
 use quorate_core::protocol::{Checkpoint, Protocol, Replica};
 use quorate_core::sessions::{Batch, Outcome};
-use quorate_core::wire::Wire;
+use quorate_core::wire::{Envelope, Wire};
 use quorate_store::replica::SnapshotsError;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
@@ -28,6 +31,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// One input of one node, and everything that follows at once.
     pub(crate) fn input(&mut self, replica: usize, input: Input) {
         let (now, entropy) = (self.now(), self.entropy.bits());
+        if let Input::Disconnected(Peer::Client(client)) = input {
+            self.watches.ends(replica, Some(client));
+        }
         let Some(process) = self.replicas.get_mut(replica) else { return };
         let turn = process.turn(now, entropy);
         let Some(running) = &mut process.running else { return };
@@ -68,6 +74,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 }
                 let promise = class == Class::Promise;
                 self.trace.add(self.queue.now(), || What::Appended { replica, seq, promise });
+                if self.dies_at_a_write(replica) {
+                    return;
+                }
                 self.begin_sync(replica);
             }
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
@@ -124,10 +133,27 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             }
         };
         for peer in to {
+            if let (Peer::Client(client), "Events" | "Watching") = (peer, label) {
+                self.look_at_watch(replica, client, bytes);
+            }
             self.transmit(Peer::Replica(from), peer, bytes.clone(), label);
             if self.dies_here(replica) {
                 return;
             }
+        }
+    }
+
+    /// A client is told of events, or that it watches.
+    fn look_at_watch(&mut self, replica: usize, client: ClientId, bytes: &Bytes) {
+        let op = self.replicas.get(replica).and_then(|it| it.running.as_ref()).map(|it| it.executor.op());
+        let Ok((_, Payload::Service(service))) = Envelope::open::<Payload<P::Message>>(bytes) else { return };
+        let seen = match service {
+            Service::Events(events) => self.watches.told(replica, client, &events),
+            Service::Watching { .. } => self.watches.begins(replica, client, op.unwrap_or_default()),
+            _ => Ok(()),
+        };
+        if let Err(detail) = seen {
+            self.violate(Property::WATCHES, detail);
         }
     }
 
@@ -142,19 +168,28 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
         running.syncing = true;
         let seq = running.appended;
-        let usual = self.disk_random.between(100 * MICRO, 2 * MILLI);
-        let delay = if slow { self.disk_random.between(20 * MILLI, 500 * MILLI) } else { usual };
+        let mut luck = self.fortune.stream(Chance::Sync, replica, seq.get());
+        let usual = luck.between(100 * MICRO, 2 * MILLI);
+        let delay = if slow { luck.between(20 * MILLI, 500 * MILLI) } else { usual };
         self.later(replica, delay, |replica, life| Event::Synced { replica, life, seq });
     }
 
     pub(crate) fn on_synced(&mut self, replica: usize, seq: RecordSeq) {
-        if self.sync_fails(replica) || self.disk(replica, Storage::sync).is_none() {
+        if self.dies_at_a_write(replica) {
+            return;
+        }
+        if !mutated!("host/reports-before-the-sync")
+            && (self.sync_fails(replica) || self.disk(replica, Storage::sync).is_none())
+        {
             return; // also if it dies after the sync and before anybody hears of it
         }
         if let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) {
             (running.syncing, running.synced) = (false, seq);
         }
         self.trace.add(self.queue.now(), || What::Synced { replica, seq });
+        if self.dies_at_a_write(replica) {
+            return;
+        }
         self.begin_sync(replica);
         self.input(replica, Input::Synced(seq));
         let is_idle = |running: &Running<P, M>| !running.syncing;
@@ -172,8 +207,15 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     }
 
     fn work(&mut self, replica: usize) {
-        let delay = self.disk_random.between(5 * MICRO, 300 * MICRO);
+        let delay = self.of_the_executor(replica, Chance::Work).between(5 * MICRO, 300 * MICRO);
         self.later(replica, delay, |replica, life| Event::Worked { replica, life });
+    }
+
+    /// The luck of what the executor does next, named by how far it has got.
+    fn of_the_executor(&self, replica: usize, chance: Chance) -> Random {
+        let running = self.replicas.get(replica).and_then(|process| process.running.as_ref());
+        let op = running.map_or(0, |running| running.executor.op().get());
+        self.fortune.stream(chance, replica, op)
     }
 
     /// The executor has done its front job: everything that it did is shown to the checkers before the node hears of it.
@@ -190,6 +232,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let done = running.executor.run(job);
         let seen = match (&done, input) {
             (Done::Executed { op, outcome }, Some(bytes)) => {
+                self.watches.published(*op, &outcome.events);
                 let output = Digest::of(format!("{:?} {:?}", outcome.replies, outcome.events).as_bytes());
                 let (op, batch, state) = (*op, Digest::of(&bytes), running.executor.digest());
                 let applied = || applied(&bytes, outcome);
@@ -253,7 +296,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// When the snapshots' thread will have done one more thing.
     fn on_snapshots_thread(&mut self, replica: usize, longest: u64) -> u64 {
-        let (now, takes) = (self.now(), self.disk_random.between(50 * MICRO, longest));
+        let takes = self.of_the_executor(replica, Chance::Snapshot).between(50 * MICRO, longest);
+        let now = self.now();
         let Some(running) = self.replicas.get_mut(replica).and_then(|process| process.running.as_mut()) else {
             return 0;
         };
@@ -299,9 +343,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// faults is a defect of the store.
     fn disk<T>(&mut self, replica: usize, work: impl FnOnce(&mut Storage) -> Result<T, String>) -> Option<T> {
         let doomed = self.is_doomed(replica);
+        let now = self.now();
         let process = self.replicas.get_mut(replica).filter(|process| process.running.is_some())?;
+        let full = process.full_until > now;
         if doomed {
-            process.storage.doom(&mut self.disk_random);
+            let lives = u64::from(process.life).saturating_mul(2).saturating_add(1);
+            process.storage.doom(&mut self.fortune.stream(Chance::Survival, replica, lives));
         }
         match work(&mut process.storage) {
             _ if doomed => {
@@ -309,6 +356,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 None
             }
             Ok(done) => Some(done),
+            Err(_) if full => {
+                self.crash(replica, Fault::FullDisk); // as the host does: it stops, and is started again
+                None
+            }
             Err(error) => {
                 self.violate(Property::STORE, format!("R{replica}: {error}"));
                 None
@@ -320,6 +371,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let now = self.now();
         self.trace.add(now, || What::Noted { replica, note: note.clone() });
         self.counts.note(note);
+        if let Note::ViewStarted { view, primary, .. } = note
+            && self.leader.is_none_or(|(known, _)| *view > known)
+        {
+            self.leader = Some((*view, primary.index()));
+        }
     }
 
     fn halt(&mut self, replica: usize, reason: &str) {
@@ -336,12 +392,15 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         };
         let now = self.now();
         self.trace.add(now, || What::Refused { replica, why: text.clone() });
-        let rotten = replica == self.rot_victim && self.counts.faults.contains_key(&Fault::BitRot);
-        if rotten {
+        let decays = [Fault::BitRot, Fault::Misdirected, Fault::SnapshotRot];
+        let decayed = decays.iter().any(|fault| self.counts.faults.contains_key(fault));
+        let Some(process) = self.replicas.get_mut(replica) else { return };
+        if process.full_until > now {
+            self.queue.at(process.full_until.saturating_add(1), Event::Start { replica });
+        } else if replica == self.rot_victim && decayed {
             self.counts.refused = self.counts.refused.saturating_add(1);
-            if let Some(process) = self.replicas.get_mut(replica) {
-                process.stopped = Some(text);
-            }
+            process.stopped = Some(text);
+            self.give_to_owner(replica);
         } else {
             self.violate(Property::STORE, format!("R{replica} does not start: {text}"));
         }

@@ -6,11 +6,14 @@ use crate::registers::Operation;
 use quorate_core::ids::OpNumber;
 use quorate_core::protocol::{Call, Consistency};
 use quorate_core::wire::Wire;
+use std::collections::BTreeMap;
 
 /// Draws calls on registers: writes with values that nobody else writes, and reads of every consistency.
 #[derive(Debug)]
 pub struct Workload {
     random: Random,
+    seed: u64,
+    turns: BTreeMap<usize, u64>,
     keys: u64,
     reads: u64,
     think: u64,
@@ -26,7 +29,15 @@ impl Workload {
         let reads = random.between(50_000, 500_000);
         let think = random.between(2 * MILLI, 80 * MILLI);
         let burst = random.between(1, 8);
-        Self { random, keys, reads, think, burst, next_value: 1, left: calls }
+        let (seed, turns) = (random.bits(), BTreeMap::new());
+        Self { random, seed, turns, keys, reads, think, burst, next_value: 1, left: calls }
+    }
+
+    /// What follows is drawn for this client: from a stream of its own, so that one client's luck is not another's.
+    pub fn begin(&mut self, client: usize) {
+        let turn = self.turns.entry(client).or_default();
+        *turn = turn.saturating_add(1);
+        self.random = Random::keyed(self.seed, &[client as u64, *turn]);
     }
 
     /// Calls that are still to be made.

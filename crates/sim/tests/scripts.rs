@@ -36,8 +36,10 @@ fn a_leader_that_tells_too_early_is_caught_by_a_crash_and_little_else() {
     let script = shrink::<TellsEarly>(&options, |progress| runs = progress.runs).expect("it fails");
     let report = run::<TellsEarly>(&script.options());
     assert!(script.expects(&report), "{script}\n{report}");
-    assert!(script.misfortunes.len() <= 4 && script.misfortunes.len() < before.struck.len(), "{script}");
-    let crashes = |fault: Fault| matches!(fault, Fault::Crash | Fault::CrashAll | Fault::SyncError);
+    assert!(script.misfortunes.len() <= 8 && script.misfortunes.len() < before.struck.len(), "{script}");
+    let crashes = |fault: Fault| {
+        matches!(fault, Fault::Crash | Fault::CrashAll | Fault::PersistCrash | Fault::SyncError | Fault::FullDisk)
+    };
     assert!(script.misfortunes.iter().any(|(it, _)| crashes(it.fault)), "{script}");
     assert!(runs > 0 && runs <= RUNS_MAX);
 }

@@ -144,6 +144,7 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
         ops: arguments.ops,
         faults: arguments.faults.clone(),
         trace: false,
+        beyond_model: false,
         twice: arguments.twice,
         only: None,
     };

@@ -21,6 +21,7 @@ use crate::crypto::Digest;
 use crate::executor::{Done, Job};
 use crate::fault::{Fault, Ledger, Why};
 use crate::ids::{ClientId, ClusterId, Epoch, Peer, RecordSeq, ReplicaId};
+use crate::mutated;
 use crate::outbox::{Effect, Outbox, To, Turn, When};
 use crate::protocol::{Checkpoint, Protocol, Replica, Restore, RestoreError};
 use crate::time::Instant;
@@ -230,7 +231,7 @@ impl<P: Protocol> Node<P> {
     /// Gives the executor a job. While a checkpoint is being installed jobs wait: they were asked for in view of a state
     /// that is about to be replaced.
     fn run(&mut self, job: Job, actions: &mut Vec<Action>) {
-        if self.installing.is_some() {
+        if self.installing.is_some() && !mutated!("node/jobs-do-not-wait-for-an-install") {
             self.waiting.push(job);
         } else {
             actions.push(Action::Run(job));
@@ -241,7 +242,13 @@ impl<P: Protocol> Node<P> {
     fn send(&mut self, to: To, message: P::Message, when: When, actions: &mut Vec<Action>) {
         let own = to == To::One(Peer::Replica(self.identity.replica));
         let wait_for = self.next_seq.previous();
-        let may_leave = when == When::Now || self.durable >= wait_for;
+        let mut may_leave = when == When::Now || self.durable >= wait_for;
+        if mutated!("node/own-vote-before-the-sync") {
+            may_leave |= own;
+        }
+        if mutated!("node/send-before-the-sync") {
+            may_leave |= !own;
+        }
         if own && may_leave {
             self.own.push_back(message);
         } else if own {
@@ -260,7 +267,7 @@ impl<P: Protocol> Node<P> {
     /// Lets the log drop records once this turn is durable: it may have written what replaces them.
     fn forget(&mut self, before: RecordSeq, actions: &mut Vec<Action>) {
         let wait_for = self.next_seq.previous();
-        if self.durable >= wait_for {
+        if self.durable >= wait_for || mutated!("node/forget-before-the-sync") {
             actions.push(Action::Forget(before));
         } else {
             self.held.push_back((wait_for, Held::Forget(before)));
@@ -270,7 +277,7 @@ impl<P: Protocol> Node<P> {
     /// Fetches once this turn is durable: a snapshot that is stored must not belong to a log that a power loss takes back.
     fn hold_fetch(&mut self, checkpoint: Checkpoint, from: ReplicaId, now: Instant, actions: &mut Vec<Action>) {
         let wait_for = self.next_seq.previous();
-        if self.durable >= wait_for {
+        if self.durable >= wait_for || mutated!("node/fetch-before-the-sync") {
             self.start_fetch(checkpoint, from, now, actions);
         } else {
             self.held.push_back((wait_for, Held::Fetch { checkpoint, from }));

@@ -8,6 +8,7 @@ use super::replica::{Phase, Replica};
 use super::{Message, Outbox, Timer};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -27,6 +28,9 @@ impl Replica {
         if due {
             machine.boundary = op;
             machine.boundary_bytes = 0;
+            if mutated!("vr/checkpoint-ahead-of-its-log") {
+                return out.checkpoint(op);
+            }
             machine.saving = Some(op);
             out.send(Peer::Replica(self.me), Message::CheckpointDue { op });
         }
@@ -91,7 +95,13 @@ impl Replica {
     /// written again first, so that the records before it can go.
     pub(super) fn trim(&mut self, stable: OpNumber, out: &mut Outbox) {
         self.stable = self.stable.max(stable);
-        let op = self.stable.min(self.checkpoint().op).min(self.machine.executed);
+        let mut op = self.stable.min(self.checkpoint().op).min(self.machine.executed);
+        if mutated!("vr/trims-beyond-its-own-checkpoint") {
+            op = self.stable.min(self.machine.executed);
+        }
+        if mutated!("vr/trims-what-is-not-stable") {
+            op = self.checkpoint().op.min(self.machine.executed);
+        }
         if !self.is_normal() || self.machine.behind || op <= self.log.base().op || op > self.log.whole_to() {
             return;
         }
@@ -104,7 +114,7 @@ impl Replica {
     pub(super) fn rebase(&mut self, base: Base, out: &mut Outbox) {
         self.log.rebase(base);
         let suffix = self.log.as_suffix();
-        let forget = suffix.is_some();
+        let forget = suffix.is_some() || mutated!("vr/forgets-records-that-are-needed");
         let record = self.durable.rebase(base, self.committed, suffix);
         let seq = self.promise(record, out);
         if forget {

@@ -6,6 +6,7 @@ use super::message::{Entry, Header, Vouch};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, RecordSeq};
+use quorate_core::mutated;
 use quorate_core::outbox::Class;
 use quorate_core::protocol::{RestoreError, Restored};
 use std::collections::{BTreeMap, VecDeque};
@@ -214,7 +215,10 @@ impl Log {
         let skip = self.index(after.next()).unwrap_or(0);
         let vouch = |slot: &Slot| match slot {
             Slot::Whole(whole) => Vouch { header: Some(whole.header), present: true, nack: false },
-            Slot::Missing(missing) => Vouch { header: missing.header, present: false, nack: !missing.damaged },
+            Slot::Missing(missing) => {
+                let present = missing.header.is_some() && mutated!("vr/vouches-for-what-is-missing");
+                Vouch { header: missing.header, present, nack: !missing.damaged && !present }
+            }
         };
         self.slots.iter().skip(skip).map(vouch).collect()
     }
@@ -400,6 +404,9 @@ impl Replay {
                 });
             }
             self.lose(gap, suffix.headers.first().map(|header| header.parent));
+        }
+        if mutated!("vr/replay-ignores-what-a-view-dropped") {
+            return Ok(());
         }
         let after = suffix.after.max(base);
         let headers = suffix.headers.iter().filter(|header| header.op > after).copied().collect();

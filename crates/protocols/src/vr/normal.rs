@@ -8,6 +8,7 @@ use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
@@ -64,7 +65,8 @@ impl Replica {
             let idle = primary.acks.get(&self.me).is_some_and(|own| *own == head);
             let full = primary.pending_bytes >= batch_bytes || primary.pending.len() >= REQUESTS_MAX;
             let something = !primary.pending.is_empty() || primary.tick_due;
-            let room = in_flight < WINDOW_ENTRIES && head.since(self.log.base().op) < LOG_ENTRIES_MAX;
+            let window = in_flight < WINDOW_ENTRIES || mutated!("vr/no-window");
+            let room = window && head.since(self.log.base().op) < LOG_ENTRIES_MAX;
             if !something || !room || !(idle || full) {
                 return;
             }
@@ -145,7 +147,7 @@ impl Replica {
 
     /// What a primary does not take from a backup.
     pub(super) fn refuses_from_backup(&self, view: View) -> Option<Why> {
-        if view < self.view() {
+        if view < self.view() && !mutated!("vr/counts-an-old-acknowledgement") {
             return Some(Why::OldView); // also our own acknowledgement from before a view change (D12)
         }
         if view > self.view() {
@@ -261,6 +263,11 @@ impl Replica {
         out: &mut Outbox,
     ) {
         if let Some(why) = self.refuses_from_primary(from, view, out) {
+            if mutated!("vr/acknowledges-in-an-old-view") && why == Why::OldView && self.log.is_next(&entry.header) {
+                let (op, checksum, checkpoint) = (entry.header.op, entry.header.checksum(), self.checkpoint());
+                self.append(entry, out);
+                return out.send(Peer::Replica(from), Message::PrepareOk { view, op, checksum, checkpoint });
+            }
             return out.ignore(Peer::Replica(from), why);
         }
         self.primary_lives(out);
@@ -283,7 +290,7 @@ impl Replica {
 
     /// What a backup does not take from a primary, in the order in which it is cheapest to tell.
     fn refuses_from_primary(&mut self, from: ReplicaId, view: View, out: &mut Outbox) -> Option<Why> {
-        if view < self.view() {
+        if view < self.view() && !mutated!("vr/takes-a-prepare-of-an-old-view") {
             return Some(Why::OldView); // once in a view, nothing of a lower one (§4.2; D8)
         }
         if from != self.quorums.primary(view) || from == self.me {
@@ -323,7 +330,10 @@ impl Replica {
     /// ⟨PrepareOk v, n, i⟩ for everything that is here without a hole. Leaves when it is on disk (R1). To the primary of
     /// the *current* view, whatever view the entries are from.
     pub(super) fn acknowledge(&mut self, again: bool, out: &mut Outbox) {
-        let (op, view, checkpoint) = (self.log.whole_to(), self.view(), self.checkpoint());
+        let (mut op, view, checkpoint) = (self.log.whole_to(), self.view(), self.checkpoint());
+        if mutated!("vr/acknowledges-what-is-missing") {
+            op = self.log.head();
+        }
         if !self.may_acknowledge() {
             return;
         }
@@ -332,6 +342,9 @@ impl Replica {
         let Phase::Backup(backup) = &mut self.phase else { return };
         if again || op > backup.acknowledged {
             backup.acknowledged = op;
+            if mutated!("vr/acknowledges-before-the-sync") {
+                return out.send_unsynced(primary, Message::PrepareOk { view, op, checksum, checkpoint });
+            }
             out.send(primary, Message::PrepareOk { view, op, checksum, checkpoint });
         }
     }
@@ -386,7 +399,10 @@ impl Replica {
     /// Entries up to `op` are committed.
     pub(super) fn commit_through(&mut self, op: OpNumber, out: &mut Outbox) {
         self.committed_max = self.committed_max.max(op);
-        let here = self.committed_max.min(self.log.whole_to());
+        let mut here = self.committed_max.min(self.log.whole_to());
+        if mutated!("vr/commits-what-is-only-prepared") {
+            (here, self.committed_max) = (self.log.whole_to(), self.log.whole_to().max(op));
+        }
         if here > self.committed {
             self.committed = here;
             out.note(Note::Committed(here));

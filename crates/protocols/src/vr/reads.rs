@@ -10,6 +10,7 @@ use super::{Message, Outbox, Reads, Timer};
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::protocol::{Checkpoint, Consistency, QueryTicket};
 use quorate_core::time::{Duration, Instant};
 use quorate_core::votes::Votes;
@@ -86,6 +87,9 @@ impl Replica {
     ) {
         let read = Read { client, id, query, lease: false };
         match consistency {
+            Consistency::Stale { .. } if mutated!("vr/stale-reads-do-not-wait") => {
+                self.wait_for(OpNumber::ZERO, read, out)
+            }
             Consistency::Stale { at_least } => self.wait_for(at_least, read, out),
             Consistency::Linearizable => self.on_linearizable(read, out),
             Consistency::Ordered => return out.ignore(Peer::Client(client), Why::NotForSender), // it is a request
@@ -101,6 +105,9 @@ impl Replica {
             out.send(client, Message::NotPrimary { view });
             return out.ignore(client, Why::NotPrimary);
         };
+        if mutated!("vr/reads-without-confirmation") {
+            return self.wait_for(index, read, out);
+        }
         if leased {
             read.lease = true;
             return self.wait_for(index, read, out);
@@ -110,7 +117,8 @@ impl Replica {
             return out.ignore(client, Why::Busy);
         }
         // A round that is out may have been answered before this read came: it needs the next one.
-        let round = primary.reads.round + 1;
+        let joins = mutated!("vr/a-read-joins-the-round-that-is-out") && primary.reads.votes.is_some();
+        let round = primary.reads.round + u64::from(!joins);
         primary.reads.waiting.push_back((round, index, read));
         if primary.reads.votes.is_none() {
             self.start_round(out);
@@ -171,7 +179,8 @@ impl Replica {
         let now = out.now();
         let Phase::Primary(primary) = &mut self.phase else { return };
         let promise = primary.reads.promises.entry(from).or_default();
-        *promise = (*promise).max(Instant::from_nanos(sent).min(now));
+        let sent = if mutated!("vr/lease-counts-from-the-answer") { now } else { Instant::from_nanos(sent).min(now) };
+        *promise = (*promise).max(sent);
         if round != primary.reads.round {
             return;
         }
@@ -228,7 +237,7 @@ impl Replica {
 
     pub(super) fn queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {
         let Some((op, read)) = self.reads.asked.remove(&ticket) else { return };
-        if read.lease && !self.lease_holds(out.now()) {
+        if read.lease && !self.lease_holds(out.now()) && !mutated!("vr/lease-is-not-checked-again") {
             return self.on_linearizable(Read { lease: false, ..read }, out); // it ran out meanwhile: prove it (§2.8)
         }
         let (view, id) = (self.view(), read.id);
@@ -252,7 +261,8 @@ impl Replica {
         let mut sent: Vec<Instant> = primary.reads.promises.values().copied().collect();
         sent.sort_unstable_by(|one, other| other.cmp(one));
         let percent = 100_u32.saturating_sub(self.config.drift_percent);
-        let length = self.lease() * percent / 100;
+        let factor = if mutated!("vr/lease-too-long") { 8 } else { 1 };
+        let length = self.lease() * percent / 100 * factor;
         match needed.checked_sub(1) {
             None => true,
             Some(last) => sent.get(last).is_some_and(|sent| now < sent.plus(length)),

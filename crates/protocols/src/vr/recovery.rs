@@ -16,6 +16,7 @@ use super::{ENTRIES_MAX, Outbox, Reads, Timer, Vr};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{Restore, RestoreError};
 use quorate_core::quorum::CrashQuorums;
@@ -70,7 +71,9 @@ pub(super) fn restore(restore: Restore<Vr>, out: &mut Outbox) -> Result<Replica,
     };
     replica.alone_and_broken(head_known)?;
     replica.begin_at_checkpoint(saved, out);
-    replica.make_promise(out); // a former self may have made one (leases)
+    if !mutated!("vr/forgets-its-promise-at-a-restart") {
+        replica.make_promise(out); // a former self may have made one (leases)
+    }
     replica.commit_through(hint.max(saved).min(replica.log.head()), out);
     replica.choose_phase(head_known, fresh, out);
     Ok(replica)
@@ -98,7 +101,7 @@ impl Replica {
 
     /// The decision table of vr.md §2.5.
     fn choose_phase(&mut self, head_known: bool, fresh: bool, out: &mut Outbox) {
-        if !head_known || !self.durable.head_known() {
+        if (!head_known || !self.durable.head_known()) && !mutated!("vr/takes-its-head-as-known") {
             out.note(Note::RecoveringHead);
             self.phase = Phase::RecoveringHead;
             self.ask_view(out);
@@ -106,7 +109,7 @@ impl Replica {
             self.begin_view_change(out); // says again what it said before (R3)
         } else if self.primary() != self.me {
             self.become_backup(self.committed_max, out);
-        } else if fresh {
+        } else if fresh || mutated!("vr/leads-its-view-again") {
             self.lead_first_view(out);
         } else {
             self.enter_view(self.view().next(), out); // case A: a view is led by one life of its primary only
@@ -126,7 +129,7 @@ impl Replica {
 
     /// With leases, a promise not to help to end this view for a while (§2.8).
     pub(super) fn make_promise(&mut self, out: &Outbox) {
-        if self.config.reads == Reads::Lease {
+        if self.config.reads == Reads::Lease && !mutated!("vr/promises-nothing") {
             self.promised_until = self.promised_until.max(out.now().plus(self.lease()));
         }
     }
@@ -243,7 +246,9 @@ impl Replica {
     pub(super) fn on_entry(&mut self, from: ReplicaId, entry: &Entry, out: &mut Outbox) {
         let may = match &self.phase {
             Phase::Backup(_) => true,
-            Phase::ViewChange(waiting) => matches!(waiting.stage, Stage::Entries),
+            Phase::ViewChange(waiting) => {
+                matches!(waiting.stage, Stage::Entries) || mutated!("vr/log-changes-after-it-was-vouched-for")
+            }
             Phase::Primary(_) | Phase::RecoveringHead => false,
         };
         if !may || !self.log.wants(entry) {

@@ -29,6 +29,7 @@
 use super::message::{DoViewChange, Header};
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::quorum::CrashQuorums;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -67,7 +68,7 @@ pub fn select(changes: &[(ReplicaId, &DoViewChange)], quorums: &CrashQuorums, wi
         assert!(changes[..index].iter().all(|(other, _)| other != replica), "a replica counts once");
         assert_eq!(change.view, changes[0].1.view);
     }
-    if changes.len() < quorums.view_change() {
+    if changes.len() + usize::from(mutated!("vr/view-change-quorum-one-short")) < quorums.view_change() {
         return Selection::Wait;
     }
     let all_in = changes.len() == quorums.replicas();
@@ -84,7 +85,9 @@ pub fn select(changes: &[(ReplicaId, &DoViewChange)], quorums: &CrashQuorums, wi
     let mut head = committed;
     while head < log.top {
         let op = head.next();
-        match log.fate(op, quorums.nack()) {
+        let nack = if mutated!("vr/one-nack-drops") { 1 } else { quorums.nack() };
+        match log.fate(op, nack) {
+            Fate::Kept if mutated!("vr/keeps-only-what-is-committed") => break,
             Fate::Kept => head = op,
             Fate::Dropped => break,
             Fate::Doubtful => return doubt(op),
@@ -133,6 +136,9 @@ impl<'a> Canonical<'a> {
             top: canonical().map(DoViewChange::op).max().unwrap_or_default(),
             headers: BTreeMap::new(),
         };
+        if mutated!("vr/shortest-log") {
+            log.top = canonical().map(DoViewChange::op).min().unwrap_or_default();
+        }
         let mut conflict = None;
         for header in canonical().flat_map(|change| &change.vouches).filter_map(|vouch| vouch.header) {
             let known = *log.headers.entry(header.op).or_insert(header);
@@ -227,5 +233,5 @@ impl<'a> Canonical<'a> {
 fn nacks(change: &DoViewChange, op: OpNumber, checksum: Option<Digest>) -> bool {
     let Some(vouch) = change.vouch(op) else { return true };
     let other = vouch.header.zip(checksum).is_some_and(|(header, checksum)| header.checksum() != checksum);
-    vouch.nack || other
+    vouch.nack || other || (mutated!("vr/damage-is-a-nack") && !vouch.present)
 }

@@ -4,13 +4,14 @@
 //! replica that is cut off, or deaf on one side, deposes nobody (D16). `view` is durable before anyone is told (R2), and
 //! `log_view` before a log is vouched for (R3). Logs travel as headers; what they name is fetched afterwards.
 
-use super::durable::Suffix;
+use super::durable::{Record, Suffix};
 use super::message::{DoViewChange, Header, Message, StartView};
 use super::replica::{Backup, Phase, Primary, Replica, Stage, ViewChange};
 use super::select::{Selected, Selection, select};
 use super::{HEADERS_MAX, Outbox, Timer, ViewChangePolicy, WINDOW_ENTRIES};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::{Duration, Instant};
 use quorate_core::votes::Votes;
@@ -105,7 +106,9 @@ impl Replica {
     /// Step 2: from now on nothing of a lower view is accepted, and every replica is told what this one's log holds.
     pub(super) fn enter_view(&mut self, view: View, out: &mut Outbox) {
         let record = self.durable.enter(view, self.committed);
-        self.promise(record, out);
+        if !mutated!("vr/view-is-not-durable") {
+            self.promise(record, out);
+        }
         for timer in [Timer::Heartbeat, Timer::PrepareAgain, Timer::Abdicate, Timer::PrimarySilent, Timer::Tick] {
             out.disarm(timer);
         }
@@ -132,18 +135,31 @@ impl Replica {
         if self.primary() == self.me {
             out.send(Peer::Replica(self.me), Message::DoViewChange(change.clone()));
         }
+        if mutated!("vr/view-change-before-the-sync") {
+            return out.broadcast_unsynced(Message::DoViewChange(change));
+        }
         out.broadcast(Message::DoViewChange(change));
     }
 
     fn do_view_change(&self) -> DoViewChange {
-        DoViewChange {
+        let mut change = DoViewChange {
             view: self.view(),
             log_view: self.durable.log_view(),
             committed: self.committed, // one's own commit number (D13)
             committed_checksum: self.log.checksum(self.committed).unwrap_or_default(),
             checkpoint: self.checkpoint(),
             vouches: self.log.vouches_after(self.committed),
+        };
+        if mutated!("vr/last-entrys-view-chooses-the-log") {
+            let last = self.log.headers_after(self.log.head().previous(), 1);
+            change.log_view = last.first().map_or(change.log_view, |last| last.view);
         }
+        if mutated!("vr/vouches-for-nothing-committed-elsewhere") {
+            change.committed = self.committed_max.min(self.log.head());
+            change.committed_checksum = self.log.checksum(change.committed).unwrap_or_default();
+            change.vouches = self.log.vouches_after(change.committed);
+        }
+        change
     }
 
     /// Nothing came of it: say it again (D9).
@@ -225,7 +241,7 @@ impl Replica {
     /// The chosen log begins after the smallest commit number among those that count. If that is beyond our own, what is
     /// between must be verified, or asked for.
     fn adopt(&mut self, selected: Selected, out: &mut Outbox) {
-        if self.machine.behind {
+        if self.machine.behind && !mutated!("vr/leads-without-its-state") {
             return self.forfeit(out); // §2.4 step 4: a primary has its state
         }
         let Phase::ViewChange(waiting) = &mut self.phase else { return };
@@ -327,8 +343,19 @@ impl Replica {
         self.log.install(&suffix, &BTreeMap::new());
         let view = self.view();
         let record = self.durable.start(view, self.committed, self.log.base(), suffix);
-        self.promise(record, out);
+        self.promise_log(record, out);
         self.committed_max = self.committed_max.max(committed.min(self.log.head()));
+    }
+
+    /// Log and view in one record (R4).
+    fn promise_log(&mut self, record: Record, out: &mut Outbox) {
+        if mutated!("vr/log-view-apart-from-its-log") {
+            let bare = self.durable.rebase(self.durable.base(), self.committed, None);
+            self.promise(bare, out);
+        }
+        if !mutated!("vr/log-of-a-view-is-not-durable") {
+            self.promise(record, out);
+        }
     }
 
     /// Step 5, the end: ⟨StartView v, l, n, k⟩ once the whole log is here.
@@ -340,7 +367,8 @@ impl Replica {
         let told: BTreeMap<ReplicaId, OpNumber> =
             waiting.changes.iter().map(|(replica, change)| (*replica, change.committed)).collect();
         let head = self.log.head();
-        let reads = super::reads::ReadRounds::new(self.committed_max >= head);
+        let reads =
+            super::reads::ReadRounds::new(self.committed_max >= head || mutated!("vr/reads-before-the-inherited-log"));
         self.phase = Phase::Primary(Box::new(Primary::new(head, reads, &self.quorums)));
         self.forfeited = false;
         out.disarm(Timer::ViewAgain);
@@ -426,8 +454,12 @@ impl Replica {
         match &self.phase {
             // The view's log was known to the former self and its end is not: only an answer to a fresh question tells
             // (case C). After a lost disk nothing of this view was ever known (case D).
-            Phase::RecoveringHead if self.durable.log_view() == start.view && !asked => Some(Why::Unasked),
-            Phase::Backup(_) if start.op() < self.log.head() => Some(Why::Duplicate), // an old copy
+            Phase::RecoveringHead if self.durable.log_view() == start.view && !asked => {
+                (!mutated!("vr/believes-an-old-start")).then_some(Why::Unasked)
+            }
+            Phase::Backup(_) if start.op() < self.log.head() && !mutated!("vr/an-old-start-truncates") => {
+                Some(Why::Duplicate) // an old copy
+            }
             Phase::Primary(_) => Some(Why::NotBackup),
             _ => None,
         }
@@ -463,7 +495,7 @@ impl Replica {
             let suffix = Suffix { after: start.after, headers: start.headers };
             self.log.install(&suffix, &BTreeMap::new());
             let record = self.durable.start(start.view, self.committed, self.log.base(), suffix);
-            self.promise(record, out);
+            self.promise_log(record, out);
         }
         self.become_backup(start.committed, out);
         self.fetch(start.checkpoint, self.primary(), out);

@@ -1,8 +1,8 @@
 //! What must hold, property by property. Each file has the property's name, says what it promises, and proves in its tests
 //! that it can fail.
 //!
-//! Agreement, digests and safety look at every execution while it happens ([`Witness`]); the others look at what clients
-//! were told and at the states that are left when a run is over.
+//! Agreement, digests and safety look at every execution while it happens ([`Witness`]), watches at every event that is
+//! told; the others look at what clients were told and at the states that are left when a run is over.
 
 pub mod agreement;
 pub mod digests;
@@ -12,6 +12,8 @@ pub mod linearizability;
 pub mod liveness;
 pub mod revisions;
 pub mod safety;
+pub mod storage;
+pub mod watches;
 
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, ReplicaId};
@@ -43,6 +45,10 @@ impl Property {
     pub const LINEARIZABILITY: &'static str = "Linearizability";
     /// Every answer is the agreed order's, at the place that it names.
     pub const REVISIONS: &'static str = "Answers follow the order";
+    /// A watching client is told the agreed events, in order, each once, without a gap.
+    pub const WATCHES: &'static str = "Watches";
+    /// Snapshots after one entry are equal byte for byte.
+    pub const SNAPSHOTS: &'static str = "Equal snapshots";
     /// What a protocol says of itself after every turn.
     pub const INVARIANT: &'static str = "Protocol invariant";
     /// No replica stops itself: nothing that these faults do is a reason.

@@ -104,7 +104,9 @@ pub const MUTATIONS: [Mutation; 9] = [
 ];
 
 impl<const M: u8> Simulated for Steady<M> {
-    const EXCLUDED: &'static [Fault] = &[Fault::BitRot]; // it cannot repair
+    // It cannot repair, and it believes its disk and its clock.
+    const EXCLUDED: &'static [Fault] =
+        &[Fault::BitRot, Fault::SnapshotRot, Fault::Misdirected, Fault::LyingDisk, Fault::ClockRush];
 
     fn config(_: &mut Random) -> Mutation {
         MUTATIONS[M as usize]

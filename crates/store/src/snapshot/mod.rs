@@ -8,6 +8,7 @@ mod layout;
 
 use crate::disk::{Disk, DiskError, DiskFile};
 use layout::{HEADER, Layout, PREFIX, prefix, read_chunk};
+use quorate_core::mutated;
 
 /// The longest chunk, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 64 << 20;
@@ -378,8 +379,17 @@ fn create_anew<D: Disk>(disk: &D, name: &str) -> Result<D::File, DiskError> {
 }
 
 fn complete<D: Disk>(disk: &D, file: &D::File, number: u64, ending: &str) -> Result<(), SnapshotError> {
-    file.sync_data()?;
+    if mutated!("snapshot/named-before-it-is-synced") {
+        disk.rename(&name(number, ending), &name(number, ".snap"))?;
+        disk.sync_dir(FOLDER)?;
+        return Ok(file.sync_data()?);
+    }
+    if !mutated!("snapshot/not-synced") {
+        file.sync_data()?;
+    }
     disk.rename(&name(number, ending), &name(number, ".snap"))?;
-    disk.sync_dir(FOLDER)?;
+    if !mutated!("snapshot/name-not-synced") {
+        disk.sync_dir(FOLDER)?;
+    }
     Ok(())
 }

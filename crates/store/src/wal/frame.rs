@@ -22,6 +22,7 @@ pub(crate) const SEQ_END: u64 = 1 << 62;
 const TAG: [u8; 4] = *b"QREC";
 const MAY_LOOK_UNWRITTEN: u8 = 1;
 const AFTER_PROMISE: u8 = 2;
+const TAIL_LOOKS_UNWRITTEN: u8 = 4;
 
 /// What a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +59,10 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     /// 0, or 1 for the second copy of a promise.
     pub(crate) copy: u8,
-    /// The body has zeros where a sector that was never written would have them too.
+    /// A whole sector of the body is zeros, as if it had never been written.
     pub(crate) may_look_unwritten: bool,
+    /// The last sector that the body reaches into, and does not fill, gets nothing but zeros from it.
+    pub(crate) tail_looks_unwritten: bool,
 }
 
 /// The part of a header's checksum that says whose record it is.
@@ -110,7 +113,10 @@ impl Header {
             body_crc: crc(&[body]),
             kind,
             copy: 0,
-            may_look_unwritten: may_look_unwritten(body, offset.saturating_add(HEADER)),
+            may_look_unwritten: sectors(body, offset.saturating_add(HEADER))
+                .any(|it| it.len() == SECTOR && is_zero(it)),
+            tail_looks_unwritten: sectors(body, offset.saturating_add(HEADER))
+                .any(|it| it.len() < SECTOR && is_zero(it)),
         }
     }
 
@@ -129,7 +135,8 @@ impl Header {
             fields.extend_from_slice(&TAG);
             let unwritten = if self.may_look_unwritten { MAY_LOOK_UNWRITTEN } else { 0 };
             let promise = if self.before.promise { AFTER_PROMISE } else { 0 };
-            fields.extend_from_slice(&[self.kind.code(), self.copy, unwritten | promise, which as u8]);
+            let tail = if self.tail_looks_unwritten { TAIL_LOOKS_UNWRITTEN } else { 0 };
+            fields.extend_from_slice(&[self.kind.code(), self.copy, unwritten | promise | tail, which as u8]);
             let (check, rest) = head.split_at_mut(4);
             check.copy_from_slice(&seed.check(at, &fields).to_le_bytes());
             rest.copy_from_slice(&fields);
@@ -164,6 +171,7 @@ impl Header {
             kind: Kind::of_code(kind)?,
             copy,
             may_look_unwritten: flags & MAY_LOOK_UNWRITTEN != 0,
+            tail_looks_unwritten: flags & TAIL_LOOKS_UNWRITTEN != 0,
         };
         header.is_possible().then_some(header)
     }
@@ -204,7 +212,8 @@ impl Header {
 
     /// Whether both are copies of one record.
     pub(crate) fn same_record(&self, other: &Self) -> bool {
-        let place_free = |header: &Self| Self { copy: 0, may_look_unwritten: false, ..*header };
+        let place_free =
+            |header: &Self| Self { copy: 0, may_look_unwritten: false, tail_looks_unwritten: false, ..*header };
         place_free(self) == place_free(other)
     }
 }
@@ -243,8 +252,8 @@ pub(crate) fn put(buffer: &mut Vec<u8>, header: &Header, body: &[u8], seed: Seed
     buffer.resize(end, 0);
 }
 
-/// Whether some sector after the header's would look the same with this body as if it had never been written.
-fn may_look_unwritten(body: &[u8], start: usize) -> bool {
+/// What each sector after the header's gets from a body that starts at `start`; the last one may get less than it holds.
+fn sectors(body: &[u8], start: usize) -> impl Iterator<Item = &[u8]> {
     let skip = start.next_multiple_of(SECTOR).saturating_sub(start);
-    body.get(skip..).is_some_and(|rest| rest.chunks(SECTOR).any(is_zero))
+    body.get(skip..).unwrap_or_default().chunks(SECTOR)
 }

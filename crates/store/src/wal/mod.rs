@@ -44,6 +44,7 @@ pub use config::{Class, WalConfig};
 pub use error::WalError;
 use frame::{Chain, HEADER, Header, Kind, SEQ_END, Seed};
 pub use inspect::{inspect_log, inspect_segments};
+use quorate_core::mutated;
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};
 use segment::{FOLDER, RECORDS, SegmentHeader};
 use std::collections::VecDeque;
@@ -260,7 +261,7 @@ impl<D: Disk> Wal<D> {
             self.buffer.resize(self.buffer.len().saturating_add(zeros), 0);
             let written = self.active.file.write_at(self.active.written as u64, &self.buffer);
             self.or_stop(written)?;
-            let synced = self.active.file.sync_data();
+            let synced = if mutated!("wal/no-sync") { Ok(()) } else { self.active.file.sync_data() };
             self.or_stop(synced)?;
             self.active.written = end;
             self.active.has_safe_record = true;
@@ -304,14 +305,17 @@ impl<D: Disk> Wal<D> {
         self.check_running()?;
         while let Some(oldest) = self.older.front() {
             let another = self.active.has_safe_record || self.older.iter().skip(1).any(|older| older.last > 0);
-            if oldest.last >= seq || !another {
+            let needed = oldest.last >= seq && !(mutated!("wal/forgets-one-too-many") && oldest.last == seq);
+            if needed || !another {
                 break;
             }
             // One by one and each made safe: a power loss never leaves a hole among the segments.
             let removed = self.disk.remove(&segment::name(oldest.number));
             self.or_stop(removed)?;
-            let synced = self.disk.sync_dir(FOLDER);
-            self.or_stop(synced)?;
+            if !mutated!("wal/removals-not-synced") {
+                let synced = self.disk.sync_dir(FOLDER);
+                self.or_stop(synced)?;
+            }
             self.older.pop_front();
         }
         Ok(())
@@ -421,7 +425,7 @@ impl<D: Disk> Wal<D> {
 
     fn or_stop<T>(&mut self, result: Result<T, DiskError>) -> Result<T, WalError> {
         result.map_err(|cause| {
-            self.stopped = Some(cause.clone());
+            self.stopped = (!mutated!("host/goes-on-after-a-failed-sync")).then(|| cause.clone());
             WalError::Stopped { cause }
         })
     }

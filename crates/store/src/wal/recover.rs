@@ -13,6 +13,7 @@ use super::scan::{Event, HurtHeader, Lost, Record, Scanner, SegmentScan};
 use super::segment::{self, FOLDER, HeaderRead, RECORDS, SegmentHeader};
 use super::{Class, WalConfig, WalError};
 use crate::disk::{Disk, DiskFile};
+use quorate_core::mutated;
 
 /// More than any segment has, in bytes; a longer file of unknown origin is not read beyond it.
 const UNKNOWN_SEGMENT_MAX: u64 = 1 << 30;
@@ -102,6 +103,7 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
     });
     let stray = stray.collect();
     let Scanner { mut events, mut tail, synced_below, hurt, .. } = scanner;
+    let synced_below = if mutated!("recover/damage-is-a-torn-write") { 0 } else { synced_below };
     let in_flight = |event: &Event| match event {
         Event::Record(record) => {
             let lost = record.body.is_none() || (record.healed && record.torn);
@@ -110,8 +112,8 @@ fn judge(scanner: Scanner, segments: Vec<(SegmentScan, HeaderRead)>, log_id: u12
         Event::Lost(lost) => lost.first >= synced_below,
     };
     let torn = |event: &Event| match event {
-        Event::Record(record) => record.torn,
-        Event::Lost(lost) => lost.torn,
+        Event::Record(record) => record.torn || mutated!("recover/damage-is-a-torn-write"),
+        Event::Lost(lost) => lost.torn || mutated!("recover/damage-is-a-torn-write"),
     };
     let tail_torn = tail.is_some_and(|tail| tail.first >= synced_below && tail.torn);
     if !tail_torn && !events.iter().any(|event| in_flight(event) && torn(event)) {
@@ -214,12 +216,18 @@ impl Examined {
                 file.sync_data()?; // One at a time: a power loss never takes both copies.
             }
             self.heal(&file, scan)?;
-            self.rewrite_unsafe(&file, scan)?;
+            if !mutated!("recover/what-may-be-unsafe-is-not-rewritten") {
+                self.rewrite_unsafe(&file, scan)?;
+            }
             if let Some(cut) = self.cut.filter(|cut| cut.segment == scan.number) {
                 let zeros = vec![0; cut.end.saturating_sub(cut.start)];
-                file.write_at(cut.start as u64, &zeros)?;
+                if !mutated!("recover/torn-write-stays") {
+                    file.write_at(cut.start as u64, &zeros)?;
+                }
             }
-            file.sync_data()?;
+            if !mutated!("recover/what-is-found-is-not-synced") {
+                file.sync_data()?;
+            }
         }
         Ok(())
     }

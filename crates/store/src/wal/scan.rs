@@ -414,9 +414,17 @@ impl<'a> View<'a> {
         let end = start.saturating_add(header.len as usize);
         let body_torn = body.is_none()
             && end <= self.bytes.len()
-            && own.is_some_and(|own| !own.header.may_look_unwritten)
-            && self.any_unwritten(start.next_multiple_of(SECTOR), end);
+            && own.is_some_and(|own| self.body_torn(start.next_multiple_of(SECTOR), end, &own.header));
         Copy { body, hurt: header_hurt || body.is_none(), torn: body_torn || (header_hurt && self.header_torn(at)) }
+    }
+
+    /// Whether a sector of a body, from the first that starts after its header, was never written. A seal is no body's, so it
+    /// is proof; zeros are, where the header does not say that the body has them there too.
+    fn body_torn(&self, first: usize, end: usize, header: &Header) -> bool {
+        let sealed = (first..end).step_by(SECTOR).any(|sector| self.seal(sector).is_some());
+        let tail = end.checked_rem(SECTOR).unwrap_or(0);
+        let telling = if header.tail_looks_unwritten { end.saturating_sub(tail) } else { end };
+        sealed || (!header.may_look_unwritten && self.any_unwritten(first, telling))
     }
 
     /// The seals from `at` on.

@@ -7,6 +7,7 @@ use super::frame::SEQ_END;
 use super::{WalConfig, WalError};
 use crate::bytes::{array_at, crc, u32_at, u64_at};
 use crate::disk::{Disk, DiskError, DiskFile};
+use quorate_core::mutated;
 
 /// The folder of the segments.
 pub(crate) const FOLDER: &str = "wal";
@@ -88,9 +89,13 @@ fn fill<D: Disk>(disk: &D, header: &SegmentHeader, temporary: &str) -> Result<D:
     for copy in [0, 1] {
         write_header(&file, header, copy)?;
     }
-    file.sync_data()?;
+    if !mutated!("segment/not-synced") {
+        file.sync_data()?;
+    }
     disk.rename(temporary, &name(header.number))?;
-    disk.sync_dir(FOLDER)?;
+    if !mutated!("segment/name-not-synced") {
+        disk.sync_dir(FOLDER)?;
+    }
     Ok(file)
 }
 

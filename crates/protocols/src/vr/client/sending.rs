@@ -127,7 +127,7 @@ impl Client {
         let mut late = |ticket, maybe_applied| out.complete(ticket, Err(CallError::Timeout { maybe_applied }));
         if let Session::Open(open) = &mut self.session {
             while let Some(sent) = open.remove_first_if(|sent| sent.deadline <= now) {
-                late(sent.ticket, true);
+                late(sent.ticket, !quorate_core::mutated!("client/says-that-nothing-happened"));
             }
         }
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.deadline <= now) {

@@ -1,0 +1,179 @@
+//! The list of mutations: named ways to break this project, each of which some seed must catch. A checker that nothing
+//! ever sets off proves nothing; this list proves that together they notice what matters.
+//!
+//! A mutation is one place in the code (`quorate_core::mutated!`). It exists only with the cargo feature `mutations`. The
+//! seeds that catch them are kept in `mutations.txt` beside this file; `quorate sim --mutations` of a binary built with the
+//! feature finds them anew. Seeds mean other runs after every change of protocol or simulator, so that is done whenever
+//! `tests/mutations.rs` says so.
+
+use crate::checker::Violation;
+use crate::faults::Faults;
+use crate::protocols::Simulated;
+use crate::report::Report;
+use crate::run::{Options, run};
+use quorate_core::mutation;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Seeds that are tried for one mutation, at most.
+pub const SEEDS_MAX: u64 = 2000;
+
+/// One way to break the code.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutation {
+    /// Area and name, as `mutated!` asks for it.
+    pub name: &'static str,
+    /// What is done wrong.
+    pub wrong: &'static str,
+    /// The faults under which it shows soonest.
+    pub faults: &'static str,
+}
+
+const fn all(name: &'static str, wrong: &'static str) -> Mutation {
+    Mutation { name, wrong, faults: "all" }
+}
+
+const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
+    Mutation { name, wrong, faults }
+}
+
+/// Every mutation there is.
+pub const ALL: &[Mutation] = &[
+    all("node/send-before-the-sync", "messages leave before what they promise is on disk"),
+    all("node/own-vote-before-the-sync", "a replica counts its own vote before it is on disk"),
+    all("node/forget-before-the-sync", "the log is cut before what replaces it is on disk"),
+    all("node/fetch-before-the-sync", "a snapshot is fetched for a log that is not on disk"),
+    all("node/jobs-do-not-wait-for-an-install", "entries are applied to a state that is being replaced"),
+    all("sessions/no-deduplication", "a request that is ordered twice is applied twice"),
+    all("sessions/only-the-last-reply", "a session remembers one reply, though many requests are in flight"),
+    all("executor/checkpoint-without-sessions", "the client table is not part of checkpoints"),
+    all("executor/installs-an-older-state", "a state is replaced by an older one"),
+    all("quorum/replication-one-short", "an entry is committed by one replica less than a quorum"),
+    all("votes/one-short", "votes count as a quorum one too early"),
+    all("wal/no-sync", "the log is written and not synced"),
+    all("wal/forgets-one-too-many", "the log drops the first record that is still needed"),
+    all("wal/removals-not-synced", "segments are removed in no certain order"),
+    all("segment/not-synced", "a new segment is used before its zeros and headers are on disk"),
+    all("segment/name-not-synced", "a new segment is used before its name is on disk"),
+    all("recover/damage-is-a-torn-write", "what is damaged is cut off, as if nobody had been told of it"),
+    all("recover/torn-write-stays", "what a torn write left is not removed"),
+    all("recover/what-is-found-is-not-synced", "what was read after a restart counts as safe"),
+    all("recover/what-may-be-unsafe-is-not-rewritten", "pages that a failed sync left behind count as written"),
+    all("snapshot/not-synced", "a snapshot gets its name before its bytes are on disk"),
+    all("snapshot/name-not-synced", "a snapshot counts as stored before its name is on disk"),
+    all("snapshot/named-before-it-is-synced", "two writes swapped: first the name, then the bytes"),
+    all("host/reports-before-the-sync", "the host reports a sync that it has not made"),
+    all("host/goes-on-after-a-failed-sync", "the host tries again after a failed sync"),
+    all("vr/counts-an-old-acknowledgement", "a primary counts an acknowledgement of an earlier view"),
+    all("vr/no-window", "a primary prepares as much as it likes"),
+    all("vr/acknowledges-in-an-old-view", "a backup acknowledges in a view that it has left"),
+    all("vr/takes-a-prepare-of-an-old-view", "a backup appends what the primary of an earlier view sends"),
+    all("vr/acknowledges-what-is-missing", "a backup acknowledges entries that it knows by name only"),
+    all("vr/acknowledges-before-the-sync", "PrepareOk leaves before the entry is on disk"),
+    all("vr/commits-what-is-only-prepared", "entries are executed before a quorum has them"),
+    all("vr/view-is-not-durable", "a replica forgets with a crash which view it had entered"),
+    all("vr/view-change-before-the-sync", "DoViewChange leaves before the view is on disk"),
+    all("vr/last-entrys-view-chooses-the-log", "the log of the latest entry wins, not that of the latest view"),
+    all("vr/vouches-for-nothing-committed-elsewhere", "DoViewChange carries the commit number of others"),
+    all("vr/leads-without-its-state", "a replica leads whose machine is behind its log"),
+    all("vr/log-view-apart-from-its-log", "the view of a log and the log are two records"),
+    all("vr/log-of-a-view-is-not-durable", "the log that a view starts with is not on disk"),
+    all("vr/reads-before-the-inherited-log", "a new primary answers reads before the log it inherited is committed"),
+    all("vr/believes-an-old-start", "a replica that forgot the end of its log believes an old copy of a view's start"),
+    all("vr/an-old-start-truncates", "an old copy of a view's start shortens the log"),
+    all("vr/view-change-quorum-one-short", "a view starts with one DoViewChange less than a quorum"),
+    all("vr/shortest-log", "of the logs of the latest view, the shortest wins"),
+    all("vr/one-nack-drops", "one replica that lacks a damaged entry is enough to drop it"),
+    all("vr/keeps-only-what-is-committed", "a new view drops what is not known to be committed"),
+    all("vr/damage-is-a-nack", "a replica that cannot read an entry votes for dropping it"),
+    all("vr/forgets-its-promise-at-a-restart", "a backup that restarts forgets the lease that it gave"),
+    all("vr/takes-its-head-as-known", "a replica whose log is damaged at the end vouches for it"),
+    all("vr/leads-its-view-again", "a primary that restarts goes on leading its view"),
+    all("vr/promises-nothing", "backups do not keep the lease that they gave"),
+    all(
+        "vr/log-changes-after-it-was-vouched-for",
+        "entries are filled in between DoViewChange and the start of the view",
+    ),
+    all("vr/rejoins-where-it-was", "a replica that lost its disk comes back in a view of its former self"),
+    all("vr/rejoins-with-an-empty-log", "a replica that lost its disk vouches for an empty log"),
+    all("vr/replay-ignores-what-a-view-dropped", "entries that a view change dropped come back with a restart"),
+    all("vr/vouches-for-what-is-missing", "a replica says that it has entries of which it knows the names"),
+    all("vr/checkpoint-ahead-of-its-log", "a checkpoint is saved before its entry is on disk"),
+    all(
+        "vr/trims-beyond-its-own-checkpoint",
+        "the log is cut where others have a checkpoint and this replica has none",
+    ),
+    all("vr/trims-what-is-not-stable", "the log is cut where only this replica has a checkpoint"),
+    all("vr/forgets-records-that-are-needed", "records are dropped that no promise replaces"),
+    all("vr/stale-reads-do-not-wait", "a stale read is older than what its client has seen"),
+    all("vr/reads-without-confirmation", "a primary answers reads without proof that it leads"),
+    all("vr/a-read-joins-the-round-that-is-out", "a read takes a proof that is older than itself"),
+    all("vr/lease-counts-from-the-answer", "a lease begins when the promise arrives"),
+    all("vr/lease-is-not-checked-again", "a lease may run out while the machine answers"),
+    all("vr/lease-too-long", "a lease lasts longer than the promise"),
+    all("vr/acknowledges-without-its-state", "a replica that lacks the state before its log counts for durability"),
+    all("client/says-that-nothing-happened", "a client denies a request that may have been applied"),
+];
+
+const KEPT: &str = include_str!("mutations.txt");
+
+impl Mutation {
+    /// What to run to catch it with a seed.
+    pub fn options(&self, seed: u64) -> Options {
+        let faults: Faults = self.faults.parse().unwrap_or_else(|_| Faults::all());
+        Options { seed, faults, ..Options::default() }
+    }
+
+    /// The seed that is kept for it.
+    pub fn seed(&self) -> Option<u64> {
+        let lines = KEPT.lines().filter_map(|line| line.split_once(' '));
+        lines.filter(|(name, _)| *name == self.name).find_map(|(_, rest)| rest.split(' ').next()?.parse().ok())
+    }
+
+    /// Runs one seed with it: the report, and whether the run came to the place that it breaks.
+    pub fn run<P: Simulated>(&self, seed: u64) -> (Report, bool) {
+        mutation::with(Some(self.name), || run::<P>(&self.options(seed)))
+    }
+}
+
+/// What a search came to.
+#[derive(Clone, Debug)]
+pub struct Caught {
+    /// The first seed found in which it is caught and which holds without it.
+    pub seed: u64,
+    /// What was violated.
+    pub violation: Violation,
+}
+
+/// Looks for a seed that catches a mutation and is clean without it, among the first `seeds`, on `jobs` threads. Also says
+/// in how many runs the broken place was reached.
+pub fn search<P: Simulated>(mutation: &Mutation, seeds: u64, jobs: usize) -> (Option<Caught>, u64) {
+    let next = AtomicU64::new(1);
+    let end = AtomicU64::new(seeds);
+    let reached = AtomicU64::new(0);
+    let found: Mutex<BTreeMap<u64, Violation>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > end.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let (report, here) = mutation.run::<P>(seed);
+                    reached.fetch_add(u64::from(here), Ordering::Relaxed);
+                    if let Some(violation) = report.violation
+                        && run::<P>(&mutation.options(seed)).holds()
+                    {
+                        end.fetch_min(seed, Ordering::Relaxed);
+                        found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(seed, violation);
+                    }
+                }
+            });
+        }
+    });
+    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let first = found.into_iter().next().map(|(seed, violation)| Caught { seed, violation });
+    (first, reached.into_inner())
+}

@@ -1,0 +1,58 @@
+//! Every mutation is caught: with the seed that is kept for it something is violated, and without it nothing is.
+
+use quorate_protocols::vr::Vr;
+use quorate_sim::mutations::ALL;
+use quorate_sim::run;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const AGAIN: &str =
+    "find its seed anew: cargo run --profile ci -p quorate-sim --features mutations --example mutations";
+
+#[test]
+fn every_mutation_is_caught_by_its_seed_which_is_clean_without_it() {
+    std::panic::set_hook(Box::new(|_| {})); // a panic is a violation like any other here
+    let mut wrong = Vec::new();
+    for mutation in ALL {
+        let name = mutation.name;
+        match mutation.seed() {
+            None => wrong.push(format!("{name} has no seed; {AGAIN}")),
+            Some(seed) if mutation.run::<Vr>(seed).0.holds() => {
+                wrong.push(format!("{name} is not caught by {seed}; {AGAIN}"))
+            }
+            Some(seed) if !run::<Vr>(&mutation.options(seed)).holds() => {
+                wrong.push(format!("seed {seed} of {name} fails without it, too; {AGAIN}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let _default = std::panic::take_hook();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_place_that_can_be_broken_is_in_the_list_and_the_other_way_round() {
+    let mut asked = BTreeSet::new();
+    for area in ["core", "store", "protocols", "sim"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(area).join("src"), &mut asked);
+    }
+    let listed: BTreeSet<String> = ALL.iter().map(|mutation| mutation.name.to_owned()).collect();
+    assert_eq!(asked, listed);
+    assert_eq!(listed.len(), ALL.len(), "a name is listed twice");
+    assert!(ALL.len() >= 25);
+}
+
+/// The names in all calls of the macro below a folder.
+fn collect(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source file");
+            let calls = text.split("mutated!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            names.extend(calls.filter(|name| name.contains('/') && *name != "area/name").map(str::to_owned));
+        }
+    }
+}
