@@ -48,7 +48,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (host, _pid) = start(&arguments.config).await?;
-    let stop = async {
+    let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
