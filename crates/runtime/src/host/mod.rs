@@ -233,9 +233,7 @@ impl<P: Protocol> Host<P> {
             self.feed(Input::Timers, &mut gathered)?;
         }
         self.hand_over(gathered)?;
-        if !self.events.is_empty() || self.links.has_more() {
-            tokio::task::yield_now().await; // the links' tasks write what this pass sent; otherwise waiting lets them
-        }
+        tokio::task::yield_now().await; // the links' tasks write what this pass sent, and read what has come
         Ok(())
     }
 

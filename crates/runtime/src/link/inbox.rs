@@ -65,11 +65,6 @@ impl Inbox {
         held(&self.queues)[class as usize].bytes < INBOX_BYTES_MAX[class as usize]
     }
 
-    /// Whether anything waits.
-    pub(super) fn has_items(&self) -> bool {
-        held(&self.queues).iter().any(|queue| !queue.items.is_empty())
-    }
-
     /// Waits until the queue is below its bound.
     pub(super) async fn room(&self, class: Class) {
         while !self.has_room(class) {

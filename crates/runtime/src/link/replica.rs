@@ -57,11 +57,6 @@ impl Links {
         self.handle.hub.inbox.take_ready()
     }
 
-    /// Whether [`Links::try_recv`] would return something.
-    pub fn has_more(&self) -> bool {
-        self.handle.hub.inbox.has_items()
-    }
-
     /// Queues `body` for `to`; it is written when this task next waits.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
         self.handle.send(to, body)
