@@ -18,6 +18,7 @@ pub use thread::Thread;
 
 use crate::link::{Incoming, LinkHandle, Links};
 use bytes::Bytes;
+use quorate_core::crypto::Keyring;
 use quorate_core::executor::{Chunks, Done, Job, Manifest};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
@@ -29,7 +30,7 @@ use quorate_store::{Disk, DiskError, FolderLock};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use thiserror::Error;
 use thread::Threads;
@@ -115,6 +116,7 @@ impl<P: Protocol> Host<P> {
     /// [`HostError::Restore`] when the protocol cannot go on from it.
     pub fn start<D: Disk, M: Machine>(
         identity: Identity,
+        keyring: Arc<Keyring>,
         opened: Opened<D, M>,
         restore: Restore<P>,
         links: Links,
@@ -127,7 +129,7 @@ impl<P: Protocol> Host<P> {
             .filter(|replica| *replica != identity.replica)
             .map(Peer::Replica)
             .collect();
-        let (node, actions) = Node::start(identity, restore, opened.next_seq(), false, clock.turn())?;
+        let (node, actions) = Node::start_with(identity, keyring, restore, opened.next_seq(), false, clock.turn())?;
         let (sender, events) = unbounded_channel();
         let threads = Threads::new(sender.clone(), lock);
         let start = |thread, body: Body| threads.spawn(thread, body).map_err(HostError::Thread);
