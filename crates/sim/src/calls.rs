@@ -43,8 +43,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             return;
         }
         self.trace.arrived(now, Peer::Replica(from), Peer::Client(to), label);
-        if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
-            self.client_turn(client, |process, out| process.core.on_message(from, message, out));
+        if let Ok((_, Payload::Protocol(mut message))) = Envelope::open::<Payload<P::Message>>(bytes) {
+            self.client_turn(client, |process, out| {
+                if P::prove(&mut message, &process.keyring).is_ok() {
+                    process.core.on_message(from, message, out);
+                }
+            });
         }
     }
 

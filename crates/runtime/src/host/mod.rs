@@ -10,6 +10,7 @@
 mod clock;
 mod disk;
 mod machine;
+mod opening;
 mod snapshots;
 mod thread;
 
@@ -19,6 +20,8 @@ pub use thread::Thread;
 use crate::link::{Incoming, LinkHandle, Links};
 use bytes::Bytes;
 use machine::{Quick, Refused};
+use opening::{Openers, Seen};
+use quorate_core::crypto::Keyring;
 use quorate_core::executor::{Chunks, Done, Job, Manifest};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
@@ -103,6 +106,7 @@ pub struct Host<P: Protocol> {
     others: Vec<Peer>,
     clock: Clock,
     events: UnboundedReceiver<Event>,
+    openers: Openers<P>,
     disk: mpsc::Sender<disk::Order>,
     quick: Box<dyn Quick>,
     machine: mpsc::Sender<Vec<Job>>,
@@ -134,6 +138,7 @@ impl<P: Protocol> Host<P> {
     /// [`HostError::Restore`] when the protocol cannot go on from it.
     pub fn start<D: Disk, M: Machine>(
         identity: Identity,
+        keyring: Arc<Keyring>,
         opened: Opened<D, M>,
         restore: Restore<P>,
         links: Links,
@@ -146,10 +151,11 @@ impl<P: Protocol> Host<P> {
             .filter(|replica| *replica != identity.replica)
             .map(Peer::Replica)
             .collect();
-        let (node, actions) = Node::start(identity, restore, opened.next_seq(), false, clock.turn())?;
+        let (node, actions) = Node::start_with(identity, keyring, restore, opened.next_seq(), false, clock.turn())?;
         let (sender, events) = unbounded_channel();
         let threads = Threads::new(sender.clone(), lock);
         let start = |thread, body: Body| threads.spawn(thread, body).map_err(HostError::Thread);
+        let openers = if P::SIGNS { Openers::start(&node.opener(), &threads)? } else { Openers::none() };
         let Opened { wal, executor, snapshots: stored, .. } = opened;
         let (disk, orders) = mpsc::channel();
         let (own, out) = (threads.clone(), sender.clone());
@@ -162,7 +168,7 @@ impl<P: Protocol> Host<P> {
         start(Thread::Snapshots, Box::new(move || snapshots::run(stored, &orders, &sender)))?;
         let machine_busy = 0;
         let mut host =
-            Self { node, links, others, clock, events, disk, quick, machine, machine_busy, snapshots, notes };
+            Self { node, links, others, clock, events, openers, disk, quick, machine, machine_busy, snapshots, notes };
         let mut gathered = Gathered::default();
         host.carry_out(actions, &mut gathered)?;
         host.hand_over(gathered)?;
@@ -208,14 +214,15 @@ impl<P: Protocol> Host<P> {
     /// Waits for something to happen and deals with all that has. Dropped while it waits, it has lost nothing.
     async fn pass(&mut self) -> Result<(), HostError> {
         let deadline = self.node.deadline().map(|at| self.clock.at(at));
-        let (mut event, mut incoming) = (None, Vec::new());
+        let (mut event, mut seen, mut incoming) = (None, None, Vec::new());
         tokio::select! {
             biased;
             received = self.events.recv() => match received {
                 Some(received) => event = Some(received),
                 None => return Err(HostError::ThreadEnded(Thread::Disk)), // cannot be: each says first that it ends
             },
-            received = self.links.recv() => incoming = received,
+            received = self.openers.recv() => seen = Some(received),
+            received = self.links.recv(), if self.openers.have_room() => incoming = received,
             () = sleep_until(deadline) => {}
         }
         let mut gathered = Gathered::default();
@@ -223,7 +230,11 @@ impl<P: Protocol> Host<P> {
             self.on_event(one, &mut gathered)?;
             event = self.events.try_recv().ok();
         }
-        if incoming.is_empty() {
+        while let Some(one) = seen {
+            self.on_seen(one, &mut gathered)?;
+            seen = self.openers.try_recv();
+        }
+        if incoming.is_empty() && self.openers.have_room() {
             incoming = self.links.try_recv(); // so that a busy disk or machine cannot keep the links waiting
         }
         for one in incoming {
@@ -238,8 +249,8 @@ impl<P: Protocol> Host<P> {
     }
 
     async fn shut_down(self) -> Result<(), HostError> {
-        let Self { mut node, links, others, mut clock, mut events, disk, machine, snapshots, .. } = self;
-        drop((disk, machine, snapshots)); // each thread ends when it has done what it was asked
+        let Self { mut node, links, others, mut clock, mut events, openers, disk, machine, snapshots, .. } = self;
+        drop((openers, disk, machine, snapshots)); // each thread ends when it has done what it was asked
         let ended = async {
             while let Some(event) = events.recv().await {
                 let input = match event {
@@ -264,9 +275,24 @@ impl<P: Protocol> Host<P> {
 
     fn on_incoming(&mut self, incoming: Incoming, gathered: &mut Gathered) -> Result<(), HostError> {
         match incoming {
-            Incoming::Message { from, body } => self.feed(Input::Frame { from, bytes: body }, gathered),
+            Incoming::Message { from, body } => match self.openers.open(from, body) {
+                Some(bytes) => self.feed(Input::Frame { from, bytes }, gathered),
+                None => Ok(()),
+            },
+            Incoming::Disconnected { peer, .. } if self.openers.disconnected(peer) => Ok(()),
             Incoming::Disconnected { peer, .. } => self.feed(Input::Disconnected(peer), gathered),
             Incoming::Connected(_) | Incoming::DialFailed { .. } => Ok(()),
+        }
+    }
+
+    fn on_seen(&mut self, seen: Seen<P>, gathered: &mut Gathered) -> Result<(), HostError> {
+        match seen {
+            Seen::Frame(opened) => {
+                let mut actions = Vec::new();
+                self.node.handle_opened(*opened, self.clock.turn(), &mut actions);
+                self.carry_out(actions, gathered)
+            }
+            Seen::Disconnected(peer) => self.feed(Input::Disconnected(peer), gathered),
         }
     }
 
