@@ -47,6 +47,7 @@ impl Watch for Api {
             next_id: 0,
             progress_wanted: 0,
             needs_leader,
+            present: 0,
             _interest: interest,
         };
         tokio::spawn(task.run(request.into_inner(), self.progress_interval));
@@ -77,6 +78,8 @@ struct Stream {
     /// Requests for the progress of all, that wait until all have been told everything.
     progress_wanted: usize,
     needs_leader: bool,
+    /// The revision when the last watch was created.
+    present: i64,
     _interest: Interest,
 }
 
@@ -123,7 +126,9 @@ impl Stream {
                 if self.watches.remove(&cancel.watch_id).is_none() {
                     return Ok(()); // like etcd: whoever cancels what is not there hears nothing
                 }
-                let response = WatchResponse { watch_id: cancel.watch_id, canceled: true, ..self.response() };
+                let header = Some(self.store.header(self.present.max(self.seen.borrow().revision)));
+                let response = WatchResponse { header, ..WatchResponse::default() };
+                let response = WatchResponse { watch_id: cancel.watch_id, canceled: true, ..response };
                 self.send(response).await
             }
             Some(RequestUnion::ProgressRequest(_)) => {
@@ -141,6 +146,7 @@ impl Stream {
             Ok(status) => status.revision,
             Err(error) => return self.end(error).await,
         };
+        self.present = present;
         let header = Some(self.store.header(present));
         let (id, watched) = match self.admit(create, present) {
             Ok(admitted) => admitted,
