@@ -11,7 +11,7 @@ mod progress;
 mod text;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, dev, init, kv, recover, serve, sim, status, verify};
+use commands::{bench, dev, gateway, init, kv, recover, serve, sim, status, verify};
 use std::process::ExitCode;
 
 /// State machine replication: the same state on several machines, whatever happens to some of them
@@ -39,6 +39,7 @@ enum Command {
     Status(status::Arguments),
     Init(init::Arguments),
     Serve(serve::Arguments),
+    Gateway(gateway::Arguments),
     Recover(recover::Arguments),
     Verify(verify::Arguments),
     Sim(sim::Arguments),
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => wait(status::run(arguments)),
         Command::Init(arguments) => init::run(&arguments),
         Command::Serve(arguments) => wait(serve::run(arguments)),
+        Command::Gateway(arguments) => wait(gateway::run(arguments)),
         Command::Recover(arguments) => wait(recover::run(arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),

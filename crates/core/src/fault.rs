@@ -1,7 +1,8 @@
 //! The three answers to a bad message: late → ignore, with a reason that is counted; a lie → blame, kept as evidence; our
 //! own bug → assert. Nothing that a peer or a client sends can panic a replica.
 
-use crate::ids::{ClientId, Peer};
+use crate::crypto::Evidence;
+use crate::ids::{ClientId, Peer, ReplicaId};
 use std::collections::BTreeMap;
 
 /// Why a message was not taken. Nobody is to blame: networks delay, repeat and reorder.
@@ -48,15 +49,21 @@ pub enum Fault {
     Contradiction(String),
     /// A chunk or a log entry whose bytes are not what its digest says.
     WrongBytes(String),
+    /// A statement, named by its domain, that the one who is said to have made it has not signed.
+    BadSignature(&'static str),
+    /// Two signed statements that contradict each other: whoever made both is convicted, for others too.
+    Proof(Box<Evidence>),
 }
 
 /// Counts, per peer, of what was ignored and what was blamed. Bounded: reasons are few and peers are members or the
-/// single bucket of all clients, [`Ledger::CLIENTS`]. A client draws its own name, so names must not fill the book.
+/// single bucket of all clients, [`Ledger::CLIENTS`]. A client draws its own name, so names must not fill the book. Of the
+/// proofs against a replica the first is kept: one is enough.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     ignored: BTreeMap<Why, u64>,
     blamed: BTreeMap<Peer, u64>,
     last: Option<(Peer, Fault)>,
+    proofs: BTreeMap<ReplicaId, Evidence>,
 }
 
 impl Ledger {
@@ -71,6 +78,9 @@ impl Ledger {
 
     /// Counts a lie and keeps the last one; a client's never in place of a replica's.
     pub fn blame(&mut self, from: Peer, fault: Fault) {
+        if let Fault::Proof(evidence) = &fault {
+            self.proofs.entry(evidence.accused()).or_insert_with(|| evidence.as_ref().clone());
+        }
         let is_client = matches!(from, Peer::Client(_));
         let count = self.blamed.entry(if is_client { Self::CLIENTS } else { from }).or_default();
         *count = count.saturating_add(1);
@@ -87,6 +97,11 @@ impl Ledger {
     /// Lies, by peer.
     pub fn blamed(&self) -> &BTreeMap<Peer, u64> {
         &self.blamed
+    }
+
+    /// What convicts replicas, one proof for each.
+    pub fn proofs(&self) -> &BTreeMap<ReplicaId, Evidence> {
+        &self.proofs
     }
 
     /// The last lie.

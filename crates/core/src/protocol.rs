@@ -4,6 +4,8 @@
 //! executor; outputs are effects in an outbox. No async, clock, randomness, thread or file on this side of the seam.
 //! `docs/adr/001-seam.md` walks every planned protocol through it.
 
+use crate::crypto::Keyring;
+use crate::fault::Fault;
 use crate::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, View};
 use crate::outbox::{Class, Outbox};
 use crate::sessions::Outcome;
@@ -12,12 +14,15 @@ use crate::wire::Wire;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use std::fmt::Debug;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A replication protocol: its words, its replica, its client.
 pub trait Protocol: Sized + Debug + 'static {
     /// The name on the command line and in configuration files.
     const NAME: &'static str;
+    /// Does it sign what it says? Then hosts give its replicas and clients keyrings with keys.
+    const SIGNS: bool = false;
     /// Between replicas, and between clients and replicas.
     type Message: Wire + Clone + Debug + Send + 'static;
     /// What the write-ahead log holds.
@@ -41,6 +46,16 @@ pub trait Protocol: Sized + Debug + 'static {
     fn content(message: &Self::Message, words: &dyn Fn(&[u8]) -> String) -> String {
         let _no_bytes = words;
         format!("\n{message:?}")
+    }
+
+    /// Checks every signature in a message, before a replica or a client is given it, on any thread. What it leaves
+    /// unchecked no handler can use: only a checked [`crate::crypto::Signed`] becomes a [`crate::crypto::Verified`].
+    /// Protocols that sign nothing have nothing to check.
+    ///
+    /// # Errors
+    /// What is wrong with it: the sender is blamed, for correct replicas check what they pass on.
+    fn prove(_message: &mut Self::Message, _keyring: &Keyring) -> Result<(), Fault> {
+        Ok(())
     }
 }
 
@@ -110,6 +125,9 @@ pub enum RestoreError {
          committed; run `quorate recover` on its folder"
     )]
     PromisesLost(String),
+    /// The protocol signs what it says, and was started without a key.
+    #[error("this protocol signs its messages: start the replica with its key")]
+    NoKey,
     /// The records contradict each other in a way that no crash explains.
     #[error("the log contradicts itself ({0}): keep the folder for analysis and run `quorate recover` on it")]
     Contradiction(String),
@@ -143,6 +161,15 @@ pub trait Replica<P: Protocol>: Sized {
     /// # Errors
     /// [`RestoreError`] when going on could break a promise; its text says what to do.
     fn restore(restore: Restore<P>, out: &mut Outbox<P>) -> Result<Self, RestoreError>;
+
+    /// Starts from what the disk holds, with keys. Protocols that sign implement this one, and refuse to
+    /// [`Replica::restore`] without keys; for the others it is the same.
+    ///
+    /// # Errors
+    /// As [`Replica::restore`].
+    fn start(restore: Restore<P>, _keyring: Arc<Keyring>, out: &mut Outbox<P>) -> Result<Self, RestoreError> {
+        Self::restore(restore, out)
+    }
 
     /// A message has arrived. `from` is authenticated by the link; the contents are not to be trusted.
     fn on_message(&mut self, from: Peer, message: P::Message, out: &mut Outbox<P>);
@@ -317,6 +344,11 @@ pub struct ClientConfig {
 pub trait Client<P: Protocol>: Sized {
     /// A client that has not said anything yet.
     fn new(config: ClientConfig) -> Self;
+
+    /// A client with keys: the keyring's owner is `config.client`. For protocols that sign nothing, it is [`Client::new`].
+    fn start(config: ClientConfig, _keyring: Arc<Keyring>) -> Self {
+        Self::new(config)
+    }
 
     /// The application asks for something. Calls beyond the session's window wait inside the client.
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut ClientOutbox<P>);

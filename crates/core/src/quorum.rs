@@ -1,6 +1,4 @@
 //! Quorum arithmetic: here and nowhere else. Integers only; the intersection is asserted where a quorum is made.
-//!
-//! Byzantine quorums (`ceil((n+f+1)/2)`, `f+1`) belong in this file and arrive with PBFT.
 
 use crate::ids::{OpNumber, ReplicaId, View};
 use crate::mutated;
@@ -93,6 +91,75 @@ impl CrashQuorums {
     }
 }
 
+/// Quorums of a group some of whose members may lie: `n ≥ 3f + 1` replicas tolerate `f` (Castro and Liskov 1999, §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByzantineQuorums {
+    n: usize,
+    faults: usize,
+    quorum: usize,
+}
+
+impl ByzantineQuorums {
+    /// The quorums of `n` replicas; `None` unless `1 ≤ n ≤ REPLICAS_MAX`. Fewer than four replicas tolerate no liar.
+    ///
+    /// A quorum is `ceil((n + f + 1) / 2)`, not `2f + 1`: the two differ unless `n = 3f + 1`, and with the latter two quorums
+    /// of five replicas can meet in the liar alone.
+    pub fn new(n: usize) -> Option<Self> {
+        if n == 0 || n > REPLICAS_MAX {
+            return None;
+        }
+        let faults = (n - 1) / 3;
+        let quorum = (n + faults + 1).div_ceil(2);
+        assert!(quorum + quorum > n + faults, "two quorums have a correct replica in common");
+        assert!(quorum + faults <= n, "the correct replicas alone are a quorum");
+        Some(Self { n, faults, quorum })
+    }
+
+    /// Replicas in the group.
+    pub const fn replicas(&self) -> usize {
+        self.n
+    }
+
+    /// Liars that the group tolerates (f).
+    pub const fn faults(&self) -> usize {
+        self.faults
+    }
+
+    /// Replicas any two sets of which have a correct one in common.
+    pub const fn quorum(&self) -> usize {
+        self.quorum
+    }
+
+    /// Replicas one of which at least is correct (f + 1): what they all say, a correct one says.
+    pub const fn vouch(&self) -> usize {
+        self.faults + 1
+    }
+
+    /// Of numbers that different replicas report, the largest that a correct one certainly reaches: the (f + 1)-th. `None`
+    /// with fewer reports.
+    pub fn vouched(&self, reports: impl IntoIterator<Item = OpNumber>) -> Option<OpNumber> {
+        let mut reports: Vec<OpNumber> = reports.into_iter().collect();
+        reports.sort_unstable_by(|one, other| other.cmp(one));
+        reports.get(self.faults).copied()
+    }
+
+    /// The replica that leads `view`: round robin (§4: `p = v mod |R|`).
+    pub fn primary(&self, view: View) -> ReplicaId {
+        let index = view.get() % self.n as u64;
+        ReplicaId::new(u8::try_from(index).unwrap_or(0)) // index < REPLICAS_MAX
+    }
+
+    /// Every replica of the group, in order.
+    pub fn members(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.n).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new)
+    }
+
+    /// Is `replica` in the group?
+    pub const fn contains(&self, replica: ReplicaId) -> bool {
+        replica.index() < self.n
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +208,41 @@ mod tests {
     }
 
     #[test]
+    fn any_two_byzantine_quorums_have_a_correct_replica_in_common_by_enumeration() {
+        for n in 1..=12 {
+            let quorums = ByzantineQuorums::new(n).expect("a legal size");
+            let of_size = |size: usize| (0u32..1 << n).filter(move |set| set.count_ones() as usize == size);
+            let one = (1_u32 << quorums.quorum()) - 1; // sets differ by renaming only: one of them is enough
+            for other in of_size(quorums.quorum()) {
+                let common = (one & other).count_ones() as usize;
+                assert!(common > quorums.faults(), "n={n}: {one:b} and {other:b} may meet in liars alone");
+            }
+            assert!(quorums.quorum() <= n - quorums.faults(), "n={n}: liars can keep a quorum from forming");
+        }
+    }
+
+    #[test]
+    fn two_f_and_one_would_not_be_a_quorum_of_five_replicas() {
+        let quorums = ByzantineQuorums::new(5).expect("a legal size");
+        assert_eq!((quorums.faults(), quorums.quorum(), quorums.vouch()), (1, 4, 2));
+        let two_f_and_one = 2 * quorums.faults() + 1;
+        assert!(two_f_and_one + two_f_and_one <= quorums.replicas() + quorums.faults(), "two of them meet in one liar");
+        let table: Vec<_> = (1..=13).filter_map(ByzantineQuorums::new).map(|it| it.quorum()).collect();
+        assert_eq!(table, [1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9]);
+    }
+
+    #[test]
+    fn what_one_liar_reports_is_not_vouched_for() {
+        let quorums = ByzantineQuorums::new(4).expect("a legal size");
+        let op = OpNumber::new;
+        assert_eq!(quorums.vouched([op(99), op(7), op(5)]), Some(op(7)));
+        assert_eq!(quorums.vouched([op(99)]), None);
+    }
+
+    #[test]
     fn a_group_of_none_or_of_too_many_is_refused() {
+        assert_eq!(ByzantineQuorums::new(0), None);
+        assert_eq!(ByzantineQuorums::new(REPLICAS_MAX + 1), None);
         assert_eq!(CrashQuorums::new(0), None);
         assert_eq!(CrashQuorums::new(REPLICAS_MAX + 1), None);
     }

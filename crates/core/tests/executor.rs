@@ -19,6 +19,10 @@ impl StateMachine for Tape {
         self.0.extend_from_slice(operation);
         out.reply(&self.0.len().to_le_bytes());
     }
+    /// Operations that begin with a 7 are quick.
+    fn is_quick(&self, operation: &[u8]) -> bool {
+        matches!(operation, [7, ..])
+    }
     fn digest(&self) -> Digest {
         Digest::of(&self.0)
     }
@@ -163,4 +167,39 @@ fn bytes_that_are_no_batch_are_an_empty_batch() {
     assert!(Batch::try_from_slice(&garbage).is_err());
     executor.run(Job::Execute { op: OpNumber::new(3), batch: garbage });
     assert_eq!((executor.op(), executor.digest()), (OpNumber::new(3), before));
+}
+
+#[test]
+fn a_quick_batch_comes_to_the_same_on_either_thread() {
+    let operations = || vec![request(1, 2, Body::Apply(vec![7; 3].into())), request(1, 3, Body::Apply(vec![7].into()))];
+    let batch = || Batch { time: WallTime::from_nanos(3), tick: false, requests: operations() };
+    let (mut slow, mut quick) = (tape(1), tape(1));
+    let rulings = execute(&mut slow, 3, operations());
+    let done = quick.run_quick(Job::Execute { op: OpNumber::new(3), batch: batch().encode().into() });
+    let Ok(Done::Executed { op, outcome }) = done else { panic!("every operation of the batch is quick") };
+    assert_eq!(op, OpNumber::new(3));
+    assert_eq!(outcome.replies.into_iter().map(|reply| reply.ruling).collect::<Vec<_>>(), rulings);
+    assert_eq!(quick.digest(), slow.digest());
+}
+
+#[test]
+fn whatever_may_take_long_is_given_back_untouched() {
+    let quick = || request(1, 2, Body::Apply(vec![7].into()));
+    let batch = |tick, requests| Batch { time: WallTime::from_nanos(3), tick, requests };
+    let refused = [
+        batch(false, vec![quick(), request(1, 3, Body::Apply(vec![8].into()))]),
+        batch(false, vec![request(1, 2, Body::Query(vec![7].into()))]),
+        batch(true, vec![quick()]),
+        batch(false, (0..9).map(|_| quick()).collect()),
+        batch(false, vec![request(1, 2, Body::Apply(vec![7; 17 << 10].into()))]),
+    ];
+    for batch in refused {
+        let mut executor = tape(1);
+        let before = executor.digest();
+        let bytes: Bytes = batch.encode().into();
+        let back = executor.run_quick(Job::Execute { op: OpNumber::new(3), batch: bytes.clone() });
+        let Err(Job::Execute { op, batch: back }) = back else { panic!("{batch:?} is not quick") };
+        assert_eq!((op, back), (OpNumber::new(3), bytes));
+        assert_eq!(executor.digest(), before);
+    }
 }

@@ -81,3 +81,14 @@ fn the_bytes_of_format_version_1_do_not_change() {
         "36a4bfa133a58f4a63614f5a73de435691d8b4922a26bdeaf6b8caa8190e41fa"
     );
 }
+
+#[test]
+fn only_a_put_is_applied_by_the_thread_that_votes() {
+    use quorate_core::machine::StateMachine;
+    let is_quick = |operation: Operation| Kv::new().is_quick(&operation.encode().unwrap());
+    assert!(is_quick(put("a", "1")));
+    assert!(!is_quick(Operation::delete("a")), "one that deletes a range takes as long as the range");
+    assert!(!is_quick(Operation::Compact { revision: 1 }));
+    assert!(!is_quick(Operation::Txn(Txn { success: vec![put_op("a", "1")], ..Txn::default() })));
+    assert!(!is_quick(Operation::LeaseRevoke { id: 1 }));
+}

@@ -3,10 +3,11 @@
 
 use crate::config::ClusterConfig;
 use crate::host::Clock;
-use crate::keys::KeyPair;
+use crate::keys::{KeyError, KeyPair};
 use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace};
 use bytes::Bytes;
-use quorate_core::ids::{ClientId, Peer, ReplicaId};
+use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
+use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::node::{Payload, Report, Service};
 use quorate_core::protocol::{
     Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
@@ -16,6 +17,7 @@ use quorate_core::time::Instant;
 use quorate_core::wire::Envelope;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -75,6 +77,12 @@ pub enum ConnectError {
     /// The system has no randomness to draw an identity from.
     #[error("the system gives no random bytes to draw a client identity from")]
     NoRandomness,
+    /// Its own key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The keys of the replicas.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// The cluster runs another protocol than this client was built for.
     #[error("the cluster runs `{found}`, this client speaks `{expected}`")]
     OtherProtocol {
@@ -112,19 +120,19 @@ impl Client {
         if config.protocol != P::NAME {
             return Err(ConnectError::OtherProtocol { found: config.protocol.clone(), expected: P::NAME });
         }
-        let mut bits = [0; 16];
+        let mut bits = [0; 8];
         SystemRandom::new().fill(&mut bits).map_err(|_| ConnectError::NoRandomness)?;
-        let client = ClientId::new(u128::from_le_bytes(bits));
+        let nonce = u64::from_le_bytes(bits);
+        let client = ClientKey { key: key.public().for_statements(), nonce }.client();
+        let keyring = Arc::new(keyring::<P>(config, key, nonce)?);
         let links = ClientLinks::start(config, key, client, Pace::default())?;
-        let core = P::Client::new(ClientConfig {
-            client,
-            replicas: config.members.len(),
-            retry: options.retry,
-            timeout: options.timeout,
-        });
+        let replicas = config.members.len();
+        let client_config = ClientConfig { client, replicas, retry: options.retry, timeout: options.timeout };
+        let core = P::Client::start(client_config, keyring.clone());
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let task = Task::<P> {
             core,
+            keyring,
             links,
             clock: Clock::start(),
             envelope: Envelope { cluster: config.cluster, epoch: config.epoch },
@@ -205,6 +213,16 @@ impl Client {
     }
 }
 
+/// The keys of a client whose protocol signs; none for others.
+fn keyring<P: Protocol>(config: &ClusterConfig, key: &KeyPair, nonce: u64) -> Result<Keyring, ConnectError> {
+    if !P::SIGNS {
+        return Ok(Keyring::keyless(config.cluster, config.epoch));
+    }
+    let replicas: Vec<_> = config.members.iter().map(|member| member.public_key.for_statements()).collect();
+    let keyring = Keyring::ed25519(config.cluster, config.epoch, &replicas, &[])?;
+    Ok(keyring.of_client(nonce, key.secret()?))
+}
+
 struct Watch {
     topic: u32,
     at: Option<ReplicaId>,
@@ -214,6 +232,7 @@ struct Watch {
 
 struct Task<P: Protocol> {
     core: P::Client,
+    keyring: Arc<Keyring>,
     links: ClientLinks,
     clock: Clock,
     envelope: Envelope,
@@ -315,10 +334,14 @@ impl<P: Protocol> Task<P> {
             return;
         }
         match payload {
-            Payload::Protocol(message) => self.core.on_message(from, message, out),
+            Payload::Protocol(mut message) => {
+                if P::prove(&mut message, &self.keyring).is_ok() {
+                    self.core.on_message(from, message, out);
+                }
+            }
             Payload::Service(Service::Status { nonce, report }) => {
                 if let Some((_, sender)) = self.statuses.remove(&nonce) {
-                    let _gone = sender.send(report);
+                    let _gone = sender.send(*report);
                 }
             }
             Payload::Service(Service::Watching { topic }) => {

@@ -3,6 +3,7 @@
 //! A key file is text: comment lines beginning with `#`, then the PKCS#8 v2 document in hexadecimal (RFC 5958: private
 //! and public half, so a damaged file is noticed). Public keys are written `ed25519:` followed by 64 hexadecimal digits.
 
+use quorate_core::crypto::{self, Secret};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 const PREFIX: &str = "ed25519:";
+/// What a PKCS#8 v2 document of an Ed25519 key begins with (RFC 8410 §7, with attributes behind); its seed follows.
+const PKCS8_HEAD: &[u8] = &[0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 /// No key file that we write is longer than 600 bytes; reading stops here.
 const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
 
@@ -30,6 +33,11 @@ impl PublicKey {
     /// The key's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The same key, as signed statements know it.
+    pub const fn for_statements(&self) -> crypto::PublicKey {
+        crypto::PublicKey::new(self.0)
     }
 }
 
@@ -137,6 +145,9 @@ pub enum KeyError {
         /// What does not fit.
         what: &'static str,
     },
+    /// The key cannot be used to sign statements.
+    #[error("the private key has an unusual form; `quorate init` writes keys that can sign")]
+    NoSeed,
     /// The system gave no random bytes.
     #[error("the system's random number generator failed; no key was made")]
     NoRandomness,
@@ -184,6 +195,14 @@ impl KeyPair {
     /// The half that goes into the others' files.
     pub const fn public(&self) -> PublicKey {
         self.public
+    }
+
+    /// The private half, for signed statements. One key serves links and statements: what either signs cannot be taken for
+    /// what the other does (see `quorate_core::crypto`).
+    pub(crate) fn secret(&self) -> Result<Secret, KeyError> {
+        let seed = self.pkcs8.strip_prefix(PKCS8_HEAD).and_then(|rest| rest.first_chunk::<32>().copied());
+        let secret = seed.map(Secret::from_seed).filter(|it| it.public() == self.public.for_statements());
+        secret.ok_or(KeyError::NoSeed)
     }
 
     pub(crate) fn pkcs8(&self) -> &[u8] {
@@ -250,4 +269,16 @@ pub(crate) fn unhex(digits: &str) -> Option<Vec<u8>> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_link_signs_statements_too() {
+        let key = KeyPair::generate().expect("randomness");
+        let secret = key.secret().expect("its seed");
+        assert_eq!(secret.public(), key.public().for_statements());
+    }
 }

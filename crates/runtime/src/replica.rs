@@ -4,12 +4,14 @@ use crate::config::ReplicaConfig;
 use crate::host::{Host, HostError, Notes};
 use crate::keys::{KeyError, KeyPair, random};
 use crate::link::{LinkError, Links, Pace};
+use quorate_core::crypto::{Keyring, KeyringError};
 use quorate_core::machine::Machine;
 use quorate_core::node::Identity;
 use quorate_core::protocol::Protocol;
 use quorate_store::replica::{Belongs, FolderError};
 use quorate_store::{Disk, DiskError, FolderLock, RealDisk};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -27,6 +29,9 @@ pub enum ServeError {
     /// The system's randomness.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The keys of its group.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// Its disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -125,8 +130,20 @@ pub fn start_on<P: Protocol, M: Machine, D: Disk>(
     let findings = std::mem::take(&mut opened.findings);
     let identity = Identity { cluster: config.cluster, epoch: config.epoch, replica: config.replica };
     let links = Links::start(config, key, listener, Pace::default())?;
-    let host = Host::start(identity, opened, restore, links, lock, notes)?;
+    let keyring = Arc::new(keyring::<P>(config, key)?);
+    let host = Host::start(identity, keyring, opened, restore, links, lock, notes)?;
     Ok(Started { host, findings })
+}
+
+/// The keys of a replica whose protocol signs; none for others.
+fn keyring<P: Protocol>(config: &ReplicaConfig, key: &KeyPair) -> Result<Keyring, ServeError> {
+    if !P::SIGNS {
+        return Ok(Keyring::keyless(config.cluster, config.epoch));
+    }
+    let replicas: Vec<_> = config.members.iter().map(|member| member.public_key.for_statements()).collect();
+    let clients: Vec<_> = config.clients.iter().map(|key| key.for_statements()).collect();
+    let keyring = Keyring::ed25519(config.cluster, config.epoch, &replicas, &clients)?;
+    Ok(keyring.of_replica(config.replica, key.secret()?)?)
 }
 
 fn in_folder(folder: &Path) -> impl Fn(FolderError) -> ServeError {

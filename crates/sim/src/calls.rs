@@ -52,8 +52,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             return self.queue.at(process.paused_until, Event::Frame { from, to, bytes, travel });
         }
         self.trace.add(now, || What::Arrived(travel));
-        if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
-            self.client_turn(client, |process, out| process.core.on_message(from, message, out));
+        if let Ok((_, Payload::Protocol(mut message))) = Envelope::open::<Payload<P::Message>>(bytes) {
+            self.client_turn(client, |process, out| {
+                if P::prove(&mut message, &process.keyring).is_ok() {
+                    process.core.on_message(from, message, out);
+                }
+            });
         }
     }
 

@@ -1,9 +1,12 @@
 //! One client as a process: the protocol's client core, its timers, and the calls it waits for.
 
-use quorate_core::ids::{ClientId, OpNumber};
+use crate::process::CLUSTER;
+use quorate_core::crypto::Keyring;
+use quorate_core::ids::{ClientId, Epoch, OpNumber};
 use quorate_core::protocol::{Client, ClientConfig, Protocol};
 use quorate_core::time::{Duration, Instant};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A client.
 pub struct ClientProcess<P: Protocol> {
@@ -13,6 +16,8 @@ pub struct ClientProcess<P: Protocol> {
     pub life: u32,
     /// The protocol's client.
     pub core: P::Client,
+    /// Its key, and those of the replicas.
+    pub keyring: Arc<Keyring>,
     /// Its timers.
     pub timers: BTreeMap<P::ClientTimer, Instant>,
     /// When it will be woken, virtual nanoseconds.
@@ -33,11 +38,13 @@ impl<P: Protocol> ClientProcess<P> {
     /// A client that has not said anything yet.
     pub fn new(index: usize, life: u32, replicas: usize, retry: Duration, timeout: Duration) -> Self {
         let id = address(index, life);
-        let core = P::Client::new(ClientConfig { client: id, replicas, retry, timeout });
+        let keyring = Arc::new(Keyring::simulated_client(CLUSTER, Epoch::ZERO, replicas, id));
+        let core = P::Client::start(ClientConfig { client: id, replicas, retry, timeout }, keyring.clone());
         Self {
             id,
             life,
             core,
+            keyring,
             timers: BTreeMap::new(),
             wake: None,
             waiting: 0,

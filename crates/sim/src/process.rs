@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::cluster::Event;
 use crate::disk::{Found, Storage};
 use crate::history::Moment;
+use quorate_core::crypto::Keyring;
 use quorate_core::executor::{Executor, Job};
 use quorate_core::ids::{ClusterId, Epoch, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
@@ -11,6 +12,7 @@ use quorate_core::node::{Action, Identity, Node};
 use quorate_core::outbox::Turn;
 use quorate_core::protocol::{Protocol, RestoreError};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The cluster that every run is about.
 pub const CLUSTER: ClusterId = ClusterId::new(0x51 << 96);
@@ -100,7 +102,9 @@ impl<P: Protocol, M: Machine> Process<P, M> {
         let Found { executor, restore, next_seq } =
             self.storage.open::<P, M>(config, new_machine).map_err(StartError::Disk)?;
         let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica: self.id };
-        let (node, actions) = Node::start(identity, restore, next_seq, true, turn).map_err(StartError::Protocol)?;
+        let keyring = Arc::new(Keyring::simulated_replica(CLUSTER, Epoch::ZERO, restore.replicas, self.id));
+        let started = Node::start_with(identity, keyring, restore, next_seq, true, turn);
+        let (node, actions) = started.map_err(StartError::Protocol)?;
         let synced = next_seq.previous();
         let (jobs, snapshots_busy, wake) = (VecDeque::new(), 0, None);
         let (appended, syncing) = (synced, false);

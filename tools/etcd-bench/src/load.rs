@@ -3,6 +3,7 @@
 use crate::system::{Sample, Used};
 use etcd_client::Client;
 use hdrhistogram::Histogram;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -51,11 +52,11 @@ struct Worked {
     first_error: Option<String>,
 }
 
-/// Runs a load against a cluster whose members are `processes`.
+/// Runs a load against a cluster whose members are `processes` and write below the folder `disk`.
 ///
 /// # Errors
 /// If a worker dies, or the histogram cannot be made.
-pub async fn run(clients: &[Client], load: Load, processes: &[u32]) -> anyhow::Result<Outcome> {
+pub async fn run(clients: &[Client], load: Load, processes: &[u32], disk: &Path) -> anyhow::Result<Outcome> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + load.measure;
     let mut workers = JoinSet::new();
@@ -64,9 +65,9 @@ pub async fn run(clients: &[Client], load: Load, processes: &[u32]) -> anyhow::R
         workers.spawn(Worker { client: client.clone(), load, seed, begin, end }.work());
     }
     tokio::time::sleep_until(begin.into()).await;
-    let before = Sample::take(processes);
+    let before = Sample::take(processes, disk);
     tokio::time::sleep_until(end.into()).await;
-    let used = before.until(&Sample::take(processes));
+    let used = before.until(&Sample::take(processes, disk));
     let mut outcome =
         Outcome { latencies: Histogram::new_with_bounds(1, LATENCY_MAX, 3)?, errors: 0, first_error: None, used };
     while let Some(worked) = workers.join_next().await {

@@ -13,6 +13,7 @@ use clap::Parser;
 use etcd_client::{Client, ConnectOptions};
 use load::Load;
 use serde::Serialize;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -45,6 +46,9 @@ struct Arguments {
     /// The members' processes, for their processor time, memory and disk writes
     #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
+    /// A folder on the disk that the members write to
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
     /// Print one JSON object for each level
     #[arg(long)]
     json: bool,
@@ -68,7 +72,7 @@ struct Level {
     replica_cores: f64,
     client_cores: f64,
     foreign_cores: f64,
-    written_bytes_per_op: f64,
+    written_bytes_per_op: Option<f64>,
     resident_mb: f64,
 }
 
@@ -132,7 +136,7 @@ async fn level(arguments: &Arguments, leader: &str, in_flight: u32) -> anyhow::R
         payload: usize::try_from(arguments.payload)?,
         measure: Duration::from_secs(arguments.seconds),
     };
-    let outcome = load::run(&clients, load, &arguments.pids).await?;
+    let outcome = load::run(&clients, load, &arguments.pids, &arguments.dir).await?;
     let operations = outcome.latencies.len() as f64;
     if operations == 0.0 {
         bail!("not one put was acknowledged: {}", outcome.first_error.unwrap_or_default());
@@ -152,7 +156,7 @@ async fn level(arguments: &Arguments, leader: &str, in_flight: u32) -> anyhow::R
         replica_cores: used.replicas,
         client_cores: used.client,
         foreign_cores: used.foreign,
-        written_bytes_per_op: used.written as f64 / operations,
+        written_bytes_per_op: used.written.map(|bytes| bytes as f64 / operations),
         resident_mb: arguments.pids.iter().map(|pid| system::resident(*pid)).sum::<u64>() as f64 / 1e6,
     })
 }

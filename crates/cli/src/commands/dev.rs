@@ -1,6 +1,7 @@
 //! `quorate dev`: a whole cluster on this machine, without set-up.
 
 use super::Protocol;
+use super::gateway::{self, ETCD_ADDRESS};
 use crate::cluster::{Connection, register};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -9,6 +10,7 @@ use clap::Args;
 use quorate_core::ids::ReplicaId;
 use quorate_machines::kv::Operation;
 use quorate_runtime::config::ClusterConfig;
+use quorate_server::{Gateway, Options};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +44,9 @@ pub struct Arguments {
     /// Where to keep the cluster; without it, a temporary folder that goes away with the cluster
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
+    #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
+    etcd: String,
 }
 
 /// Runs the command.
@@ -52,6 +57,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let start = Instant::now();
+    let listener = match arguments.etcd.as_str() {
+        "off" => None,
+        address => Some(gateway::bind(address, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?),
+    };
     let temporary = match arguments.dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("quorate-dev-").tempdir()?),
@@ -69,7 +78,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         dev.stop().await;
         return Err(error);
     }
-    dev.welcome(start.elapsed(), temporary.as_ref(), &dir);
+    let gateway = match listener {
+        Some(listener) => Some(gateway::start(&dev.layout.cluster_file(), listener, Options::default())?),
+        None => None,
+    };
+    dev.welcome(start.elapsed(), temporary.as_ref(), &dir, gateway.as_ref());
     tokio::select! {
         () = dev.watch_over() => {}
         _ = interrupt.recv() => {}
@@ -148,7 +161,7 @@ impl Dev {
         Ok(())
     }
 
-    fn welcome(&self, took: Duration, temporary: Option<&TempDir>, dir: &Path) {
+    fn welcome(&self, took: Duration, temporary: Option<&TempDir>, dir: &Path, gateway: Option<&Gateway>) {
         let (count, protocol) = (self.config.members.len(), &self.config.protocol);
         println!("{count} replicas run {protocol}; the first write was acknowledged after {:.2} s", took.as_secs_f64());
         for (watched, member) in self.up.iter().zip(&self.config.members) {
@@ -159,11 +172,17 @@ impl Dev {
             Some(_) => println!("  {} holds their disks, and is removed at the end; --dir DIR keeps it", dir.display()),
             None => println!("  {} holds their disks", dir.display()),
         }
+        if let Some(gateway) = gateway {
+            println!("  the etcd v3 API is at {}", gateway.url());
+        }
         let quorate = program();
         println!("\nTry in another terminal:");
         println!("  {quorate} kv put greeting hello");
         println!("  {quorate} kv get greeting");
         println!("  {quorate} status");
+        if let Some(gateway) = gateway {
+            println!("  etcdctl --endpoints {} get greeting", gateway.address());
+        }
         println!("  kill -9 $(cat {})", self.layout.replica(ReplicaId::new(0)).pid_file().display());
         println!("  {}\n", self.restart_command(ReplicaId::new(0)));
         println!("Ctrl-C stops all replicas.");

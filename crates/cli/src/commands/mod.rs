@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod dev;
+pub mod gateway;
 pub mod init;
 pub mod kv;
 pub mod recover;

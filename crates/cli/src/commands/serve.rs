@@ -1,5 +1,6 @@
 //! `quorate serve`: one replica, one process.
 
+use super::gateway;
 use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
 use crate::processes::{HeldFile, hold_pid_file};
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// The replica's file, as `quorate init` writes it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Offer the etcd v3 API, too: the file that `quorate gateway --config` takes
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
     /// Stop when stdin closes: how `dev` makes sure that its replicas end with it
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -48,7 +52,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (host, _pid) = start(&arguments.config).await?;
-    let stop = async {
+    let gateway = match &arguments.gateway {
+        Some(file) => Some(gateway::from_file(file).await?),
+        None => None,
+    };
+    if let Some(gateway) = &gateway {
+        println!("the etcd v3 API at {}", gateway.url());
+    }
+    let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

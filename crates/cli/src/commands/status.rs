@@ -68,6 +68,9 @@ pub struct Said {
     blamed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_fault: Option<String>,
+    /// Proofs against other replicas, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evidence: Vec<String>,
     /// How often its log was synced since it started.
     pub syncs: u64,
 }
@@ -157,6 +160,7 @@ fn said(report: &Report, committed: u64) -> Said {
         ignored: report.ignored,
         blamed: report.blamed,
         last_fault: report.last_fault.clone(),
+        evidence: report.evidence.clone(),
         syncs: report.syncs,
     }
 }
@@ -227,6 +231,9 @@ fn table(rows: &[Row]) -> String {
 }
 
 fn faults(said: &Said) -> String {
+    if let Some(first) = said.evidence.first() {
+        return format!("{}, proven: {first}", said.blamed);
+    }
     match &said.last_fault {
         None if said.missing == 0 => "-".to_owned(),
         None => format!("{} damaged entries", said.missing),

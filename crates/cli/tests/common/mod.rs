@@ -54,6 +54,16 @@ impl Cluster {
         cluster
     }
 
+    /// `quorate dev --dir D` with the etcd API at a free port; and where that is.
+    pub fn dev_with_etcd() -> (Self, String) {
+        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
+        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 };
+        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0"]);
+        let url =
+            said.iter().find_map(|line| line.trim().strip_prefix("the etcd v3 API is at ")).expect("it says where");
+        (cluster, url.to_owned())
+    }
+
     /// `quorate dev --dir D`, until it says that the cluster works.
     pub fn dev() -> Self {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
@@ -62,16 +72,26 @@ impl Cluster {
         cluster
     }
 
-    /// Starts `quorate dev` in the cluster's folder.
+    /// Starts `quorate dev` in the cluster's folder; without the etcd API, whose port may be taken.
     pub fn start_dev(&mut self) {
+        let _said = self.start_dev_with(&["--etcd", "off"]);
+    }
+
+    /// Starts `quorate dev` in the cluster's folder. What it said until it was ready.
+    pub fn start_dev_with(&mut self, flags: &[&str]) -> Vec<String> {
         let mut command = self.command(&["dev", "--dir"]);
-        command.arg(self.folder()).stdout(Stdio::piped());
+        command.arg(self.folder()).args(flags).stdout(Stdio::piped());
         let mut dev = command.spawn().expect("dev starts");
         let mut lines = BufReader::new(dev.stdout.take().expect("a pipe")).lines();
-        let ready = lines.any(|line| line.expect("text").starts_with("Ctrl-C"));
+        let mut said = Vec::new();
+        let ready = lines.any(|line| {
+            said.push(line.expect("text"));
+            said.last().is_some_and(|line| line.starts_with("Ctrl-C"))
+        });
         assert!(ready, "dev ended before the cluster worked: {:?}", dev.wait());
         std::thread::spawn(move || lines.for_each(drop)); // so that dev can go on talking
         self.dev = Some(dev);
+        said
     }
 
     /// Ctrl-C, for all that matters. How dev ended.

@@ -35,7 +35,7 @@ pub enum Service {
         /// The question's.
         nonce: u64,
         /// The answer.
-        report: Report,
+        report: Box<Report>,
     },
     /// Send me the machine's events of this topic from now on.
     Watch {
@@ -73,6 +73,8 @@ pub struct Report {
     pub blamed: u64,
     /// The last lie, in words.
     pub last_fault: Option<String>,
+    /// Proofs against replicas, in words: two statements each that nobody makes who follows the protocol.
+    pub evidence: Vec<String>,
     /// How often its log was synced since it started: each sync made everything durable that waited for it.
     pub syncs: u64,
 }

@@ -10,14 +10,16 @@
 //! 5. read no more frames while [`Node::held`] is above a limit of its own: a slow disk must not become memory.
 
 mod interface;
+mod opening;
 mod service;
 mod snapshots;
 
 pub use interface::{Action, Input, Part, Payload, Report, Service};
+pub use opening::{Opened, Opener, Refused};
 pub use service::{ASKING_MAX, WATCHERS_MAX};
 pub use snapshots::{READS_MAX, SNAPSHOTS_KEPT};
 
-use crate::crypto::Digest;
+use crate::crypto::{Digest, Keyring};
 use crate::executor::{Done, Job};
 use crate::fault::{Fault, Ledger, Why};
 use crate::ids::{ClientId, ClusterId, Epoch, Peer, RecordSeq, ReplicaId};
@@ -30,6 +32,7 @@ use crate::wire::{Envelope, Wire};
 use bytes::Bytes;
 use service::Asking;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Who this node is.
 #[derive(Clone, Debug)]
@@ -58,8 +61,8 @@ enum Held<M> {
 /// A replica, driven by a host.
 pub struct Node<P: Protocol> {
     identity: Identity,
-    replicas: usize,
     envelope: Envelope,
+    opener: Opener<P>,
     replica: P::Replica,
     timers: BTreeMap<Wake<P::Timer>, Instant>,
     next_seq: RecordSeq,
@@ -81,8 +84,7 @@ pub struct Node<P: Protocol> {
 }
 
 impl<P: Protocol> Node<P> {
-    /// Starts a replica from what its disk holds. `next_seq` is the number of the log's next record; everything before it
-    /// is durable. With `audit`, every turn is hashed ([`Node::audit`]).
+    /// Starts a replica of a protocol that signs nothing: [`Node::start_with`] without keys.
     ///
     /// # Errors
     /// What [`Replica::restore`] says.
@@ -93,14 +95,32 @@ impl<P: Protocol> Node<P> {
         audit: bool,
         turn: Turn,
     ) -> Result<(Self, Vec<Action>), RestoreError> {
+        let keyring = Arc::new(Keyring::keyless(identity.cluster, identity.epoch));
+        Self::start_with(identity, keyring, restore, next_seq, audit, turn)
+    }
+
+    /// Starts a replica from what its disk holds. `next_seq` is the number of the log's next record; everything before it
+    /// is durable. With `audit`, every turn is hashed ([`Node::audit`]).
+    ///
+    /// # Errors
+    /// What [`Replica::start`] says.
+    pub fn start_with(
+        identity: Identity,
+        keyring: Arc<Keyring>,
+        restore: Restore<P>,
+        next_seq: RecordSeq,
+        audit: bool,
+        turn: Turn,
+    ) -> Result<(Self, Vec<Action>), RestoreError> {
         let mut out = Outbox::new(turn, next_seq);
         let (replicas, snapshots) = (restore.replicas, restore.checkpoint.into_iter().collect());
-        let replica = P::Replica::restore(restore, &mut out)?;
+        let replica = P::Replica::start(restore, keyring.clone(), &mut out)?;
         let envelope = Envelope { cluster: identity.cluster, epoch: identity.epoch };
+        let opener = Opener::new(&identity, replicas, keyring);
         let mut node = Self {
             identity,
-            replicas,
             envelope,
+            opener,
             replica,
             timers: BTreeMap::new(),
             next_seq,
@@ -132,7 +152,10 @@ impl<P: Protocol> Node<P> {
             return;
         }
         match input {
-            Input::Frame { from, bytes } => self.on_frame(from, &bytes, turn, actions),
+            Input::Frame { from, bytes } => {
+                let opened = self.opener.open(from, &bytes);
+                self.on_opened(opened, turn, actions);
+            }
             Input::Disconnected(peer) => self.on_disconnected(peer),
             Input::Timers => self.on_timers(turn, actions),
             Input::Synced(seq) => self.on_synced(seq, turn.now, actions),
@@ -154,6 +177,20 @@ impl<P: Protocol> Node<P> {
             Input::Read { to, checkpoint, part, bytes } => self.on_read(to, checkpoint, part, bytes, actions),
         }
         self.settle(turn, actions);
+    }
+
+    /// Takes a frame that [`Node::opener`] has looked at, on whatever thread. Instead of [`Input::Frame`]; the frames of one
+    /// peer must come in the order in which they arrived.
+    pub fn handle_opened(&mut self, opened: Result<Opened<P>, Refused>, turn: Turn, actions: &mut Vec<Action>) {
+        if !self.halted {
+            self.on_opened(opened, turn, actions);
+            self.settle(turn, actions);
+        }
+    }
+
+    /// What decodes frames and checks signatures, to take to another thread.
+    pub fn opener(&self) -> Opener<P> {
+        self.opener.clone()
     }
 
     /// When [`Input::Timers`] is due.
@@ -315,24 +352,11 @@ impl<P: Protocol> Node<P> {
         }
     }
 
-    fn on_frame(&mut self, from: Peer, bytes: &[u8], turn: Turn, actions: &mut Vec<Action>) {
-        if matches!(from, Peer::Replica(it) if it == self.identity.replica || it.index() >= self.replicas) {
-            // Not a member, or someone with our own key: its votes must not count, least of all as ours.
-            return self.ledger.ignore(Why::NotForSender);
-        }
-        let (envelope, body) = match Envelope::split(bytes) {
-            Ok(parts) => parts,
-            Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
-        };
-        if envelope.cluster != self.envelope.cluster {
-            return self.ledger.blame(from, Fault::OtherCluster);
-        }
-        if envelope.epoch != self.envelope.epoch {
-            return self.ledger.ignore(Why::OtherEpoch); // perhaps of another protocol: do not even decode it
-        }
-        let payload = match Payload::<P::Message>::decode(body) {
-            Ok(payload) => payload,
-            Err(error) => return self.ledger.blame(from, Fault::Malformed(error.0)),
+    fn on_opened(&mut self, opened: Result<Opened<P>, Refused>, turn: Turn, actions: &mut Vec<Action>) {
+        let Opened { from, payload } = match opened {
+            Ok(opened) => opened,
+            Err(Refused::Ignored(why)) => return self.ledger.ignore(why),
+            Err(Refused::Blamed(from, fault)) => return self.ledger.blame(from, fault),
         };
         match (payload, from) {
             (Payload::Protocol(message), _) => {
@@ -391,7 +415,7 @@ impl<P: Protocol> Node<P> {
             Done::Digest { op, position, digest, .. } => {
                 let report = self.report(op, position, digest);
                 for (client, nonce) in std::mem::take(&mut self.asking.being_answered) {
-                    let status = Service::Status { nonce, report: report.clone() };
+                    let status = Service::Status { nonce, report: Box::new(report.clone()) };
                     self.answer(Peer::Client(client), status, "Status", actions);
                 }
                 self.compute_digest(actions);

@@ -100,6 +100,7 @@ impl<P: Protocol> Node<P> {
             digest,
             ignored: self.ledger.ignored().values().fold(0, |sum, count| sum.saturating_add(*count)),
             blamed: self.ledger.blamed().values().fold(0, |sum, count| sum.saturating_add(*count)),
+            evidence: self.ledger.proofs().iter().map(|(id, proof)| format!("{id} {}", proof.words())).collect(),
             last_fault: self.ledger.last().map(|(peer, fault)| format!("{peer}: {fault:?}")),
             syncs: self.syncs,
         }

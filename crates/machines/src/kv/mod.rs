@@ -109,6 +109,11 @@ impl StateMachine for Kv {
         out.reply(&encode(&Reply { revision: self.store.revision, result }));
     }
 
+    /// A put looks at one key and its lease, and changes one path of a tree.
+    fn is_quick(&self, operation: &[u8]) -> bool {
+        matches!(operation, [Operation::PUT, ..])
+    }
+
     fn tick(&mut self, at: &At, out: &mut Output) {
         lease::expire(&mut self.store, at, out);
     }

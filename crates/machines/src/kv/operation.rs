@@ -239,6 +239,9 @@ pub enum Operand {
 }
 
 impl Operation {
+    /// The first byte of a [`Operation::Put`].
+    pub(super) const PUT: u8 = 0;
+
     /// The operation's bytes.
     ///
     /// # Errors

@@ -84,16 +84,23 @@ pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, Kv
     Ok(EventsResponse { batches, next_revision: query.from_revision.max(present.saturating_add(1)) })
 }
 
+impl Events {
+    /// Whether what was done to `key` is an event to the asker, at whatever revision.
+    pub fn wants(&self, kind: EventKind, key: &[u8]) -> bool {
+        let first: &[u8] = if self.key.is_empty() { &[0] } else { &self.key };
+        let filtered = match kind {
+            EventKind::Put => self.no_put,
+            EventKind::Delete => self.no_delete,
+        };
+        !filtered && contains(first, &self.range_end, key)
+    }
+}
+
 /// The event that a change is to the asker, if it is one.
 fn event(store: &Store, query: &Events, change: &Change) -> Option<Event> {
     let kv = &change.kv;
     let kind = kind(kv);
-    let first: &[u8] = if query.key.is_empty() { &[0] } else { &query.key };
-    let filtered = match kind {
-        EventKind::Put => query.no_put,
-        EventKind::Delete => query.no_delete,
-    };
-    if filtered || !contains(first, &query.range_end, &kv.key) {
+    if !query.wants(kind, &kv.key) {
         return None;
     }
     let before = if query.prev_kv { store.before(&kv.key, kv.mod_revision) } else { None };

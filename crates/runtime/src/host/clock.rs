@@ -5,16 +5,25 @@ use quorate_core::time::{Instant, WallTime};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::time::SystemTime;
 
+/// Random bytes that are drawn at once: a call of the system for each turn would be a tenth of a turn's cost.
+const RANDOM_BYTES: usize = 1024;
+
 /// A replica's clocks and random source.
 pub(crate) struct Clock {
     start: tokio::time::Instant,
     random: SystemRandom,
+    /// Random bytes, and how many of them are used.
+    drawn: ([u8; RANDOM_BYTES], usize),
 }
 
 impl Clock {
     /// Starts counting now.
     pub(crate) fn start() -> Self {
-        Self { start: tokio::time::Instant::now(), random: SystemRandom::new() }
+        Self {
+            start: tokio::time::Instant::now(),
+            random: SystemRandom::new(),
+            drawn: ([0; RANDOM_BYTES], RANDOM_BYTES),
+        }
     }
 
     /// Nanoseconds since the start.
@@ -23,16 +32,24 @@ impl Clock {
     }
 
     /// What a turn that begins now is told.
-    pub(crate) fn turn(&self) -> Turn {
+    pub(crate) fn turn(&mut self) -> Turn {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let wall = WallTime::from_nanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        let mut bits = [0; 8];
         // A nonce only has to differ from earlier ones; without randomness the clock still makes it so.
-        let entropy = match self.random.fill(&mut bits) {
-            Ok(()) => u64::from_le_bytes(bits),
-            Err(_) => wall.as_nanos(),
-        };
+        let entropy = self.nonce().unwrap_or(wall.as_nanos());
         Turn { now: self.now(), wall, entropy }
+    }
+
+    /// Eight random bytes, each given out once.
+    fn nonce(&mut self) -> Option<u64> {
+        let (bytes, used) = &mut self.drawn;
+        if *used == RANDOM_BYTES {
+            self.random.fill(bytes).ok()?;
+            *used = 0;
+        }
+        let (nonce, _) = bytes.get(*used..)?.split_first_chunk()?;
+        *used += nonce.len();
+        Some(u64::from_le_bytes(*nonce))
     }
 
     /// The runtime's instant for one of ours.

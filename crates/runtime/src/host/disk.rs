@@ -9,8 +9,12 @@ use quorate_core::outbox::Class;
 use quorate_store::replica::kept;
 use quorate_store::wal::Spare;
 use quorate_store::{Disk, DiskError, Wal, WalError};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// How long nothing must have been appended before the log's end is sealed: a seal for every record would double the writes.
+const SEAL_AFTER: Duration = Duration::from_millis(20);
 
 /// What the disk's thread is asked to do.
 pub(super) enum Order {
@@ -69,13 +73,11 @@ impl<D: Disk> Log<D> {
             if let Some(before) = forget {
                 self.wal.forget_before(before.get()).map_err(failed)?;
             }
-            match orders.try_recv() {
+            self.prepare_segment()?;
+            match orders.recv_timeout(SEAL_AFTER) {
                 Ok(order) => next = Some(order),
-                Err(TryRecvError::Disconnected) => return Ok(()),
-                Err(TryRecvError::Empty) => {
-                    self.wal.seal().map_err(failed)?;
-                    return self.prepare_segment();
-                }
+                Err(RecvTimeoutError::Disconnected) => return self.wal.seal().map_err(failed),
+                Err(RecvTimeoutError::Timeout) => return self.wal.seal().map_err(failed),
             }
         }
     }

@@ -10,6 +10,7 @@
 mod clock;
 mod disk;
 mod machine;
+mod opening;
 mod snapshots;
 mod thread;
 
@@ -18,6 +19,9 @@ pub use thread::Thread;
 
 use crate::link::{Incoming, LinkHandle, Links};
 use bytes::Bytes;
+use machine::{Quick, Refused};
+use opening::{Openers, Seen};
+use quorate_core::crypto::Keyring;
 use quorate_core::executor::{Chunks, Done, Job, Manifest};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
@@ -29,12 +33,13 @@ use quorate_store::{Disk, DiskError, FolderLock};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use thiserror::Error;
 use thread::Threads;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 
 /// How long a replica that was asked to stop waits for its threads. Then it ends as in a crash, which is safe.
 const STOP_MAX: Duration = Duration::from_secs(2);
@@ -47,12 +52,20 @@ pub type Notes = Box<dyn FnMut(&Note) + Send>;
 /// What a thread beside the loop has to say. The channel is unbounded; what is in it is bounded by what the node asked for.
 enum Event {
     Synced(RecordSeq),
+    /// What the machine's thread has done.
     Done(Vec<Done>),
+    /// An installation that failed before the machine heard of it.
+    Unusable(Done),
     Saved(Checkpoint),
     Prepared(Manifest, BTreeSet<u32>),
     Stored(Checkpoint),
     Install(Manifest, Box<dyn Chunks>),
-    Read { to: ReplicaId, checkpoint: Checkpoint, part: Part, bytes: Option<Bytes> },
+    Read {
+        to: ReplicaId,
+        checkpoint: Checkpoint,
+        part: Part,
+        bytes: Option<Bytes>,
+    },
     Failed(HostError),
     Ended(Thread),
 }
@@ -93,8 +106,12 @@ pub struct Host<P: Protocol> {
     others: Vec<Peer>,
     clock: Clock,
     events: UnboundedReceiver<Event>,
+    openers: Openers<P>,
     disk: mpsc::Sender<disk::Order>,
+    quick: Box<dyn Quick>,
     machine: mpsc::Sender<Vec<Job>>,
+    /// Jobs that are with the machine's thread.
+    machine_busy: usize,
     snapshots: mpsc::Sender<snapshots::Order>,
     notes: Notes,
 }
@@ -107,6 +124,12 @@ struct Gathered {
     forget: Option<RecordSeq>,
 }
 
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.jobs.is_empty() && self.forget.is_none()
+    }
+}
+
 impl<P: Protocol> Host<P> {
     /// Starts a replica from what its disk holds. `lock` keeps other processes out of the folder until the replica's last
     /// thread has ended.
@@ -115,32 +138,37 @@ impl<P: Protocol> Host<P> {
     /// [`HostError::Restore`] when the protocol cannot go on from it.
     pub fn start<D: Disk, M: Machine>(
         identity: Identity,
+        keyring: Arc<Keyring>,
         opened: Opened<D, M>,
         restore: Restore<P>,
         links: Links,
         lock: FolderLock,
         notes: Notes,
     ) -> Result<Self, HostError> {
-        let clock = Clock::start();
+        let mut clock = Clock::start();
         let others = (0..restore.replicas)
             .filter_map(|index| u8::try_from(index).ok().map(ReplicaId::new))
             .filter(|replica| *replica != identity.replica)
             .map(Peer::Replica)
             .collect();
-        let (node, actions) = Node::start(identity, restore, opened.next_seq(), false, clock.turn())?;
+        let (node, actions) = Node::start_with(identity, keyring, restore, opened.next_seq(), false, clock.turn())?;
         let (sender, events) = unbounded_channel();
         let threads = Threads::new(sender.clone(), lock);
         let start = |thread, body: Body| threads.spawn(thread, body).map_err(HostError::Thread);
+        let openers = if P::SIGNS { Openers::start(&node.opener(), &threads)? } else { Openers::none() };
         let Opened { wal, executor, snapshots: stored, .. } = opened;
         let (disk, orders) = mpsc::channel();
         let (own, out) = (threads.clone(), sender.clone());
         start(Thread::Disk, Box::new(move || disk::run(wal, own, &orders, &out)))?;
         let (machine, jobs) = mpsc::channel();
-        let out = sender.clone();
-        start(Thread::Machine, Box::new(move || machine::run(executor, &jobs, &out)))?;
+        let (shared, out) = (Arc::new(Mutex::new(executor)), sender.clone());
+        let quick = Box::new(shared.clone());
+        start(Thread::Machine, Box::new(move || machine::run(&shared, &jobs, &out)))?;
         let (snapshots, orders) = mpsc::channel();
         start(Thread::Snapshots, Box::new(move || snapshots::run(stored, &orders, &sender)))?;
-        let mut host = Self { node, links, others, clock, events, disk, machine, snapshots, notes };
+        let machine_busy = 0;
+        let mut host =
+            Self { node, links, others, clock, events, openers, disk, quick, machine, machine_busy, snapshots, notes };
         let mut gathered = Gathered::default();
         host.carry_out(actions, &mut gathered)?;
         host.hand_over(gathered)?;
@@ -157,7 +185,22 @@ impl<P: Protocol> Host<P> {
     ///
     /// # Errors
     /// Why it stopped by itself.
-    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
+    pub async fn run_until(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), HostError> {
+        // A task of its own: to wake a task is to put it into a queue, to wake the future that a runtime blocks on takes two
+        // calls of the system. The set ends the task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn(self.run(stop));
+        match task.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Ok(()), // the runtime is shutting down, and this replica with it
+            },
+            None => Ok(()), // cannot be: it was spawned above
+        }
+    }
+
+    async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
@@ -171,14 +214,15 @@ impl<P: Protocol> Host<P> {
     /// Waits for something to happen and deals with all that has. Dropped while it waits, it has lost nothing.
     async fn pass(&mut self) -> Result<(), HostError> {
         let deadline = self.node.deadline().map(|at| self.clock.at(at));
-        let (mut event, mut incoming) = (None, Vec::new());
+        let (mut event, mut seen, mut incoming) = (None, None, Vec::new());
         tokio::select! {
             biased;
             received = self.events.recv() => match received {
                 Some(received) => event = Some(received),
                 None => return Err(HostError::ThreadEnded(Thread::Disk)), // cannot be: each says first that it ends
             },
-            received = self.links.recv() => incoming = received,
+            received = self.openers.recv() => seen = Some(received),
+            received = self.links.recv(), if self.openers.have_room() => incoming = received,
             () = sleep_until(deadline) => {}
         }
         let mut gathered = Gathered::default();
@@ -186,7 +230,11 @@ impl<P: Protocol> Host<P> {
             self.on_event(one, &mut gathered)?;
             event = self.events.try_recv().ok();
         }
-        if incoming.is_empty() {
+        while let Some(one) = seen {
+            self.on_seen(one, &mut gathered)?;
+            seen = self.openers.try_recv();
+        }
+        if incoming.is_empty() && self.openers.have_room() {
             incoming = self.links.try_recv(); // so that a busy disk or machine cannot keep the links waiting
         }
         for one in incoming {
@@ -201,8 +249,8 @@ impl<P: Protocol> Host<P> {
     }
 
     async fn shut_down(self) -> Result<(), HostError> {
-        let Self { mut node, links, others, clock, mut events, disk, machine, snapshots, .. } = self;
-        drop((disk, machine, snapshots)); // each thread ends when it has done what it was asked
+        let Self { mut node, links, others, mut clock, mut events, openers, disk, machine, snapshots, .. } = self;
+        drop((openers, disk, machine, snapshots)); // each thread ends when it has done what it was asked
         let ended = async {
             while let Some(event) = events.recv().await {
                 let input = match event {
@@ -227,9 +275,24 @@ impl<P: Protocol> Host<P> {
 
     fn on_incoming(&mut self, incoming: Incoming, gathered: &mut Gathered) -> Result<(), HostError> {
         match incoming {
-            Incoming::Message { from, body } => self.feed(Input::Frame { from, bytes: body }, gathered),
+            Incoming::Message { from, body } => match self.openers.open(from, body) {
+                Some(bytes) => self.feed(Input::Frame { from, bytes }, gathered),
+                None => Ok(()),
+            },
+            Incoming::Disconnected { peer, .. } if self.openers.disconnected(peer) => Ok(()),
             Incoming::Disconnected { peer, .. } => self.feed(Input::Disconnected(peer), gathered),
             Incoming::Connected(_) | Incoming::DialFailed { .. } => Ok(()),
+        }
+    }
+
+    fn on_seen(&mut self, seen: Seen<P>, gathered: &mut Gathered) -> Result<(), HostError> {
+        match seen {
+            Seen::Frame(opened) => {
+                let mut actions = Vec::new();
+                self.node.handle_opened(*opened, self.clock.turn(), &mut actions);
+                self.carry_out(actions, gathered)
+            }
+            Seen::Disconnected(peer) => self.feed(Input::Disconnected(peer), gathered),
         }
     }
 
@@ -237,8 +300,10 @@ impl<P: Protocol> Host<P> {
         let input = match event {
             Event::Synced(seq) => Input::Synced(seq),
             Event::Done(done) => {
+                self.machine_busy -= done.len();
                 return done.into_iter().try_for_each(|done| self.feed(Input::Done(done), gathered));
             }
+            Event::Unusable(done) => Input::Done(done),
             Event::Saved(checkpoint) => Input::Saved(checkpoint),
             Event::Prepared(manifest, missing) => Input::Prepared(manifest, missing),
             Event::Stored(checkpoint) => Input::Stored(checkpoint),
@@ -285,17 +350,40 @@ impl<P: Protocol> Host<P> {
         self.snapshots.send(order).map_err(|_| self.ended(Thread::Snapshots))
     }
 
-    /// Gives each thread what this pass gathered for it, in one message.
-    fn hand_over(&mut self, gathered: Gathered) -> Result<(), HostError> {
+    /// Gives each thread what this pass gathered for it, and does at once what is quick.
+    fn hand_over(&mut self, mut gathered: Gathered) -> Result<(), HostError> {
+        while !gathered.is_empty() {
+            self.hand_out(&mut gathered)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the disk its records, in one message, and the machine its jobs: those at the front that are quick are done here,
+    /// and may gather more; the others go to its thread.
+    fn hand_out(&mut self, gathered: &mut Gathered) -> Result<(), HostError> {
         if !gathered.records.is_empty() {
-            let order = disk::Order::Append(gathered.records);
+            let order = disk::Order::Append(std::mem::take(&mut gathered.records));
             self.disk.send(order).map_err(|_| self.ended(Thread::Disk))?;
         }
-        if let Some(before) = gathered.forget {
+        if let Some(before) = gathered.forget.take() {
             self.disk.send(disk::Order::Forget(before)).map_err(|_| self.ended(Thread::Disk))?;
         }
-        if !gathered.jobs.is_empty() {
-            self.machine.send(gathered.jobs).map_err(|_| self.ended(Thread::Machine))?;
+        let mut jobs = std::mem::take(&mut gathered.jobs).into_iter();
+        let mut slow = Vec::new();
+        while self.machine_busy == 0
+            && slow.is_empty()
+            && let Some(job) = jobs.next()
+        {
+            match self.quick.run(job) {
+                Ok(done) => self.feed(Input::Done(done), gathered)?,
+                Err(Refused::Slow(job)) => slow.push(job),
+                Err(Refused::Panicked) => return Err(HostError::ThreadEnded(Thread::Machine)),
+            }
+        }
+        slow.extend(jobs);
+        if !slow.is_empty() {
+            self.machine_busy += slow.len();
+            self.machine.send(slow).map_err(|_| self.ended(Thread::Machine))?;
         }
         Ok(())
     }

@@ -75,8 +75,7 @@ fn or_failed(checkpoint: Checkpoint, result: Result<Event, SnapshotsError>) -> R
     match result {
         Ok(event) => Ok(Some(event)),
         Err(SnapshotsError::Unusable { why, .. }) => {
-            let error = Some(Corrupt(why));
-            Ok(Some(Event::Done(vec![Done::Installed { checkpoint, error, wake: None }])))
+            Ok(Some(Event::Unusable(Done::Installed { checkpoint, error: Some(Corrupt(why)), wake: None })))
         }
         Err(error) => Err(error),
     }

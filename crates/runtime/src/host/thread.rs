@@ -18,6 +18,8 @@ pub enum Thread {
     Machine,
     /// Writes and reads snapshots.
     Snapshots,
+    /// Decodes frames and checks their signatures.
+    Opener,
 }
 
 impl fmt::Display for Thread {
@@ -27,6 +29,7 @@ impl fmt::Display for Thread {
             Thread::Segment => "segment",
             Thread::Machine => "machine",
             Thread::Snapshots => "snapshots",
+            Thread::Opener => "opener",
         })
     }
 }

@@ -14,6 +14,8 @@ use quorate_core::mutated;
 pub const CHUNK_BYTES_MAX: usize = 64 << 20;
 
 const FOLDER: &str = "snapshots";
+/// Bytes between two syncs of a snapshot that is being written: a sync of the log waits behind so many, not behind all of it.
+const SYNC_EVERY: u64 = 1 << 20;
 
 /// The snapshots of a data folder.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Writer<D: Disk> {
     number: u64,
     lengths: Vec<u32>,
     end: u64,
+    /// Up to where it is synced.
+    synced: u64,
 }
 
 /// A snapshot arriving in pieces.
@@ -148,7 +152,7 @@ impl<D: Disk> SnapshotStore<D> {
     pub fn begin(&self, number: u64) -> Result<Writer<D>, SnapshotError> {
         let file = create_anew(&self.disk, &name(number, ".tmp"))?;
         file.write_at(0, &layout::header(number))?;
-        Ok(Writer { disk: self.disk.clone(), file, number, lengths: Vec::new(), end: HEADER })
+        Ok(Writer { disk: self.disk.clone(), file, number, lengths: Vec::new(), end: HEADER, synced: 0 })
     }
 
     /// Starts to receive a snapshot, or goes on with what a former start of the same (number, manifest and lengths) left.
@@ -255,6 +259,10 @@ impl<D: Disk> Writer<D> {
         self.file.write_at(self.end.saturating_add(PREFIX), chunk)?;
         self.end = self.end.saturating_add(PREFIX).saturating_add(u64::from(short));
         self.lengths.push(short);
+        if self.end.saturating_sub(self.synced) >= SYNC_EVERY {
+            self.file.sync_data()?;
+            self.synced = self.end;
+        }
         Ok(())
     }
 

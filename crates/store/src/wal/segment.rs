@@ -19,6 +19,8 @@ pub(crate) const BLOCK: usize = 4096;
 const MAGIC: [u8; 8] = *b"QUORWAL\x01";
 const VERSION: u32 = 2;
 const LEN: usize = 64;
+/// Bytes of zeros between two syncs: a sync of records that comes meanwhile waits behind so many, not behind the whole segment.
+const SYNC_EVERY: u64 = 1 << 20;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// What a segment says about itself.
@@ -85,6 +87,9 @@ fn fill<D: Disk>(disk: &D, header: &SegmentHeader, temporary: &str) -> Result<D:
         let len = (ZEROS.len() as u64).min(header.size.saturating_sub(at));
         file.write_at(at, ZEROS.get(..len as usize).unwrap_or(&ZEROS))?;
         at = at.saturating_add(len);
+        if at.is_multiple_of(SYNC_EVERY) {
+            file.sync_data()?;
+        }
     }
     for copy in [0, 1] {
         write_header(&file, header, copy)?;

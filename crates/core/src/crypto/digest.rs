@@ -1,5 +1,4 @@
-//! Digests. Keys, signed statements and `Verified<T>` belong here too and arrive with the first protocol that needs proof
-//! for third parties; crash-fault protocols rely on the encrypted, mutually authenticated link and use none.
+//! Digests: one hash for everything, BLAKE3-256.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;

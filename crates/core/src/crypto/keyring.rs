@@ -1,0 +1,404 @@
+//! Who may say what: the public keys of an epoch, and one's own secret.
+
+use super::digest::Digest;
+use super::signed::{Signed, Statement};
+use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId};
+use crate::quorum::REPLICAS_MAX;
+use crate::wire::Wire;
+use borsh::{BorshDeserialize, BorshSerialize};
+use ed25519_zebra::{SigningKey, VerificationKey};
+use std::collections::BTreeMap;
+use std::fmt;
+use thiserror::Error;
+use zeroize::Zeroize;
+
+/// What is signed begins with this and has [`PREIMAGE_BYTES`]. The links sign with the same keys: what TLS 1.3 signs begins
+/// with 64 spaces and is longer (RFC 8446 §4.4.3), so neither signature can be shown as the other.
+const PREFIX: &[u8; 28] = b"quorate signed statement v1\0";
+const PREIMAGE_BYTES: usize = PREFIX.len() + 32;
+
+/// What a signature is computed over: the prefix, and a digest of everything that the statement is bound to.
+pub type Preimage = [u8; PREIMAGE_BYTES];
+
+/// An Ed25519 public key (RFC 8032), or its stand-in in the simulator: 32 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// Wraps 32 bytes. Whether they are a key is found out by whoever makes a keyring of them.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// 64 bytes of signature. Two different ones may prove the same statement: never compare them to compare statements.
+#[derive(Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Signature([u8; 64]);
+
+impl Signature {
+    /// Wraps 64 bytes.
+    pub const fn new(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+
+    /// The signature's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("signature")
+    }
+}
+
+/// A client process: the key that it holds, and a number of its own, so that several processes may share a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct ClientKey {
+    /// The key.
+    pub key: PublicKey,
+    /// Drawn by the process when it starts.
+    pub nonce: u64,
+}
+
+impl ClientKey {
+    /// The address of this process: a digest of key and nonce, so nobody without the key can sign for the address.
+    pub fn client(&self) -> ClientId {
+        let digest = Digest::of_parts(&[b"quorate client", &self.key.0, &self.nonce.to_le_bytes()]);
+        ClientId::new(u128::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 16])))
+    }
+}
+
+/// The private half of a key: neither shown nor copied, and wiped when it is dropped.
+pub struct Secret(Box<SigningKey>);
+
+impl Secret {
+    /// The key of RFC 8032 that this seed stands for; the seed is wiped.
+    pub fn from_seed(mut seed: [u8; 32]) -> Self {
+        let secret = Self(Box::new(SigningKey::from(seed)));
+        seed.zeroize();
+        secret
+    }
+
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(VerificationKey::from(&*self.0).into())
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Why no keyring could be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum KeyringError {
+    /// A member's public key is none.
+    #[error("the public key of {0} is not a point of the curve; ask its owner for the right one")]
+    NoKey(ReplicaId),
+    /// Two members have one key: one of them could vote twice.
+    #[error("{0} and {1} have the same public key; each replica needs one of its own")]
+    SharedKey(ReplicaId, ReplicaId),
+    /// Too many members.
+    #[error("{0} replicas are more than a group can have")]
+    TooMany(usize),
+    /// The secret is not that of the member.
+    #[error("this is not the private key of {0}")]
+    NotMine(ReplicaId),
+}
+
+/// How signatures are made and checked.
+enum Scheme {
+    /// No keys: nothing is signed, nothing is believed.
+    None,
+    /// Ed25519, with keys decompressed once.
+    Ed25519 { replicas: Vec<VerificationKey>, clients: BTreeMap<PublicKey, VerificationKey> },
+    /// A keyed hash in the place of signatures, for simulated worlds. A keyring signs as its owner only, so a simulated
+    /// liar cannot sign for others either; but whoever holds this code can, so no host uses it.
+    Simulated { replicas: usize },
+}
+
+/// Whose keyring it is.
+enum Owner {
+    Nobody,
+    Replica(ReplicaId, Own),
+    Client(ClientKey, Own),
+}
+
+enum Own {
+    Ed25519(Secret),
+    Simulated([u8; 32]),
+}
+
+/// The keys of one cluster in one epoch, and one's own secret. Bound to both: a statement of another cluster or epoch does
+/// not verify, whatever it says.
+pub struct Keyring {
+    cluster: ClusterId,
+    epoch: Epoch,
+    scheme: Scheme,
+    owner: Owner,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.owner {
+            Owner::Nobody => f.write_str("a keyring without a secret"),
+            Owner::Replica(replica, _) => write!(f, "the keyring of {replica}"),
+            Owner::Client(client, _) => write!(f, "the keyring of {}", client.client()),
+        }
+    }
+}
+
+/// Keyrings.
+impl Keyring {
+    /// No keys at all: for protocols that sign nothing.
+    pub const fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
+        Self { cluster, epoch, scheme: Scheme::None, owner: Owner::Nobody }
+    }
+
+    /// The public keys of the replicas, by number, and of the clients that may send requests.
+    ///
+    /// # Errors
+    /// A replica's key that is none, or is another's too. A client's key that is none is left out: nobody can sign with it.
+    pub fn ed25519(
+        cluster: ClusterId,
+        epoch: Epoch,
+        replicas: &[PublicKey],
+        clients: &[PublicKey],
+    ) -> Result<Self, KeyringError> {
+        if replicas.len() > REPLICAS_MAX {
+            return Err(KeyringError::TooMany(replicas.len()));
+        }
+        let mut seen = BTreeMap::new();
+        let mut keys = Vec::new();
+        for (id, key) in (0..).map(ReplicaId::new).zip(replicas) {
+            if let Some(other) = seen.insert(*key, id) {
+                return Err(KeyringError::SharedKey(other, id));
+            }
+            keys.push(VerificationKey::try_from(key.0).map_err(|_| KeyringError::NoKey(id))?);
+        }
+        let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
+        Ok(Self { cluster, epoch, scheme: Scheme::Ed25519 { replicas: keys, clients }, owner: Owner::Nobody })
+    }
+
+    /// The same keys, in the hands of a replica.
+    ///
+    /// # Errors
+    /// If the secret is not the one whose public half the keyring has for this replica.
+    pub fn of_replica(self, me: ReplicaId, secret: Secret) -> Result<Self, KeyringError> {
+        match &self.scheme {
+            Scheme::Ed25519 { replicas, .. } if replicas.get(me.index()).is_some_and(|key| is(key, &secret)) => {
+                Ok(Self { owner: Owner::Replica(me, Own::Ed25519(secret)), ..self })
+            }
+            _ => Err(KeyringError::NotMine(me)),
+        }
+    }
+
+    /// The same keys, in the hands of a client process.
+    #[must_use]
+    pub fn of_client(self, nonce: u64, secret: Secret) -> Self {
+        let client = ClientKey { key: secret.public(), nonce };
+        Self { owner: Owner::Client(client, Own::Ed25519(secret)), ..self }
+    }
+
+    /// The keyring of a replica in a simulated world of `replicas`.
+    pub fn simulated_replica(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ReplicaId) -> Self {
+        let own = Own::Simulated(simulated_secret(&simulated_key(me)));
+        Self { cluster, epoch, scheme: Scheme::Simulated { replicas }, owner: Owner::Replica(me, own) }
+    }
+
+    /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
+    pub fn simulated_client(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ClientId) -> Self {
+        let key = simulated_client_key(me);
+        let own = Own::Simulated(simulated_secret(&key));
+        Self {
+            cluster,
+            epoch,
+            scheme: Scheme::Simulated { replicas },
+            owner: Owner::Client(ClientKey { key, nonce: 0 }, own),
+        }
+    }
+
+    /// Which cluster's.
+    pub const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Which epoch's.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How many replicas it has keys of.
+    pub const fn replicas(&self) -> usize {
+        match &self.scheme {
+            Scheme::None => 0,
+            Scheme::Ed25519 { replicas, .. } => replicas.len(),
+            Scheme::Simulated { replicas } => *replicas,
+        }
+    }
+
+    /// Whose secret it holds, if a replica's.
+    pub const fn replica(&self) -> Option<ReplicaId> {
+        match &self.owner {
+            Owner::Replica(replica, _) => Some(*replica),
+            _ => None,
+        }
+    }
+
+    /// Whose secret it holds, if a client's.
+    pub const fn client(&self) -> Option<ClientKey> {
+        match &self.owner {
+            Owner::Client(client, _) => Some(*client),
+            _ => None,
+        }
+    }
+
+    /// The address that belongs to a client's key and nonce.
+    pub fn address(&self, client: &ClientKey) -> ClientId {
+        match &self.scheme {
+            Scheme::Simulated { .. } => {
+                ClientId::new(u128::from_le_bytes(*client.key.0.first_chunk().unwrap_or(&[0; 16])))
+            }
+            _ => client.client(),
+        }
+    }
+}
+
+/// Signing and checking.
+impl Keyring {
+    /// Says something in the owner's name, as a replica.
+    ///
+    /// # Panics
+    /// If the keyring is not a replica's: who starts a replica that signs gives it one that is.
+    pub fn sign<T: Statement>(&self, statement: T) -> Signed<T> {
+        let Owner::Replica(me, own) = &self.owner else {
+            panic!("only a replica's keyring signs a replica's statement")
+        };
+        let signature = own.sign(&self.preimage(me, &statement));
+        Signed::own(*me, statement, signature)
+    }
+
+    /// Says something in the owner's name, as a client.
+    ///
+    /// # Panics
+    /// If the keyring is not a client's.
+    pub fn sign_as_client<T: Statement>(&self, statement: T) -> Signed<T, ClientKey> {
+        let Owner::Client(me, own) = &self.owner else { panic!("only a client's keyring signs a client's statement") };
+        let signature = own.sign(&self.preimage(me, &statement));
+        Signed::own(*me, statement, signature)
+    }
+
+    pub(super) fn proves<T: Statement, S: Proves>(&self, by: &S, statement: &T, signature: &Signature) -> bool {
+        by.proves(self, &self.preimage(by, statement), signature)
+    }
+
+    /// Domain, cluster, epoch and signer before the statement: a signature holds for exactly this and nothing else.
+    fn preimage<T: Statement>(&self, by: &impl Wire, statement: &T) -> Preimage {
+        let (cluster, epoch) = (self.cluster.get().to_le_bytes(), self.epoch.get().to_le_bytes());
+        let parts: [&[u8]; 5] = [T::DOMAIN.as_bytes(), &cluster, &epoch, &by.encode(), &statement.encode()];
+        let mut preimage = [0; PREIMAGE_BYTES];
+        let (head, tail) = preimage.split_at_mut(PREFIX.len());
+        head.copy_from_slice(PREFIX);
+        tail.copy_from_slice(Digest::of_parts(&parts).as_bytes());
+        preimage
+    }
+
+    fn replica_proves(&self, by: ReplicaId, preimage: &Preimage, signature: &Signature) -> bool {
+        match &self.scheme {
+            Scheme::None => false,
+            Scheme::Ed25519 { replicas, .. } => {
+                replicas.get(by.index()).is_some_and(|key| verifies(key, preimage, signature))
+            }
+            Scheme::Simulated { replicas } => {
+                by.index() < *replicas
+                    && simulated_signature(&simulated_secret(&simulated_key(by)), preimage) == *signature
+            }
+        }
+    }
+
+    fn client_proves(&self, by: &ClientKey, preimage: &Preimage, signature: &Signature) -> bool {
+        match &self.scheme {
+            Scheme::None => false,
+            Scheme::Ed25519 { clients, .. } => {
+                clients.get(&by.key).is_some_and(|key| verifies(key, preimage, signature))
+            }
+            Scheme::Simulated { .. } => {
+                by.nonce == 0
+                    && by.key == simulated_client_key(self.address(by))
+                    && simulated_signature(&simulated_secret(&by.key), preimage) == *signature
+            }
+        }
+    }
+}
+
+/// Who can sign: a replica, by its number, or a client, by its key.
+pub trait Proves: Wire + Clone + Copy + fmt::Debug + PartialEq {
+    #[doc(hidden)]
+    fn proves(&self, keyring: &Keyring, preimage: &Preimage, signature: &Signature) -> bool;
+}
+
+impl Proves for ReplicaId {
+    fn proves(&self, keyring: &Keyring, preimage: &Preimage, signature: &Signature) -> bool {
+        keyring.replica_proves(*self, preimage, signature)
+    }
+}
+
+impl Proves for ClientKey {
+    fn proves(&self, keyring: &Keyring, preimage: &Preimage, signature: &Signature) -> bool {
+        keyring.client_proves(self, preimage, signature)
+    }
+}
+
+impl Own {
+    fn sign(&self, preimage: &Preimage) -> Signature {
+        match self {
+            Own::Ed25519(secret) => Signature(secret.0.sign(preimage).to_bytes()),
+            Own::Simulated(secret) => simulated_signature(secret, preimage),
+        }
+    }
+}
+
+fn is(key: &VerificationKey, secret: &Secret) -> bool {
+    PublicKey(<[u8; 32]>::from(*key)) == secret.public()
+}
+
+fn verifies(key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {
+    key.verify(&ed25519_zebra::Signature::from_bytes(&signature.0), preimage).is_ok()
+}
+
+fn simulated_key(replica: ReplicaId) -> PublicKey {
+    PublicKey(*Digest::of_parts(&[b"simulated replica", &[replica.get()]]).as_bytes())
+}
+
+fn simulated_client_key(client: ClientId) -> PublicKey {
+    let mut key = [0; 32];
+    let (head, _) = key.split_at_mut(16);
+    head.copy_from_slice(&client.get().to_le_bytes());
+    PublicKey(key)
+}
+
+fn simulated_secret(key: &PublicKey) -> [u8; 32] {
+    *Digest::of_parts(&[b"simulated secret", &key.0]).as_bytes()
+}
+
+fn simulated_signature(secret: &[u8; 32], preimage: &Preimage) -> Signature {
+    let mut signature = [0; 64];
+    let (head, _) = signature.split_at_mut(32);
+    head.copy_from_slice(blake3::keyed_hash(secret, preimage).as_bytes());
+    Signature(signature)
+}

@@ -1,0 +1,73 @@
+//! What happens to a frame before the protocol sees it: whose is it, does it decode, are its signatures good? Needs nothing
+//! of the replica's state, so a host may do it on other threads.
+
+use super::{Identity, Payload};
+use crate::crypto::Keyring;
+use crate::fault::{Fault, Why};
+use crate::ids::{Peer, ReplicaId};
+use crate::protocol::Protocol;
+use crate::wire::{Envelope, Wire};
+use std::sync::Arc;
+
+/// A frame that decodes, belongs here, and whose signatures are good.
+#[derive(Debug)]
+pub struct Opened<P: Protocol> {
+    pub(super) from: Peer,
+    pub(super) payload: Payload<P::Message>,
+}
+
+/// What became of a frame that goes no further.
+#[derive(Debug)]
+pub enum Refused {
+    /// It is late, early or not for us.
+    Ignored(Why),
+    /// It is a lie.
+    Blamed(Peer, Fault),
+}
+
+/// Opens frames.
+#[derive(Debug)]
+pub struct Opener<P: Protocol> {
+    me: ReplicaId,
+    replicas: usize,
+    envelope: Envelope,
+    keyring: Arc<Keyring>,
+    protocol: std::marker::PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol> Clone for Opener<P> {
+    fn clone(&self) -> Self {
+        Self { keyring: self.keyring.clone(), ..*self }
+    }
+}
+
+impl<P: Protocol> Opener<P> {
+    pub(super) fn new(identity: &Identity, replicas: usize, keyring: Arc<Keyring>) -> Self {
+        let envelope = Envelope { cluster: identity.cluster, epoch: identity.epoch };
+        Self { me: identity.replica, replicas, envelope, keyring, protocol: std::marker::PhantomData }
+    }
+
+    /// Decodes a frame that came over an authenticated link, and checks its signatures.
+    ///
+    /// # Errors
+    /// [`Refused`], to be handed to the node all the same: it counts.
+    pub fn open(&self, from: Peer, bytes: &[u8]) -> Result<Opened<P>, Refused> {
+        if matches!(from, Peer::Replica(it) if it == self.me || it.index() >= self.replicas) {
+            // Not a member, or someone with our own key: its votes must not count, least of all as ours.
+            return Err(Refused::Ignored(Why::NotForSender));
+        }
+        let malformed = |error: crate::wire::Malformed| Refused::Blamed(from, Fault::Malformed(error.0));
+        let (envelope, body) = Envelope::split(bytes).map_err(malformed)?;
+        if envelope.cluster != self.envelope.cluster {
+            return Err(Refused::Blamed(from, Fault::OtherCluster));
+        }
+        if envelope.epoch != self.envelope.epoch {
+            return Err(Refused::Ignored(Why::OtherEpoch)); // perhaps of another protocol: do not even decode it
+        }
+        let mut payload = Payload::<P::Message>::decode(body).map_err(malformed)?;
+        if let Payload::Protocol(message) = &mut payload {
+            P::prove(message, &self.keyring).map_err(|fault| Refused::Blamed(from, fault))?;
+        }
+        Ok(Opened { from, payload })
+    }
+}

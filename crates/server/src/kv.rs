@@ -1,0 +1,59 @@
+//! The KV service: etcd's reads, writes and transactions.
+
+use crate::convert;
+use crate::errors::EtcdError;
+use crate::gateway::Api;
+use crate::proto::etcdserverpb::kv_server::Kv;
+use crate::proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+};
+use crate::store::Read;
+use quorate_machines::kv::{Operation, Query, Response as Answer};
+use tonic::{Request, Response, Status, async_trait};
+
+#[async_trait]
+impl Kv for Api {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let request = request.into_inner();
+        let read = Read::serializable(request.serializable);
+        let query = Query::Range(convert::range(request)?);
+        match self.store.query(read, &query).await? {
+            (header, Answer::Range(range)) => Ok(Response::new(convert::range_response(Some(header), range))),
+            _ => Err(EtcdError::Strange.into()),
+        }
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let operation = Operation::Put(convert::put(request.into_inner()));
+        match self.store.apply(&operation).await? {
+            (header, Answer::Put(put)) => Ok(Response::new(convert::put_response(Some(header), put))),
+            _ => Err(EtcdError::Strange.into()),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let operation = Operation::Delete(convert::delete_range(request.into_inner()));
+        match self.store.apply(&operation).await? {
+            (header, Answer::Delete(delete)) => Ok(Response::new(convert::delete_response(Some(header), delete))),
+            _ => Err(EtcdError::Strange.into()),
+        }
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let txn = convert::txn(request.into_inner())?;
+        match self.store.apply(&Operation::Txn(txn)).await? {
+            (header, Answer::Txn(txn)) => Ok(Response::new(convert::txn_response(Some(header), txn))),
+            _ => Err(EtcdError::Strange.into()),
+        }
+    }
+
+    async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
+        let operation = Operation::Compact { revision: request.into_inner().revision };
+        let (header, _) = self.store.apply(&operation).await?;
+        Ok(Response::new(CompactionResponse { header: Some(header) }))
+    }
+}

@@ -1,0 +1,12 @@
+//! The gateway in front of a whole cluster, as etcd's clients meet it: real connections, real replicas, one process.
+
+mod common;
+
+mod hostile;
+mod json;
+mod kv;
+mod leases;
+mod locks;
+mod outages;
+mod protected;
+mod watching;
