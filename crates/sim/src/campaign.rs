@@ -1,14 +1,18 @@
 //! Many seeds on many threads. The only threads of the simulator: one seed never sees another.
 
+use crate::faults::Fault;
 use crate::protocols::Simulated;
 use crate::report::{Counts, Report};
 use crate::run::{Options, run};
+use quorate_core::crypto::Digest;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 
+/// From so many seeds on, a campaign says what never happened in it.
+pub const COVERING_SEEDS: u64 = 500;
 /// Failures that a summary keeps whole; more are only counted.
 pub const FAILURES_MAX: usize = 100;
 
@@ -23,6 +27,12 @@ pub struct Summary {
     pub failures: Vec<Report>,
     /// Violations by property.
     pub properties: BTreeMap<&'static str, u64>,
+    /// What broke beyond the model, where nobody had promised that it would not: seeds by property.
+    pub beyond: BTreeMap<&'static str, u64>,
+    /// Notes that such a campaign must have seen, and faults that were asked for, which never came.
+    pub never: Vec<String>,
+    /// All turns of all runs, whatever the order in which they ended: equal for equal seeds, on any number of threads.
+    pub audit: Digest,
     /// All numbers together.
     pub counts: Counts,
     /// Views that started, counted per run.
@@ -39,6 +49,21 @@ impl Summary {
         self.seeds.saturating_mul(1000) / self.elapsed_ms.max(1)
     }
 
+    /// What should have happened in so many runs and did not: what never happened was never tested.
+    fn look_for_gaps<P: Simulated>(&mut self, options: &Options) {
+        if self.seeds < COVERING_SEEDS {
+            return;
+        }
+        let notes = P::EXPECTED.iter().filter(|note| !self.counts.notes.contains_key(*note));
+        let notes = notes.map(|note| format!("protocol: {note}"));
+        let faults =
+            if options.beyond_model { options.faults.clone() } else { P::allowed(&options.faults, options.replicas) };
+        let asked = Fault::ALL.iter().filter(|fault| faults.has(**fault));
+        let faults =
+            asked.filter(|fault| !self.counts.faults.contains_key(fault)).map(|fault| format!("fault: {fault}"));
+        self.never = notes.chain(faults).collect();
+    }
+
     /// Did everything hold in every run?
     pub fn holds(&self) -> bool {
         self.failed == 0
@@ -50,6 +75,14 @@ impl Summary {
         self.views = self.views.saturating_add(report.counts.views.len() as u64);
         for note in report.counts.notes.keys() {
             let count = self.seeds_with.entry(note).or_default();
+            *count = count.saturating_add(1);
+        }
+        let turns = Digest::of_parts(&[&report.seed.to_le_bytes(), report.audit.as_bytes()]);
+        let mixed = self.audit.as_bytes().iter().zip(turns.as_bytes()).map(|(one, other)| one ^ other);
+        let mixed: Vec<u8> = mixed.collect();
+        self.audit = mixed.first_chunk().map_or(self.audit, |bytes| Digest::new(*bytes));
+        if let Some(broken) = &report.beyond {
+            let count = self.beyond.entry(broken.property).or_default();
             *count = count.saturating_add(1);
         }
         if let Some(violation) = &report.violation {
@@ -70,6 +103,12 @@ impl fmt::Display for Summary {
         write!(f, "views      {} started", self.views)?;
         for (note, seeds) in &self.seeds_with {
             write!(f, "\n  {note}: in {seeds} seeds")?;
+        }
+        for (property, count) in &self.beyond {
+            write!(f, "\nbeyond the model {property} broke in {count} seeds")?;
+        }
+        for never in &self.never {
+            write!(f, "\nNEVER HAPPENED {never}")?;
         }
         for (property, count) in &self.properties {
             write!(f, "\nVIOLATED   {property}: {count} seeds")?;
@@ -113,6 +152,7 @@ pub fn campaign<P: Simulated>(
             summary.add(report);
         }
     });
+    summary.look_for_gaps::<P>(options);
     summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     summary
 }

@@ -71,7 +71,7 @@ impl<P: Protocol> ClientProcess<P> {
 }
 
 /// The address of a client in one of its lives: index and life can be read back from it, also by people.
-fn address(index: usize, life: u32) -> ClientId {
+pub fn address(index: usize, life: u32) -> ClientId {
     let number = (index as u128).saturating_add(1).saturating_mul(0x1000).saturating_add(u128::from(life));
     ClientId::new(number << 96)
 }

@@ -2,6 +2,7 @@
 //!
 //! Chapters: `turns.rs` (replicas), `calls.rs` (clients), `nemesis.rs` (what goes wrong).
 
+use crate::adversary::{Adversary, Frame, Lies};
 use crate::checker::watches::Watches;
 use crate::checker::{Property, Violation, Witness};
 use crate::client::ClientProcess;
@@ -47,6 +48,10 @@ pub struct Setup<P: Protocol, M> {
     pub calls: u64,
     /// What may go wrong. Every seed draws its own rates.
     pub faults: Faults,
+    /// So many replicas lie, if the faults have lies.
+    pub liars: usize,
+    /// What a liar makes of the protocol's messages.
+    pub lies: Option<Box<dyn Lies<P>>>,
     /// How a replica whose disk is lost comes back.
     pub rejoin: Option<Rejoin<P>>,
     /// The protocol's configuration.
@@ -63,6 +68,10 @@ pub struct Setup<P: Protocol, M> {
 pub enum Event {
     /// A frame arrives.
     Frame { from: Peer, to: Peer, bytes: Bytes, travel: Travel },
+    /// A frame arrives at the other one of twins.
+    Twin { from: Peer, place: usize, bytes: Bytes, travel: Travel },
+    /// A liar says late what it had to say.
+    Speak { from: usize, to: Peer, bytes: Bytes, label: &'static str },
     /// The node's deadline may have passed.
     Wake { replica: usize, life: u32 },
     /// The host reports something to the node.
@@ -100,6 +109,7 @@ impl Event {
     fn replica(&self) -> Option<(usize, Option<u32>)> {
         match self {
             Event::Frame { to: Peer::Replica(id), .. } => Some((id.index(), None)),
+            Event::Twin { place, .. } => Some((*place, None)),
             Event::Wake { replica, life }
             | Event::Report { replica, life, .. }
             | Event::Synced { replica, life, .. }
@@ -120,6 +130,9 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) history: History,
     pub(crate) witness: Witness,
     pub(crate) watches: Watches,
+    pub(crate) adversary: Adversary<P>,
+    /// Replicas in the group. There is one process more if one of them has a twin.
+    pub(crate) members: usize,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     pub(crate) faults: Faults,
@@ -163,11 +176,23 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let rushes = always(Fault::ClockRush);
         let owned = faults.has(Fault::LostDisk) && setup.rejoin.is_some() && setup.replicas > 2;
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
-        let replicas: Vec<_> =
+        let mut replicas: Vec<_> =
             ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed, rushes), rots(id))).collect();
+        let liars = if Fault::ALL.iter().any(|fault| fault.is_lie() && faults.has(*fault)) { setup.liars } else { 0 };
+        let adversary = if liars == 0 {
+            Adversary::none()
+        } else {
+            let clients = (0..setup.clients).map(|index| Peer::Client(crate::client::address(index, 0)));
+            let peers: Vec<Peer> = replicas.iter().map(|it| Peer::Replica(it.id)).chain(clients).collect();
+            Adversary::new(random.fork(), &faults, liars, &peers, setup.lies)
+        };
+        if let Some(original) = adversary.twins().and_then(|twins| replicas.get(twins.original)) {
+            let copy = Process::new(original.id, setup.replicas, clock(&mut random, skewed, rushes), false);
+            replicas.push(copy);
+        }
         let retry = if impatient { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
-        let count = replicas.len();
+        let count = setup.replicas;
         let clients: Vec<_> =
             (0..setup.clients).map(|index| ClientProcess::new(index, 0, count, patience.0, patience.1)).collect();
         let mut cluster = Self {
@@ -179,6 +204,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             history: History::default(),
             witness: Witness::default(),
             watches: Watches::default(),
+            adversary,
+            members: setup.replicas,
             counts: Counts::default(),
             trace: Trace::new(setup.trace),
             faults,
@@ -199,6 +226,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             machine: setup.machine,
         };
         for (fault, count) in [
+            (Fault::Twins, usize::from(cluster.adversary.twins().is_some())),
             (Fault::ClockSkew, if skewed { setup.replicas } else { 0 }),
             (Fault::ClockRush, if rushes { setup.replicas } else { 0 }),
             (Fault::ClientRetry, if retry < 150 { setup.clients } else { 0 }),
@@ -302,10 +330,14 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Frame { from, to: Peer::Replica(to), bytes, travel } => self.on_frame(from, to, bytes, travel),
+            Event::Frame { from, to: Peer::Replica(to), bytes, travel } => {
+                self.on_frame(from, to.index(), bytes, travel);
+            }
             Event::Frame { from, to: Peer::Client(to), bytes, travel } => {
                 self.on_client_frame(from, to, &bytes, travel);
             }
+            Event::Twin { from, place, bytes, travel } => self.on_frame(from, place, bytes, travel),
+            Event::Speak { from, to, bytes, label } => self.speak(from, to, bytes, label),
             Event::Wake { replica, .. } => self.on_wake(replica),
             Event::Report { replica, input, .. } => self.input(replica, input),
             Event::Synced { replica, seq, .. } => self.on_synced(replica, seq),
@@ -355,14 +387,49 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 if delays.len() > 1 {
                     self.counts.fault(Fault::Duplication);
                 }
+                let twins = self.adversary.twins().filter(|twins| is_at(to, twins.original));
                 for delay in delays {
                     let bytes = bytes.clone();
-                    self.queue.after(delay, Event::Frame { from, to, bytes, travel });
+                    if let Some(twins) = twins.filter(|twins| twins.meets(from, twins.copy, now)) {
+                        let (place, bytes) = (twins.copy, bytes.clone());
+                        self.queue.after(delay, Event::Twin { from, place, bytes, travel });
+                    }
+                    if twins.is_none_or(|twins| twins.meets(from, twins.original, now)) {
+                        self.queue.after(delay, Event::Frame { from, to, bytes, travel });
+                    }
                 }
             }
             Fate::Lost => self.counts.fault(Fault::Loss),
             Fate::Cut => self.counts.cut = self.counts.cut.saturating_add(1),
             Fate::Held => self.held.push((travel, bytes)),
+        }
+    }
+
+    /// A replica says something to a peer; if it lies, something else, or at another time.
+    pub(crate) fn say(&mut self, replica: usize, to: Peer, bytes: Bytes, label: &'static str) {
+        if !self.adversary.lies(replica) {
+            return self.speak(replica, to, bytes, label);
+        }
+        let (frames, told) = self.adversary.speak(replica, Frame { to, bytes, label, delay: 0 });
+        for (fault, count) in told {
+            (0..count).for_each(|_| self.counts.fault(fault));
+        }
+        for Frame { to, bytes, label, delay } in frames {
+            if delay == 0 {
+                self.speak(replica, to, bytes, label);
+            } else {
+                self.queue.after(delay, Event::Speak { from: replica, to, bytes, label });
+            }
+        }
+    }
+
+    /// Lets a replica's frame leave. Of twins, the one that a peer does not meet is not heard by it.
+    fn speak(&mut self, replica: usize, to: Peer, bytes: Bytes, label: &'static str) {
+        let now = self.now();
+        let Some(from) = self.replicas.get(replica).map(|process| Peer::Replica(process.id)) else { return };
+        let twins = self.adversary.twins().filter(|twins| is_at(from, twins.original));
+        if twins.is_none_or(|twins| twins.meets(to, replica, now)) {
+            self.transmit(from, to, bytes, label);
         }
     }
 
@@ -382,7 +449,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         match started {
             Ok(actions) => {
                 self.trace.add(now, || What::Started { replica, life });
-                for client in 0..self.clients.len() {
+                for client in 0..if replica < self.members { self.clients.len() } else { 0 } {
                     self.connect(client, replica);
                 }
                 self.look_at(replica);
@@ -424,6 +491,10 @@ fn transfer(message: &transfer::Message) -> String {
             format!("{} #{index}\n{} bytes", checkpoint.op, bytes.len())
         }
     }
+}
+
+fn is_at(peer: Peer, place: usize) -> bool {
+    matches!(peer, Peer::Replica(id) if id.index() == place)
 }
 
 fn clock(random: &mut Random, skewed: bool, rushes: bool) -> Clock {

@@ -82,6 +82,53 @@ faults! {
     ClockRush = "clock-rush",
     /// A disk reports writes as done that it never does.
     LyingDisk = "lying-disk",
+    /// A lying replica tells the protocol's own lies.
+    OwnLies = "own-lies",
+    /// A lying replica tells different peers different things.
+    Equivocate = "equivocate",
+    /// A lying replica tells clients what did not happen.
+    FalseReply = "false-reply",
+    /// A lying replica serves wrong bytes of a state.
+    BadChunks = "bad-chunks",
+    /// A lying replica offers a state and does not serve it.
+    StaleState = "stale-state",
+    /// A lying replica says nothing for a while.
+    Silent = "silent",
+    /// A lying replica keeps some messages from some.
+    Withhold = "withhold",
+    /// A lying replica speaks late.
+    Drip = "drip",
+    /// A lying replica says again what it once said.
+    Replay = "replay",
+    /// A lying replica says what nobody understands.
+    Corrupt = "corrupt",
+    /// A lying replica says everything many times.
+    Flood = "flood",
+    /// Two live copies of one replica, with one name.
+    Twins = "twins",
+}
+
+impl Fault {
+    /// Does it take a replica that lies?
+    pub const fn is_lie(self) -> bool {
+        use Fault::{BadChunks, Corrupt, Drip, Equivocate, FalseReply, Flood, OwnLies, Replay, Silent, StaleState};
+        use Fault::{Twins, Withhold};
+        matches!(
+            self,
+            OwnLies
+                | Equivocate
+                | FalseReply
+                | BadChunks
+                | StaleState
+                | Silent
+                | Withhold
+                | Drip
+                | Replay
+                | Corrupt
+                | Flood
+                | Twins
+        )
+    }
 }
 
 impl fmt::Display for Fault {

@@ -18,6 +18,7 @@
 //! | `random`, `clock` | the seed; virtual time |
 //! | `network`, `disk`, `faults`, `nemesis`, `troubles` | what can go wrong, and what does |
 //! | `misfortune`, `shrink` | each thing that went wrong, by a name of its own; which of them matter |
+//! | `adversary/`, `lies` | replicas that lie: one file for each lie |
 //! | `process`, `client` | one replica, one client |
 //! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
 //! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
@@ -43,11 +44,14 @@ pub mod script;
 pub mod shrink;
 pub mod trace;
 
+pub mod adversary;
+
 mod calls;
 mod client;
 mod clock;
 mod cluster;
 mod disk;
+mod lies;
 mod nemesis;
 mod network;
 mod process;
@@ -56,6 +60,7 @@ mod troubles;
 mod turns;
 mod workload;
 
+pub use adversary::Lies;
 pub use campaign::{Summary, campaign};
 pub use checker::{Property, Violation};
 pub use cluster::Cluster;

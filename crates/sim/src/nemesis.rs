@@ -275,6 +275,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         // A replica whose disk was damaged or lost counts as faulty until the others have told it what it forgot.
         let damages = [Fault::BitRot, Fault::SnapshotRot, Fault::Misdirected, Fault::LostDisk];
         let room = if damages.iter().any(|fault| self.counts.faults.contains_key(fault)) { 0 } else { spared };
+        let room = room.saturating_sub(self.adversary.count());
         let mut luck = self.fortune.calm();
         for _ in 0..luck.between(0, room as u64) {
             let replica = luck.index(self.replicas.len());

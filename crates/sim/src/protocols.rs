@@ -1,7 +1,9 @@
 //! What the simulator must know of each protocol: how to configure it for short runs, and what its model allows.
 
+use crate::adversary::Lies;
 use crate::checker::Property;
 use crate::faults::{Fault, Faults};
+use crate::lies::VrLies;
 use crate::random::Random;
 use quorate_core::outbox::Class;
 use quorate_core::protocol::{Protocol, Status};
@@ -37,9 +39,26 @@ pub trait Simulated: Protocol {
     /// Notes that a campaign of many seeds must have seen: what never happened was never tested.
     const EXPECTED: &'static [&'static str] = &[];
 
-    /// What of a list of faults its model allows.
-    fn allowed(faults: &Faults) -> Faults {
-        Self::EXCLUDED.iter().fold(faults.clone(), |faults, fault| faults.without(*fault))
+    /// How many replicas of a group may lie in its model.
+    fn liars(_replicas: usize) -> usize {
+        0
+    }
+
+    /// What its messages can be turned into by a replica that lies.
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        None
+    }
+
+    /// Does its model exclude this fault in a group of so many?
+    fn excludes(fault: Fault, replicas: usize) -> bool {
+        // No protocol here survives a disk that makes a replica break its word, unless it counts that one as a liar.
+        fault == Fault::LyingDisk || Self::EXCLUDED.contains(&fault) || (fault.is_lie() && Self::liars(replicas) == 0)
+    }
+
+    /// What of a list of faults its model allows in a group of so many.
+    fn allowed(faults: &Faults, replicas: usize) -> Faults {
+        let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
+        excluded.fold(faults.clone(), |faults, fault| faults.without(*fault))
     }
 }
 
@@ -68,9 +87,8 @@ impl Simulated for Naive {
 }
 
 impl Simulated for Vr {
-    /// Leases suppose that clocks do not run apart by more than `drift_percent`; and a disk that reports a sync and loses
-    /// what it synced makes a replica break its word without knowing, against which no crash-fault protocol helps.
-    const EXCLUDED: &'static [Fault] = &[Fault::ClockRush, Fault::LyingDisk];
+    /// Leases suppose that clocks do not run apart by more than `drift_percent`.
+    const EXCLUDED: &'static [Fault] = &[Fault::ClockRush];
 
     const EXPECTED: &'static [&'static str] = &[
         "checkpoints",
@@ -106,6 +124,10 @@ impl Simulated for Vr {
             ],
             _ => &[],
         }
+    }
+
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        Some(Box::new(VrLies))
     }
 
     fn rejoin() -> Option<Rejoin<Self>> {

@@ -123,7 +123,13 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
         replicas: options.replicas,
         clients: options.clients,
         calls: options.ops,
-        faults: if options.beyond_model { options.faults.clone() } else { P::allowed(&options.faults) },
+        faults: if options.beyond_model {
+            options.faults.clone()
+        } else {
+            P::allowed(&options.faults, options.replicas)
+        },
+        liars: P::liars(options.replicas).saturating_add(usize::from(options.beyond_model)),
+        lies: P::lies(),
         rejoin: P::rejoin(),
         config: P::config(&mut setting),
         machine: Registers::default,
@@ -144,14 +150,16 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
     RUNNING.with_borrow_mut(|running| *running = None);
     let mut report = cluster.into_report(options.seed, replay, options.trace);
     if options.beyond_model {
-        forgive::<P>(&mut report);
+        forgive::<P>(&mut report, options.replicas);
     }
     report
 }
 
 /// Beyond the model, what is not promised is not demanded: it is told apart from what is.
-fn forgive<P: Simulated>(report: &mut Report) {
-    let beyond: Vec<Fault> = P::EXCLUDED.iter().copied().filter(|it| report.counts.faults.contains_key(it)).collect();
+fn forgive<P: Simulated>(report: &mut Report, replicas: usize) {
+    // There is one liar too many.
+    let excluded = |fault: &Fault| fault.is_lie() || P::excludes(*fault, replicas);
+    let beyond: Vec<Fault> = report.counts.faults.keys().copied().filter(excluded).collect();
     let Some(violation) = &report.violation else { return };
     let promised = |fault: &Fault| P::promised_beyond(*fault).contains(&violation.property);
     if !beyond.is_empty() && (violation.property == Property::NO_HALT || !beyond.iter().all(promised)) {
@@ -164,7 +172,7 @@ fn storm_and_calm<P: Simulated>(cluster: &mut Cluster<P, Registers>) -> Result<(
     if cluster.violation().is_some() {
         return Ok(());
     }
-    cluster.heal(P::spared(cluster.replicas.len()));
+    cluster.heal(P::spared(cluster.members));
     let healed = cluster.now();
     let end = healed.saturating_add(CALM_MAX);
     let mut probed = 0;
@@ -233,7 +241,7 @@ impl<P: Protocol> Cluster<P, Registers> {
         let mut files = storage::Files::default();
         let decays = self.counts.faults.contains_key(&Fault::SnapshotRot);
         for (replica, process) in self.replicas.iter().enumerate() {
-            if !(decays && replica == self.rot_victim) {
+            if !(decays && replica == self.rot_victim || self.adversary.lies(replica)) {
                 for (name, bytes) in process.storage.snapshot_files() {
                     files.found(replica, &name, &bytes)?;
                 }
@@ -255,16 +263,21 @@ impl<P: Protocol> Cluster<P, Registers> {
 
     /// The states of all replicas of which something is expected: the last entry applied, and the machine.
     fn states(&self) -> Vec<(OpNumber, &Registers)> {
-        let running = self.replicas.iter().filter(|it| !it.spared).filter_map(|process| process.running.as_ref());
+        let honest = self.replicas.iter().enumerate().filter(|(at, it)| !it.spared && !self.adversary.lies(*at));
+        let running = honest.filter_map(|(_, process)| process.running.as_ref());
         running.map(|running| (running.executor.op(), running.executor.machine())).collect()
     }
 
     /// Does everybody who can run at all run, and are all in one state?
     fn has_converged(&self) -> bool {
-        let expected = self.replicas.iter().filter(|process| process.stopped.is_none() && !process.spared).count();
+        let honest = self.replicas.iter().enumerate().filter(|(at, _)| !self.adversary.lies(*at));
+        let expected = honest.filter(|(_, process)| process.stopped.is_none() && !process.spared).count();
         let states = self.states();
         let Some((op, first)) = states.first() else { return false };
-        states.len() == expected && states.iter().all(|(at, machine)| at == op && machine.order() == first.order())
+        // Those of whom something is expected may agree, and yet have to hear of what somebody else has answered.
+        states.len() == expected
+            && states.iter().all(|(at, machine)| at == op && machine.order() == first.order())
+            && durability::check(self.history(), first.order()).is_ok()
     }
 
     fn into_report(mut self, seed: u64, replay: String, trace: bool) -> Report {

@@ -29,6 +29,8 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
             clients,
             calls: 0,
             faults: Faults::none(),
+            liars: 0,
+            lies: None,
             rejoin: None,
             config,
             machine,

@@ -12,7 +12,7 @@ use crate::trace::{Applied, Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{Done, Job, Save};
-use quorate_core::ids::{ClientId, Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{ClientId, Peer, RecordSeq};
 use quorate_core::machine::{Corrupt, Machine};
 use quorate_core::mutated;
 use quorate_core::node::{Action, Input, Payload, Service};
@@ -23,9 +23,9 @@ use quorate_core::wire::{Envelope, Wire};
 use quorate_store::replica::SnapshotsError;
 
 impl<P: Protocol, M: Machine> Cluster<P, M> {
-    pub(crate) fn on_frame(&mut self, from: Peer, to: ReplicaId, bytes: Bytes, travel: Travel) {
+    pub(crate) fn on_frame(&mut self, from: Peer, replica: usize, bytes: Bytes, travel: Travel) {
         self.trace.add(self.queue.now(), || What::Arrived(travel));
-        self.input(to.index(), Input::Frame { from, bytes });
+        self.input(replica, Input::Frame { from, bytes });
     }
 
     /// One input of one node, and everything that follows at once.
@@ -48,6 +48,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub(crate) fn look_at(&mut self, replica: usize) {
         let Some(running) = self.replicas.get(replica).and_then(|process| process.running.as_ref()) else { return };
         self.trace.stated(self.queue.now(), replica, || running.node.replica().status());
+        if self.adversary.lies(replica) {
+            return;
+        }
         if let Err(broken) = running.node.replica().check() {
             self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
         }
@@ -128,15 +131,15 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let to: Vec<Peer> = match to {
             To::One(peer) => vec![peer],
             To::Others => {
-                let others = self.replicas.iter().map(|process| process.id).filter(|id| *id != from);
-                others.map(Peer::Replica).collect()
+                let group = self.replicas.iter().take(self.members);
+                group.map(|process| process.id).filter(|id| *id != from).map(Peer::Replica).collect()
             }
         };
         for peer in to {
             if let (Peer::Client(client), "Events" | "Watching") = (peer, label) {
                 self.look_at_watch(replica, client, bytes);
             }
-            self.transmit(Peer::Replica(from), peer, bytes.clone(), label);
+            self.say(replica, peer, bytes.clone(), label);
             if self.dies_here(replica) {
                 return;
             }
@@ -145,6 +148,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
 
     /// A client is told of events, or that it watches.
     fn look_at_watch(&mut self, replica: usize, client: ClientId, bytes: &Bytes) {
+        if self.adversary.lies(replica) {
+            return;
+        }
         let op = self.replicas.get(replica).and_then(|it| it.running.as_ref()).map(|it| it.executor.op());
         let Ok((_, Payload::Service(service))) = Envelope::open::<Payload<P::Message>>(bytes) else { return };
         let seen = match service {
@@ -231,6 +237,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         };
         let done = running.executor.run(job);
         let seen = match (&done, input) {
+            _ if self.adversary.lies(replica) => Ok(()), // nobody expects anything of a liar
             (Done::Executed { op, outcome }, Some(bytes)) => {
                 self.watches.published(*op, &outcome.events);
                 let output = Digest::of(format!("{:?} {:?}", outcome.replies, outcome.events).as_bytes());
@@ -381,6 +388,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     fn halt(&mut self, replica: usize, reason: &str) {
         let now = self.now();
         self.trace.add(now, || What::Halted { replica, why: reason.to_owned() });
+        if self.adversary.lies(replica) {
+            return;
+        }
         self.violate(Property::NO_HALT, format!("R{replica} halts: {reason}"));
     }
 

@@ -49,6 +49,12 @@ pub struct Arguments {
 /// # Errors
 /// Why the replica cannot start, or had to stop.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if quorate_core::MUTATIONS {
+        return Err(failure(
+            "this program was built with `mutations`: it can be broken on request, and keeps no data",
+            "build it without that feature",
+        ));
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (host, _pid) = start(&arguments.config).await?;

@@ -29,6 +29,7 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol naive --seed 1 --shrink short.txt   leaves out all that does not matter
   quorate sim --script short.txt --html short.html
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
+  quorate sim --protocol vr --seeds 100 --faults twins --beyond-model
 
 A seed decides everything: the same seed gives the same run. Exit status 1, and the command that repeats the run, if
 anything was violated.")]
@@ -60,6 +61,10 @@ pub struct Arguments {
     /// What may go wrong: all, none, or names separated by commas; -NAME leaves one out, NAME:300 triples it
     #[arg(long, default_value = "all", allow_hyphen_values = true)]
     faults: Faults,
+    /// Let faults strike, too, that the protocol's model excludes: one liar too many, clocks that run apart, disks that lie.
+    /// Asserts only what theory still promises, and tells what broke besides
+    #[arg(long)]
+    beyond_model: bool,
     /// Calls that the clients of one run make
     #[arg(long, default_value_t = 150)]
     ops: u64,
@@ -87,6 +92,10 @@ pub struct Arguments {
     /// Run every seed twice and compare every turn
     #[arg(long)]
     twice: bool,
+    /// Break the code on purpose, in every way on the list, and look for the seeds that catch it
+    #[cfg(feature = "mutations")]
+    #[arg(long)]
+    mutations: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -107,6 +116,10 @@ enum Simulatable {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.seeds == 0 {
         return Err(failure("no seeds, nothing to run", "ask for at least one: --seeds 1"));
+    }
+    #[cfg(feature = "mutations")]
+    if arguments.mutations {
+        return Ok(mutations(arguments));
     }
     name_runs_in_panics();
     if arguments.list_scenarios {
@@ -132,6 +145,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(exit_code(holds))
 }
 
+/// The list of mutations, each with the first seed that catches it, in the form in which the simulator keeps them.
+#[cfg(feature = "mutations")]
+fn mutations(arguments: &Arguments) -> ExitCode {
+    use quorate_sim::mutations::{ALL, SEEDS_MAX, search};
+    std::panic::set_hook(Box::new(|_| {})); // a panic is a violation like any other here, and is reported as one
+    let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let mut missed = 0_u64;
+    for mutation in ALL {
+        match search::<Vr>(mutation, SEEDS_MAX, jobs) {
+            (Some(caught), _) => println!("{} {} {}", mutation.name, caught.seed, caught.violation.property),
+            (None, reached) => {
+                missed = missed.saturating_add(1);
+                println!("# {}: not caught in {SEEDS_MAX} seeds; in {reached} it was reached", mutation.name);
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn exit_code(holds: bool) -> ExitCode {
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -143,8 +175,8 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),
+        beyond_model: arguments.beyond_model,
         trace: false,
-        beyond_model: false,
         twice: arguments.twice,
         only: None,
     };
@@ -200,12 +232,19 @@ fn show(protocol: &str, summary: &Summary) {
         line(format!("protocol: {note}"), *times, summary.seeds_with.get(note).copied());
     }
     line("views started".to_owned(), summary.views, None);
+    line("longest calm, virtual ms".to_owned(), counts.calm_ms, None);
+    for (property, seeds) in &summary.beyond {
+        line(format!("beyond the model: {property} broke"), *seeds, Some(*seeds));
+    }
     for (property, seeds) in &summary.properties {
         line(format!("VIOLATED: {property}"), *seeds, Some(*seeds));
     }
     println!("{}", columns(&lines));
     let rate = thousands(summary.seeds_per_second());
     println!("{protocol}: {}, {} violated, {rate} seeds a second", count(summary.seeds, "seed"), summary.failed);
+    for never in &summary.never {
+        println!("NEVER HAPPENED, and so never tested: {never}");
+    }
     if let Some(first) = summary.failures.first() {
         println!("repeat the first: {} --trace", first.replay);
         println!("draw it with --html FILE, leave out what does not matter with --shrink FILE");
@@ -227,6 +266,10 @@ fn json_summary(protocol: &str, summary: &Summary) -> Value {
         "faults": faults.collect::<serde_json::Map<_, _>>(),
         "notes": summary.counts.notes,
         "seeds_with": summary.seeds_with,
+        "longest_calm_ms": summary.counts.calm_ms,
+        "audit": crate::text::hex(summary.audit.as_bytes()),
+        "never_happened": summary.never,
+        "beyond_model": summary.beyond,
         "violations": summary.properties,
         "failures": summary.failures.iter().map(one::json_report).collect::<Vec<_>>(),
     })

@@ -170,6 +170,7 @@ pub fn json_report(report: &Report) -> Value {
     json!({
         "seed": report.seed,
         "violation": report.violation.as_ref().map(ToString::to_string),
+        "beyond_model": report.beyond.as_ref().map(ToString::to_string),
         "replay": report.replay,
         "virtual_ms": report.virtual_nanos / 1_000_000,
         "audit": crate::text::hex(report.audit.as_bytes()),

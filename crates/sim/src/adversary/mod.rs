@@ -1,0 +1,258 @@
+//! Replicas that lie. A liar runs the honest code; what it sends goes through its lies, one file for each. Nobody expects
+//! anything of a liar: checkers look away from it, and judge what it does to the others.
+//!
+//! What applies to more than one protocol is here; what a protocol's own messages can be turned into, the protocol's
+//! [`Lies`] say. [`Twins`] are another kind of liar: two live copies of one replica with one name and two disks, of which
+//! everybody meets one, the other or both. How many may lie is the model's ([`Simulated::liars`](crate::Simulated::liars));
+//! beyond the model it is one more.
+//!
+//! | file | lie |
+//! |---|---|
+//! | `silent`, `withhold`, `drip` | says nothing; says it to some only; says it late |
+//! | `replay`, `flood` | says again what it once said; says it many times |
+//! | `corrupt` | says something that nobody understands |
+//! | `equivocate`, `own` | says one thing to some and another to others; the protocol's own lies |
+//! | `false_reply` | tells clients what did not happen |
+//! | `bad_chunks`, `stale_state` | serves wrong bytes of a state; serves none, or pretends to |
+//! | `twins` | two of a name |
+
+mod bad_chunks;
+mod corrupt;
+mod drip;
+mod equivocate;
+mod false_reply;
+mod flood;
+mod own;
+mod replay;
+mod silent;
+mod stale_state;
+mod twins;
+mod withhold;
+
+use crate::faults::{Fault, Faults};
+use crate::process::CLUSTER;
+use crate::random::Random;
+use bytes::Bytes;
+use quorate_core::ids::{Epoch, Peer};
+use quorate_core::node::Payload;
+use quorate_core::protocol::Protocol;
+use quorate_core::wire::Envelope;
+use std::collections::{BTreeMap, BTreeSet};
+pub use twins::Twins;
+
+/// What a protocol's messages can be turned into. A hook signs with the liar's own key where the protocol signs.
+pub trait Lies<P: Protocol> {
+    /// Another message in the place of this one, as believable and with another meaning; `None` if there is nothing to lie
+    /// about. The liar sends one to some and the other to the rest.
+    fn other(&self, message: &P::Message, random: &mut Random) -> Option<P::Message>;
+
+    /// This reply to a client, with another result; `None` if it is no reply.
+    fn false_reply(&self, message: &P::Message, random: &mut Random) -> Option<P::Message>;
+
+    /// A lie that only this protocol knows, in the place of this message.
+    fn own(&self, to: Peer, message: &P::Message, random: &mut Random) -> Option<Vec<P::Message>>;
+}
+
+/// A frame that a liar is about to send.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// To whom.
+    pub to: Peer,
+    /// Envelope and payload.
+    pub bytes: Bytes,
+    /// The message's name.
+    pub label: &'static str,
+    /// It leaves so many nanoseconds later.
+    pub delay: u64,
+}
+
+impl Frame {
+    /// What a protocol's message says; `None` for what is beside the protocol.
+    fn message<P: Protocol>(&self) -> Option<P::Message> {
+        match Envelope::open::<Payload<P::Message>>(&self.bytes) {
+            Ok((_, Payload::Protocol(message))) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// The same frame with another message.
+    fn with<P: Protocol>(&self, message: P::Message) -> Self {
+        let label = P::label(&message);
+        let payload = Payload::Protocol(message);
+        let bytes = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO }.seal(&payload);
+        Self { bytes, label, ..self.clone() }
+    }
+}
+
+/// What a lie may use.
+pub struct Scene<'a, P: Protocol> {
+    /// The adversary's luck.
+    pub random: &'a mut Random,
+    /// Those against whom the lies are directed; the liar is honest to the others where it can be.
+    pub victims: &'a BTreeSet<Peer>,
+    /// The protocol's lies.
+    pub lies: Option<&'a dyn Lies<P>>,
+    /// How often a lie is told that need not be told always, per million.
+    pub often: u64,
+    /// Lies told.
+    pub told: u64,
+}
+
+/// One way to lie.
+trait Lie<P: Protocol> {
+    /// What becomes of a frame: nothing, itself, another, several.
+    fn tell(&mut self, frame: Frame, scene: &mut Scene<'_, P>) -> Vec<Frame>;
+}
+
+/// One liar.
+struct Liar<P: Protocol> {
+    lies: Vec<(Fault, Box<dyn Lie<P>>)>,
+    victims: BTreeSet<Peer>,
+}
+
+/// All liars of a run.
+pub struct Adversary<P: Protocol> {
+    liars: BTreeMap<usize, Liar<P>>,
+    twins: Option<Twins>,
+    hook: Option<Box<dyn Lies<P>>>,
+    rates: Faults,
+    random: Random,
+}
+
+/// How often a lie that need not be told always is told, per million frames, at the usual rate.
+const OFTEN: u64 = 150_000;
+
+impl<P: Protocol> Adversary<P> {
+    /// Nobody lies.
+    pub fn none() -> Self {
+        let random = Random::new(0);
+        Self { liars: BTreeMap::new(), twins: None, hook: None, rates: Faults::none(), random }
+    }
+
+    /// `count` of the replicas lie, in ways that the seed chooses from the faults.
+    pub fn new(
+        mut random: Random,
+        faults: &Faults,
+        count: usize,
+        peers: &[Peer],
+        hook: Option<Box<dyn Lies<P>>>,
+    ) -> Self {
+        let replicas = peers.iter().filter(|peer| matches!(peer, Peer::Replica(_))).count();
+        let mut liars = BTreeMap::new();
+        let mut twins = None;
+        while liars.len() < count.min(replicas) {
+            let replica = random.index(replicas);
+            if liars.contains_key(&replica) {
+                continue;
+            }
+            let lies =
+                Fault::ALL.iter().filter(|fault| faults.has(**fault)).filter_map(|fault| Some((*fault, lie(*fault)?)));
+            let lies: Vec<_> = lies.collect();
+            let victims = peers.iter().copied().filter(|_| random.chance(500_000)).collect();
+            if faults.has(Fault::Twins) && twins.is_none() {
+                twins = Some(Twins { original: replica, copy: replicas, luck: random.bits() });
+            }
+            liars.insert(replica, Liar { lies, victims });
+        }
+        Self { liars, twins, hook, rates: faults.clone(), random }
+    }
+
+    /// Is this one of the liars?
+    pub fn lies(&self, replica: usize) -> bool {
+        self.liars.contains_key(&replica) || self.twins.is_some_and(|twins| twins.copy == replica)
+    }
+
+    /// How many lie.
+    pub fn count(&self) -> usize {
+        self.liars.len()
+    }
+
+    /// The replica of which there are two.
+    pub fn twins(&self) -> Option<Twins> {
+        self.twins
+    }
+
+    /// What becomes of a frame of a liar, and which lies were told with it, how often.
+    pub fn speak(&mut self, replica: usize, frame: Frame) -> (Vec<Frame>, Vec<(Fault, u64)>) {
+        let Some(liar) = self.liars.get_mut(&replica) else { return (vec![frame], Vec::new()) };
+        let (mut frames, mut told) = (vec![frame], Vec::new());
+        for (fault, lie) in &mut liar.lies {
+            let often = OFTEN.saturating_mul(u64::from(self.rates.rate(*fault))) / 100;
+            let (random, victims) = (&mut self.random, &liar.victims);
+            let mut scene = Scene { random, victims, lies: self.hook.as_deref(), often, told: 0 };
+            frames = frames.into_iter().flat_map(|frame| lie.tell(frame, &mut scene)).collect();
+            if scene.told > 0 {
+                told.push((*fault, scene.told));
+            }
+        }
+        (frames, told)
+    }
+}
+
+fn lie<P: Protocol>(fault: Fault) -> Option<Box<dyn Lie<P>>> {
+    Some(match fault {
+        Fault::OwnLies => Box::new(own::Own),
+        Fault::Equivocate => Box::new(equivocate::Equivocate::default()),
+        Fault::FalseReply => Box::new(false_reply::FalseReply),
+        Fault::BadChunks => Box::new(bad_chunks::BadChunks),
+        Fault::StaleState => Box::new(stale_state::StaleState),
+        Fault::Silent => Box::new(silent::Silent::default()),
+        Fault::Withhold => Box::new(withhold::Withhold),
+        Fault::Drip => Box::new(drip::Drip),
+        Fault::Replay => Box::new(replay::Replay::default()),
+        Fault::Corrupt => Box::new(corrupt::Corrupt),
+        Fault::Flood => Box::new(flood::Flood),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::ids::ReplicaId;
+    use quorate_protocols::naive::Naive;
+
+    const PEERS: [Peer; 3] =
+        [Peer::Replica(ReplicaId::new(0)), Peer::Replica(ReplicaId::new(1)), Peer::Replica(ReplicaId::new(2))];
+
+    /// What a hundred different frames of one liar become.
+    fn hundred(fault: Fault) -> (Vec<Frame>, u64) {
+        let faults: Faults = format!("{fault}:400").parse().expect("a list");
+        let mut adversary = Adversary::<Naive>::new(Random::new(7), &faults, 1, &PEERS, None);
+        let liar = (0..3).find(|replica| adversary.lies(*replica)).expect("one lies");
+        let (mut frames, mut told) = (Vec::new(), 0);
+        for number in 0..100_u8 {
+            let to = PEERS[(liar + 1 + usize::from(number % 2)) % 3];
+            let (now, lies) = adversary.speak(liar, Frame { to, bytes: vec![number; 64].into(), label: "x", delay: 0 });
+            frames.extend(now);
+            told += lies.iter().map(|(_, count)| count).sum::<u64>();
+        }
+        (frames, told)
+    }
+
+    #[test]
+    fn each_lie_is_told_and_counted() {
+        let honest = |frames: &[Frame]| frames.len() == 100 && frames.iter().all(|frame| frame.delay == 0);
+        for fault in [Fault::Silent, Fault::Withhold, Fault::Drip, Fault::Replay, Fault::Corrupt, Fault::Flood] {
+            let (frames, told) = hundred(fault);
+            let as_sent = honest(&frames) && frames.iter().enumerate().all(|(at, it)| it.bytes == vec![at as u8; 64]);
+            assert!(told > 0 && !as_sent, "{fault}: {told} told");
+        }
+    }
+
+    #[test]
+    fn whoever_has_nothing_to_lie_about_is_honest() {
+        for fault in [Fault::OwnLies, Fault::Equivocate, Fault::FalseReply, Fault::BadChunks, Fault::Loss] {
+            assert_eq!((hundred(fault).0.len(), hundred(fault).1), (100, 0), "{fault}");
+        }
+    }
+
+    #[test]
+    fn everybody_meets_one_twin_or_both() {
+        let twins = Twins { original: 0, copy: 3, luck: 9 };
+        let met: BTreeSet<(bool, bool)> = (0..40_u64)
+            .map(|now| (twins.meets(PEERS[1], 0, now * 1_000_000_000), twins.meets(PEERS[1], 3, now * 1_000_000_000)))
+            .collect();
+        assert_eq!(met, BTreeSet::from([(true, false), (false, true), (true, true)]));
+    }
+}
