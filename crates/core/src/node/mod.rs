@@ -268,7 +268,7 @@ impl<P: Protocol> Node<P> {
     /// Gives the executor a job. While a checkpoint is being installed jobs wait: they were asked for in view of a state
     /// that is about to be replaced.
     fn run(&mut self, job: Job, actions: &mut Vec<Action>) {
-        if self.installing.is_some() && !mutated!("node/jobs-do-not-wait-for-an-install") {
+        if self.installing.is_some() {
             self.waiting.push(job);
         } else {
             actions.push(Action::Run(job));
@@ -314,7 +314,7 @@ impl<P: Protocol> Node<P> {
     /// Fetches once this turn is durable: a snapshot that is stored must not belong to a log that a power loss takes back.
     fn hold_fetch(&mut self, checkpoint: Checkpoint, from: ReplicaId, now: Instant, actions: &mut Vec<Action>) {
         let wait_for = self.next_seq.previous();
-        if self.durable >= wait_for || mutated!("node/fetch-before-the-sync") {
+        if self.durable >= wait_for {
             self.start_fetch(checkpoint, from, now, actions);
         } else {
             self.held.push_back((wait_for, Held::Fetch { checkpoint, from }));

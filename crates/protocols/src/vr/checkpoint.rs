@@ -95,13 +95,7 @@ impl Replica {
     /// written again first, so that the records before it can go.
     pub(super) fn trim(&mut self, stable: OpNumber, out: &mut Outbox) {
         self.stable = self.stable.max(stable);
-        let mut op = self.stable.min(self.checkpoint().op).min(self.machine.executed);
-        if mutated!("vr/trims-beyond-its-own-checkpoint") {
-            op = self.stable.min(self.machine.executed);
-        }
-        if mutated!("vr/trims-what-is-not-stable") {
-            op = self.checkpoint().op.min(self.machine.executed);
-        }
+        let op = self.stable.min(self.checkpoint().op).min(self.machine.executed);
         if !self.is_normal() || self.machine.behind || op <= self.log.base().op || op > self.log.whole_to() {
             return;
         }

@@ -87,9 +87,6 @@ impl Replica {
     ) {
         let read = Read { client, id, query, lease: false };
         match consistency {
-            Consistency::Stale { .. } if mutated!("vr/stale-reads-do-not-wait") => {
-                self.wait_for(OpNumber::ZERO, read, out)
-            }
             Consistency::Stale { at_least } => self.wait_for(at_least, read, out),
             Consistency::Linearizable => self.on_linearizable(read, out),
             Consistency::Ordered => return out.ignore(Peer::Client(client), Why::NotForSender), // it is a request
@@ -237,7 +234,7 @@ impl Replica {
 
     pub(super) fn queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {
         let Some((op, read)) = self.reads.asked.remove(&ticket) else { return };
-        if read.lease && !self.lease_holds(out.now()) && !mutated!("vr/lease-is-not-checked-again") {
+        if read.lease && !self.lease_holds(out.now()) {
             return self.on_linearizable(Read { lease: false, ..read }, out); // it ran out meanwhile: prove it (§2.8)
         }
         let (view, id) = (self.view(), read.id);

@@ -71,9 +71,7 @@ pub(super) fn restore(restore: Restore<Vr>, out: &mut Outbox) -> Result<Replica,
     };
     replica.alone_and_broken(head_known)?;
     replica.begin_at_checkpoint(saved, out);
-    if !mutated!("vr/forgets-its-promise-at-a-restart") {
-        replica.make_promise(out); // a former self may have made one (leases)
-    }
+    replica.make_promise(out); // a former self may have made one (leases)
     replica.commit_through(hint.max(saved).min(replica.log.head()), out);
     replica.choose_phase(head_known, fresh, out);
     Ok(replica)
@@ -246,9 +244,7 @@ impl Replica {
     pub(super) fn on_entry(&mut self, from: ReplicaId, entry: &Entry, out: &mut Outbox) {
         let may = match &self.phase {
             Phase::Backup(_) => true,
-            Phase::ViewChange(waiting) => {
-                matches!(waiting.stage, Stage::Entries) || mutated!("vr/log-changes-after-it-was-vouched-for")
-            }
+            Phase::ViewChange(waiting) => matches!(waiting.stage, Stage::Entries),
             Phase::Primary(_) | Phase::RecoveringHead => false,
         };
         if !may || !self.log.wants(entry) {

@@ -154,11 +154,6 @@ impl Replica {
             let last = self.log.headers_after(self.log.head().previous(), 1);
             change.log_view = last.first().map_or(change.log_view, |last| last.view);
         }
-        if mutated!("vr/vouches-for-nothing-committed-elsewhere") {
-            change.committed = self.committed_max.min(self.log.head());
-            change.committed_checksum = self.log.checksum(change.committed).unwrap_or_default();
-            change.vouches = self.log.vouches_after(change.committed);
-        }
         change
     }
 
@@ -454,9 +449,7 @@ impl Replica {
         match &self.phase {
             // The view's log was known to the former self and its end is not: only an answer to a fresh question tells
             // (case C). After a lost disk nothing of this view was ever known (case D).
-            Phase::RecoveringHead if self.durable.log_view() == start.view && !asked => {
-                (!mutated!("vr/believes-an-old-start")).then_some(Why::Unasked)
-            }
+            Phase::RecoveringHead if self.durable.log_view() == start.view && !asked => Some(Why::Unasked),
             Phase::Backup(_) if start.op() < self.log.head() && !mutated!("vr/an-old-start-truncates") => {
                 Some(Why::Duplicate) // an old copy
             }

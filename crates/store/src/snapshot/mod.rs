@@ -387,11 +387,6 @@ fn create_anew<D: Disk>(disk: &D, name: &str) -> Result<D::File, DiskError> {
 }
 
 fn complete<D: Disk>(disk: &D, file: &D::File, number: u64, ending: &str) -> Result<(), SnapshotError> {
-    if mutated!("snapshot/named-before-it-is-synced") {
-        disk.rename(&name(number, ending), &name(number, ".snap"))?;
-        disk.sync_dir(FOLDER)?;
-        return Ok(file.sync_data()?);
-    }
     if !mutated!("snapshot/not-synced") {
         file.sync_data()?;
     }
