@@ -4,7 +4,7 @@ use crate::adversary::Lies;
 use crate::random::Random;
 use crate::registers;
 use bytes::Bytes;
-use quorate_core::crypto::Digest;
+use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::Peer;
 use quorate_core::sessions::{Batch, Ruling};
 use quorate_core::wire::Wire;
@@ -16,7 +16,7 @@ pub struct VrLies;
 
 impl Lies<Vr> for VrLies {
     /// Another entry under the same number.
-    fn other(&self, message: &Message, _: &mut Random) -> Option<Message> {
+    fn other(&self, message: &Message, _: &Keyring, _: &mut Random) -> Option<Message> {
         let Message::Prepare { view, entry, committed } = message else { return None };
         let mut batch = Batch::decode(&entry.batch).ok()?;
         batch.requests.pop();
@@ -27,13 +27,12 @@ impl Lies<Vr> for VrLies {
     }
 
     /// Another state was found.
-    fn false_reply(&self, message: &Message, random: &mut Random) -> Option<Message> {
-        let lie = |bytes: &Bytes| -> Option<Bytes> {
+    fn false_reply(&self, message: &Message, _: &Keyring, random: &mut Random) -> Option<Message> {
+        let mut lie = |bytes: &Bytes| -> Option<Bytes> {
             let told = registers::Reply::decode(bytes).ok()?;
             Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
         };
         let Message::Reply(reply) = message else { return None };
-        let mut lie = lie;
         let rulings = reply.rulings.iter().map(|(number, ruling)| match ruling {
             Ruling::Replied(bytes) => Some((*number, Ruling::Replied(lie(bytes)?))),
             other => Some((*number, other.clone())),
@@ -42,7 +41,7 @@ impl Lies<Vr> for VrLies {
     }
 
     /// A log that is newer than all others and holds nothing; a commit number that nobody has reached.
-    fn own(&self, _: Peer, message: &Message, _: &mut Random) -> Option<Vec<Message>> {
+    fn own(&self, _: Peer, message: &Message, _: &Keyring, _: &mut Random) -> Option<Vec<Message>> {
         match message {
             Message::DoViewChange(change) => {
                 let empty = DoViewChange { log_view: change.view.previous(), vouches: Vec::new(), ..change.clone() };

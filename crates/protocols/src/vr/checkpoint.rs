@@ -8,7 +8,6 @@ use super::replica::{Phase, Replica};
 use super::{Message, Outbox, Timer};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -28,9 +27,6 @@ impl Replica {
         if due {
             machine.boundary = op;
             machine.boundary_bytes = 0;
-            if mutated!("vr/checkpoint-ahead-of-its-log") {
-                return out.checkpoint(op);
-            }
             machine.saving = Some(op);
             out.send(Peer::Replica(self.me), Message::CheckpointDue { op });
         }
@@ -108,7 +104,7 @@ impl Replica {
     pub(super) fn rebase(&mut self, base: Base, out: &mut Outbox) {
         self.log.rebase(base);
         let suffix = self.log.as_suffix();
-        let forget = suffix.is_some() || mutated!("vr/forgets-records-that-are-needed");
+        let forget = suffix.is_some();
         let record = self.durable.rebase(base, self.committed, suffix);
         let seq = self.promise(record, out);
         if forget {

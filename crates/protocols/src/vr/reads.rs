@@ -114,8 +114,7 @@ impl Replica {
             return out.ignore(client, Why::Busy);
         }
         // A round that is out may have been answered before this read came: it needs the next one.
-        let joins = mutated!("vr/a-read-joins-the-round-that-is-out") && primary.reads.votes.is_some();
-        let round = primary.reads.round + u64::from(!joins);
+        let round = primary.reads.round + 1;
         primary.reads.waiting.push_back((round, index, read));
         if primary.reads.votes.is_none() {
             self.start_round(out);
@@ -176,8 +175,7 @@ impl Replica {
         let now = out.now();
         let Phase::Primary(primary) = &mut self.phase else { return };
         let promise = primary.reads.promises.entry(from).or_default();
-        let sent = if mutated!("vr/lease-counts-from-the-answer") { now } else { Instant::from_nanos(sent).min(now) };
-        *promise = (*promise).max(sent);
+        *promise = (*promise).max(Instant::from_nanos(sent).min(now));
         if round != primary.reads.round {
             return;
         }

@@ -12,7 +12,7 @@ impl<P: Protocol> Lie<P> for FalseReply {
     fn tell(&mut self, frame: Frame, scene: &mut Scene<'_, P>) -> Vec<Frame> {
         let lies = matches!(frame.to, Peer::Client(_)) && scene.random.chance(scene.often);
         let Some((message, hook)) = frame.message::<P>().filter(|_| lies).zip(scene.lies) else { return vec![frame] };
-        match hook.false_reply(&message, scene.random) {
+        match hook.false_reply(&message, scene.keyring, scene.random) {
             Some(message) => {
                 scene.told += 1;
                 vec![frame.with::<P>(message)]

@@ -33,24 +33,26 @@ use crate::faults::{Fault, Faults};
 use crate::process::CLUSTER;
 use crate::random::Random;
 use bytes::Bytes;
-use quorate_core::ids::{Epoch, Peer};
+use quorate_core::crypto::Keyring;
+use quorate_core::ids::{Epoch, Peer, ReplicaId};
 use quorate_core::node::Payload;
 use quorate_core::protocol::Protocol;
 use quorate_core::wire::Envelope;
 use std::collections::{BTreeMap, BTreeSet};
 pub use twins::Twins;
 
-/// What a protocol's messages can be turned into. A hook signs with the liar's own key where the protocol signs.
+/// What a protocol's messages can be turned into. Where the protocol signs, a hook signs with the liar's own key; it has no
+/// other.
 pub trait Lies<P: Protocol> {
     /// Another message in the place of this one, as believable and with another meaning; `None` if there is nothing to lie
     /// about. The liar sends one to some and the other to the rest.
-    fn other(&self, message: &P::Message, random: &mut Random) -> Option<P::Message>;
+    fn other(&self, message: &P::Message, keyring: &Keyring, random: &mut Random) -> Option<P::Message>;
 
     /// This reply to a client, with another result; `None` if it is no reply.
-    fn false_reply(&self, message: &P::Message, random: &mut Random) -> Option<P::Message>;
+    fn false_reply(&self, message: &P::Message, keyring: &Keyring, random: &mut Random) -> Option<P::Message>;
 
     /// A lie that only this protocol knows, in the place of this message.
-    fn own(&self, to: Peer, message: &P::Message, random: &mut Random) -> Option<Vec<P::Message>>;
+    fn own(&self, to: Peer, message: &P::Message, keyring: &Keyring, random: &mut Random) -> Option<Vec<P::Message>>;
 }
 
 /// A frame that a liar is about to send.
@@ -92,6 +94,8 @@ pub struct Scene<'a, P: Protocol> {
     pub victims: &'a BTreeSet<Peer>,
     /// The protocol's lies.
     pub lies: Option<&'a dyn Lies<P>>,
+    /// The liar's key, and everybody's public ones.
+    pub keyring: &'a Keyring,
     /// How often a lie is told that need not be told always, per million.
     pub often: u64,
     /// Lies told.
@@ -108,6 +112,7 @@ trait Lie<P: Protocol> {
 struct Liar<P: Protocol> {
     lies: Vec<(Fault, Box<dyn Lie<P>>)>,
     victims: BTreeSet<Peer>,
+    keyring: Keyring,
 }
 
 /// All liars of a run.
@@ -152,7 +157,9 @@ impl<P: Protocol> Adversary<P> {
             if faults.has(Fault::Twins) && twins.is_none() {
                 twins = Some(Twins { original: replica, copy: replicas, luck: random.bits() });
             }
-            liars.insert(replica, Liar { lies, victims });
+            let id = ReplicaId::new(u8::try_from(replica).unwrap_or(u8::MAX));
+            let keyring = Keyring::simulated_replica(CLUSTER, Epoch::ZERO, replicas, id);
+            liars.insert(replica, Liar { lies, victims, keyring });
         }
         Self { liars, twins, hook, rates: faults.clone(), random }
     }
@@ -178,8 +185,8 @@ impl<P: Protocol> Adversary<P> {
         let (mut frames, mut told) = (vec![frame], Vec::new());
         for (fault, lie) in &mut liar.lies {
             let often = OFTEN.saturating_mul(u64::from(self.rates.rate(*fault))) / 100;
-            let (random, victims) = (&mut self.random, &liar.victims);
-            let mut scene = Scene { random, victims, lies: self.hook.as_deref(), often, told: 0 };
+            let (random, victims, keyring) = (&mut self.random, &liar.victims, &liar.keyring);
+            let mut scene = Scene { random, victims, lies: self.hook.as_deref(), keyring, often, told: 0 };
             frames = frames.into_iter().flat_map(|frame| lie.tell(frame, &mut scene)).collect();
             if scene.told > 0 {
                 told.push((*fault, scene.told));
@@ -209,7 +216,6 @@ fn lie<P: Protocol>(fault: Fault) -> Option<Box<dyn Lie<P>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_core::ids::ReplicaId;
     use quorate_protocols::naive::Naive;
 
     const PEERS: [Peer; 3] =

@@ -312,10 +312,8 @@ impl<D: Disk> Wal<D> {
             // One by one and each made safe: a power loss never leaves a hole among the segments.
             let removed = self.disk.remove(&segment::name(oldest.number));
             self.or_stop(removed)?;
-            if !mutated!("wal/removals-not-synced") {
-                let synced = self.disk.sync_dir(FOLDER);
-                self.or_stop(synced)?;
-            }
+            let synced = self.disk.sync_dir(FOLDER);
+            self.or_stop(synced)?;
             self.older.pop_front();
         }
         Ok(())
