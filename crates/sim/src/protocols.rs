@@ -38,6 +38,7 @@ impl Simulated for Pbft {
     /// Snapshots every few entries.
     fn config(random: &mut Random) -> pbft::Config {
         pbft::Config {
+            checkpoint_entries: 2 + random.below(14),
             state_entries: 8 + random.below(56),
             state_bytes: 1 << 20,
             batch_bytes: 4 << 10,

@@ -1,11 +1,11 @@
 //! Checkpoints (Castro and Liskov §4.3), in two kinds. A checkpoint of the *log* moves the watermarks: every
-//! [`CHECKPOINT_ENTRIES`](super::CHECKPOINT_ENTRIES), cheap, without looking at the state. A checkpoint of the *state* lets
+//! [`Config::checkpoint_entries`](super::Config::checkpoint_entries), cheap, without looking at the state. A checkpoint of the *state* lets
 //! the log's beginning go: rarer, since it writes the whole state out.
 
 use super::durable::Record;
 use super::message::{LogCheckpoint, Message, StateCheckpoint};
 use super::replica::Replica;
-use super::{CHECKPOINT_ENTRIES, Outbox, WINDOW_ENTRIES};
+use super::{Outbox};
 use quorate_core::crypto::{Certified, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
@@ -20,7 +20,7 @@ const STATE_VOTES_MAX: usize = 4;
 impl Replica {
     /// ⟨CHECKPOINT n, d, i⟩: everything up to here was executed and is on my disk (the message waits for it).
     pub(super) fn vote_checkpoint(&mut self, op: OpNumber, out: &mut Outbox) {
-        if !op.get().is_multiple_of(CHECKPOINT_ENTRIES) || op <= self.low() {
+        if !op.get().is_multiple_of(self.config.interval()) || op <= self.low() {
             return;
         }
         let Some(chain) = self.log.get(op).and_then(|slot| slot.chain) else { return };
@@ -32,8 +32,8 @@ impl Replica {
     /// ⟨CHECKPOINT n, d, i⟩.
     pub(super) fn on_checkpoint_vote(&mut self, vote: Verified<LogCheckpoint>, out: &mut Outbox) {
         let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
-        let farthest = self.high().plus(WINDOW_ENTRIES); // a replica that is behind hears of the next ones
-        if it.op <= self.low() || it.op > farthest || !it.op.get().is_multiple_of(CHECKPOINT_ENTRIES) {
+        let farthest = self.high().plus(self.config.window()); // a replica that is behind hears of the next ones
+        if it.op <= self.low() || it.op > farthest || !it.op.get().is_multiple_of(self.config.interval()) {
             return out.ignore(from, Why::OutsideWindow);
         }
         let quorum = self.quorums.quorum();

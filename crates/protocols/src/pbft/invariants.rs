@@ -1,6 +1,5 @@
 //! What always holds, by name. The simulator asks after every turn.
 
-use super::WINDOW_ENTRIES;
 use super::replica::{Phase, Replica};
 
 type Invariant = fn(&Replica) -> bool;
@@ -56,7 +55,7 @@ fn proposed_within_the_watermarks(replica: &Replica) -> bool {
 }
 
 fn the_log_begins_below_the_watermark(replica: &Replica) -> bool {
-    replica.base.0 <= replica.low() && replica.early.len() as u64 <= WINDOW_ENTRIES
+    replica.base.0 <= replica.low() && replica.early.len() as u64 <= replica.config.window()
 }
 
 fn a_view_above_zero_has_a_start(replica: &Replica) -> bool {

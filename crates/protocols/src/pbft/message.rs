@@ -16,7 +16,7 @@ use quorate_core::wire::Wire;
 use std::io;
 use std::sync::Arc;
 
-use super::WINDOW_ENTRIES;
+use super::WINDOW_ENTRIES_MAX;
 
 /// Requests in one group, and in one entry, at most.
 pub const REQUESTS_MAX: usize = 1024;
@@ -141,7 +141,7 @@ impl ViewChange {
 
     /// Why no correct replica sends it, apart from signatures.
     fn check(&self) -> Option<String> {
-        let (low, high) = (self.low(), self.low().plus(WINDOW_ENTRIES));
+        let (low, high) = (self.low(), self.low().plus(WINDOW_ENTRIES_MAX));
         let ops = self.prepared.iter().map(|it| it.statement().op);
         if !ops.clone().is_sorted_by(|one, next| one < next) || ops.clone().any(|op| op <= low || op > high) {
             return Some("its certificates are not of entries of one window, in order".to_owned());
@@ -191,7 +191,7 @@ impl Statement for NewView {
         if !in_order || self.changes.len() != quorum || self.changes.iter().any(|it| it.statement().view != self.view) {
             return Err(Fault::Malformed("a new view without a quorum of view changes".to_owned()));
         }
-        if self.proposals.len() as u64 > WINDOW_ENTRIES {
+        if self.proposals.len() as u64 > WINDOW_ENTRIES_MAX {
             return Err(Fault::Malformed("a new view of more than a window".to_owned()));
         }
         self.changes.iter_mut().try_for_each(|change| change.prove(keyring))?;

@@ -22,7 +22,7 @@ pub mod select;
 mod view_change;
 
 pub use client::Client;
-pub use durable::{Base, Record};
+pub use durable::{Base, Record, Silence};
 pub use message::{
     Commit, Content, Group, LogCheckpoint, Message, NewView, Orders, Place, Prepare, Proposal, Reply, Requests,
     StateCheckpoint, Told, ViewChange,
@@ -32,16 +32,17 @@ pub use replica::Replica;
 
 use quorate_core::crypto::Keyring;
 use quorate_core::fault::Fault;
+use quorate_core::ids::OpNumber;
 use quorate_core::protocol::Protocol;
 use quorate_core::time::Duration;
 
 /// The outbox of this protocol.
 pub(crate) type Outbox = quorate_core::outbox::Outbox<Pbft>;
 
-/// Entries between two checkpoints of the log (K). Equal on all replicas.
-pub const CHECKPOINT_ENTRIES: u64 = 64;
-/// Entries above the last stable checkpoint in which replicas vote (L = 2K): the distance between the watermarks.
-pub const WINDOW_ENTRIES: u64 = 2 * CHECKPOINT_ENTRIES;
+/// Entries between two checkpoints of the log (K), at most.
+pub const CHECKPOINT_ENTRIES_MAX: u64 = 64;
+/// Entries above the last stable checkpoint in which replicas vote (L = 2K), at most: the distance between the watermarks.
+pub const WINDOW_ENTRIES_MAX: u64 = 2 * CHECKPOINT_ENTRIES_MAX;
 
 /// Practical Byzantine Fault Tolerance, as a [`Protocol`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,9 @@ pub struct Config {
     pub resend: Duration,
     /// The longest pause between two attempts; 2 s.
     pub resend_max: Duration,
+    /// Entries between two checkpoints of the log (K); 64, and never more than [`CHECKPOINT_ENTRIES_MAX`]. Replicas vote
+    /// within twice as many (L). Part of the replicated state machine.
+    pub checkpoint_entries: u64,
     /// Entries between two snapshots of the state; 16,384. Part of the replicated state machine.
     pub state_entries: u64,
     /// Bytes of proposals between two snapshots of the state; 64 MiB. Part of the replicated state machine.
@@ -74,12 +78,25 @@ pub struct Config {
     pub clock_ahead: Duration,
 }
 
+impl Config {
+    /// Entries between two checkpoints of the log (K).
+    pub fn interval(&self) -> u64 {
+        self.checkpoint_entries.clamp(1, CHECKPOINT_ENTRIES_MAX)
+    }
+
+    /// The distance between the watermarks (L = 2K).
+    pub fn window(&self) -> u64 {
+        self.interval().saturating_mul(2)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             view_change: Duration::from_millis(300),
             resend: Duration::from_millis(100),
             resend_max: Duration::from_secs(2),
+            checkpoint_entries: CHECKPOINT_ENTRIES_MAX,
             state_entries: 16_384,
             state_bytes: 64 << 20,
             batch_bytes: 256 << 10,
@@ -111,6 +128,14 @@ pub enum ClientTimer {
     Retry,
     /// When the oldest call has waited too long.
     Timeout,
+}
+
+/// The first and only record of a replica whose disk was lost. `op` is an entry that a client was answered for after the
+/// disk was lost: no stable checkpoint that the former self knew lies beyond it, so the former self has voted for nothing
+/// beyond `op + L`. The new life votes for nothing until the log is stable there (the README has the argument).
+pub fn rejoin(op: OpNumber) -> Record {
+    let until = Some(op.plus(WINDOW_ENTRIES_MAX));
+    Record::Base(Base { silent: Some(Silence { until }), ..Base::default() })
 }
 
 impl Protocol for Pbft {

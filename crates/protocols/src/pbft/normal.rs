@@ -5,7 +5,7 @@ use super::durable::Record;
 use super::message::{Commit, Content, Group, Message, Orders, Prepare, Proposal, Reply, Requests, Told};
 use super::pool::Added;
 use super::replica::Replica;
-use super::{Outbox, Timer, WINDOW_ENTRIES};
+use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
@@ -70,7 +70,7 @@ impl Replica {
             let under_way = next.previous().since(self.committed);
             let (full, any) = self.pool.is_ready(self.config.batch_bytes);
             let something = any || self.tick_due;
-            let room = next <= self.high() && under_way < WINDOW_ENTRIES;
+            let room = next <= self.high() && under_way < self.config.window();
             if !something || !room || !(full || under_way < self.config.in_flight_entries) {
                 return;
             }
@@ -146,7 +146,7 @@ impl Replica {
         if vote.by() != self.primary() {
             return out.blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
         }
-        if it.op > self.high() && it.op <= self.high().plus(WINDOW_ENTRIES) {
+        if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
             let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
             self.early.entry(it.op).or_insert(message); // dropping it would cost a view with a correct primary
             return out.ignore(from, Why::OutsideWindow);

@@ -8,7 +8,7 @@
 
 use super::message::{Message, Told};
 use super::replica::{Replica, is_prepared};
-use super::{Outbox, WINDOW_ENTRIES};
+use super::Outbox;
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
@@ -60,7 +60,7 @@ impl Replica {
         }
         let after = match consistency {
             Consistency::Linearizable => self.highest_prepared(),
-            Consistency::Stale { at_least } if at_least <= self.committed.plus(WINDOW_ENTRIES) => at_least,
+            Consistency::Stale { at_least } if at_least <= self.committed.plus(self.config.window()) => at_least,
             Consistency::Stale { .. } => return out.ignore(Peer::Client(client), Why::NotHere),
             Consistency::Ordered => return out.ignore(Peer::Client(client), Why::NotForSender),
         };

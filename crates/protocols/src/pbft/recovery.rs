@@ -13,7 +13,7 @@ use super::message::{Commit, LogCheckpoint, Message, Place, Proposal, StateCheck
 use super::pool::Pool;
 use super::reads::Reads;
 use super::replica::{Bounds, Machine, Phase, Replica};
-use super::{Outbox, Timer, WINDOW_ENTRIES};
+use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
@@ -123,7 +123,7 @@ impl Replica {
             if moved && place.committed > self.committed && self.machine.fetching.is_none() {
                 self.ask(from, out);
             }
-        } else if place.committed > self.committed.plus(WINDOW_ENTRIES) && self.asked.is_none() {
+        } else if place.committed > self.committed.plus(self.config.window()) && self.asked.is_none() {
             self.ask(from, out);
         }
         self.expect_progress(out);
@@ -174,7 +174,7 @@ impl Replica {
     /// An entry with the proof that it is committed, whatever the view.
     pub(super) fn on_committed(&mut self, proof: Certified<Commit>, proposal: Proposal, out: &mut Outbox) {
         let Commit { op, .. } = *proof.statement();
-        let reach = self.committed.max(self.low()).plus(2 * WINDOW_ENTRIES);
+        let reach = self.committed.max(self.low()).plus(2 * self.config.window());
         if op <= self.committed || op > reach {
             return out.ignore(self.me(), Why::OutsideWindow);
         }
@@ -258,7 +258,7 @@ impl Replica {
         }
         if self.bounds.told.len() >= self.quorums.quorum() {
             let highest = self.bounds.told.values().max().copied().unwrap_or_default();
-            self.silent = Some(Silence { until: Some(highest.plus(2 * WINDOW_ENTRIES)) });
+            self.silent = Some(Silence { until: Some(highest.plus(2 * self.config.window())) });
             self.persist(Record::Base(self.base_record()), out);
         }
         Ok(())

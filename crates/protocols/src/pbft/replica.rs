@@ -6,7 +6,7 @@ use super::log::{Log, Slot};
 use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, ViewChange};
 use super::pool::Pool;
 use super::reads::Reads;
-use super::{Config, Outbox, Pbft, Timer, WINDOW_ENTRIES};
+use super::{Config, Outbox, Pbft, Timer};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
@@ -134,7 +134,7 @@ impl Replica {
 
     /// The high watermark (H = h + L).
     pub(super) fn high(&self) -> OpNumber {
-        self.low().plus(WINDOW_ENTRIES)
+        self.low().plus(self.config.window())
     }
 
     /// May this replica vote? Not while a former self may have voted otherwise.
