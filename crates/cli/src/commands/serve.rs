@@ -74,11 +74,7 @@ async fn serve<P: Served>(arguments: Arguments, config: ReplicaConfig, key: KeyP
     Ok(ExitCode::SUCCESS)
 }
 
-async fn start<P: Served>(
-    file: &Path,
-    config: ReplicaConfig,
-    key: &KeyPair,
-) -> anyhow::Result<(Host<P>, HeldFile)> {
+async fn start<P: Served>(file: &Path, config: ReplicaConfig, key: &KeyPair) -> anyhow::Result<(Host<P>, HeldFile)> {
     let pid = hold_pid_file(&pid_file_beside(file))?;
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;

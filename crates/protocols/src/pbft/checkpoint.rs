@@ -2,10 +2,10 @@
 //! [`Config::checkpoint_entries`](super::Config::checkpoint_entries), cheap, without looking at the state. A checkpoint of the *state* lets
 //! the log's beginning go: rarer, since it writes the whole state out.
 
+use super::Outbox;
 use super::durable::Record;
 use super::message::{LogCheckpoint, Message, StateCheckpoint};
 use super::replica::Replica;
-use super::{Outbox};
 use quorate_core::crypto::{Certified, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
@@ -35,6 +35,9 @@ impl Replica {
         let farthest = self.high().plus(self.config.window()); // a replica that is behind hears of the next ones
         if it.op <= self.low() || it.op > farthest || !it.op.get().is_multiple_of(self.config.interval()) {
             return out.ignore(from, Why::OutsideWindow);
+        }
+        if vote.by() == self.me {
+            self.own_checkpoint = Some(vote.signed().clone());
         }
         let quorum = self.quorums.quorum();
         let votes = self.checkpoint_votes.entry(it.op).or_default();
@@ -165,10 +168,25 @@ impl Replica {
         if op > self.state_op() {
             self.adopt_state(certified, out);
         }
+        let (it, from) = self.vouched_state().unwrap_or((it, from));
+        let op = it.checkpoint.op;
         self.machine.former = self.machine.fetching.replace(it);
         self.persist(Record::State(it), out); // the fetch waits for it: a restart finds the state's chain
         out.note(Note::StateTransfer(op));
         out.fetch(it.checkpoint, from);
+    }
+
+    /// A later state that f + 1 replicas have, hence a correct one, and one of them: perhaps nobody keeps the last one that a
+    /// quorum has said to have, since those who started again serve only their newest.
+    fn vouched_state(&self) -> Option<(StateCheckpoint, ReplicaId)> {
+        let votes = || self.state_votes.values().flat_map(|of_one| of_one.values());
+        let alike =
+            |it: &StateCheckpoint| votes().filter(|vote| vote.statement() == it).map(Verified::by).collect::<Vec<_>>();
+        let later = votes().map(|vote| *vote.statement()).filter(|it| it.checkpoint.op > self.state_op());
+        let best = later.filter(|it| alike(it).len() >= self.quorums.vouch()).max_by_key(|it| it.checkpoint.op)?;
+        let others: Vec<_> = alike(&best).into_iter().filter(|replica| *replica != self.me).collect();
+        let index = usize::try_from(self.ask_turn % (others.len().max(1) as u64)).unwrap_or(0);
+        Some((best, others.get(index).copied()?))
     }
 
     /// The machine is in a fetched state.
@@ -188,6 +206,7 @@ impl Replica {
         self.committed = self.committed.max(checkpoint.op);
         self.log.slot(checkpoint.op).chain = Some(it.chain);
         self.proposed = self.proposed.max(checkpoint.op);
+        self.vote_checkpoint(checkpoint.op, out);
         self.trim(out);
         self.advance(out);
         self.arm_tick(out);

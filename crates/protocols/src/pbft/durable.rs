@@ -52,7 +52,7 @@ pub enum Record {
     /// A state is in a snapshot of mine, or about to be fetched.
     State(StateCheckpoint),
     /// Everything small, anew.
-    Base(Base),
+    Base(Box<Base>),
 }
 
 impl Record {

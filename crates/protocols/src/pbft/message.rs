@@ -332,7 +332,11 @@ impl<T: Wire> Told<T> {
     /// In full for whom it was promised to, or if a digest would not be shorter.
     pub fn new(whole: T, full: bool) -> Self {
         let bytes = whole.encode();
-        if full || bytes.len() <= Digest::ZERO.as_bytes().len() { Told::Full(whole) } else { Told::Digest(Digest::of(&bytes)) }
+        if full || bytes.len() <= Digest::ZERO.as_bytes().len() {
+            Told::Full(whole)
+        } else {
+            Told::Digest(Digest::of(&bytes))
+        }
     }
 }
 
@@ -358,6 +362,8 @@ pub struct Place {
     pub active: bool,
     /// It holds everything up to here, committed.
     pub committed: OpNumber,
+    /// Its last stable checkpoint.
+    pub stable: OpNumber,
 }
 
 /// The words of PBFT.
@@ -483,7 +489,7 @@ impl Message {
             Message::Reply(reply) if reply.rulings.len() > REQUESTS_MAX => Some("more answers than questions"),
             Message::ViewChange(change) if beyond(&[change.statement().view.get()]) => Some("a view out of all bounds"),
             Message::NewView(view) if beyond(&[view.statement().view.get()]) => Some("a view out of all bounds"),
-            Message::Status(place) if beyond(&[place.view.get(), place.committed.get()]) => {
+            Message::Status(place) if beyond(&[place.view.get(), place.committed.get(), place.stable.get()]) => {
                 Some("a number out of all bounds")
             }
             _ => None,

@@ -135,7 +135,7 @@ pub enum ClientTimer {
 /// beyond `op + L`. The new life votes for nothing until the log is stable there (the README has the argument).
 pub fn rejoin(op: OpNumber) -> Record {
     let until = Some(op.plus(WINDOW_ENTRIES_MAX));
-    Record::Base(Base { silent: Some(Silence { until }), ..Base::default() })
+    Record::Base(Box::new(Base { silent: Some(Silence { until }), ..Base::default() }))
 }
 
 impl Protocol for Pbft {

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 /// Entries that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 64;
 
+type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
+
 /// Requests.
 impl Replica {
     /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were executed before are ordered again: whoever applies them knows, and
@@ -144,7 +146,8 @@ impl Replica {
             return out.ignore(from, why);
         }
         if vote.by() != self.primary() {
-            return out.blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
+            return out
+                .blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
         }
         if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
             let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
@@ -180,7 +183,13 @@ impl Replica {
     }
 
     /// Takes the primary's choice for an entry, and votes for it as soon as the proposal is here.
-    pub(super) fn accept(&mut self, op: OpNumber, vote: Verified<Prepare>, proposal: Option<Proposal>, out: &mut Outbox) {
+    pub(super) fn accept(
+        &mut self,
+        op: OpNumber,
+        vote: Verified<Prepare>,
+        proposal: Option<Proposal>,
+        out: &mut Outbox,
+    ) {
         let slot = self.log.slot(op);
         slot.accepted = Some(*vote.statement());
         slot.pre_prepare = Some(vote.signed().clone());
@@ -205,7 +214,8 @@ impl Replica {
             return;
         }
         let Some(slot) = self.log.get_mut(op) else { return };
-        let Some(accepted) = slot.accepted.filter(|it| slot.voted.is_none() && slot.proposal(it.digest).is_some()) else {
+        let Some(accepted) = slot.accepted.filter(|it| slot.voted.is_none() && slot.proposal(it.digest).is_some())
+        else {
             return;
         };
         slot.voted = Some(accepted);
@@ -336,7 +346,7 @@ impl Replica {
                 full.insert((group.client, group.session, number), group.full);
             }
         }
-        let mut replies: BTreeMap<(ClientId, SessionId), Vec<(RequestNumber, Told<Ruling>)>> = BTreeMap::new();
+        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
         for reply in outcome.replies {
             let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
             let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));

@@ -67,7 +67,8 @@ impl Pool {
             return Added::Known;
         }
         let it = group.statement();
-        let bytes = it.requests.iter().map(|(_, body)| body.len().saturating_add(REQUEST_OVERHEAD_BYTES)).sum::<usize>();
+        let bytes =
+            it.requests.iter().map(|(_, body)| body.len().saturating_add(REQUEST_OVERHEAD_BYTES)).sum::<usize>();
         let of_client = self.client_bytes.entry(it.client).or_default();
         if self.bytes.saturating_add(bytes) > limit || of_client.saturating_add(bytes) > client_limit {
             if *of_client == 0 {
@@ -98,7 +99,9 @@ impl Pool {
         let (mut taken, mut bytes, mut requests) = (Vec::new(), 0_usize, 0_usize);
         loop {
             let next = self.ready.range(next_client(self.served)..).next().or_else(|| self.ready.iter().next());
-            let Some((client, place)) = next.and_then(|(client, queue)| Some((*client, *queue.front()?))) else { break };
+            let Some((client, place)) = next.and_then(|(client, queue)| Some((*client, *queue.front()?))) else {
+                break;
+            };
             let Some(waiting) = self.groups.get(&place) else {
                 self.unready(client, place);
                 continue; // executed meanwhile

@@ -6,9 +6,9 @@
 //! executed everything that it had prepared when the read came.** A write that anybody was told of is committed, so a quorum
 //! had prepared it; one correct replica of every reading quorum is among them, and a reading quorum answers alike.
 
+use super::Outbox;
 use super::message::{Message, Told};
 use super::replica::{Replica, is_prepared};
-use super::Outbox;
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};

@@ -36,11 +36,12 @@ impl Replica {
     fn is_unsettled(&self) -> bool {
         let elsewhere = |replica: ReplicaId| {
             let Some(place) = self.peers.get(&replica) else { return true };
-            place.committed != self.committed || place.view != self.view || !place.active
+            place.committed != self.committed || place.view != self.view || !place.active || place.stable != self.low()
         };
         let others = || self.quorums.members().filter(|replica| *replica != self.me);
         let asks_bound = self.silent.is_some_and(|silence| silence.until.is_none());
-        !self.is_active() || asks_bound || self.log.last() > self.committed || others().any(elsewhere)
+        let overdue = self.machine.executed.since(self.low()) >= self.config.interval();
+        !self.is_active() || asks_bound || overdue || self.log.last() > self.committed || others().any(elsewhere)
     }
 
     /// Makes sure that somebody looks again, as long as there is something to look after.
@@ -82,6 +83,9 @@ impl Replica {
 
     /// Votes that are on disk, for entries that are not committed here.
     fn say_again(&self, out: &mut Outbox) {
+        if let Some(vote) = self.own_checkpoint.as_ref().filter(|vote| vote.statement().op > self.low()) {
+            out.broadcast_unsynced(Message::Checkpoint(vote.clone())); // it came back durable
+        }
         if !self.is_active() {
             return;
         }
@@ -117,6 +121,11 @@ impl Replica {
             }
         } else if (place.view, place.active) > (self.view, self.is_active()) {
             out.send_unsynced(to, Message::Status(self.place())); // a question
+        }
+        if place.stable < self.low()
+            && let Some(stable) = self.stable.clone()
+        {
+            out.send_unsynced(to, Message::Stable(stable)); // carries its proof
         }
         if self.asked.is_some_and(|(replica, _)| replica == from) {
             let moved = self.asked.take().is_some_and(|(_, then)| then < self.committed);
@@ -155,6 +164,11 @@ impl Replica {
             match self.state.clone().filter(|it| it.statement().checkpoint.op > after) {
                 Some(state) => out.send_unsynced(to, Message::StateStable(state)), // carries its proof
                 None => out.ignore(to, Why::NotHere),
+            }
+            // Perhaps nobody has that state any more, and the votes for a later one were lost.
+            if let Some((_, own)) = self.snapshots.range(self.state_op().next()..).next_back() {
+                out.broadcast(Message::State(self.keyring.sign(*own)));
+                out.send(self.me(), Message::State(self.keyring.sign(*own)));
             }
             return;
         }
@@ -332,10 +346,23 @@ impl Replayed {
             Record::Base(base) => {
                 self.left = base.start.is_none() && base.view > View::ZERO;
                 self.log.drop_through(base.op);
-                self.base = base;
+                self.base = *base;
             }
         }
     }
+}
+
+/// Computes the chain of digests up to an entry, as far as everything from the log's beginning is known to be committed.
+fn chain_to(log: &mut Log, base: &Base, to: OpNumber) -> Option<Digest> {
+    let mut chain = base.chain;
+    let mut op = base.op;
+    while op < to {
+        op = op.next();
+        let slot = log.get_mut(op)?;
+        chain = super::log::chained(chain, slot.decided()?);
+        slot.chain = Some(chain);
+    }
+    (op == to).then_some(chain)
 }
 
 /// Starts from what the disk holds.
@@ -366,6 +393,11 @@ pub(super) fn restore(
     }
     let at = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let own = states.get(&at).copied().filter(|it| Some(it.checkpoint) == restore.checkpoint);
+    let chain = chain_to(&mut log, &base, at);
+    let own = own.or_else(|| {
+        // The snapshot became durable before the record that tells of it.
+        Some(StateCheckpoint { checkpoint: restore.checkpoint?, chain: chain? })
+    });
     if let Some(own) = own {
         log.slot(at).chain = Some(own.chain);
     }
@@ -394,6 +426,7 @@ pub(super) fn restore(
         changes: BTreeMap::new(),
         own_change: None,
         checkpoint_votes: BTreeMap::new(),
+        own_checkpoint: None,
         state_votes: BTreeMap::new(),
         snapshots: own.map(|own| (at, own)).into_iter().collect(),
         machine,
@@ -437,6 +470,8 @@ impl Replica {
         } else if !self.is_active() && self.may_vote() {
             self.change_again(out);
         }
+        let boundary = self.machine.executed.get() / self.config.interval() * self.config.interval();
+        self.vote_checkpoint(OpNumber::new(boundary), out); // perhaps the vote was lost, and it is not executed again
         self.advance(out);
         self.arm_tick(out);
         self.expect_progress(out);

@@ -90,6 +90,8 @@ pub struct Replica {
     /// My own, once it is on disk.
     pub(super) own_change: Option<Signed<ViewChange>>,
     pub(super) checkpoint_votes: BTreeMap<OpNumber, super::log::Ballots<LogCheckpoint>>,
+    /// My last, once it is on disk.
+    pub(super) own_checkpoint: Option<Signed<LogCheckpoint>>,
     pub(super) state_votes: BTreeMap<ReplicaId, BTreeMap<OpNumber, Verified<StateCheckpoint>>>,
     /// Snapshots of mine that are on disk.
     pub(super) snapshots: BTreeMap<OpNumber, StateCheckpoint>,
@@ -143,7 +145,7 @@ impl Replica {
     }
 
     pub(super) fn place(&self) -> Place {
-        Place { view: self.view, active: self.is_active(), committed: self.committed }
+        Place { view: self.view, active: self.is_active(), committed: self.committed, stable: self.low() }
     }
 
     pub(super) fn me(&self) -> Peer {
@@ -160,10 +162,10 @@ impl Replica {
         self.log.slot(op).recorded(seq);
     }
 
-    pub(super) fn base_record(&self) -> Base {
+    pub(super) fn base_record(&self) -> Box<Base> {
         let (op, chain) = self.base;
         let (start, stable, state) = (self.start.clone(), self.stable.clone(), self.state.clone());
-        Base { op, chain, view: self.view, start, stable, state, silent: self.silent }
+        Box::new(Base { op, chain, view: self.view, start, stable, state, silent: self.silent })
     }
 
     /// Proof, if there is any, else nobody is to blame: a vote was repeated.

@@ -99,8 +99,8 @@ impl Replica {
     /// The view that the others' view changes draw this replica to: if f + 1 want higher ones, one of them is correct, and
     /// the smallest of those is enough (§4.5.2). And whom the primary itself leaves, nobody has to wait for.
     fn joins(&self, by: ReplicaId, view: View) -> Option<View> {
-        if by == self.primary() && self.is_active() && view == self.view.next() {
-            return Some(view);
+        if by == self.primary() && view > self.view {
+            return Some(self.view.next());
         }
         let higher = self.changes.values().map(|it| it.statement().view).filter(|view| *view > self.view);
         if higher.clone().count() >= self.quorums.vouch() { higher.min() } else { None }
@@ -109,8 +109,10 @@ impl Replica {
     /// With a quorum of view changes, its primary can start the view, and has so long for it.
     fn weigh_changes(&mut self, out: &mut Outbox) {
         let Phase::Changing { quorum } = self.phase else { return };
-        let count = self.changes.values().filter(|it| it.statement().view == self.view).count();
-        if count < self.quorums.quorum() {
+        // Who is further on has wanted this view, too, and does not say it again.
+        let wanted = self.changes.values().filter(|it| it.statement().view >= self.view).count();
+        let here = self.changes.values().filter(|it| it.statement().view == self.view).count();
+        if wanted < self.quorums.quorum() {
             return;
         }
         if !quorum {
@@ -118,7 +120,7 @@ impl Replica {
             self.phase = Phase::Changing { quorum: true };
             out.arm(Timer::NewView, self.patience());
         }
-        if self.is_primary() && self.own_change.is_some() {
+        if self.is_primary() && self.own_change.is_some() && here >= self.quorums.quorum() {
             self.start_view(out);
         }
     }
@@ -144,11 +146,17 @@ impl Replica {
             return out.ignore(Peer::Replica(from), Why::OldView);
         }
         if by != self.quorums.primary(view) {
-            return out.blame(Peer::Replica(by), Fault::Contradiction(format!("it starts view {view}, which it does not lead")));
+            return out.blame(
+                Peer::Replica(by),
+                Fault::Contradiction(format!("it starts view {view}, which it does not lead")),
+            );
         }
         let selected = select(it.changes.iter().map(Signed::statement));
         if !is_what_follows(it, by, &selected) {
-            out.blame(Peer::Replica(by), Fault::Contradiction(format!("its view {view} does not follow from its proofs")));
+            out.blame(
+                Peer::Replica(by),
+                Fault::Contradiction(format!("its view {view} does not follow from its proofs")),
+            );
             if view == self.view {
                 self.attempts = self.attempts.saturating_add(1);
                 self.leave_view(view.next(), out);

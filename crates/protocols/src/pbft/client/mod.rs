@@ -10,9 +10,7 @@ use super::{ClientTimer, Pbft};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber, SessionId, View};
-use quorate_core::protocol::{
-    self, Answer, Call, CallError, ClientConfig, ClientOutbox, Consistency, Ticket,
-};
+use quorate_core::protocol::{self, Answer, Call, CallError, ClientConfig, ClientOutbox, Consistency, Ticket};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{Body, Ruling, WINDOW};
 use quorate_core::time::{Duration, Instant};
@@ -322,8 +320,12 @@ impl Client {
             opening.retry_at = now.plus(retry.saturating_mul(1 << opening.tries.min(DOUBLINGS_MAX)));
             self.send_opening(&all, out);
         }
-        let late: Vec<u64> =
-            self.reads.iter().filter(|(_, read)| read.order_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        let late: Vec<u64> = self
+            .reads
+            .iter()
+            .filter(|(_, read)| read.order_at.is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
         for id in late {
             self.order_read(id);
         }
@@ -342,7 +344,8 @@ impl Client {
     fn expire(&mut self, out: &mut Outbox) {
         let now = out.now();
         let mut late = |ticket, maybe_applied| out.complete(ticket, Err(CallError::Timeout { maybe_applied }));
-        let expired: Vec<_> = self.sent.iter().filter(|(_, it)| it.deadline <= now).map(|(number, _)| *number).collect();
+        let expired: Vec<_> =
+            self.sent.iter().filter(|(_, it)| it.deadline <= now).map(|(number, _)| *number).collect();
         for number in expired {
             if let Some(sent) = self.sent.remove(&number) {
                 self.flight_bytes = self.flight_bytes.saturating_sub(sent.body.len());
