@@ -5,11 +5,11 @@
 
 use crate::errors::{Advise, failure};
 use crate::processes::HeldFile;
+use crate::served::{Protocol, with_protocol};
 use clap::Args;
 use quorate_core::ids::OpNumber;
 use quorate_core::protocol::{CallError, Consistency};
 use quorate_machines::kv::{Operation, Query, Reply};
-use quorate_protocols::vr::Vr;
 use quorate_runtime::client::{Client, ClientError, ClientOptions};
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
@@ -77,6 +77,14 @@ impl ClusterArgs {
     }
 }
 
+fn make_client(config: &ClusterConfig, key: &KeyPair, options: ClientOptions) -> anyhow::Result<Client> {
+    let Some(protocol) = Protocol::named(&config.protocol) else {
+        let what = format!("this release does not know the protocol `{}` that the cluster runs", config.protocol);
+        return Err(failure(what, "use the release that runs the cluster"));
+    };
+    Ok(with_protocol!(protocol, P => Client::connect::<P>(config, key, options)?))
+}
+
 impl Connection {
     /// Makes a client of the cluster that `file` describes.
     ///
@@ -89,7 +97,7 @@ impl Connection {
         }
         let key = KeyPair::load(&config.key_file)?.key;
         let options = ClientOptions { timeout, ..ClientOptions::default() };
-        let client = Client::connect::<Vr>(&config, &key, options)?;
+        let client = make_client(&config, &key, options)?;
         Ok(Self { config, client, timeout })
     }
 
@@ -100,7 +108,7 @@ impl Connection {
     pub fn another(&self) -> anyhow::Result<Self> {
         let key = KeyPair::load(&self.config.key_file)?.key;
         let options = ClientOptions { timeout: self.timeout, ..ClientOptions::default() };
-        let client = Client::connect::<Vr>(&self.config, &key, options)?;
+        let client = make_client(&self.config, &key, options)?;
         Ok(Self { config: self.config.clone(), client, timeout: self.timeout })
     }
 

@@ -8,6 +8,7 @@ mod errors;
 mod layout;
 mod processes;
 mod progress;
+mod served;
 mod text;
 
 use clap::{Parser, Subcommand};

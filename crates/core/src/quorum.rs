@@ -137,8 +137,8 @@ impl ByzantineQuorums {
 
     /// Of numbers that different replicas report, the largest that a correct one certainly reaches: the (f + 1)-th. `None`
     /// with fewer reports.
-    pub fn vouched(&self, reports: impl IntoIterator<Item = OpNumber>) -> Option<OpNumber> {
-        let mut reports: Vec<OpNumber> = reports.into_iter().collect();
+    pub fn vouched<T: Copy + Ord>(&self, reports: impl IntoIterator<Item = T>) -> Option<T> {
+        let mut reports: Vec<T> = reports.into_iter().collect();
         reports.sort_unstable_by(|one, other| other.cmp(one));
         reports.get(self.faults).copied()
     }

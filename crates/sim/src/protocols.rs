@@ -10,12 +10,16 @@ use quorate_core::protocol::{Protocol, Status};
 use quorate_core::quorum::CrashQuorums;
 use quorate_core::time::Duration;
 use quorate_protocols::naive::Naive;
+use quorate_protocols::pbft::{self, Pbft};
 use quorate_protocols::vr::{self, Reads, ViewChangePolicy, Vr};
 
 /// A protocol that can be simulated.
 pub trait Simulated: Protocol {
     /// Faults that its model excludes: they are never injected, whatever the list says.
     const EXCLUDED: &'static [Fault];
+
+    /// Replicas of a run, unless somebody asks for another number: as few as go on without one.
+    const REPLICAS: u8 = 3;
 
     /// A configuration for short runs, with limits so small that checkpoints, trimming and state transfer do happen.
     fn config(random: &mut Random) -> Self::Config;
@@ -84,6 +88,23 @@ impl Simulated for Naive {
     const EXCLUDED: &'static [Fault] = &[];
 
     fn config(_: &mut Random) {}
+}
+
+impl Simulated for Pbft {
+    const EXCLUDED: &'static [Fault] = &[];
+    const REPLICAS: u8 = 4;
+
+    /// Snapshots every few entries.
+    fn config(random: &mut Random) -> pbft::Config {
+        pbft::Config {
+            checkpoint_entries: 2 + random.below(14),
+            state_entries: 8 + random.below(56),
+            state_bytes: 1 << 20,
+            batch_bytes: 4 << 10,
+            in_flight_entries: 1 + random.below(8),
+            ..pbft::Config::default()
+        }
+    }
 }
 
 impl Simulated for Vr {

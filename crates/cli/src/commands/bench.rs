@@ -63,9 +63,9 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// How many replicas to start
-    #[arg(long, value_name = "COUNT", default_value_t = 3)]
-    replicas: usize,
+    /// How many replicas to start; without it, as few as survive the loss of one
+    #[arg(long, value_name = "COUNT")]
+    replicas: Option<usize>,
     /// Requests that wait for their answers at any time: a list, one row of the table for each number
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "1,16,64,256", value_parser = clap::value_parser!(u32).range(1..=16384))]
     in_flight: Vec<u32>,
@@ -161,7 +161,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .advise(format!("cannot create a folder in {}", place.display()), "choose another place with --dir")?;
     let mut results = Results {
         protocol: arguments.protocol.to_string(),
-        replicas: arguments.replicas,
+        replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
         payload_bytes: arguments.payload,
         read_percent: arguments.read_percent,
         seconds: arguments.seconds,
@@ -204,11 +204,11 @@ impl Target {
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
             return Ok(Self { connection, layout, disk, replicas: Vec::new() });
         }
-        let addresses = free_addresses(arguments.replicas)?;
+        let addresses = free_addresses(results.replicas)?;
         let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
         let start = Instant::now();
         let mut starting = JoinSet::new();
-        for index in (0_u8..).take(arguments.replicas) {
+        for index in (0_u8..).take(results.replicas) {
             let id = ReplicaId::new(index);
             starting.spawn(Replica::start(id, layout.replica(id)));
         }

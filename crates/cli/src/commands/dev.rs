@@ -30,6 +30,7 @@ const FIRST_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   quorate dev
+  quorate dev --protocol pbft       four replicas, one of which may lie
   quorate dev --dir cluster         keeps everything in ./cluster; run again, it goes on where it stopped
 
 Each replica is a process of its own with its own disk folder. Kill one and see what happens: nothing that was acknowledged
@@ -38,7 +39,7 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// How many replicas; 3 survive one crash, 5 survive two
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
     #[arg(long)]
     replicas: Option<usize>,
     /// Where to keep the cluster; without it, a temporary folder that goes away with the cluster
@@ -104,8 +105,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Makes the cluster's files, or reads those that are there and holds the flags against them.
 fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout, ClusterConfig)> {
     let Some(layout) = Layout::existing(dir) else {
-        let addresses = free_addresses(arguments.replicas.unwrap_or(3))?;
-        let layout = Layout::create(dir, &arguments.protocol.unwrap_or_default().to_string(), &addresses)?;
+        let protocol = arguments.protocol.unwrap_or_default();
+        let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
+        let layout = Layout::create(dir, protocol.name(), &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         return Ok((layout, config));
     };

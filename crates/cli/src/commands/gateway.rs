@@ -2,9 +2,8 @@
 
 use crate::cluster::ClusterArgs;
 use crate::errors::{Advise, failure};
+use crate::served::{Protocol, with_protocol};
 use clap::Args;
-use quorate_core::protocol::Protocol as _;
-use quorate_protocols::vr::Vr;
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
 use quorate_server::listen::{self, ListenError};
@@ -104,13 +103,12 @@ pub fn start(cluster_file: &Path, listener: TcpListener, options: Options) -> an
         return Err(problem).explain(format!("{} contradicts itself", cluster_file.display()));
     }
     let key = KeyPair::load(&config.key_file)?.key;
-    let started = match config.protocol.as_str() {
-        Vr::NAME => Gateway::start::<Vr>(&config, &key, listener, options),
-        other => {
-            let what = format!("{}: this release has no client for the protocol `{other}`", cluster_file.display());
-            return Err(failure(what, "use the release that the replicas run"));
-        }
+    let Some(protocol) = Protocol::named(&config.protocol) else {
+        let (file, other) = (cluster_file.display(), &config.protocol);
+        let what = format!("{file}: this release has no client for the protocol `{other}`");
+        return Err(failure(what, "use the release that the replicas run"));
     };
+    let started = with_protocol!(protocol, P => Gateway::start::<P>(&config, &key, listener, options));
     started.map_err(|error| match error {
         GatewayError::Listen(error @ ListenError::Unprotected { .. }) => {
             failure(error.to_string(), "quorate gateway --help shows such a file")

@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// How many replicas; 3 survive one crash, 5 survive two
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
     #[arg(long)]
     replicas: Option<usize>,
     /// The folder to make
@@ -36,15 +36,15 @@ pub struct Arguments {
 /// If the folder is not empty or cannot be written, or the addresses are not as many as the replicas.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let given = arguments.addresses.len();
-    let replicas = arguments.replicas.unwrap_or(if given == 0 { 3 } else { given });
+    let replicas = arguments.replicas.unwrap_or(if given == 0 { arguments.protocol.replicas() } else { given });
     if given != 0 && given != replicas {
         let what = format!("{replicas} replicas were asked for, but {given} addresses were given");
         return Err(failure(what, "give one address for each replica"));
     }
     let addresses = if given == 0 { free_addresses(replicas)? } else { arguments.addresses.clone() };
     let layout = Layout::create(&arguments.dir, &arguments.protocol.to_string(), &addresses)?;
-    if replicas.is_multiple_of(2) {
-        eprintln!("warning: {replicas} replicas tolerate no more crashes than {} would", replicas - 1);
+    if let Some(warning) = arguments.protocol.warns(replicas) {
+        eprintln!("warning: {warning}");
     }
     for (index, address) in (0_u8..).zip(&addresses) {
         let config = layout.replica(ReplicaId::new(index)).config_file();

@@ -11,13 +11,12 @@ use crate::errors::{Advise, failure};
 use crate::layout::{pid_file_beside, unmark_new};
 use crate::processes::hold_pid_file;
 use crate::progress::Progress;
+use crate::served::{Served, with_protocol};
 use clap::Args;
 use quorate_core::ids::{OpNumber, View};
 use quorate_core::outbox::Class;
-use quorate_core::quorum::CrashQuorums;
 use quorate_core::wire::Wire;
 use quorate_machines::kv::Operation;
-use quorate_protocols::vr::{WINDOW_ENTRIES, rejoin};
 use quorate_runtime::config::{ReplicaConfig, draw_cluster_id};
 use quorate_runtime::replica::belongs;
 use quorate_store::wal::WalConfig;
@@ -56,19 +55,24 @@ pub struct Arguments {
 /// # Errors
 /// Why it is not safe, or not possible. The old folder is then as it was.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let (config, _) = load(&arguments.config)?;
+    let (protocol, config, _) = load(&arguments.config)?;
+    with_protocol!(protocol, P => recover::<P>(&arguments, &config).await)
+}
+
+async fn recover<P: Served>(arguments: &Arguments, config: &ReplicaConfig) -> anyhow::Result<ExitCode> {
     let _pid = hold_pid_file(&pid_file_beside(&arguments.config))?;
-    if config.members.len() < 3 {
+    let Some(witnesses) = P::witnesses(config.members.len()) else {
         let what = format!("{} replicas cannot bring back one of them", config.members.len());
-        return Err(failure(what, "with fewer than three replicas, restore a backup"));
-    }
-    refuse_readable(&config, arguments.even_if_readable)?;
-    let connection = connect(&arguments, &config)?;
-    println!("committing {WINDOW_ENTRIES} entries without {}, so that nothing it knew is in doubt", config.replica);
-    let first = flush(&connection).await?;
-    let view = view_of_others(&connection, &config, first).await?;
+        return Err(failure(what, "with so few replicas, restore a backup"));
+    };
+    refuse_readable(config, arguments.even_if_readable)?;
+    let connection = connect(arguments, config)?;
+    let entries = P::FLUSH_ENTRIES;
+    println!("committing {entries} entries without {}, so that nothing it knew is in doubt", config.replica);
+    let first = flush(&connection, entries).await?;
+    let view = view_of_others(&connection, config, first, witnesses).await?;
     let kept = move_away(&config.data_dir)?;
-    make_folder(&config, view)?;
+    make_folder::<P>(config, P::rejoin(first, view))?;
     if let Some(kept) = kept {
         println!("what was left of the old folder is in {}", kept.display());
     }
@@ -107,16 +111,16 @@ fn connect(arguments: &Arguments, config: &ReplicaConfig) -> anyhow::Result<Conn
 }
 
 /// Has the others commit entries, one after the other, until the window has passed. The first of them.
-async fn flush(connection: &Connection) -> anyhow::Result<OpNumber> {
+async fn flush(connection: &Connection, entries: u64) -> anyhow::Result<OpNumber> {
     let nothing = Operation::delete("quorate/recover/no-op").encode()?;
-    let mut progress = Progress::start("recover", "entries", WINDOW_ENTRIES);
+    let mut progress = Progress::start("recover", "entries", entries);
     let mut first = None;
     loop {
         let answer = connection.client.apply(nothing.clone()).await.map_err(|error| connection.explain(error));
         let answer = answer.advise("the others do not commit", "a majority must be up without this replica")?;
         let first = *first.get_or_insert(answer.op);
         progress.add(1);
-        if answer.op.since(first) > WINDOW_ENTRIES {
+        if answer.op.since(first) > entries {
             progress.finish();
             return Ok(first);
         }
@@ -124,7 +128,12 @@ async fn flush(connection: &Connection) -> anyhow::Result<OpNumber> {
 }
 
 /// The greatest view that the others are in: as many as it takes to change views, each of which has what was committed.
-async fn view_of_others(connection: &Connection, config: &ReplicaConfig, op: OpNumber) -> anyhow::Result<View> {
+async fn view_of_others(
+    connection: &Connection,
+    config: &ReplicaConfig,
+    op: OpNumber,
+    quorum: usize,
+) -> anyhow::Result<View> {
     let mut views = Vec::new();
     for member in config.members.iter().filter(|member| member.replica != config.replica) {
         if let Some(report) = connection.client.status(member.replica, STATUS_PATIENCE).await
@@ -133,7 +142,6 @@ async fn view_of_others(connection: &Connection, config: &ReplicaConfig, op: OpN
             views.push(report.status.view);
         }
     }
-    let quorum = CrashQuorums::new(config.members.len()).map_or(usize::MAX, |quorums| quorums.view_change());
     match views.iter().max() {
         Some(view) if views.len() >= quorum => Ok(*view),
         _ => Err(failure(
@@ -156,13 +164,13 @@ fn move_away(data: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(kept))
 }
 
-fn make_folder(config: &ReplicaConfig, view: View) -> anyhow::Result<()> {
+fn make_folder<P: Served>(config: &ReplicaConfig, first: P::Record) -> anyhow::Result<()> {
     fs::create_dir_all(&config.data_dir)
         .advise(format!("cannot create {}", config.data_dir.display()), "its place must be writable")?;
     let disk = RealDisk::open(&config.data_dir)?;
     let _lock = disk.lock()?;
     let log = WalConfig::new(draw_cluster_id()?.get()); // any number that was never used
-    let promise = (Class::Promise, rejoin(view).encode());
+    let promise = (Class::Promise, first.encode());
     quorate_store::replica::format_with(&disk, &belongs(config), log, &[promise])?;
     unmark_new(&config.data_dir)?;
     Ok(())

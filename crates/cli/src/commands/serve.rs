@@ -4,14 +4,13 @@ use super::gateway;
 use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
 use crate::processes::{HeldFile, hold_pid_file};
-use clap::Args;
+use crate::served::{Protocol, Served, with_protocol};
+use clap::{Args, ValueEnum as _};
 use quorate_core::ids::OpNumber;
 use quorate_core::outbox::Note;
-use quorate_core::protocol::Protocol as _;
 use quorate_core::time::Duration;
 use quorate_machines::kv::Kv;
-use quorate_protocols::vr::{self, Vr};
-use quorate_runtime::config::{ReplicaConfig, Timing};
+use quorate_runtime::config::ReplicaConfig;
 use quorate_runtime::host::{Host, Notes};
 use quorate_runtime::keys::KeyPair;
 use quorate_runtime::{link, replica};
@@ -55,9 +54,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             "build it without that feature",
         ));
     }
+    let loaded = load(&arguments.config)?;
+    with_protocol!(loaded.0, P => serve::<P>(arguments, loaded.1, loaded.2).await)
+}
+
+async fn serve<P: Served>(arguments: Arguments, config: ReplicaConfig, key: KeyPair) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (host, _pid) = start(&arguments.config).await?;
+    let (host, _pid) = start::<P>(&arguments.config, config, &key).await?;
     let gateway = match &arguments.gateway {
         Some(file) => Some(gateway::from_file(file).await?),
         None => None,
@@ -76,13 +80,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
-    let (config, key) = load(file)?;
+async fn start<P: Served>(file: &Path, config: ReplicaConfig, key: &KeyPair) -> anyhow::Result<(Host<P>, HeldFile)> {
     let pid = hold_pid_file(&pid_file_beside(file))?;
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
-    let patience = patience(&config.timing);
-    let started = replica::start::<Vr, Kv>(&config, &key, listener, patience, &Kv::new, notes())?;
+    let patience = P::configure(&config.timing);
+    let started = replica::start::<P, Kv>(&config, key, listener, patience, &Kv::new, notes())?;
     for finding in started.findings {
         eprintln!("{finding}");
     }
@@ -94,12 +97,13 @@ async fn start(file: &Path) -> anyhow::Result<(Host<Vr>, HeldFile)> {
 ///
 /// # Errors
 /// The first sentence that is wrong; all others have been printed.
-pub fn load(file: &Path) -> anyhow::Result<(ReplicaConfig, KeyPair)> {
+pub fn load(file: &Path) -> anyhow::Result<(Protocol, ReplicaConfig, KeyPair)> {
     let config = ReplicaConfig::load(file)?;
-    if config.protocol != Vr::NAME {
+    let Some(protocol) = Protocol::named(&config.protocol) else {
         let what = format!("{}: this release cannot run the protocol `{}`", file.display(), config.protocol);
-        return Err(failure(what, format!("set `protocol = \"{}\"`, on all replicas alike", Vr::NAME)));
-    }
+        let known: Vec<_> = Protocol::value_variants().iter().map(|it| format!("`protocol = \"{it}\"`")).collect();
+        return Err(failure(what, format!("set {}, on all replicas alike", known.join(" or "))));
+    };
     let loaded = KeyPair::load(&config.key_file)?;
     if let Some(warning) = loaded.warning {
         eprintln!("warning: {warning}");
@@ -118,7 +122,7 @@ pub fn load(file: &Path) -> anyhow::Result<(ReplicaConfig, KeyPair)> {
     if let Some(own) = own.filter(|own| port(&own.address) != port(&config.listen)) {
         eprintln!("warning: this replica listens on {}, but the others look for it at {}", config.listen, own.address);
     }
-    Ok((config, loaded.key))
+    Ok((protocol, config, loaded.key))
 }
 
 fn port(address: &str) -> Option<&str> {
@@ -157,15 +161,6 @@ fn remove_half_formatted(data: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The protocol's patience, as the file has it.
-pub fn patience(timing: &Timing) -> vr::Config {
-    vr::Config {
-        heartbeat: Duration::from_millis(timing.heartbeat_ms),
-        view_change: Duration::from_millis(timing.view_change_ms),
-        ..vr::Config::default()
-    }
 }
 
 /// What happens to the replica, for whoever reads its log.

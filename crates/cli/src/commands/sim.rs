@@ -8,6 +8,7 @@ use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
 use quorate_protocols::naive::Naive;
+use quorate_protocols::pbft::Pbft;
 use quorate_protocols::vr::Vr;
 use quorate_sim::{Faults, Options, Simulated, Summary, campaign, name_runs_in_panics};
 use serde_json::{Value, json};
@@ -68,9 +69,9 @@ pub struct Arguments {
     /// Calls that the clients of one run make
     #[arg(long, default_value_t = 150)]
     ops: u64,
-    /// Replicas
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
-    replicas: u8,
+    /// Replicas; without it, as few as go on without one of them
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=15))]
+    replicas: Option<u8>,
     /// Clients
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
     clients: u8,
@@ -105,6 +106,8 @@ pub struct Arguments {
 enum Simulatable {
     /// Viewstamped Replication
     Vr,
+    /// Practical Byzantine Fault Tolerance
+    Pbft,
     /// Deliver as received: wrong on purpose, to see that the checkers notice
     Naive,
 }
@@ -140,6 +143,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let holds = match arguments.protocol {
         Simulatable::Vr => simulate::<Vr>(arguments)?,
+        Simulatable::Pbft => simulate::<Pbft>(arguments)?,
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(exit_code(holds))
@@ -171,7 +175,7 @@ fn exit_code(holds: bool) -> ExitCode {
 fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
     let options = Options {
         seed: arguments.seed.unwrap_or(1),
-        replicas: usize::from(arguments.replicas),
+        replicas: usize::from(arguments.replicas.unwrap_or(P::REPLICAS)),
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),

@@ -34,7 +34,12 @@ pub struct Outcome {
 impl Cluster {
     /// `quorate init`, and a `quorate serve` for each replica.
     pub fn serve_all(replicas: usize) -> Self {
-        let mut cluster = Self::init(replicas);
+        Self::serve_all_of("vr", replicas)
+    }
+
+    /// `quorate init` for this protocol, and a `quorate serve` for each replica.
+    pub fn serve_all_of(protocol: &str, replicas: usize) -> Self {
+        let mut cluster = Self::init_of(protocol, replicas);
         for replica in 0..replicas {
             cluster.spawn(replica);
         }
@@ -46,10 +51,16 @@ impl Cluster {
 
     /// Only the files.
     pub fn init(replicas: usize) -> Self {
+        Self::init_of("vr", replicas)
+    }
+
+    /// Only the files, for this protocol.
+    pub fn init_of(protocol: &str, replicas: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
         let cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas };
         let folder = cluster.folder();
-        let made = cluster.run(&["init", "--replicas", &replicas.to_string(), "--dir", &folder.display().to_string()]);
+        let (count, folder) = (replicas.to_string(), folder.display().to_string());
+        let made = cluster.run(&["init", "--protocol", protocol, "--replicas", &count, "--dir", &folder]);
         assert!(made.ok, "{}", made.stderr);
         cluster
     }

@@ -25,6 +25,14 @@ pub trait Statement: Wire + Clone + Debug + PartialEq {
     fn slot(&self) -> Option<Slot> {
         None
     }
+
+    /// Checks what is signed inside it: whoever signs a statement answers for the proofs that it holds.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn prove_inside(&mut self, _keyring: &Keyring) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// A statement with a signature that nobody may have checked. Decoding one checks nothing; [`Signed::prove`] does.
@@ -56,14 +64,19 @@ impl<T: Statement, S: Proves> Signed<T, S> {
         Self { by, statement, signature, proven: false }
     }
 
-    /// Checks the signature, once.
+    /// Checks the signature, and what is signed inside the statement, once.
     ///
     /// # Errors
-    /// [`Fault::BadSignature`] if it is not the signer's, of this statement, in this cluster and epoch.
+    /// [`Fault::BadSignature`] if it is not the signer's, of this statement, in this cluster and epoch; what
+    /// [`Statement::prove_inside`] says.
     pub fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        if !self.proven && !keyring.proves(&self.by, &self.statement, &self.signature) {
+        if self.proven {
+            return Ok(());
+        }
+        if !keyring.proves(&self.by, &self.statement, &self.signature) {
             return Err(Fault::BadSignature(T::DOMAIN));
         }
+        self.statement.prove_inside(keyring)?;
         self.proven = true;
         Ok(())
     }

@@ -1,0 +1,67 @@
+//! What always holds, by name. The simulator asks after every turn.
+
+use super::replica::{Phase, Replica};
+
+type Invariant = fn(&Replica) -> bool;
+
+/// The first invariant that does not hold, with the values that break it.
+pub(super) fn check(replica: &Replica) -> Result<(), String> {
+    let checks: [(&str, Invariant); 8] = [
+        ("executed_is_committed", executed_is_committed),
+        ("votes_are_within_the_watermarks", votes_are_within_the_watermarks),
+        ("prepared_before_the_present_view_or_in_it", prepared_before_the_present_view_or_in_it),
+        ("a_vote_is_for_what_was_accepted", a_vote_is_for_what_was_accepted),
+        ("proposed_within_the_watermarks", proposed_within_the_watermarks),
+        ("the_log_begins_below_the_watermark", the_log_begins_below_the_watermark),
+        ("a_view_above_zero_has_a_start", a_view_above_zero_has_a_start),
+        ("the_silent_do_not_change_views", the_silent_do_not_change_views),
+    ];
+    match checks.iter().find(|(_, holds)| !holds(replica)) {
+        None => Ok(()),
+        Some((name, _)) => Err(format!(
+            "{name}: view {}, base {}, h {}, committed {}, proposed {}, last {}, given {}, executed {}",
+            replica.view,
+            replica.base.0,
+            replica.low(),
+            replica.committed,
+            replica.proposed,
+            replica.log.last(),
+            replica.machine.dispatched,
+            replica.machine.executed,
+        )),
+    }
+}
+
+fn executed_is_committed(replica: &Replica) -> bool {
+    let machine = &replica.machine;
+    machine.executed <= machine.dispatched && machine.dispatched <= replica.committed
+}
+
+fn votes_are_within_the_watermarks(replica: &Replica) -> bool {
+    replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > replica.low() && op <= replica.high()))
+}
+
+fn prepared_before_the_present_view_or_in_it(replica: &Replica) -> bool {
+    let views = replica.log.iter().filter_map(|(_, slot)| slot.prepared.as_ref());
+    views.into_iter().all(|it| it.statement().view <= replica.view)
+}
+
+fn a_vote_is_for_what_was_accepted(replica: &Replica) -> bool {
+    replica.log.iter().all(|(_, slot)| slot.voted.is_none() || slot.voted == slot.accepted)
+}
+
+fn proposed_within_the_watermarks(replica: &Replica) -> bool {
+    !replica.is_active() || !replica.is_primary() || replica.proposed <= replica.high().max(replica.committed)
+}
+
+fn the_log_begins_below_the_watermark(replica: &Replica) -> bool {
+    replica.base.0 <= replica.low() && replica.early.len() as u64 <= replica.config.window()
+}
+
+fn a_view_above_zero_has_a_start(replica: &Replica) -> bool {
+    matches!(replica.phase, Phase::Changing { .. }) || replica.view.get() == 0 || replica.start.is_some()
+}
+
+fn the_silent_do_not_change_views(replica: &Replica) -> bool {
+    replica.may_vote() || replica.own_change.is_none()
+}

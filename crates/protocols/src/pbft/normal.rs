@@ -1,0 +1,371 @@
+//! Normal operation (Castro and Liskov §4.2): the primary proposes, a quorum prepares, a quorum commits, everybody executes
+//! and answers.
+
+use super::durable::Record;
+use super::message::{Commit, Content, Group, Message, Orders, Prepare, Proposal, Reply, Requests, Told};
+use super::pool::Added;
+use super::replica::Replica;
+use super::{Outbox, Timer};
+use quorate_core::crypto::{ClientKey, Verified};
+use quorate_core::fault::{Fault, Why};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::outbox::Note;
+use quorate_core::sessions::{Outcome, Ruling};
+use std::collections::BTreeMap;
+
+/// Entries that the machine may have been given and not applied. More wait in the log.
+const EXECUTING_MAX: u64 = 64;
+
+type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
+
+/// Requests.
+impl Replica {
+    /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were executed before are ordered again: whoever applies them knows, and
+    /// answers again. The client's signature makes it authentic to all or to none.
+    pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
+        let client = group.statement().client;
+        let group: Group = group.into_signed();
+        let is_primary = self.is_active() && self.is_primary();
+        let forward = matches!(from, Peer::Client(_)) && self.is_active() && !is_primary;
+        match self.pool.add(group.clone(), self.config.pending_bytes, self.config.client_bytes) {
+            Added::Full => {
+                // Promises nothing; the view is no secret.
+                out.send_unsynced(Peer::Client(client), Message::Busy { view: self.view });
+                return out.ignore(from, Why::Busy);
+            }
+            Added::Known if !forward => return out.ignore(from, Why::Duplicate),
+            Added::Known | Added::New => {}
+        }
+        if forward {
+            // What a client has signed may be passed on at once: it is the client's promise, not ours.
+            out.send_unsynced(Peer::Replica(self.primary()), Message::Request(group));
+        }
+        self.watch(out);
+        self.propose_more(out);
+    }
+
+    /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
+    /// meanwhile does not stop it, or a primary could leave one client out for ever).
+    pub(super) fn watch(&mut self, out: &mut Outbox) {
+        if !self.is_active() || self.is_primary() || !self.may_vote() {
+            if self.watched.take().is_some() {
+                out.disarm(Timer::Progress);
+            }
+            return;
+        }
+        let oldest = self.pool.oldest();
+        if oldest == self.watched {
+            return;
+        }
+        self.watched = oldest;
+        match oldest {
+            Some(_) => out.arm(Timer::Progress, self.patience()),
+            None => out.disarm(Timer::Progress),
+        }
+    }
+
+    /// Makes entries while it makes sense: at once while few are under way, else when one is full. What waits meanwhile goes
+    /// into one entry: disks and signatures set the pace, no timer.
+    pub(super) fn propose_more(&mut self, out: &mut Outbox) {
+        while self.is_active() && self.is_primary() && self.may_vote() && self.ready {
+            let next = self.proposed.max(self.committed).next();
+            let under_way = next.previous().since(self.committed);
+            let (full, any) = self.pool.is_ready(self.config.batch_bytes);
+            let something = any || self.tick_due;
+            let room = next <= self.high() && under_way < self.config.window();
+            if !something || !room || !(full || under_way < self.config.in_flight_entries) {
+                return;
+            }
+            let groups = self.pool.take(self.config.batch_bytes);
+            let tick = std::mem::take(&mut self.tick_due);
+            if groups.is_empty() && !tick {
+                return;
+            }
+            if tick {
+                self.ticked = next;
+            }
+            self.batch_time = self.batch_time.max(out.wall());
+            self.propose(next, Proposal::new(Content::Orders(Orders { time: self.batch_time, tick, groups })), out);
+        }
+    }
+
+    /// ⟨PRE-PREPARE v, n, d⟩, m to the backups.
+    fn propose(&mut self, op: OpNumber, proposal: Proposal, out: &mut Outbox) {
+        let prepare = Prepare { view: self.view, op, digest: proposal.digest() };
+        let vote = self.keyring.sign(prepare);
+        self.proposed = op;
+        // May overtake our own disk. The primary's vote is in it, and a power failure can make us forget it: therefore a
+        // primary that restarts never votes in its view again (`recovery.rs::restore`). It counts itself only when the
+        // same vote comes back durable.
+        out.broadcast_unsynced(Message::PrePrepare { vote: vote.clone(), proposal: proposal.clone() });
+        let slot = self.log.slot(op);
+        slot.accepted = Some(prepare);
+        slot.pre_prepare = Some(vote);
+        slot.keep(proposal.clone());
+        self.keep(op, Record::Proposal(op, proposal), out);
+        self.vote(op, out);
+        self.expect_progress(out);
+    }
+
+    /// The machine wants a tick, and the clock says that it is time: the next entry carries it. A backup that sees it missed
+    /// for long suspects the primary.
+    pub(super) fn on_tick(&mut self, out: &mut Outbox) {
+        let Some(wake) = self.machine.wake else { return };
+        if self.is_active() && !self.is_primary() && out.wall() >= wake.plus(self.config.clock_ahead) {
+            out.note(Note::Suspects(self.view));
+            return self.leave_view(self.view.next(), out);
+        }
+        self.arm_tick(out);
+        self.propose_more(out);
+    }
+
+    pub(super) fn arm_tick(&mut self, out: &mut Outbox) {
+        let Some(wake) = self.machine.wake.filter(|_| self.is_active()) else { return out.disarm(Timer::Tick) };
+        if !self.is_primary() {
+            // Clocks may differ by `clock_ahead`, and the primary needs a moment.
+            let late = wake.plus(self.config.clock_ahead).since(out.wall());
+            return out.arm(Timer::Tick, late.saturating_add(self.patience()));
+        }
+        if self.ticked > self.machine.executed {
+            return; // it is ordered; the machine says what comes next when it has had it
+        }
+        if out.wall() >= wake {
+            self.tick_due = true;
+        } else {
+            out.arm(Timer::Tick, wake.since(out.wall()));
+        }
+    }
+}
+
+/// The three phases.
+impl Replica {
+    /// ⟨PRE-PREPARE v, n, d⟩, m (§4.2).
+    pub(super) fn on_pre_prepare(&mut self, vote: Verified<Prepare>, proposal: Proposal, out: &mut Outbox) {
+        let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
+        if let Some(why) = self.refuses_view(it.view) {
+            return out.ignore(from, why);
+        }
+        if vote.by() != self.primary() {
+            return out
+                .blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
+        }
+        if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
+            let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
+            self.early.entry(it.op).or_insert(message); // dropping it would cost a view with a correct primary
+            return out.ignore(from, Why::OutsideWindow);
+        }
+        if let Some(why) = self.refuses_op(it.op) {
+            return out.ignore(from, why);
+        }
+        let slot = self.log.slot(it.op);
+        let again = slot.accepted == Some(it);
+        if let Some(accepted) = slot.accepted.filter(|accepted| *accepted != it) {
+            let earlier = slot.pre_prepare.clone().and_then(|earlier| earlier.verified().ok());
+            let evidence = earlier.and_then(|earlier| quorate_core::crypto::Evidence::of(&earlier, &vote));
+            let what = || format!("two proposals for view {}, entry {}", accepted.view, accepted.op);
+            return out.blame(from, evidence.map_or_else(|| Fault::Contradiction(what()), Fault::from));
+        }
+        if !again && let Some(why) = self.refuses_content(it.op, &proposal, out) {
+            return out.ignore(from, why);
+        }
+        self.accept(it.op, vote, Some(proposal), out);
+    }
+
+    /// What a correct primary does not propose, or not now.
+    fn refuses_content(&self, op: OpNumber, proposal: &Proposal, out: &Outbox) -> Option<Why> {
+        if self.log.get(op).is_some_and(|slot| slot.decided().is_some_and(|it| it != proposal.digest())) {
+            return Some(Why::WrongChain); // something else is committed there
+        }
+        match proposal.content() {
+            Content::Null(_) => Some(Why::NotNow), // only a new view fills gaps
+            Content::Orders(orders) => (orders.time > out.wall().plus(self.config.clock_ahead)).then_some(Why::NotNow),
+        }
+    }
+
+    /// Takes the primary's choice for an entry, and votes for it as soon as the proposal is here.
+    pub(super) fn accept(
+        &mut self,
+        op: OpNumber,
+        vote: Verified<Prepare>,
+        proposal: Option<Proposal>,
+        out: &mut Outbox,
+    ) {
+        let slot = self.log.slot(op);
+        slot.accepted = Some(*vote.statement());
+        slot.pre_prepare = Some(vote.signed().clone());
+        if vote.by() != self.me
+            && let Err(evidence) = slot.prepares.add(vote)
+        {
+            return self.convict(evidence, out);
+        }
+        if let Some(proposal) = proposal.filter(|it| slot.proposal(it.digest()).is_none()) {
+            slot.keep(proposal.clone());
+            self.keep(op, Record::Proposal(op, proposal), out);
+        }
+        self.vote(op, out);
+        self.check_prepared(op, out);
+        self.expect_progress(out);
+    }
+
+    /// ⟨PREPARE v, n, d, i⟩, once for each view and entry, for something that is here, and never before it is on disk.
+    pub(super) fn vote(&mut self, op: OpNumber, out: &mut Outbox) {
+        let (is_primary, me) = (self.is_primary(), self.me());
+        if !self.may_vote() {
+            return;
+        }
+        let Some(slot) = self.log.get_mut(op) else { return };
+        let Some(accepted) = slot.accepted.filter(|it| slot.voted.is_none() && slot.proposal(it.digest).is_some())
+        else {
+            return;
+        };
+        slot.voted = Some(accepted);
+        self.keep(op, Record::Prepare(accepted), out);
+        let vote = self.keyring.sign(accepted);
+        if !is_primary {
+            out.broadcast(Message::Prepare(vote.clone())); // the primary's is its PRE-PREPARE
+        }
+        out.send(me, Message::Prepare(vote));
+    }
+
+    /// ⟨PREPARE v, n, d, i⟩, one's own included: it comes back when it is on disk.
+    pub(super) fn on_prepare(&mut self, vote: Verified<Prepare>, out: &mut Outbox) {
+        let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
+        if let Some(why) = self.refuses_view(it.view).or_else(|| self.refuses_op(it.op)) {
+            return out.ignore(from, why); // also our own, from before a view change
+        }
+        let is_own = vote.by() == self.me;
+        let signed = vote.signed().clone();
+        let slot = self.log.slot(it.op);
+        if let Err(evidence) = slot.prepares.add(vote) {
+            return self.convict(evidence, out);
+        }
+        if is_own {
+            slot.own_prepare = Some(signed);
+        }
+        self.check_prepared(it.op, out);
+    }
+
+    /// prepared(m, v, n, i): a quorum has accepted what I have accepted, and hold. Then ⟨COMMIT v, n, d, i⟩.
+    pub(super) fn check_prepared(&mut self, op: OpNumber, out: &mut Outbox) {
+        let (quorum, view, me) = (self.quorums.quorum(), self.view, self.me());
+        if !self.may_vote() {
+            return;
+        }
+        let Some(slot) = self.log.get_mut(op) else { return };
+        let Some(accepted) = slot.accepted.filter(|it| slot.voted == Some(*it) && !slot.is_prepared_in(view)) else {
+            return;
+        };
+        let Some(certified) = slot.prepares.certify(&accepted, quorum) else { return };
+        let certificate = certified.certificate().clone();
+        slot.prepared = Some(certified);
+        self.keep(op, Record::Prepared(certificate), out);
+        let vote = self.keyring.sign(Commit { view, op, digest: accepted.digest });
+        out.broadcast(Message::Commit(vote.clone()));
+        out.send(me, Message::Commit(vote));
+    }
+
+    /// ⟨COMMIT v, n, d, i⟩, one's own included.
+    pub(super) fn on_commit(&mut self, vote: Verified<Commit>, out: &mut Outbox) {
+        let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
+        if let Some(why) = self.refuses_view(it.view).or_else(|| self.refuses_op(it.op)) {
+            return out.ignore(from, why);
+        }
+        let is_own = vote.by() == self.me;
+        let (signed, quorum) = (vote.signed().clone(), self.quorums.quorum());
+        let slot = self.log.slot(it.op);
+        if let Err(evidence) = slot.commits.add(vote) {
+            return self.convict(evidence, out);
+        }
+        if is_own {
+            slot.own_commit = Some(signed);
+        }
+        if slot.committed.is_none()
+            && let Some(certified) = slot.commits.certify(&it, quorum)
+        {
+            let certificate = certified.into_certificate();
+            slot.committed = Some(certificate.clone());
+            self.keep(it.op, Record::Committed(certificate), out);
+            self.advance(out);
+        }
+        self.expect_progress(out);
+    }
+
+    /// committed-local(m, v, n, i) for one entry after the other (§4.2: executed in the order of their numbers).
+    pub(super) fn advance(&mut self, out: &mut Outbox) {
+        let before = self.committed;
+        loop {
+            let next = self.committed.next();
+            let chain = self.log.get(self.committed).and_then(|slot| slot.chain);
+            let chain = if self.committed == self.base.0 { Some(self.base.1) } else { chain };
+            let Some(slot) = self.log.get_mut(next) else { break };
+            let Some(digest) = slot.decided().filter(|digest| slot.proposal(*digest).is_some()) else { break };
+            slot.chain = chain.map(|chain| super::log::chained(chain, digest));
+            if slot.chain.is_none() {
+                slot.chain = self.stable.as_ref().filter(|it| it.statement().op == next).map(|it| it.statement().chain);
+            }
+            self.committed = next;
+        }
+        if self.committed > before {
+            self.attempts = 0;
+            self.proposed = self.proposed.max(self.committed);
+            out.note(Note::Committed(self.committed));
+        }
+        self.dispatch(out);
+        self.propose_more(out);
+    }
+
+    /// Gives the machine what is committed, and asks for a snapshot where one is due.
+    pub(super) fn dispatch(&mut self, out: &mut Outbox) {
+        while self.machine.dispatched < self.committed
+            && self.machine.dispatched.since(self.machine.executed) < EXECUTING_MAX
+            && self.machine.fetching.is_none()
+        {
+            let op = self.machine.dispatched.next();
+            let slot = self.log.get(op);
+            let Some(proposal) = slot.and_then(|slot| slot.proposal(slot.decided()?)) else { return };
+            let (batch, bytes) = (proposal.batch(), proposal.len() as u64);
+            self.machine.dispatched = op;
+            out.execute(op, batch);
+            self.machine.boundary_bytes = self.machine.boundary_bytes.saturating_add(bytes);
+            let entries = op.since(self.machine.boundary);
+            if entries >= self.config.state_entries || self.machine.boundary_bytes >= self.config.state_bytes {
+                (self.machine.boundary, self.machine.boundary_bytes) = (op, 0);
+                out.checkpoint(op);
+            }
+        }
+    }
+
+    /// ⟨REPLY v, t, c, i, r⟩ (§4.2), and what follows from an execution.
+    pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
+        self.machine.executed = op;
+        self.machine.wake = outcome.wake;
+        let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();
+        let proposal = self.log.get(op).and_then(|slot| slot.proposal(slot.decided()?));
+        if let Some(Content::Orders(orders)) = proposal.map(Proposal::content) {
+            for (group, number, _) in orders.requests() {
+                full.insert((group.client, group.session, number), group.full);
+            }
+        }
+        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
+        for reply in outcome.replies {
+            let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
+            let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));
+            replies.entry((reply.client, reply.session)).or_default().push((reply.number, told));
+        }
+        for ((client, session), rulings) in replies {
+            // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
+            let reply = Reply { view: self.view, op, session, rulings };
+            out.send_unsynced(Peer::Client(client), Message::Reply(reply));
+        }
+        for key in full.into_keys() {
+            self.pool.executed(key);
+        }
+        self.vote_checkpoint(op, out);
+        self.dispatch(out);
+        self.answer_reads(out);
+        self.watch(out);
+        self.arm_tick(out);
+        self.propose_more(out);
+        self.expect_progress(out);
+    }
+}

@@ -1,0 +1,234 @@
+//! View changes (Castro and Liskov §4.4), with signatures: each replica shows certificates of what it prepared, the new
+//! primary and every backup compute from a quorum of them what the view starts with.
+//!
+//! Guarantees that an entry that is committed anywhere keeps its proposal in every later view: a quorum has prepared it, and
+//! has it on disk; every quorum of view changes holds one correct replica of that quorum, hence its certificate.
+
+use super::durable::Record;
+use super::message::{Message, NewView, Prepare, Proposal, ViewChange};
+use super::replica::{Phase, Replica};
+use super::select::{Selected, select};
+use super::{Outbox, Timer};
+use quorate_core::crypto::{Signed, Verified};
+use quorate_core::fault::{Fault, Why};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::outbox::Note;
+use quorate_core::time::Duration;
+
+/// Patience is doubled so often at most: sixty-four times.
+const DOUBLINGS_MAX: u32 = 6;
+
+impl Replica {
+    /// How long this replica waits for a view to do something: doubled for each view that brought nothing, so that at some
+    /// time all wait long enough (§4.4).
+    pub(super) fn patience(&self) -> Duration {
+        self.config.view_change.saturating_mul(1 << self.attempts.min(DOUBLINGS_MAX))
+    }
+
+    /// A request waits too long.
+    pub(super) fn on_progress(&mut self, out: &mut Outbox) {
+        if self.watched.take().is_none() || !self.is_active() || self.is_primary() {
+            return;
+        }
+        out.note(Note::Suspects(self.view));
+        self.attempts = self.attempts.saturating_add(1);
+        self.leave_view(self.view.next(), out);
+    }
+
+    /// A quorum wants the view, and its primary does not start it.
+    pub(super) fn on_new_view_late(&mut self, out: &mut Outbox) {
+        if matches!(self.phase, Phase::Changing { quorum: true }) {
+            self.attempts = self.attempts.saturating_add(1);
+            self.leave_view(self.view.next(), out);
+        }
+    }
+
+    /// ⟨VIEW-CHANGE v+1, h, C, P, i⟩: takes nothing of lower views from now on, and says what it has prepared. A replica
+    /// that may have forgotten what it has prepared says nothing.
+    pub(super) fn leave_view(&mut self, view: View, out: &mut Outbox) {
+        assert!(view > self.view, "views only go up");
+        if !self.may_vote() {
+            return;
+        }
+        self.view = view;
+        self.start = None;
+        self.phase = Phase::Changing { quorum: false };
+        self.own_change = None;
+        self.watched = None;
+        self.tick_due = false;
+        self.early.clear();
+        self.log.leave_view(self.low());
+        out.disarm(Timer::Progress);
+        out.disarm(Timer::NewView);
+        out.disarm(Timer::Tick);
+        out.note(Note::ViewChange(view));
+        self.persist(Record::Left(view), out);
+        self.change_again(out);
+    }
+
+    /// Says what it has prepared before the view that it changes to.
+    pub(super) fn change_again(&mut self, out: &mut Outbox) {
+        let view = self.view;
+        let prepared = self.log.after(self.low()).filter_map(|(_, slot)| slot.prepared.as_ref());
+        let prepared = prepared.map(|it| it.certificate().clone()).collect();
+        let change = self.keyring.sign(ViewChange { view, stable: self.stable.clone(), prepared });
+        out.broadcast(Message::ViewChange(Box::new(change.clone())));
+        out.send(self.me(), Message::ViewChange(Box::new(change)));
+        self.expect_progress(out);
+    }
+
+    /// ⟨VIEW-CHANGE v, h, C, P, i⟩.
+    pub(super) fn on_view_change(&mut self, change: Verified<ViewChange>, out: &mut Outbox) {
+        let (by, view) = (change.by(), change.statement().view);
+        if view < self.view {
+            return out.ignore(Peer::Replica(by), Why::OldView);
+        }
+        if by == self.me && view == self.view {
+            self.own_change = Some(change.signed().clone());
+        }
+        if self.changes.get(&by).is_some_and(|known| known.statement().view >= view) {
+            return out.ignore(Peer::Replica(by), Why::Duplicate);
+        }
+        self.changes.insert(by, change);
+        if let Some(view) = self.joins(by, view) {
+            self.leave_view(view, out);
+        }
+        self.weigh_changes(out);
+    }
+
+    /// The view that the others' view changes draw this replica to: if f + 1 want higher ones, one of them is correct, and
+    /// the smallest of those is enough (§4.5.2). And whom the primary itself leaves, nobody has to wait for.
+    fn joins(&self, by: ReplicaId, view: View) -> Option<View> {
+        if by == self.primary() && view > self.view {
+            return Some(self.view.next());
+        }
+        let higher = self.changes.values().map(|it| it.statement().view).filter(|view| *view > self.view);
+        if higher.clone().count() >= self.quorums.vouch() { higher.min() } else { None }
+    }
+
+    /// With a quorum of view changes, its primary can start the view, and has so long for it.
+    fn weigh_changes(&mut self, out: &mut Outbox) {
+        let Phase::Changing { quorum } = self.phase else { return };
+        // Who is further on has wanted this view, too, and does not say it again.
+        let wanted = self.changes.values().filter(|it| it.statement().view >= self.view).count();
+        let here = self.changes.values().filter(|it| it.statement().view == self.view).count();
+        if wanted < self.quorums.quorum() {
+            return;
+        }
+        if !quorum {
+            // Only now: if the others are not there yet, their view cannot start, and hurrying on would leave them behind.
+            self.phase = Phase::Changing { quorum: true };
+            out.arm(Timer::NewView, self.patience());
+        }
+        if self.is_primary() && self.own_change.is_some() && here >= self.quorums.quorum() {
+            self.start_view(out);
+        }
+    }
+
+    /// ⟨NEW-VIEW v, V, O⟩.
+    fn start_view(&mut self, out: &mut Outbox) {
+        let view = self.view;
+        let of_view = self.changes.values().filter(|it| it.statement().view == view);
+        let changes: Vec<_> = of_view.take(self.quorums.quorum()).map(|it| it.signed().clone()).collect();
+        let selected = select(changes.iter().map(Signed::statement));
+        let votes = selected.digests.iter().map(|(op, digest)| Prepare { view, op: *op, digest: *digest });
+        let proposals: Vec<_> = votes.map(|vote| self.keyring.sign(vote)).collect();
+        let start = self.keyring.sign(NewView { view, changes, proposals });
+        out.broadcast(Message::NewView(Box::new(start.clone())));
+        self.install(start, &selected, out);
+    }
+
+    /// ⟨NEW-VIEW v, V, O⟩: computed again from V; a primary whose O is another one is left at once.
+    pub(super) fn on_new_view(&mut self, from: ReplicaId, start: Verified<NewView>, out: &mut Outbox) {
+        let (by, it) = (start.by(), start.statement());
+        let view = it.view;
+        if view < self.view || (view == self.view && self.is_active()) {
+            return out.ignore(Peer::Replica(from), Why::OldView);
+        }
+        if by != self.quorums.primary(view) {
+            return out.blame(
+                Peer::Replica(by),
+                Fault::Contradiction(format!("it starts view {view}, which it does not lead")),
+            );
+        }
+        let selected = select(it.changes.iter().map(Signed::statement));
+        if !is_what_follows(it, by, &selected) {
+            out.blame(
+                Peer::Replica(by),
+                Fault::Contradiction(format!("its view {view} does not follow from its proofs")),
+            );
+            if view == self.view {
+                self.attempts = self.attempts.saturating_add(1);
+                self.leave_view(view.next(), out);
+            }
+            return;
+        }
+        self.view = view;
+        self.install(start.into_signed(), &selected, out);
+    }
+
+    /// The view starts here.
+    fn install(&mut self, start: Signed<NewView>, selected: &Selected, out: &mut Outbox) {
+        let (view, votes) = (self.view, start.statement().proposals.clone());
+        self.persist(Record::Started(start.clone()), out);
+        self.start = Some(start);
+        self.phase = Phase::Active;
+        self.own_change = None;
+        self.watched = None;
+        self.early.clear();
+        self.changes.retain(|_, change| change.statement().view > view);
+        self.log.leave_view(self.low());
+        self.proposed = selected.last();
+        self.pool.propose_again();
+        out.disarm(Timer::NewView);
+        out.note(Note::ViewStarted { view, primary: self.primary(), op: selected.last() });
+        let quorum = self.quorums.quorum();
+        if let Some(Ok(stable)) = selected.stable.clone().map(|stable| stable.certified(quorum))
+            && stable.statement().op > self.low()
+        {
+            self.on_stable(stable, out);
+        }
+        for vote in votes {
+            if let Ok(vote) = vote.verified() {
+                self.propose_from(vote, out);
+            }
+        }
+        self.fetch_missing(out);
+        self.reconsider_reads();
+        self.watch(out);
+        self.arm_tick(out);
+        self.propose_more(out);
+        self.expect_progress(out);
+    }
+
+    /// One entry that the view starts with: voted for again, also by those who have executed it (§4.4).
+    fn propose_from(&mut self, vote: Verified<Prepare>, out: &mut Outbox) {
+        let Prepare { op, digest, .. } = *vote.statement();
+        if op <= self.low() {
+            return;
+        }
+        let null = Proposal::null(op);
+        let proposal = if null.digest() == digest { Some(null) } else { None };
+        self.accept(op, vote, proposal, out);
+    }
+
+    /// Asks for what this replica knows by its digest only.
+    pub(super) fn fetch_missing(&mut self, out: &mut Outbox) {
+        let begin = self.base.0.min(self.committed);
+        let missing = self.log.after(begin).filter_map(|(op, slot)| Some((op, slot.missing()?)));
+        let wanted: Vec<(OpNumber, _)> = missing.take(super::WANTED_MAX).collect();
+        if !wanted.is_empty() {
+            out.broadcast_unsynced(Message::GetProposals { wanted }); // a question
+        }
+    }
+}
+
+/// Does O follow from V: the same entries, the same digests, signed by the view's primary?
+fn is_what_follows(start: &NewView, primary: ReplicaId, selected: &Selected) -> bool {
+    let told = start.proposals.iter().map(|vote| (vote.by(), *vote.statement()));
+    let right = selected.digests.iter().map(|(op, digest)| {
+        let vote = Prepare { view: start.view, op: *op, digest: *digest };
+        (primary, vote)
+    });
+    told.eq(right)
+}

@@ -1,0 +1,401 @@
+//! One test for each lie. R0 leads view 0; a liar is a replica that is down, in whose name the test speaks, with its key and
+//! nobody else's.
+
+use crate::harness::{Cluster, keyring, replica};
+use crate::words::{commit, group, op, orders, pre_prepare, prepare, view};
+use quorate_core::crypto::{Certificate, Digest, Signed};
+use quorate_core::fault::Fault;
+use quorate_core::ids::{ClientId, Peer, ReplicaId};
+use quorate_core::protocol::Consistency;
+use quorate_core::sessions::Ruling;
+use quorate_protocols::pbft::{Commit, Config, Message, NewView, Place, Prepare, Proposal, Reply, Told, ViewChange};
+
+fn id(raw: u8) -> ReplicaId {
+    ReplicaId::new(raw)
+}
+
+/// Four replicas that have executed something, all quiet, and R0 a liar.
+fn lying_primary() -> (Cluster, u64) {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    let next = it.committed(0) + 1;
+    it.liar(0);
+    it.deliver();
+    it.talk();
+    (it, next)
+}
+
+/// Everybody but the liars can go on, and agrees.
+fn recovers(it: &mut Cluster) {
+    it.apply(1, "z");
+    it.run(3_000);
+    let running: Vec<_> = (0..it.hosts.len()).filter(|id| it.hosts[*id].process.is_some()).collect();
+    assert!(running.iter().all(|id| it.tape(*id) == it.tape(running[0])));
+    assert_eq!(it.tape(running[0]).iter().filter(|it| *it == "z").count(), 1);
+}
+
+#[test]
+fn a_primary_that_proposes_two_things_for_one_entry_gets_one_of_them_at_most_and_is_convicted() {
+    let (mut it, next) = lying_primary();
+    let (one, other) = (orders(it.now, vec![group(9, 1, "one")]), orders(it.now, vec![group(9, 1, "other")]));
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &one));
+    it.say(replica(0), 2, pre_prepare(0, 0, next, &other));
+    it.say(replica(0), 3, pre_prepare(0, 0, next, &other));
+    for to in 1..4 {
+        it.say(replica(0), to, Message::Commit(commit(0, 0, next, one.digest())));
+    }
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &other));
+    it.deliver();
+    assert!(it.prepared(1).iter().all(|vote| vote.op != op(next) || vote.digest == one.digest()), "it voted once");
+    let node = &it.hosts[1].process.as_ref().expect("it runs").node;
+    let proof = node.ledger().proofs().get(&id(0)).expect("a proof");
+    let (mut first, mut second) = proof.statements::<Prepare>().expect("two votes");
+    assert!(first.prove(&keyring(3, 4)).is_ok() && second.prove(&keyring(3, 4)).is_ok());
+    recovers(&mut it);
+}
+
+#[test]
+fn a_backup_that_votes_twice_counts_once_and_is_convicted() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    let next = it.committed(0) + 1;
+    it.liar(3);
+    let digest = Digest::of(b"nothing");
+    it.say(replica(3), 1, Message::Prepare(prepare(3, 0, next, digest)));
+    it.say(replica(3), 1, Message::Prepare(prepare(3, 0, next, Digest::of(b"else"))));
+    let node = &it.hosts[1].process.as_ref().expect("it runs").node;
+    assert!(node.ledger().proofs().contains_key(&id(3)));
+    recovers(&mut it);
+}
+
+#[test]
+fn nobody_votes_in_anothers_name() {
+    let (mut it, next) = lying_primary();
+    let proposal = orders(it.now, vec![group(9, 1, "forged")]);
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &proposal));
+    let own = prepare(0, 0, next, proposal.digest());
+    for forged in [2, 3] {
+        let vote = Signed::claimed(id(forged), *own.statement(), *own.signature());
+        it.say(replica(0), 1, Message::Prepare(vote));
+        let it_said = commit(0, 0, next, proposal.digest());
+        let vote = Signed::claimed(id(forged), *it_said.statement(), *it_said.signature());
+        it.say(replica(0), 1, Message::Commit(vote));
+    }
+    assert_eq!(it.committed(1), next - 1);
+    assert!(it.blamed(1) >= 4);
+    it.deliver();
+    recovers(&mut it);
+}
+
+#[test]
+fn a_request_that_its_client_has_not_signed_is_not_ordered() {
+    let (mut it, next) = lying_primary();
+    let good = group(9, 1, "mine");
+    let mut words = good.statement().clone();
+    words.requests[0].1 = quorate_core::sessions::Body::Apply("yours".into());
+    let forged = quorate_protocols::pbft::Group::claimed(good.by(), words, *good.signature());
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &orders(it.now, vec![forged])));
+    assert!(it.prepared(1).is_empty());
+    assert_eq!(it.blamed(1), 1);
+    recovers(&mut it);
+}
+
+#[test]
+fn a_client_that_signs_with_its_own_key_for_anothers_address_is_refused() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    let mut words = group(9, 1, "x").statement().clone();
+    words.client = ClientId::new(1);
+    let nine = quorate_core::crypto::Keyring::simulated_client(
+        crate::harness::ENVELOPE.cluster,
+        crate::harness::ENVELOPE.epoch,
+        4,
+        ClientId::new(9),
+    );
+    it.say(Peer::Client(ClientId::new(1)), 0, Message::Request(nine.sign_as_client(words)));
+    it.deliver();
+    assert_eq!((it.tape(0).len(), it.blamed(0)), (1, 1));
+}
+
+#[test]
+fn only_the_primary_of_a_view_proposes_in_it() {
+    let (mut it, next) = lying_primary();
+    let proposal = orders(it.now, Vec::new());
+    it.say(replica(0), 1, pre_prepare(0, 1, next, &proposal)); // view 1 is R1's
+    it.liar(3);
+    it.say(replica(3), 1, pre_prepare(3, 0, next, &proposal));
+    assert!(it.prepared(1).is_empty());
+    assert_eq!(it.blamed(1), 1);
+}
+
+#[test]
+fn a_clock_far_ahead_of_everybodys_is_not_agreed_to() {
+    let (mut it, next) = lying_primary();
+    let far = it.now + 11_000_000_000;
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &orders(far, vec![group(9, 1, "late")])));
+    assert!(it.prepared(1).is_empty());
+    let near = it.now + 9_000_000_000;
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &orders(near, vec![group(9, 1, "late")])));
+    assert_eq!(it.prepared(1).len(), 3);
+    it.deliver();
+    recovers(&mut it);
+}
+
+#[test]
+fn nothing_is_proposed_out_of_the_watermarks_or_as_null_in_the_middle_of_a_view() {
+    let (mut it, next) = lying_primary();
+    it.say(replica(0), 1, pre_prepare(0, 0, 1_000_000, &orders(it.now, Vec::new())));
+    it.say(replica(0), 1, pre_prepare(0, 0, next, &Proposal::null(op(next))));
+    it.say(replica(0), 1, pre_prepare(0, 0, 1, &orders(it.now, Vec::new())));
+    assert!(it.prepared(1).is_empty());
+    recovers(&mut it);
+}
+
+#[test]
+fn a_certificate_with_a_bad_signature_proves_nothing() {
+    let (mut it, next) = lying_primary();
+    let proposal = orders(it.now, vec![group(9, 1, "forged")]);
+    let words = Commit { view: view(0), op: op(next), digest: proposal.digest() };
+    let own = *commit(0, 0, next, proposal.digest()).signature();
+    let certificate = Certificate::claimed(words, vec![(id(0), own), (id(2), own), (id(3), own)]);
+    it.say(replica(0), 1, Message::Committed { certificate, proposal });
+    assert_eq!((it.committed(1), it.blamed(1)), (next - 1, 1));
+}
+
+#[test]
+fn a_lone_view_change_moves_nobody_unless_it_is_the_primarys_own() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(3);
+    let change = |by, to| {
+        let words = ViewChange { view: view(to), stable: None, prepared: Vec::new() };
+        Message::ViewChange(Box::new(keyring(by, 4).sign(words)))
+    };
+    for to in [1, 2, 1 << 40] {
+        it.say(replica(3), 1, change(3, to));
+    }
+    it.deliver();
+    assert_eq!(it.view(1), view(0));
+    it.liar(0);
+    it.say(replica(0), 1, change(0, 1));
+    assert_eq!(it.view(1), view(1));
+}
+
+#[test]
+fn a_view_change_that_forgets_what_was_prepared_does_not_lose_what_committed() {
+    // R0 is a liar. `b` commits with R0's votes; R0 then says that it has prepared nothing.
+    let (mut it, next) = lying_primary();
+    let proposal = orders(it.now, vec![group(9, 1, "b")]);
+    for to in [1, 2] {
+        it.say(replica(0), to, pre_prepare(0, 0, next, &proposal));
+    }
+    it.deliver();
+    for to in [1, 2] {
+        it.say(replica(0), to, Message::Commit(commit(0, 0, next, proposal.digest())));
+    }
+    assert_eq!(it.committed(1), next, "R0, R1 and R2 have committed it");
+    let words = ViewChange { view: view(1), stable: None, prepared: Vec::new() };
+    let forgetful = keyring(0, 4).sign(words);
+    for to in 1..4 {
+        it.say(replica(0), to, Message::ViewChange(Box::new(forgetful.clone())));
+    }
+    it.deliver();
+    recovers(&mut it);
+    assert_eq!(it.committed(1), it.committed(3));
+    let digests: Vec<_> = it.applied.keys().map(|op| op.get()).filter(|op| *op == next).collect();
+    assert_eq!(digests, [next], "and what was applied as entry {next} is the same everywhere (the harness compares)");
+}
+
+#[test]
+fn a_new_view_that_does_not_follow_from_its_proofs_is_left_at_once() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(1);
+    it.lose(|it| it.to == replica(1));
+    it.crash(0);
+    let ticket = it.submit(1, "b");
+    it.run(700);
+    let change = |it: &Cluster, by: usize| match it.last(by, "ViewChange") {
+        Message::ViewChange(change) => *change,
+        _ => panic!("a view change"),
+    };
+    let others = [change(&it, 2), change(&it, 3)];
+    assert!(others.iter().all(|change| change.statement().view == view(1)));
+    let own = keyring(1, 4).sign(ViewChange { view: view(1), stable: None, prepared: Vec::new() });
+    let changes: Vec<_> = std::iter::once(own).chain(others).collect();
+    let nothing = NewView { view: view(1), changes: changes.clone(), proposals: Vec::new() };
+    let start = keyring(1, 4).sign(nothing); // entry 1, which is prepared, is left out
+    it.say(replica(1), 2, Message::NewView(Box::new(start)));
+    assert_eq!(it.blamed(2), 1);
+    assert_eq!(it.view(2), view(2), "R2 waits no longer for R1");
+    assert_eq!(it.answer(1, ticket), None);
+    let few = NewView { view: view(1), changes: changes[..2].to_vec(), proposals: Vec::new() };
+    it.say(replica(1), 3, Message::NewView(Box::new(keyring(1, 4).sign(few))));
+    assert_eq!((it.blamed(3), it.view(3)), (1, view(1)));
+}
+
+#[test]
+fn a_view_change_with_another_windows_or_a_later_views_certificates_is_refused() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    let prepared = |in_view: u64, at: u64| {
+        let words = Prepare { view: view(in_view), op: op(at), digest: Digest::ZERO };
+        let signatures = (0..3).map(|by| (id(by), *keyring(usize::from(by), 4).sign(words).signature()));
+        Certificate::claimed(words, signatures.collect())
+    };
+    let refused = |it: &mut Cluster, prepared: Vec<Certificate<Prepare>>| {
+        let before = it.blamed(1);
+        let words = ViewChange { view: view(1), stable: None, prepared };
+        it.say(replica(3), 1, Message::ViewChange(Box::new(keyring(3, 4).sign(words))));
+        assert_eq!(it.blamed(1), before + 1);
+    };
+    refused(&mut it, vec![prepared(0, 129)]);
+    refused(&mut it, vec![prepared(1, 5)]);
+    refused(&mut it, vec![prepared(0, 5), prepared(0, 5)]);
+    refused(&mut it, vec![prepared(0, 5), prepared(0, 4)]);
+}
+
+#[test]
+fn a_flood_of_votes_for_entries_far_away_is_not_kept() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.liar(3);
+    for at in 1_000..1_200 {
+        it.say(replica(3), 1, Message::Prepare(prepare(3, 0, at, Digest::ZERO)));
+        it.say(replica(3), 1, Message::Commit(commit(3, 9, at, Digest::ZERO)));
+    }
+    assert_eq!(it.status(1).op, op(it.committed(1)));
+}
+
+#[test]
+fn one_client_cannot_fill_the_queue_of_all() {
+    let config = Config { client_bytes: 1_000, pending_bytes: 3_000, ..Config::default() };
+    let mut it = Cluster::with(4, config);
+    it.client(1).client(2).apply(1, "a").apply(2, "b");
+    it.isolate(1).isolate(2).isolate(3);
+    for number in 2..60 {
+        it.say(Peer::Client(ClientId::new(9)), 0, Message::Request(group(9, number, "flood")));
+    }
+    assert!(it.sent.iter().any(|it| it.label == "Busy" && it.to == Peer::Client(ClientId::new(9))));
+    it.heal();
+    it.apply(2, "c");
+    assert!(it.tape(0).contains(&"c".to_owned()));
+}
+
+#[test]
+fn a_replica_that_lies_to_a_client_is_not_believed() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(3);
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.deliver();
+    it.heal();
+    let session = quorate_core::ids::SessionId::new(1);
+    let number = quorate_core::ids::RequestNumber::new(2);
+    for _ in 0..5 {
+        let rulings = vec![(number, Told::Full(Ruling::Replied("lie".into())))];
+        let reply = Message::Reply(Reply { view: view(1 << 50), op: op(99), session, rulings });
+        let flying = crate::harness::Flying {
+            from: replica(3),
+            to: Peer::Client(ClientId::new(1)),
+            label: "Reply",
+            bytes: crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(reply)),
+        };
+        it.hand_over(&flying);
+    }
+    assert_eq!(it.answer(1, ticket), None);
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!(it.answer(1, ticket).as_deref(), Some("2"));
+    it.apply(1, "c"); // nor is it believed who leads
+}
+
+#[test]
+fn a_read_that_one_replica_answers_otherwise_is_ordered() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(2).isolate(3);
+    let ticket = it.read(1, Consistency::Linearizable);
+    it.deliver();
+    assert_eq!(it.answer(1, ticket), None, "two of four are no quorum");
+    it.heal();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!(it.answer(1, ticket).as_deref(), Some("a"));
+}
+
+#[test]
+fn a_liar_that_claims_to_be_ahead_costs_a_question_now_and_then() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(3);
+    let place = Place { view: view(0), active: true, committed: op(1 << 40), stable: op(0) };
+    it.say(replica(3), 1, Message::Status(place));
+    it.talk();
+    it.run(60_000);
+    assert!(it.count("GetCommitted") <= 40, "{}", it.count("GetCommitted"));
+    recovers(&mut it);
+}
+
+#[test]
+fn numbers_at_the_end_of_all_numbers_are_refused() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.liar(3);
+    let change = ViewChange { view: view(u64::MAX), stable: None, prepared: Vec::new() };
+    it.say(replica(3), 1, Message::ViewChange(Box::new(keyring(3, 4).sign(change))));
+    let place = Place { view: view(u64::MAX), active: true, committed: op(u64::MAX), stable: op(u64::MAX) };
+    it.say(replica(3), 1, Message::Status(place));
+    it.say(replica(3), 1, Message::GetCommitted { after: op(u64::MAX) });
+    it.say(replica(3), 1, Message::Prepare(prepare(3, 0, u64::MAX, Digest::ZERO)));
+    assert!(it.blamed(1) >= 2);
+    recovers(&mut it);
+}
+
+#[test]
+fn a_proposal_that_nobody_asked_for_is_not_kept() {
+    let (mut it, next) = lying_primary();
+    it.say(replica(0), 1, Message::Proposal { op: op(next), proposal: orders(it.now, vec![group(9, 1, "x")]) });
+    it.say(replica(0), 1, Message::Proposal { op: op(next), proposal: Proposal::null(op(next)) });
+    assert_eq!(it.status(1).op, op(next - 1));
+}
+
+#[test]
+fn two_colluders_of_four_do_break_it() {
+    // More than f: R0 and R3 lie. What this test shows is that the lies of the others above are lies.
+    let (mut it, next) = lying_primary();
+    it.believing = true;
+    it.liar(3);
+    let (one, other) = (orders(it.now, vec![group(9, 1, "one")]), orders(it.now, vec![group(9, 2, "other")]));
+    for (to, proposal) in [(1, &one), (2, &other)] {
+        it.say(replica(0), to, pre_prepare(0, 0, next, proposal));
+        it.say(replica(3), to, Message::Prepare(prepare(3, 0, next, proposal.digest())));
+        it.lose(|_| true);
+        it.deliver();
+        for by in [0, 3] {
+            it.say(replica(by), to, Message::Commit(commit(by, 0, next, proposal.digest())));
+        }
+        it.deliver();
+    }
+    assert_eq!((it.committed(1), it.committed(2)), (next, next), "and not to the same");
+}
+
+#[test]
+fn a_bad_signature_is_blamed_on_the_sender() {
+    let mut it = Cluster::new(4);
+    it.liar(3);
+    let vote = Signed::claimed(
+        id(2),
+        Prepare { view: view(0), op: op(1), digest: Digest::ZERO },
+        *prepare(3, 0, 1, Digest::ZERO).signature(),
+    );
+    it.say(replica(3), 1, Message::Prepare(vote));
+    let node = &it.hosts[1].process.as_ref().expect("it runs").node;
+    assert_eq!(node.ledger().last(), Some(&(replica(3), Fault::BadSignature("pbft/1 prepare"))));
+}

@@ -1,0 +1,350 @@
+//! One test for each claim of Castro and Liskov 1999, in its order.
+
+use crate::harness::{Cluster, config, replica};
+use crate::words::{commit, op, orders, pre_prepare, prepare, view};
+use quorate_core::protocol::Consistency;
+use quorate_protocols::pbft::{Config, Message, Proposal};
+
+/// Checkpoints every few entries.
+fn small() -> Config {
+    Config { checkpoint_entries: 4, state_entries: 8, ..config() }
+}
+
+#[test]
+fn one_request_costs_one_pre_prepare_and_two_rounds_of_votes() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "first");
+    it.run(3_000);
+    it.talk();
+    let ticket = it.submit(1, "second");
+    it.deliver();
+    assert_eq!(it.answer(1, ticket).as_deref(), Some("2"));
+    let counts = ["Request", "PrePrepare", "Prepare", "Commit", "Reply"].map(|label| it.count(label));
+    let n = 4;
+    assert_eq!(counts, [1, n - 1, (n - 1) * (n - 1), n * (n - 1), n]);
+    let others = it
+        .talk()
+        .iter()
+        .filter(|line| !line.contains("Re") && !line.contains("Pre") && !line.contains("Commit"))
+        .count();
+    assert_eq!(others, 0, "nothing else is said");
+}
+
+#[test]
+fn an_idle_group_whose_members_agree_says_nothing_and_waits_for_nothing() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(10_000);
+    it.talk();
+    it.run(60_000);
+    assert_eq!(it.talk(), Vec::<String>::new());
+    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_some_and(|it| it.node.deadline().is_none())));
+}
+
+#[test]
+fn everybody_executes_everything_in_one_order() {
+    let mut it = Cluster::new(4);
+    it.client(1).client(2);
+    for index in 0..20 {
+        it.submit(1 + index % 2, &format!("x{index}"));
+    }
+    it.run(1_000);
+    let tape = it.tape(0);
+    assert_eq!(tape.len(), 20);
+    assert!((1..4).all(|id| it.tape(id) == tape));
+}
+
+#[test]
+fn a_backup_votes_only_when_proposal_and_vote_are_on_its_disk() {
+    // §4.2, and the rule of durability: whoever comes back must not vote otherwise.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.hosts[1].fast_disk = false;
+    it.talk();
+    it.submit(1, "b");
+    it.deliver();
+    assert!(it.prepared(1).is_empty());
+    it.sync(1);
+    assert_eq!(it.prepared(1).len(), 3, "to each of the others");
+}
+
+#[test]
+fn a_commit_waits_for_its_certificate_to_be_on_disk() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.talk();
+    it.submit(1, "b");
+    it.lose(|it| it.label == "Commit");
+    it.hosts[1].fast_disk = false;
+    it.deliver();
+    assert_eq!(it.count("Prepare"), 6, "a quorum has voted, R1 has not said so yet");
+    let commits = |it: &mut Cluster| it.sent.iter().filter(|it| it.from == replica(1) && it.label == "Commit").count();
+    assert_eq!(commits(&mut it), 0);
+    it.sync(1);
+    assert_eq!(commits(&mut it), 3);
+}
+
+#[test]
+fn the_primary_counts_its_own_vote_only_when_it_is_durable() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.hosts[0].fast_disk = false;
+    it.cut(3, 0);
+    let before = it.committed(0);
+    it.submit(1, "b");
+    it.deliver();
+    assert_eq!(it.committed(0), before, "two backups and itself would be a quorum");
+    it.sync(0);
+    it.deliver();
+    it.sync(0);
+    it.deliver();
+    assert!(it.committed(0) > before);
+}
+
+#[test]
+fn two_of_four_prepare_nothing() {
+    // §4.2: prepared needs a PRE-PREPARE and 2f PREPAREs.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(1_000);
+    let before = it.committed(0);
+    it.isolate(2).isolate(3);
+    it.talk();
+    it.submit(1, "b");
+    it.deliver();
+    assert_eq!(it.count("Commit"), 0);
+    assert_eq!(it.committed(0), before);
+}
+
+#[test]
+fn three_of_four_go_on() {
+    let mut it = Cluster::new(4);
+    it.client(1).isolate(3);
+    it.apply(1, "a").apply(1, "b");
+    assert_eq!(it.tape(0), ["a", "b"]);
+}
+
+#[test]
+fn a_request_whose_primary_is_silent_is_executed_in_the_next_view() {
+    // §4.4
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.crash(0);
+    it.apply(1, "b");
+    assert!(it.view(1) >= view(1));
+    assert_eq!(it.tape(1), ["a", "b"]);
+}
+
+#[test]
+fn primaries_that_are_silent_one_after_the_other_are_passed_over() {
+    let mut it = Cluster::new(7);
+    it.client(1).apply(1, "a");
+    it.crash(0).crash(1);
+    it.apply(1, "b");
+    assert_eq!(it.primary(), Some(2));
+}
+
+#[test]
+fn what_committed_anywhere_keeps_its_place_in_the_next_view() {
+    // §4.4: R1 alone learns that `b` is committed; R0, R1 disappear from the others' sight.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Commit" && it.to != replica(1));
+    it.submit(1, "b");
+    it.deliver();
+    assert_eq!(it.tape(1), ["a", "b"]);
+    assert_eq!(it.tape(2), ["a"]);
+    it.crash(0);
+    it.heal().lose(|it| it.label == "Committed");
+    it.submit(1, "c");
+    it.run(3_000);
+    assert_eq!(it.tape(2).get(1).map(String::as_str), Some("b"));
+    it.heal().run(3_000);
+    assert_eq!(it.tape(1), it.tape(2));
+}
+
+#[test]
+fn a_gap_is_filled_by_a_request_that_does_nothing() {
+    // §4.4: entry 2 reaches nobody, entry 3 is prepared.
+    let mut it = Cluster::with(4, Config { in_flight_entries: 4, ..config() });
+    it.client(1).client(2).apply(1, "a").apply(2, "b");
+    let next = it.committed(0) + 1;
+    it.lose(
+        move |it| matches!(it.message(), Some(Message::PrePrepare { vote, .. }) if vote.statement().op == op(next)),
+    );
+    it.submit(1, "lost");
+    it.deliver();
+    it.submit(2, "kept");
+    it.deliver();
+    it.crash(0);
+    it.heal();
+    it.clients.clear();
+    it.client(3);
+    it.apply(3, "c");
+    it.run(2_000);
+    let null = Proposal::null(op(next)).digest();
+    let started = it.last(1, "NewView");
+    let Message::NewView(start) = started else { panic!("a new view") };
+    assert!(start.statement().proposals.iter().any(|vote| vote.statement().digest == null));
+    assert!(it.agrees(&["a", "b", "kept", "c"]));
+}
+
+#[test]
+fn null_requests_of_different_entries_have_different_digests() {
+    assert_ne!(Proposal::null(op(1)).digest(), Proposal::null(op(2)).digest());
+}
+
+#[test]
+fn a_stable_checkpoint_moves_the_watermarks_and_nothing_beyond_them_is_accepted() {
+    // §4.3
+    let mut it = Cluster::with(4, small());
+    it.client(1);
+    for index in 0..9 {
+        it.apply(1, &format!("x{index}"));
+    }
+    let last = it.committed(0);
+    let far = orders(it.now, Vec::new());
+    it.talk();
+    let beyond = last / 4 * 4 + 2 * 8 + 1;
+    it.say(replica(0), 1, pre_prepare(0, 0, beyond, &far));
+    assert!(it.prepared(1).is_empty());
+}
+
+#[test]
+fn a_proposal_just_above_the_watermark_is_held_until_the_watermark_moves() {
+    let mut it = Cluster::with(4, small());
+    it.client(1).lose(|it| it.label == "Checkpoint" && it.to == replica(3));
+    for index in 0..12 {
+        it.submit(1, &format!("x{index}"));
+        it.run(20);
+    }
+    it.heal();
+    it.run_until("R3 catches up", |it| it.tape(3).len() == 12);
+    assert_eq!(it.view(3), view(0), "no view change for that");
+}
+
+#[test]
+fn a_replica_behind_everybodys_log_fetches_the_state() {
+    // §5.3.2 of the journal version
+    let mut it = Cluster::with(4, small());
+    it.client(1).apply(1, "first").isolate(3);
+    for index in 0..40 {
+        it.apply(1, &format!("x{index}"));
+    }
+    it.talk();
+    it.heal();
+    it.run_until("R3 has it all", |it| it.tape(3).len() == 41);
+    assert!(it.talk().iter().any(|line| line.starts_with("R3 GetManifest")));
+}
+
+#[test]
+fn a_replica_that_missed_a_view_is_told_of_it() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a").isolate(3).crash(0);
+    it.heal().isolate(3).restart(0);
+    it.apply(1, "b");
+    assert!(it.view(1) > view(0));
+    it.heal();
+    it.run_until("R3 follows", |it| it.view(3) == it.view(1) && it.tape(3).len() == 2);
+}
+
+#[test]
+fn a_read_only_request_is_answered_without_being_ordered() {
+    // §5.1
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a").apply(1, "b");
+    it.run(2_000);
+    it.talk();
+    let ticket = it.read(1, Consistency::Linearizable);
+    it.deliver();
+    assert_eq!(it.answer(1, ticket).as_deref(), Some("a b"));
+    assert_eq!(it.count("PrePrepare"), 0);
+}
+
+#[test]
+fn a_read_sees_a_write_that_only_one_correct_replica_has_executed() {
+    // The write is answered by R0 and R1; R2 and R3 have prepared it and lack the COMMITs. A read of R1, R2, R3 must see it.
+    let mut it = Cluster::new(4);
+    it.client(1).client(2).apply(1, "a").apply(2, "b");
+    it.run(2_000);
+    it.lose(|it| matches!(it.label, "Commit" | "Committed") && (it.to == replica(2) || it.to == replica(3)));
+    let write = it.submit(1, "c");
+    it.deliver();
+    assert!(it.answer(1, write).is_some(), "f + 1 have executed it");
+    it.crash(0);
+    let read = it.read(2, Consistency::Linearizable);
+    it.run(100);
+    assert_eq!(it.answer(2, read), None, "R2 and R3 have prepared `c` and wait for it");
+    it.heal();
+    it.run_until("the read is answered", |it| it.answer(2, read).is_some());
+    assert_eq!(it.answer(2, read).as_deref(), Some("a b c"));
+}
+
+#[test]
+fn a_client_believes_what_f_plus_1_replicas_say_and_gets_it_in_full_from_one() {
+    // §4.1, §5.1
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.isolate(1).isolate(2);
+    let ticket = it.submit(1, "b");
+    it.deliver();
+    assert_eq!(it.answer(1, ticket), None);
+    it.heal();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+}
+
+#[test]
+fn a_reply_that_was_lost_is_sent_again_when_the_client_asks_again() {
+    // §4.1
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.run(50);
+    assert_eq!(it.answer(1, ticket), None);
+    it.heal();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!(it.tape(0), ["a", "b"], "applied once");
+}
+
+#[test]
+fn requests_gather_while_entries_are_under_way() {
+    let mut it = Cluster::with(4, Config { in_flight_entries: 1, ..config() });
+    it.client(1).client(2).client(3).apply(1, "a").apply(2, "b").apply(3, "c");
+    it.talk();
+    it.hosts[0].fast_disk = false;
+    for index in 0..9 {
+        it.submit(1 + index % 3, &format!("x{index}"));
+    }
+    it.deliver();
+    for _ in 0..6 {
+        it.sync(0).deliver();
+    }
+    it.hosts[0].fast_disk = true;
+    it.sync(0).run(500);
+    assert_eq!(it.tape(0).len(), 12);
+    assert!(it.count("PrePrepare") <= 3 * 3, "nine requests in few entries: {}", it.count("PrePrepare"));
+}
+
+#[test]
+fn the_tick_that_the_machine_asked_for_comes_from_the_log() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "lease");
+    it.run(1_500);
+    assert!(it.agrees(&["lease", "tick"]));
+    assert_eq!(it.view(0), view(0));
+}
+
+#[test]
+fn votes_of_another_view_are_not_counted() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    let next = it.committed(0) + 1;
+    let proposal = orders(it.now, Vec::new());
+    it.liar(3);
+    it.say(replica(3), 1, Message::Prepare(prepare(3, 7, next, proposal.digest())));
+    it.say(replica(3), 1, Message::Commit(commit(3, 7, next, proposal.digest())));
+    assert_eq!(it.status(1).op, op(next - 1));
+}
