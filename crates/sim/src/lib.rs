@@ -26,10 +26,12 @@
 //! | `protocols`, `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
 //! | `script`, `scenarios` | scenarios written by hand; those that have a name |
 //! | `diagram` | pictures |
+//! | `exhaustive` | every interleaving of a tiny cluster |
 
 pub mod campaign;
 pub mod checker;
 pub mod diagram;
+pub mod exhaustive;
 pub mod faults;
 pub mod history;
 pub mod misfortune;

@@ -29,6 +29,7 @@ const SHOWN_MAX: usize = 5;
   quorate sim --scenario vr-leader-crash --html view-change.html
   quorate sim --protocol naive --seed 1 --shrink short.txt   leaves out all that does not matter
   quorate sim --script short.txt --html short.html
+  quorate sim --protocol vr --exhaustive --clients 1 --crashes 1 --timeouts 2
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
   quorate sim --protocol vr --seeds 100 --faults twins --beyond-model
 
@@ -50,6 +51,24 @@ pub struct Arguments {
     /// Make the failing seed short, and write the script into this file
     #[arg(long, value_name = "FILE", requires = "seed")]
     shrink: Option<PathBuf>,
+    /// Explore every order of events of a tiny cluster, up to the bounds that follow
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "scenario", "script"])]
+    exhaustive: bool,
+    /// Answers that each client waits for (--exhaustive)
+    #[arg(long, default_value_t = 1, requires = "exhaustive")]
+    answers: u8,
+    /// Crashes, at most (--exhaustive)
+    #[arg(long, default_value_t = 1, requires = "exhaustive")]
+    crashes: u8,
+    /// Timers that ring, at most (--exhaustive)
+    #[arg(long, default_value_t = 2, requires = "exhaustive")]
+    timeouts: u8,
+    /// Messages that are lost, at most (--exhaustive)
+    #[arg(long, default_value_t = 0, requires = "exhaustive")]
+    losses: u8,
+    /// States after which the search gives up (--exhaustive)
+    #[arg(long, default_value_t = 100_000, requires = "exhaustive")]
+    states: u64,
     /// Show the names of all scenarios
     #[arg(long)]
     list_scenarios: bool,
@@ -134,6 +153,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     if let Some(name) = &arguments.scenario {
         return one::play(name, arguments).map(|()| ExitCode::SUCCESS);
+    }
+    if arguments.exhaustive {
+        let holds = match arguments.protocol {
+            Simulatable::Vr => one::explore_all::<Vr>(arguments),
+            Simulatable::Naive => one::explore_all::<Naive>(arguments),
+        };
+        return Ok(exit_code(holds));
     }
     if let Some(file) = &arguments.script {
         return one::run_script(file, arguments).map(exit_code);

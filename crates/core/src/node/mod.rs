@@ -198,6 +198,11 @@ impl<P: Protocol> Node<P> {
         self.timers.values().min().copied()
     }
 
+    /// All timers and their times, as text: for people, and for whoever compares states.
+    pub fn timers(&self) -> String {
+        format!("{:?}", self.timers)
+    }
+
     /// How many messages wait for the disk: above a limit of its own, a host reads no more frames until the log is synced.
     pub fn held(&self) -> usize {
         self.held.len()

@@ -8,10 +8,12 @@ use quorate_core::protocol::Protocol;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::vr::Vr;
 use quorate_sim::diagram::{Picture, page};
+use quorate_sim::exhaustive::{Scope, explore};
 use quorate_sim::scenarios::{self, ALL};
 use quorate_sim::shrink::{RUNS_MAX, Script, shrink};
 use quorate_sim::{Options, Recording, Report, Simulated, run as run_seed};
 use serde_json::{Value, json};
+use std::fmt::Debug;
 use std::path::Path;
 
 /// Runs a seed, or a script and says whether it did what it was written for. True if nothing was violated.
@@ -93,6 +95,45 @@ pub fn make_short<P: Simulated>(options: &Options, file: &Path) -> anyhow::Resul
     print!("{text}");
     println!("script: {0}; run it with `quorate sim --script {0}`", file.display());
     Ok(false)
+}
+
+/// Explores a tiny cluster. True if nothing is violated in any state that was reached.
+pub fn explore_all<P: Simulated>(arguments: &Arguments) -> bool
+where
+    P::Config: Default,
+    P::Replica: Debug,
+{
+    let scope = Scope {
+        replicas: usize::from(arguments.replicas),
+        clients: usize::from(arguments.clients),
+        answers: usize::from(arguments.answers),
+        crashes: arguments.crashes,
+        timeouts: arguments.timeouts,
+        losses: arguments.losses,
+        states_max: arguments.states,
+    };
+    let mut progress = Progress::start("explore", "states", arguments.states);
+    let explored = explore::<P>(&scope, |_| progress.add(1));
+    progress.finish();
+    if arguments.json {
+        let violation = explored.violation.as_ref().map(|(what, path)| json!({ "what": what, "path": path }));
+        println!(
+            "{}",
+            json!({
+                "protocol": P::NAME,
+                "states": explored.states,
+                "steps": explored.steps,
+                "depth": explored.depth,
+                "answered": explored.answered,
+                "view": explored.view,
+                "complete": explored.complete,
+                "violation": violation,
+            })
+        );
+    } else {
+        println!("{}: {explored}", P::NAME);
+    }
+    explored.violation.is_none()
 }
 
 fn nanos(millis: u64) -> u64 {
