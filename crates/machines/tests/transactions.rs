@@ -247,3 +247,31 @@ fn compare_and_swap_swaps_only_what_was_expected_and_answers_with_what_is_there(
     assert_eq!(swap(Expected::ModRevision(2), "3"), (false, Some("2".into())));
     assert_eq!(swap(Expected::ModRevision(3), "3"), (true, None));
 }
+
+/// As etcd 3.4 answers, asked the same.
+#[test]
+fn of_several_reasons_to_refuse_a_transaction_the_same_one_is_given_as_by_etcd() {
+    let mut bench = Bench::new();
+    bench.put("a", "1");
+    let future = TxnOp::Range(Range { key: "a".into(), revision: 99, ..Range::default() });
+    let leased = TxnOp::Put(Put { lease: 5, ..Put::new("a", "1") });
+    let keeping = Put { ignore_value: true, lease: 5, key: "none".into(), ..Put::default() };
+    let mut refused = |success| bench.refused(Operation::Txn(Txn { success, ..Txn::default() }));
+    assert_eq!(refused(vec![future.clone(), nested(vec![leased], vec![])]), KvError::LeaseNotFound, "puts come first");
+    assert_eq!(refused(vec![TxnOp::Put(keeping.clone())]), KvError::KeyNotFound, "what is kept, then the lease");
+    assert_eq!(refused(vec![future]), KvError::FutureRevision);
+    assert_eq!(bench.refused(Operation::Put(keeping)), KvError::LeaseNotFound, "outside, the lease comes first");
+}
+
+/// etcd 3.4 takes a revision below zero for the present one outside a transaction, and for a compacted one inside.
+#[test]
+fn a_revision_below_zero_is_refused_inside_a_transaction_once_anything_was_compacted() {
+    let mut bench = Bench::new();
+    bench.put("a", "1");
+    let below = Range { key: "a".into(), revision: -1, ..Range::default() };
+    let txn = Txn { success: vec![TxnOp::Range(below.clone())], ..Txn::default() };
+    assert_eq!(bench.txn(txn.clone()).responses.len(), 1);
+    bench.compact(2);
+    assert_eq!(bench.refused(Operation::Txn(txn)), KvError::Compacted { compact_revision: 2 });
+    assert_eq!(bench.range(below).count, 1);
+}

@@ -15,7 +15,7 @@ use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
 use crate::proto::v3lockpb::lock_server::LockServer;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::Full;
@@ -78,6 +78,10 @@ impl Front {
         let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if kind.starts_with(b"application/grpc") {
             return self.grpc(request).await;
+        }
+        if request.headers().contains_key(ORIGIN) {
+            let why = "quorate: this interface is not for web pages, so that no page can write here unasked\n";
+            return page(StatusCode::FORBIDDEN, "text/plain; charset=utf-8", why);
         }
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/version") => version(),

@@ -35,6 +35,14 @@ pub(super) fn check_revision(store: &Store, revision: i64) -> Result<(), KvError
     Ok(())
 }
 
+/// As [`check_revision`], inside a transaction: there etcd refuses a revision below zero once anything was compacted.
+pub(super) fn check_revision_in_txn(store: &Store, revision: i64) -> Result<(), KvError> {
+    if revision < 0 && revision < store.compacted {
+        return Err(KvError::Compacted { compact_revision: store.compacted });
+    }
+    check_revision(store, revision)
+}
+
 /// Answers a range whose revision has been checked. 0 or less reads what is there now, also inside a transaction.
 pub(super) fn range(store: &Store, range: &Range, budget: &mut ReplyBudget) -> Result<RangeResponse, KvError> {
     if range.count_only {

@@ -7,7 +7,7 @@
 use super::error::KvError;
 use super::limits::TXN_OPS_MAX;
 use super::operation::{Compare, DeleteRange, Operand, Operator, Put, Range, Txn, TxnOp, check_range};
-use super::range::{ReplyBudget, check_revision, range};
+use super::range::{ReplyBudget, check_revision_in_txn, range};
 use super::reply::{DeleteResponse, KeyValue, PutResponse, TxnOpReply, TxnOpResponse, TxnResponse};
 use super::store::{Store, Write};
 use bytes::Bytes;
@@ -205,26 +205,44 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// Refuses what cannot be done in the state before the transaction.
+    /// Refuses what cannot be done in the state before the transaction: all puts are looked at before the first range, and
+    /// of a put first what it keeps, so that of several reasons the same one is given as by etcd.
     fn validate(&self, store: &Store) -> Result<(), KvError> {
+        self.validate_puts(store)?;
+        self.validate_ranges(store)
+    }
+
+    fn validate_puts(&self, store: &Store) -> Result<(), KvError> {
         self.steps.iter().try_for_each(|step| match step {
-            Step::Range(range) => check_revision(store, range.revision),
-            Step::Put(put) => validate_put(store, put),
-            Step::Delete(_) => Ok(()),
-            Step::Nested(path) => path.validate(store),
+            Step::Put(put) => validate_kept(store, put).and_then(|()| validate_lease(store, put)),
+            Step::Range(_) | Step::Delete(_) => Ok(()),
+            Step::Nested(path) => path.validate_puts(store),
+        })
+    }
+
+    fn validate_ranges(&self, store: &Store) -> Result<(), KvError> {
+        self.steps.iter().try_for_each(|step| match step {
+            Step::Range(range) => check_revision_in_txn(store, range.revision),
+            Step::Put(_) | Step::Delete(_) => Ok(()),
+            Step::Nested(path) => path.validate_ranges(store),
         })
     }
 }
 
-/// Refuses a put that cannot be done now: its lease is unknown, or there is nothing to keep.
+/// Refuses a put, outside a transaction, that cannot be done now: its lease is unknown, or there is nothing to keep.
 pub(super) fn validate_put(store: &Store, put: &Put) -> Result<(), KvError> {
-    if put.lease != 0 && store.leases.get(put.lease).is_none() {
-        return Err(KvError::LeaseNotFound);
-    }
-    if (put.ignore_value || put.ignore_lease) && store.current(&put.key).is_none() {
-        return Err(KvError::KeyNotFound);
-    }
-    Ok(())
+    validate_lease(store, put)?;
+    validate_kept(store, put)
+}
+
+fn validate_lease(store: &Store, put: &Put) -> Result<(), KvError> {
+    let known = put.lease == 0 || store.leases.get(put.lease).is_some();
+    if known { Ok(()) } else { Err(KvError::LeaseNotFound) }
+}
+
+fn validate_kept(store: &Store, put: &Put) -> Result<(), KvError> {
+    let keeps = put.ignore_value || put.ignore_lease;
+    if keeps && store.current(&put.key).is_none() { Err(KvError::KeyNotFound) } else { Ok(()) }
 }
 
 /// Whether a compare holds for every key of its range.

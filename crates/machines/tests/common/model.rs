@@ -129,10 +129,11 @@ impl Model {
         if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(KvError::LeaseNotFound);
         }
-        if (put.ignore_value || put.ignore_lease) && !self.now().contains_key(&put.key) {
-            return Err(KvError::KeyNotFound);
-        }
-        Ok(())
+        if self.keeps_nothing(put) { Err(KvError::KeyNotFound) } else { Ok(()) }
+    }
+
+    fn keeps_nothing(&self, put: &Put) -> bool {
+        (put.ignore_value || put.ignore_lease) && !self.now().contains_key(&put.key)
     }
 
     fn can_read(&self, revision: i64) -> Result<(), KvError> {
@@ -143,13 +144,18 @@ impl Model {
         }
     }
 
+    /// All puts of the path, then all ranges.
     fn can(&self, before: &State, txn: &Txn) -> Result<(), KvError> {
-        let chosen = if holds(before, txn) { &txn.success } else { &txn.failure };
-        chosen.iter().try_for_each(|op| match op {
-            TxnOp::Range(range) => self.can_read(range.revision),
+        let path = path(before, txn);
+        path.iter().try_for_each(|op| match op {
+            TxnOp::Put(put) if self.keeps_nothing(put) => Err(KvError::KeyNotFound),
             TxnOp::Put(put) => self.can_put(put),
-            TxnOp::Delete(_) => Ok(()),
-            TxnOp::Txn(txn) => self.can(before, txn),
+            _ => Ok(()),
+        })?;
+        path.iter().try_for_each(|op| match op {
+            TxnOp::Range(range) if range.revision < 0 && range.revision < self.compacted => Err(self.gone()),
+            TxnOp::Range(range) => self.can_read(range.revision),
+            _ => Ok(()),
         })
     }
 
@@ -411,4 +417,14 @@ fn writes(ops: &[TxnOp]) -> Result<Writes, KvError> {
         }
     }
     Ok((puts, deletes))
+}
+
+/// What a transaction does, enclosed ones included.
+fn path<'a>(before: &State, txn: &'a Txn) -> Vec<&'a TxnOp> {
+    let chosen = if holds(before, txn) { &txn.success } else { &txn.failure };
+    let steps = chosen.iter().flat_map(|op| match op {
+        TxnOp::Txn(txn) => path(before, txn),
+        other => vec![other],
+    });
+    steps.collect()
 }

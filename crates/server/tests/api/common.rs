@@ -113,7 +113,16 @@ impl Client {
     }
 
     pub async fn watches(&self) -> Watches {
+        self.watches_with(None).await
+    }
+
+    /// A stream whose first request is sent before anything is waited for: etcd says nothing before it.
+    pub async fn watches_with(&self, create: Option<WatchCreateRequest>) -> Watches {
         let (requests, stream) = mpsc::channel(64);
+        if let Some(create) = create {
+            let request_union = Some(watch_request::RequestUnion::CreateRequest(create));
+            requests.send(WatchRequest { request_union }).await.expect("there is room");
+        }
         let responses = WatchClient::new(self.channel.clone()).watch(ReceiverStream::new(stream)).await;
         Watches { requests, responses: responses.expect("a stream").into_inner() }
     }

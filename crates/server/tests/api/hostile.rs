@@ -5,8 +5,22 @@ use bytes::Bytes;
 use quorate_server::limits::{MESSAGE_BYTES_MAX, WATCHES_PER_STREAM_MAX};
 use quorate_server::proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use tonic::Code;
+
+/// The answer to a request that is given byte by byte.
+async fn said(address: SocketAddr, request: String) -> (u16, String) {
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    });
+    let answer = answer.await.expect("no panic");
+    (parsed(&answer).0, answer)
+}
 
 #[tokio::test]
 async fn a_value_beyond_the_limit_is_refused_in_etcds_words_and_names_the_limit() {
@@ -60,6 +74,17 @@ async fn a_stream_has_only_so_many_watches_and_says_how_many() {
 }
 
 #[tokio::test]
+async fn a_web_page_cannot_write_through_its_visitors_browser() {
+    let served = Served::start().await;
+    let request = |origin: &str| {
+        let body = "{\"key\":\"YQ==\"}";
+        format!("POST /v3/kv/put HTTP/1.0\r\nhost: x\r\n{origin}content-length: {}\r\n\r\n{body}", body.len())
+    };
+    assert_eq!(said(served.address(), request("")).await.0, 200);
+    assert_eq!(said(served.address(), request("origin: http://example.org\r\n")).await.0, 403);
+}
+
+#[tokio::test]
 async fn nonsense_on_the_port_ends_its_own_connection_and_no_other() {
     let served = Served::start().await;
     let mut client = served.client().await;
@@ -84,21 +109,13 @@ async fn grpc_bytes_that_are_no_message_are_refused() {
     let served = Served::start().await;
     // a message of three bytes: a field that is longer than the message
     let body = "\0\0\0\0\u{3}\n\u{7f}a";
-    let address = served.address();
     let request = format!(
         "POST /etcdserverpb.KV/Put HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\nte: trailers\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut stream = TcpStream::connect(address).expect("a connection");
-        stream.write_all(request.as_bytes()).expect("it is sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        String::from_utf8_lossy(&answer).into_owned()
-    });
-    let answer = answer.await.expect("no panic");
-    assert_eq!(parsed(&answer).0, 200);
+    let (status, answer) = said(served.address(), request).await;
+    assert_eq!(status, 200);
     assert!(answer.contains("grpc-status: 13"), "{answer}");
 }
 
@@ -110,19 +127,11 @@ async fn what_is_not_offered_says_so_in_a_sentence() {
         ("/etcdserverpb.Auth/UserAdd", "certificates"),
         ("/etcdserverpb.Nothing/AtAll", "not a call"),
     ] {
-        let address = served.address();
-        let answer = tokio::task::spawn_blocking(move || {
-            let mut stream = TcpStream::connect(address).expect("a connection");
-            let request = format!(
-                "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\nconnection: close\r\n\
-                 content-length: 5\r\n\r\n\0\0\0\0\0"
-            );
-            stream.write_all(request.as_bytes()).expect("it is sent");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("an answer");
-            answer
-        });
-        let answer = answer.await.expect("no panic").replace("%20", " ");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\nconnection: close\r\n\
+             content-length: 5\r\n\r\n\0\0\0\0\0"
+        );
+        let answer = said(served.address(), request).await.1.replace("%20", " ");
         assert!(answer.contains("grpc-status: 12") && answer.contains(words), "{path}: {answer}");
     }
 }

@@ -1,6 +1,7 @@
 //! The gateway in front of a whole cluster, as etcd's clients meet it: real connections, real replicas, one process.
 
 mod common;
+mod differential;
 
 mod hostile;
 mod json;

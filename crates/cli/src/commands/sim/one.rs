@@ -104,7 +104,7 @@ where
     P::Replica: Debug,
 {
     let scope = Scope {
-        replicas: usize::from(arguments.replicas),
+        replicas: usize::from(arguments.replicas.unwrap_or(P::REPLICAS)),
         clients: usize::from(arguments.clients),
         answers: usize::from(arguments.answers),
         crashes: arguments.crashes,

@@ -1,0 +1,163 @@
+//! Debian's `etcdctl` against `quorate dev` and `quorate gateway`. Runs if it is installed (Debian: etcd-client);
+//! `QUORATE_NEEDS_ETCD` makes its absence a failure.
+
+mod common;
+
+use common::Cluster;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+/// `etcdctl`, told where the gateway is.
+struct Etcdctl {
+    endpoint: String,
+}
+
+impl Etcdctl {
+    /// `None` if it is not installed.
+    fn of(url: &str) -> Option<Self> {
+        if Command::new("etcdctl").arg("version").env("ETCDCTL_API", "3").output().is_err() {
+            assert!(std::env::var_os("QUORATE_NEEDS_ETCD").is_none(), "etcdctl is not installed");
+            eprintln!("etcdctl is not installed: nothing was tried");
+            return None;
+        }
+        let endpoint = url.trim_start_matches("http://").to_owned();
+        Some(Self { endpoint })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint, "--command-timeout", "20s"]);
+        command.args(arguments);
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().expect("etcdctl runs")
+    }
+
+    /// What it prints; it must succeed.
+    fn must(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert!(output.status.success(), "etcdctl {arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// What it says on stderr; it must fail.
+    fn must_fail(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert!(!output.status.success(), "etcdctl {arguments:?} should have failed");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    /// A transaction, as etcdctl reads it.
+    fn txn(&self, text: &str) -> String {
+        let mut command = self.command(&["txn"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("etcdctl runs");
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).expect("text")
+    }
+}
+
+#[test]
+fn etcdctls_commands_do_with_dev_what_they_do_with_etcd() {
+    let (mut cluster, url) = Cluster::dev_with_etcd();
+    let Some(etcdctl) = Etcdctl::of(&url) else { return };
+    assert_eq!(etcdctl.must(&["put", "a", "1"]), "OK\n");
+    assert_eq!(etcdctl.must(&["put", "ab", "2"]), "OK\n");
+    assert_eq!(etcdctl.must(&["put", "a", "3", "--prev-kv"]), "OK\na\n1\n");
+    assert_eq!(etcdctl.must(&["get", "a"]), "a\n3\n");
+    assert_eq!(etcdctl.must(&["get", "a", "--rev", "2"]), "a\n1\n");
+    assert_eq!(etcdctl.must(&["get", "a", "--prefix"]), "a\n3\nab\n2\n");
+    assert_eq!(
+        etcdctl.must(&["get", "a", "--prefix", "--keys-only", "--sort-by", "CREATE", "--order", "DESCEND"]),
+        "ab\n\na\n\n"
+    );
+    assert_eq!(etcdctl.txn("value(\"a\") = \"3\"\n\nput b yes\nget a\n\nput b no\n\n"), "SUCCESS\n\nOK\n\na\n3\n");
+    assert_eq!(etcdctl.must(&["del", "a", "--prefix", "--prev-kv"]), "2\na\n3\nab\n2\n");
+
+    let granted = etcdctl.must(&["lease", "grant", "60"]);
+    let lease = granted.split(' ').nth(1).expect("an id");
+    etcdctl.must(&["put", "leased", "x", "--lease", lease]);
+    assert!(etcdctl.must(&["lease", "list"]).contains(lease));
+    assert!(etcdctl.must(&["lease", "timetolive", lease, "--keys"]).contains("leased"));
+    assert!(etcdctl.must(&["lease", "keep-alive", "--once", lease]).contains("TTL(60)"));
+    etcdctl.must(&["lease", "revoke", lease]);
+    assert_eq!(etcdctl.must(&["get", "leased"]), "");
+
+    let watched = etcdctl.command(&["watch", "a", "--prefix", "--rev", "2"]).stdout(Stdio::piped()).spawn();
+    let mut watched = watched.expect("etcdctl runs");
+    let lines = BufReader::new(watched.stdout.take().expect("a pipe")).lines();
+    let told: Vec<String> = lines.take(15).map(|line| line.expect("text")).collect();
+    drop(watched.kill());
+    drop(watched.wait());
+    assert_eq!(told.join(" "), "PUT a 1 PUT ab 2 PUT a 3 DELETE a  DELETE ab "); // a deleted value is an empty line
+
+    assert_eq!(etcdctl.must(&["compaction", "4"]), "compacted revision 4\n");
+    let compacted = etcdctl.must_fail(&["get", "a", "--rev", "2"]);
+    assert!(compacted.contains("etcdserver: mvcc: required revision has been compacted"), "{compacted}");
+
+    assert_eq!(etcdctl.must(&["member", "list"]).lines().count(), 3);
+    assert!(etcdctl.must(&["endpoint", "status"]).contains("3.5.13"));
+    etcdctl.must(&["endpoint", "health"]);
+    etcdctl.must(&["endpoint", "hashkv"]);
+    etcdctl.must(&["alarm", "list"]);
+    etcdctl.must(&["defrag"]);
+    assert_eq!(etcdctl.must(&["lock", "l", "echo", "locked"]), "locked\n");
+    let refused = etcdctl.must_fail(&["user", "list"]);
+    assert!(refused.contains("users and roles are not offered"), "{refused}");
+    assert!(cluster.stop_dev());
+}
+
+#[test]
+fn what_etcdctl_wrote_survives_kill_9_of_each_replica_in_turn() {
+    let (mut cluster, url) = Cluster::dev_with_etcd();
+    let Some(etcdctl) = Etcdctl::of(&url) else { return };
+    for replica in 0..3 {
+        for number in 0..10 {
+            if number == 5 {
+                cluster.kill(replica);
+            }
+            assert_eq!(etcdctl.must(&["put", &format!("k{replica}{number}"), "v"]), "OK\n");
+        }
+        cluster.spawn(replica);
+        cluster.wait_until_ready(replica);
+    }
+    assert_eq!(
+        etcdctl.must(&["get", "k", "--prefix", "--keys-only"]).lines().filter(|line| !line.is_empty()).count(),
+        30
+    );
+    assert!(cluster.stop_dev());
+}
+
+#[test]
+fn a_gateway_alone_serves_any_cluster_and_says_what_to_do_about_a_taken_port() {
+    let cluster = Cluster::serve_all(3);
+    let mut command = cluster.command(&["gateway", "--listen", "127.0.0.1:0"]);
+    let mut gateway = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(gateway.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("text");
+    let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).expect("a URL").to_owned();
+    if let Some(etcdctl) = Etcdctl::of(&url) {
+        assert_eq!(etcdctl.must(&["put", "a", "1"]), "OK\n");
+        assert_eq!(cluster.must(&["kv", "get", "a"]), "1\n");
+    }
+    drop(gateway.kill());
+    drop(gateway.wait());
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let said = cluster.must_fail(&["gateway", "--listen", &address]);
+    assert!(said.contains(&format!("{address} is in use by another program")) && said.contains("--listen"), "{said}");
+    let said = cluster.must_fail(&["dev", "--etcd", &address]);
+    assert!(said.contains("is in use by another program") && said.contains("--etcd off"), "{said}");
+}
+
+#[test]
+fn a_gateway_beyond_loopback_without_certificates_is_refused() {
+    let cluster = Cluster::init(1);
+    let said = cluster.must_fail(&["gateway", "--listen", "0.0.0.0:0"]);
+    assert!(said.contains("needs TLS and client certificates") && said.contains("client_ca_file"), "{said}");
+}
