@@ -158,6 +158,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let holds = match arguments.protocol {
             Simulatable::Vr => one::explore_all::<Vr>(arguments),
             Simulatable::Naive => one::explore_all::<Naive>(arguments),
+            Simulatable::Pbft => {
+                return Err(failure("the exhaustive search knows no liars yet", "explore --protocol vr or naive"));
+            }
         };
         return Ok(exit_code(holds));
     }
