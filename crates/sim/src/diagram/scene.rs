@@ -324,25 +324,31 @@ fn window(recording: &Recording, arrows: &[Arrow], picture: &Picture) -> (u64, u
     let last = recording.events.last().map_or(0, |event| event.at);
     if picture.from.is_some() || picture.to.is_some() {
         let from = picture.from.unwrap_or(first).clamp(first, last);
-        return (from, picture.to.unwrap_or(last).clamp(from, last));
+        let to = picture.to.unwrap_or(last).clamp(from, last);
+        let too_late = arrows.iter().filter(|arrow| arrow.left >= from).nth(ARROWS_LIMIT);
+        return (from, to.min(too_late.map_or(last, |arrow| arrow.left)));
     }
     if arrows.len() <= ARROWS_MAX {
         return (first, last);
     }
-    let Some(violation) = &picture.violation else {
+    // Around the violation; or around the first thing that is out of the ordinary; or the beginning.
+    let is_change = |event: &&Happened| matches!(event.what, What::Noted { note: Note::ViewChange(_), .. });
+    let change = recording.events.iter().find(is_change).map(|event| event.at);
+    let Some(middle) = picture.violation.as_ref().map(|violation| violation.at).or(change) else {
         let end = arrows.get(ARROWS_MAX).map_or(last, |arrow| arrow.left);
         return (first, end);
     };
-    let before = arrows.partition_point(|arrow| arrow.left <= violation.at);
-    let from = before.checked_sub(ARROWS_MAX * 7 / 8).and_then(|index| arrows.get(index)).map_or(first, |it| it.left);
-    let to = arrows.get(before + ARROWS_MAX / 8).map_or(last, |arrow| arrow.left);
-    (from, to.max(violation.at))
+    let before = arrows.partition_point(|arrow| arrow.left <= middle);
+    let share = if picture.violation.is_some() { 7 } else { 3 }; // what led to a violation; what a change leads to
+    let from =
+        before.checked_sub(ARROWS_MAX * share / 8).and_then(|index| arrows.get(index)).map_or(first, |it| it.left);
+    let to = arrows.get(before + ARROWS_MAX * (8 - share) / 8).map_or(last, |arrow| arrow.left);
+    (from, to.max(middle))
 }
 
 fn left_out(recording: &Recording, arrows: &[Arrow], (from, to): (u64, u64)) -> String {
     let before = arrows.iter().filter(|arrow| arrow.left < from && arrow.arrival().is_none_or(|at| at < from)).count();
     let after = arrows.iter().filter(|arrow| arrow.left > to).count();
-    let drawn = arrows.len() - before - after;
     let mut parts = Vec::new();
     let last = recording.events.last().map_or(0, |event| event.at);
     if before > 0 {
@@ -350,9 +356,6 @@ fn left_out(recording: &Recording, arrows: &[Arrow], (from, to): (u64, u64)) -> 
     }
     if after > 0 {
         parts.push(format!("{after} messages after {} (the run ends at {})", millis(to), millis(last)));
-    }
-    if drawn > ARROWS_LIMIT {
-        parts.push(format!("{} of the messages in between, which are too many", drawn - ARROWS_LIMIT));
     }
     if recording.dropped > 0 {
         parts.push(format!("the {} oldest events, which were not kept", recording.dropped));

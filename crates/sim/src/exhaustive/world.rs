@@ -7,7 +7,7 @@ use crate::protocols::Simulated;
 use crate::registers::{Operation, Registers};
 use crate::trace::{name, words};
 use bytes::Bytes;
-use quorate_core::crypto::Digest;
+use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::executor::{Done, Executor, Job};
 use quorate_core::ids::{Epoch, OpNumber, Peer, RecordSeq, ReplicaId};
 use quorate_core::node::{Action, Identity, Input, Node, Payload};
@@ -19,6 +19,7 @@ use quorate_core::time::{Duration, Instant, WallTime};
 use quorate_core::wire::{Envelope, Wire};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// One thing that can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +223,8 @@ where
         let restore = Restore { replica: id, replicas, config, records, tail_damaged, checkpoint, wake };
         let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica: id };
         let next = RecordSeq::new(host.journal.len() as u64 + 1);
-        match Node::start(identity, restore, next, false, turn) {
+        let keyring = Arc::new(Keyring::simulated_replica(CLUSTER, Epoch::ZERO, replicas, id));
+        match Node::start_with(identity, keyring, restore, next, false, turn) {
             Ok((node, actions)) => {
                 host.running = Some((node, Executor::new(Registers::default())));
                 self.carry_out(index, actions);
