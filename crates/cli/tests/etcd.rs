@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::Cluster;
+use common::{Cluster, PATIENCE, signal};
+use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
@@ -129,6 +130,35 @@ fn what_etcdctl_wrote_survives_kill_9_of_each_replica_in_turn() {
         etcdctl.must(&["get", "k", "--prefix", "--keys-only"]).lines().filter(|line| !line.is_empty()).count(),
         30
     );
+    assert!(cluster.stop_dev());
+}
+
+/// The gateway follows one replica's events; a replica that stands still says nothing and keeps its connections.
+#[test]
+fn a_watch_hears_every_put_whichever_replica_stands_still() {
+    let (mut cluster, url) = Cluster::dev_with_etcd();
+    let Some(etcdctl) = Etcdctl::of(&url) else { return };
+    let watched = etcdctl.command(&["watch", "a", "--rev", "2"]).stdout(Stdio::piped()).spawn();
+    let mut watched = watched.expect("etcdctl runs");
+    let lines = BufReader::new(watched.stdout.take().expect("a pipe")).lines();
+    let (sender, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let hears = |value: &str| {
+        etcdctl.must(&["put", "a", value]);
+        for expected in ["PUT", "a", value] {
+            assert_eq!(told.recv_timeout(PATIENCE).expect("it is told"), expected);
+        }
+    };
+    hears("all run");
+    for replica in 0..3 {
+        let pid = cluster.pid(replica).expect("it runs");
+        signal(pid, Signal::STOP);
+        hears(&format!("without {replica}"));
+        signal(pid, Signal::CONT);
+        hears(&format!("with {replica}"));
+    }
+    drop(watched.kill());
+    drop(watched.wait());
     assert!(cluster.stop_dev());
 }
 

@@ -48,7 +48,7 @@ fn errors_name_the_limit_that_was_passed() {
     assert!(KvError::RequestTooLarge(Limit::Operation).to_string().contains("2097152 bytes"));
     assert!(KvError::RequestTooLarge(Limit::Events).to_string().contains("10000 events"));
     assert!(KvError::TooManyOps.to_string().contains("at most 128 in a list, 2048 in all, 16 levels"));
-    assert!(KvError::ReplyTooLarge.to_string().contains("67108864 bytes"));
+    assert!(KvError::ReplyTooLarge.to_string().contains("16777216 bytes"));
     assert!(KvError::Compacted { compact_revision: 7 }.to_string().contains('7'));
 }
 
@@ -97,13 +97,13 @@ fn a_query_may_not_ask_for_more_events_than_the_limit() {
 fn a_range_beyond_the_reply_limit_is_refused_and_pages_of_it_are_not() {
     let mut bench = Bench::new();
     let value = "v".repeat(VALUE_BYTES_MAX);
-    for index in 0..65 {
+    for index in 0..16 {
         bench.put(&index.to_string(), &value);
     }
     assert_eq!(bench.range_error(all()), KvError::ReplyTooLarge);
-    assert_eq!(bench.range(Range { limit: 60, ..all() }).count, 65);
-    assert_eq!(bench.range(Range { keys_only: true, ..all() }).kvs.len(), 65);
-    assert_eq!(bench.range(Range { count_only: true, ..all() }).count, 65);
+    assert_eq!(bench.range(Range { limit: 15, ..all() }).count, 16);
+    assert_eq!(bench.range(Range { keys_only: true, ..all() }).kvs.len(), 16);
+    assert_eq!(bench.range(Range { count_only: true, ..all() }).count, 16);
 }
 
 #[test]

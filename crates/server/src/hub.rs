@@ -5,6 +5,9 @@
 //! history, linearizably. While the stream is silent the cluster is asked once a second whether something was missed,
 //! so that a replica that is cut off from the others delays events and loses none.
 //!
+//! Under a protocol whose replicas may lie, one replica's events are only a hint that something happened: what it was is read
+//! from history, by the client's rule.
+//!
 //! Whoever watches reads at its own pace, by revision: from what is kept here, and beyond that from history. Nobody
 //! waits for a slow watcher, and a slow watcher loses nothing (etcd #17529).
 
@@ -13,7 +16,7 @@ use crate::limits::{RECENT_BYTES_MAX, RECENT_REVISIONS_MAX, WATCH_RESPONSE_BYTES
 use crate::store::{Read, Store};
 use bytes::Bytes;
 use quorate_core::wire::Wire as _;
-use quorate_machines::kv::{Event, Events, KvError, Query, Response, WATCH_TOPIC, WatchBatch};
+use quorate_machines::kv::{Event, Events, KeyValue, KvError, Query, Response, WATCH_TOPIC, WatchBatch};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +43,8 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Hub {
     store: Arc<Store>,
+    /// Whether one replica's events are to be confirmed by the others.
+    hints: bool,
     recent: Mutex<Recent>,
     seen: watch::Sender<Seen>,
     interested: watch::Sender<usize>,
@@ -76,9 +81,10 @@ impl Drop for Interest {
 
 impl Hub {
     /// A hub; [`Hub::run`] is to be spawned.
-    pub fn new(store: Arc<Store>) -> Arc<Self> {
+    pub fn new(store: Arc<Store>, hints: bool) -> Arc<Self> {
         Arc::new(Self {
             store,
+            hints,
             recent: Mutex::default(),
             seen: watch::Sender::default(),
             interested: watch::Sender::new(0),
@@ -179,9 +185,9 @@ impl Hub {
         for bytes in batches {
             let batch = WatchBatch::decode(&bytes).map_err(|_| EtcdError::Strange)?;
             let next = self.seen.borrow().revision.saturating_add(1);
-            if batch.revision == next {
+            if batch.revision == next && !self.hints {
                 self.push(batch);
-            } else if batch.revision > next {
+            } else if batch.revision >= next {
                 self.catch_up().await?;
             }
         }
@@ -269,7 +275,12 @@ fn shown(event: &Event, prev_kv: bool) -> Event {
 /// Bytes of keys and values.
 pub fn size(events: &[Event]) -> usize {
     let kvs = events.iter().flat_map(|event| std::iter::once(&event.kv).chain(&event.prev_kv));
-    kvs.fold(0, |sum: usize, kv| sum.saturating_add(kv.key.len()).saturating_add(kv.value.len()))
+    kvs.fold(0, |sum: usize, kv| sum.saturating_add(kv_size(kv)))
+}
+
+/// Bytes of a key and its value.
+pub fn kv_size(kv: &KeyValue) -> usize {
+    kv.key.len().saturating_add(kv.value.len())
 }
 
 /// How many there are, counted as long as they live.
@@ -295,7 +306,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_machines::kv::{EventKind, KeyValue};
+    use quorate_machines::kv::EventKind;
 
     fn put(revision: i64, key: &'static str, value_bytes: usize) -> WatchBatch {
         let kv = KeyValue {

@@ -3,13 +3,14 @@
 use crate::convert;
 use crate::errors::EtcdError;
 use crate::gateway::Api;
+use crate::pages;
 use crate::proto::etcdserverpb::kv_server::Kv;
 use crate::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 use crate::store::Read;
-use quorate_machines::kv::{Operation, Query, Response as Answer};
+use quorate_machines::kv::{KvError, Operation, Query, Response as Answer};
 use tonic::{Request, Response, Status, async_trait};
 
 #[async_trait]
@@ -17,11 +18,16 @@ impl Kv for Api {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
         let read = Read::serializable(request.serializable);
-        let query = Query::Range(convert::range(request)?);
-        match self.store.query(read, &query).await? {
-            (header, Answer::Range(range)) => Ok(Response::new(convert::range_response(Some(header), range))),
-            _ => Err(EtcdError::Strange.into()),
-        }
+        let range = convert::range(request)?;
+        let (header, found) = match self.store.query(read, &Query::Range(range.clone())).await {
+            Ok((header, Answer::Range(found))) => (header, found),
+            Ok(_) => return Err(EtcdError::Strange.into()),
+            Err(EtcdError::Kv(KvError::ReplyTooLarge)) if pages::possible(&range) => {
+                pages::read(&self.store, range).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Response::new(convert::range_response(Some(header), found)))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

@@ -34,6 +34,7 @@ mod lock;
 mod maintenance;
 mod metrics;
 mod offered;
+mod pages;
 pub mod proto;
 mod store;
 mod turn;

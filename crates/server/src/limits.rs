@@ -26,6 +26,10 @@ pub const BODY_PATIENCE: Duration = Duration::from_secs(30);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// See [`KEEPALIVE_INTERVAL`].
 pub const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(20);
+/// Keys that are read at a time when a range is too large for one answer of the cluster; fewer if they are long.
+pub const PAGE_KEYS_MAX: u64 = 1024;
+/// Bytes of keys and values of a range that is read in pages; beyond it, clients ask for pages themselves.
+pub const RANGE_BYTES_MAX: usize = 256 << 20;
 /// Watches of one stream.
 pub const WATCHES_PER_STREAM_MAX: usize = 4096;
 /// Responses that wait for a slow client of a stream; then its stream waits, and reads history again.

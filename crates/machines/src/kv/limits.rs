@@ -13,8 +13,11 @@ pub const TXN_OPS_MAX: usize = 128;
 pub const TXN_OPS_TOTAL_MAX: usize = 2_048;
 /// Deepest nesting of transactions. etcd's is [`TXN_OPS_MAX`]; nobody is known to use more than one.
 pub const TXN_DEPTH_MAX: usize = 16;
-/// Most bytes of keys and values that the ranges of one operation or query may return.
-pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes that the ranges of one operation or query may return, each key with [`KEY_OVERHEAD_BYTES`]. Below the 20 MiB of
+/// a frame that replicas send to clients: what does not fit into one would never arrive.
+pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a key in an answer costs besides itself and its value: numbers and lengths, in bytes.
+pub const KEY_OVERHEAD_BYTES: usize = 40;
 /// Most events that one [`super::Events`] query may ask for.
 pub const EVENTS_MAX: u64 = 10_000;
 /// Bytes of keys and values after which an [`super::Events`] answer ends at the next revision.

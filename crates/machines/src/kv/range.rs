@@ -1,14 +1,14 @@
 //! Range queries: what etcd calls `Range`, from the present or an older revision.
 
 use super::error::KvError;
-use super::limits::REPLY_BYTES_MAX;
+use super::limits::{KEY_OVERHEAD_BYTES, REPLY_BYTES_MAX};
 use super::operation::{Range, SortOrder, SortTarget};
 use super::reply::{KeyValue, RangeResponse};
 use super::store::{Change, Store};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Bytes of keys and values that the ranges of one request may still return.
+/// Bytes that the ranges of one request may still return.
 #[derive(Debug)]
 pub(super) struct ReplyBudget(usize);
 
@@ -17,9 +17,9 @@ impl ReplyBudget {
         Self(REPLY_BYTES_MAX)
     }
 
-    fn spend(&mut self, bytes: u64) -> Result<(), KvError> {
-        let left = self.0.checked_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
-        self.0 = left.ok_or(KvError::ReplyTooLarge)?;
+    fn spend(&mut self, kv: &KeyValue) -> Result<(), KvError> {
+        let bytes = kv.key.len().saturating_add(kv.value.len()).saturating_add(KEY_OVERHEAD_BYTES);
+        self.0 = self.0.checked_sub(bytes).ok_or(KvError::ReplyTooLarge)?;
         Ok(())
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn range(store: &Store, range: &Range, budget: &mut ReplyBudget) -> R
     let mut kvs = Vec::with_capacity(cut);
     for change in selected.into_iter().take(cut) {
         let kv = shown(&change.kv, range.keys_only);
-        budget.spend((kv.key.len() as u64).saturating_add(kv.value.len() as u64))?;
+        budget.spend(&kv)?;
         kvs.push(kv);
     }
     Ok(RangeResponse { kvs, more, count })

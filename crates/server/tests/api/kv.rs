@@ -102,6 +102,26 @@ async fn a_transaction_takes_the_branch_that_its_comparisons_choose() {
 }
 
 #[tokio::test]
+async fn a_range_that_is_too_large_for_one_answer_of_the_cluster_is_read_in_pages_at_one_revision() {
+    let served = Served::start().await;
+    let mut client = served.client().await;
+    for number in 0..25 {
+        let (key, value) = (format!("k{number:02}").into(), vec![7; 1 << 20].into());
+        client.kv.put(PutRequest { key, value, ..PutRequest::default() }).await.expect("a put");
+    }
+    let all = RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() };
+    let found = client.range(all.clone()).await.expect("an answer");
+    let keys: Vec<_> = found.kvs.iter().map(|kv| kv.key.clone()).collect();
+    assert_eq!(keys, (0..25).map(|number| format!("k{number:02}").into_bytes()).collect::<Vec<_>>());
+    assert_eq!((found.count, found.more, revision(found.header)), (25, false, 26));
+    let some = client.range(RangeRequest { limit: 20, ..all.clone() }).await.expect("an answer");
+    assert_eq!((some.kvs.len(), some.count, some.more), (20, 25, true));
+    let descend = RangeRequest { sort_order: range_request::SortOrder::Descend.into(), ..all };
+    let refused = client.range(descend).await.expect_err("it cannot be read in pages");
+    assert_eq!(refused.message(), "quorate: the reply is too large, ask for pages with limit");
+}
+
+#[tokio::test]
 async fn refusals_have_the_codes_and_texts_that_etcds_clients_compare() {
     let served = Served::start().await;
     let mut client = served.client().await;
