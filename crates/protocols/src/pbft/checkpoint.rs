@@ -5,6 +5,7 @@
 use super::Outbox;
 use super::durable::Record;
 use super::message::{LogCheckpoint, Message, StateCheckpoint};
+use super::pool::Pool;
 use super::replica::Replica;
 use quorate_core::crypto::{Certified, Verified};
 use quorate_core::fault::Why;
@@ -19,8 +20,12 @@ const STATE_VOTES_MAX: usize = 4;
 /// The log.
 impl Replica {
     /// ⟨CHECKPOINT n, d, i⟩: everything up to here was executed and is on my disk (the message waits for it).
+    ///
+    /// Only within one's own watermarks: who has signed `h` has a stable checkpoint at `h - L` or later, on which replicas
+    /// that have lost promises rely.
     pub(super) fn vote_checkpoint(&mut self, op: OpNumber, out: &mut Outbox) {
-        if !op.get().is_multiple_of(self.config.interval()) || op <= self.low() {
+        let told = self.own_checkpoint.as_ref().is_some_and(|vote| vote.statement().op >= op);
+        if !op.get().is_multiple_of(self.config.interval()) || op <= self.low() || op > self.high() || told {
             return;
         }
         let Some(chain) = self.log.get(op).and_then(|slot| slot.chain) else { return };
@@ -81,9 +86,17 @@ impl Replica {
                 self.on_pre_prepare(vote, proposal, out);
             }
         }
+        self.vote_boundary(out);
         self.trim(out);
         self.propose_more(out);
         self.expect_progress(out);
+    }
+
+    /// Votes for the last checkpoint that was executed, if that was not possible when it was, or the vote may be lost.
+    pub(super) fn vote_boundary(&mut self, out: &mut Outbox) {
+        let within = self.machine.executed.min(self.high()).get();
+        let boundary = within / self.config.interval() * self.config.interval();
+        self.vote_checkpoint(OpNumber::new(boundary), out);
     }
 }
 
@@ -206,7 +219,9 @@ impl Replica {
         self.committed = self.committed.max(checkpoint.op);
         self.log.slot(checkpoint.op).chain = Some(it.chain);
         self.proposed = self.proposed.max(checkpoint.op);
-        self.vote_checkpoint(checkpoint.op, out);
+        self.vote_boundary(out);
+        self.pool = Pool::default(); // what was executed meanwhile is not known; clients ask again
+        self.watch(out);
         self.trim(out);
         self.advance(out);
         self.arm_tick(out);

@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 /// Entries that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 64;
 
+/// PRE-PREPAREs above the high watermark that are kept until it moves.
+const EARLY_ENTRIES_MAX: usize = 16;
+
 type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 
 /// Requests.
@@ -150,8 +153,10 @@ impl Replica {
                 .blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
         }
         if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
-            let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
-            self.early.entry(it.op).or_insert(message); // dropping it would cost a view with a correct primary
+            if self.early.len() < EARLY_ENTRIES_MAX {
+                let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
+                self.early.entry(it.op).or_insert(message); // dropping it would cost a pause with a correct primary
+            }
             return out.ignore(from, Why::OutsideWindow);
         }
         if let Some(why) = self.refuses_op(it.op) {

@@ -470,8 +470,7 @@ impl Replica {
         } else if !self.is_active() && self.may_vote() {
             self.change_again(out);
         }
-        let boundary = self.machine.executed.get() / self.config.interval() * self.config.interval();
-        self.vote_checkpoint(OpNumber::new(boundary), out); // perhaps the vote was lost, and it is not executed again
+        self.vote_boundary(out); // perhaps the vote was lost, and it is not executed again
         self.advance(out);
         self.arm_tick(out);
         self.expect_progress(out);

@@ -78,7 +78,7 @@ pub struct Replica {
     pub(super) committed: OpNumber,
     /// The last entry that I, as primary, have proposed.
     pub(super) proposed: OpNumber,
-    /// PRE-PREPAREs above the high watermark, which is about to move; at most one window of them.
+    /// PRE-PREPAREs above the high watermark, which is about to move; a few of them.
     pub(super) early: BTreeMap<OpNumber, Message>,
     pub(super) pool: Pool,
     /// The request whose execution the timer waits for.
