@@ -83,7 +83,7 @@ pub const ALL: &[Mutation] = &[
     under(
         "vr/last-entrys-view-chooses-the-log",
         "the log of the latest entry wins, not that of the latest view",
-        "crash:400,partition:400,hunt:250,loss:200,partial:300",
+        "crash:300,partition:300,loss:300",
     ),
     all("vr/leads-without-its-state", "a replica leads whose machine is behind its log"),
     under(
@@ -108,7 +108,7 @@ pub const ALL: &[Mutation] = &[
     all("vr/replay-ignores-what-a-view-dropped", "entries that a view change dropped come back with a restart"),
     all("vr/vouches-for-what-is-missing", "a replica says that it has entries of which it knows the names"),
     all("vr/reads-without-confirmation", "a primary answers reads without proof that it leads"),
-    all("vr/lease-too-long", "a lease lasts longer than the promise"),
+    under("vr/lease-too-long", "a lease lasts longer than the promise", "partition:300,one-way:300,client-retry"),
     all("client/says-that-nothing-happened", "a client denies a request that may have been applied"),
 ];
 
