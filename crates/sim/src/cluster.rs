@@ -15,7 +15,7 @@ use crate::process::Process;
 use crate::protocols::Rejoin;
 use crate::random::Random;
 use crate::report::Counts;
-use crate::trace::{Recording, Trace, Travel, What, words};
+use crate::trace::{Recording, Trace, Travel, What, name, words};
 use crate::workload::Workload;
 use bytes::Bytes;
 use quorate_core::executor::Save;
@@ -179,13 +179,16 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let mut replicas: Vec<_> =
             ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed, rushes), rots(id))).collect();
         let liars = if Fault::ALL.iter().any(|fault| fault.is_lie() && faults.has(*fault)) { setup.liars } else { 0 };
-        let adversary = if liars == 0 {
+        let mut adversary = if liars == 0 {
             Adversary::none()
         } else {
             let clients = (0..setup.clients).map(|index| Peer::Client(crate::client::address(index, 0)));
             let peers: Vec<Peer> = replicas.iter().map(|it| Peer::Replica(it.id)).chain(clients).collect();
             Adversary::new(random.fork(), &faults, liars, &peers, setup.lies)
         };
+        if adversary.twins().is_some() && !always(Fault::Twins) {
+            adversary.no_twins();
+        }
         if let Some(original) = adversary.twins().and_then(|twins| replicas.get(twins.original)) {
             let copy = Process::new(original.id, setup.replicas, clock(&mut random, skewed, rushes), false);
             replicas.push(copy);
@@ -410,9 +413,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if !self.adversary.lies(replica) {
             return self.speak(replica, to, bytes, label);
         }
-        let (frames, told) = self.adversary.speak(replica, Frame { to, bytes, label, delay: 0 });
+        let now = self.now();
+        let frame = Frame { to, bytes, label, delay: 0 };
+        let (frames, told) = self.adversary.speak(replica, frame, &mut self.fortune, now);
         for (fault, count) in told {
             (0..count).for_each(|_| self.counts.fault(fault));
+            let lie = || format!("{fault}, with a {label} to {}", name(to));
+            self.trace.add(now, || What::Lied { replica, lie: lie() });
         }
         for Frame { to, bytes, label, delay } in frames {
             if delay == 0 {

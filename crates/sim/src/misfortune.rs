@@ -25,6 +25,8 @@ pub enum Moment {
     Message(String, String, u64),
     /// A replica took a step: which one, and how many before it.
     Step(usize, u64),
+    /// A liar sent something: which replica, and how many frames before it.
+    Frame(usize, u64),
     /// The world was made.
     Beginning,
     /// The storm was over, and this replica stays faulty.
@@ -47,6 +49,7 @@ impl fmt::Display for Misfortune {
             Moment::Look(at) => write!(f, "at {}.{:06} ms: {fault}", at / 1_000_000, at % 1_000_000),
             Moment::Message(from, to, before) => write!(f, "{from} to {to}, message {before}: {fault}"),
             Moment::Step(replica, before) => write!(f, "R{replica}, step {before}: {fault}"),
+            Moment::Frame(replica, before) => write!(f, "R{replica}, frame {before}: {fault}"),
             Moment::Beginning => write!(f, "always: {fault}"),
             Moment::Calm(replica) => write!(f, "R{replica}, for good: {fault}"),
         }
@@ -92,6 +95,7 @@ fn moment_of(text: &str) -> Option<Moment> {
         (Some((from, to)), ("message", before)) => {
             Some(Moment::Message(from.to_owned(), to.to_owned(), before.parse().ok()?))
         }
+        (None, ("frame", before)) => Some(Moment::Frame(who.strip_prefix('R')?.parse().ok()?, before.parse().ok()?)),
         (None, ("step", before)) => Some(Moment::Step(who.strip_prefix('R')?.parse().ok()?, before.parse().ok()?)),
         _ => None,
     }
@@ -129,13 +133,21 @@ pub struct Fortune {
     only: Option<BTreeSet<Misfortune>>,
     struck: Vec<Struck>,
     messages: BTreeMap<(Peer, Peer), u64>,
+    frames: BTreeMap<usize, u64>,
     steps: BTreeMap<(usize, Fault), u64>,
 }
 
 impl Fortune {
     /// The luck of `seed`. With a list, what is not on it does not go wrong.
     pub fn new(seed: u64, only: Option<BTreeSet<Misfortune>>) -> Self {
-        Self { seed, only, struck: Vec::new(), messages: BTreeMap::new(), steps: BTreeMap::new() }
+        Self {
+            seed,
+            only,
+            struck: Vec::new(),
+            messages: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            steps: BTreeMap::new(),
+        }
     }
 
     /// May this go wrong? It was drawn. Remembers it if it may.
@@ -156,6 +168,19 @@ impl Fortune {
         let number = *before;
         *before = number.saturating_add(1);
         (Random::keyed(self.seed, &[1, address(from), address(to), number]), number)
+    }
+
+    /// A liar sends a frame: its number.
+    pub fn frame(&mut self, replica: usize) -> u64 {
+        let before = self.frames.entry(replica).or_default();
+        let number = *before;
+        *before = number.saturating_add(1);
+        number
+    }
+
+    /// The stream from which a lie with this frame is drawn.
+    pub fn lie(&self, replica: usize, fault: Fault, number: u64) -> Random {
+        Random::keyed(self.seed, &[6, replica as u64, fault as u64, number])
     }
 
     /// A replica takes a step at which this fault strikes so many times in a million. Returns the stream from which the
@@ -224,6 +249,7 @@ mod tests {
             message(A, B, 7),
             Moment::Message("C0.1".to_owned(), "R2".to_owned(), 0),
             Moment::Step(2, 40),
+            Moment::Frame(3, 17),
             Moment::Beginning,
             Moment::Calm(1),
         ];

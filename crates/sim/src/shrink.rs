@@ -313,6 +313,7 @@ fn does(recording: &Recording, struck: &Struck) -> String {
                 format!("{} {}", travel.label, content.split('\n').next().unwrap_or_default()).trim().to_owned()
             })
         }
+        (Moment::Frame(liar, _), it @ What::Lied { replica, .. }) if replica == liar => text(it, &Default::default()),
         (Moment::Look(_), it @ (What::Crashed { .. } | What::Paused(_) | What::Fault { .. } | What::ClientDied(_)))
         | (Moment::Step(..), it @ What::Crashed { .. }) => text(it, &Default::default()),
         _ => None,

@@ -30,6 +30,7 @@ mod twins;
 mod withhold;
 
 use crate::faults::{Fault, Faults};
+use crate::misfortune::{Fortune, Moment};
 use crate::process::CLUSTER;
 use crate::random::Random;
 use bytes::Bytes;
@@ -121,7 +122,6 @@ pub struct Adversary<P: Protocol> {
     twins: Option<Twins>,
     hook: Option<Box<dyn Lies<P>>>,
     rates: Faults,
-    random: Random,
 }
 
 /// How often a lie that need not be told always is told, per million frames, at the usual rate.
@@ -130,8 +130,7 @@ const OFTEN: u64 = 150_000;
 impl<P: Protocol> Adversary<P> {
     /// Nobody lies.
     pub fn none() -> Self {
-        let random = Random::new(0);
-        Self { liars: BTreeMap::new(), twins: None, hook: None, rates: Faults::none(), random }
+        Self { liars: BTreeMap::new(), twins: None, hook: None, rates: Faults::none() }
     }
 
     /// `count` of the replicas lie, in ways that the seed chooses from the faults.
@@ -161,7 +160,7 @@ impl<P: Protocol> Adversary<P> {
             let keyring = Keyring::simulated_replica(CLUSTER, Epoch::ZERO, replicas, id);
             liars.insert(replica, Liar { lies, victims, keyring });
         }
-        Self { liars, twins, hook, rates: faults.clone(), random }
+        Self { liars, twins, hook, rates: faults.clone() }
     }
 
     /// Is this one of the liars?
@@ -179,17 +178,34 @@ impl<P: Protocol> Adversary<P> {
         self.twins
     }
 
-    /// What becomes of a frame of a liar, and which lies were told with it, how often.
-    pub fn speak(&mut self, replica: usize, frame: Frame) -> (Vec<Frame>, Vec<(Fault, u64)>) {
+    /// There is one of each after all.
+    pub fn no_twins(&mut self) {
+        self.twins = None;
+    }
+
+    /// What becomes of a frame of a liar, and which lies were told with it, how often. Each lie is a misfortune: it has a
+    /// name, and is not told if it is not to happen.
+    pub fn speak(
+        &mut self,
+        replica: usize,
+        frame: Frame,
+        fortune: &mut Fortune,
+        now: u64,
+    ) -> (Vec<Frame>, Vec<(Fault, u64)>) {
         let Some(liar) = self.liars.get_mut(&replica) else { return (vec![frame], Vec::new()) };
+        let number = fortune.frame(replica);
         let (mut frames, mut told) = (vec![frame], Vec::new());
         for (fault, lie) in &mut liar.lies {
             let often = OFTEN.saturating_mul(u64::from(self.rates.rate(*fault))) / 100;
-            let (random, victims, keyring) = (&mut self.random, &liar.victims, &liar.keyring);
+            let random = &mut fortune.lie(replica, *fault, number);
+            let (victims, keyring, honest) = (&liar.victims, &liar.keyring, frames.clone());
             let mut scene = Scene { random, victims, lies: self.hook.as_deref(), keyring, often, told: 0 };
             frames = frames.into_iter().flat_map(|frame| lie.tell(frame, &mut scene)).collect();
-            if scene.told > 0 {
-                told.push((*fault, scene.told));
+            let lied = scene.told;
+            if lied > 0 && fortune.allows(Moment::Frame(replica, number), *fault, now) {
+                told.push((*fault, lied));
+            } else if lied > 0 {
+                frames = honest;
             }
         }
         (frames, told)
@@ -226,10 +242,13 @@ mod tests {
         let faults: Faults = format!("{fault}:400").parse().expect("a list");
         let mut adversary = Adversary::<Naive>::new(Random::new(7), &faults, 1, &PEERS, None);
         let liar = (0..3).find(|replica| adversary.lies(*replica)).expect("one lies");
-        let (mut frames, mut told) = (Vec::new(), 0);
+        let (mut frames, mut told, mut fortune) = (Vec::new(), 0, Fortune::new(1, None));
         for number in 0..100_u8 {
             let to = PEERS[(liar + 1 + usize::from(number % 2)) % 3];
-            let (now, lies) = adversary.speak(liar, Frame { to, bytes: vec![number; 64].into(), label: "x", delay: 0 });
+            let (now, lies) = {
+                let frame = Frame { to, bytes: vec![number; 64].into(), label: "x", delay: 0 };
+                adversary.speak(liar, frame, &mut fortune, 0)
+            };
             frames.extend(now);
             told += lies.iter().map(|(_, count)| count).sum::<u64>();
         }
