@@ -46,8 +46,9 @@
 //! - [`Client`] and [`BlockingClient`]: calls to a cluster. A call that got no answer says whether it may have happened.
 //!
 //! # Which protocol
-//! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. A protocol is a
-//! type; replica and client are given the same one.
+//! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. [`Pbft`], Practical
+//! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. A protocol is a type; replica and
+//! client are given the same one.
 
 pub use borsh;
 pub use bytes::Bytes;
@@ -67,6 +68,7 @@ pub use quorate_core::time::WallTime;
 
 pub use quorate_machines::{Counter, Kv, counter, kv};
 
+pub use quorate_protocols::pbft::{self, Pbft};
 pub use quorate_protocols::vr::{self, Vr};
 
 pub use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};

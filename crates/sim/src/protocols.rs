@@ -3,11 +3,11 @@
 use crate::adversary::Lies;
 use crate::checker::Property;
 use crate::faults::{Fault, Faults};
-use crate::lies::VrLies;
+use crate::lies::{PbftLies, VrLies};
 use crate::random::Random;
 use quorate_core::outbox::Class;
 use quorate_core::protocol::{Protocol, Status};
-use quorate_core::quorum::CrashQuorums;
+use quorate_core::quorum::{ByzantineQuorums, CrashQuorums};
 use quorate_core::time::Duration;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::{self, Pbft};
@@ -91,8 +91,35 @@ impl Simulated for Naive {
 }
 
 impl Simulated for Pbft {
-    const EXCLUDED: &'static [Fault] = &[];
+    /// A backup refuses what lies more than `clock_ahead` before it: correct calendars and clocks must agree better than that.
+    const EXCLUDED: &'static [Fault] = &[Fault::ClockRush, Fault::ClockJump];
     const REPLICAS: u8 = 4;
+
+    const EXPECTED: &'static [&'static str] =
+        &["checkpoints", "commits", "entries fetched", "state transfers", "suspicions", "view changes", "view starts"];
+
+    fn spared(replicas: usize) -> usize {
+        ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
+    }
+
+    fn liars(replicas: usize) -> usize {
+        ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
+    }
+
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        Some(Box::new(PbftLies))
+    }
+
+    /// A replica that has lost a promise counts as one of the `f`: with as many liars beside it there is one too many. So a
+    /// list with lies has no damaged logs; `--faults` without the lies has them.
+    fn allowed(faults: &Faults, replicas: usize) -> Faults {
+        let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
+        let allowed = excluded.fold(faults.clone(), |faults, fault| faults.without(*fault));
+        if !Fault::ALL.iter().any(|fault| fault.is_lie() && allowed.has(*fault)) {
+            return allowed;
+        }
+        [Fault::BitRot, Fault::Misdirected].into_iter().fold(allowed, |faults, fault| faults.without(fault))
+    }
 
     /// Snapshots every few entries.
     fn config(random: &mut Random) -> pbft::Config {

@@ -2,8 +2,9 @@
 
 use crate::harness::{Cluster, config, replica};
 use crate::words::{commit, op, orders, pre_prepare, prepare, view};
+use quorate_core::ids::{ClientId, Peer};
 use quorate_core::protocol::Consistency;
-use quorate_protocols::pbft::{Config, Message, Proposal};
+use quorate_protocols::pbft::{Config, Message, Proposal, Told};
 
 /// Checkpoints every few entries.
 fn small() -> Config {
@@ -271,10 +272,16 @@ fn a_read_sees_a_write_that_only_one_correct_replica_has_executed() {
     let write = it.submit(1, "c");
     it.deliver();
     assert!(it.answer(1, write).is_some(), "f + 1 have executed it");
-    it.crash(0);
+    it.liar(0);
     let read = it.read(2, Consistency::Linearizable);
+    it.deliver();
+    let answer = Told::Full("a b".into());
+    let stale = Message::ReadReply { view: view(0), id: 1, op: op(4), answer };
+    let bytes = crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(stale));
+    let to = Peer::Client(ClientId::new(2));
+    it.hand_over(&crate::harness::Flying { from: replica(0), to, label: "ReadReply", bytes });
     it.run(100);
-    assert_eq!(it.answer(2, read), None, "R2 and R3 have prepared `c` and wait for it");
+    assert_eq!(it.answer(2, read), None, "R2 and R3 have prepared `c`, and do not help the liar to forget it");
     it.heal();
     it.run_until("the read is answered", |it| it.answer(2, read).is_some());
     assert_eq!(it.answer(2, read).as_deref(), Some("a b c"));

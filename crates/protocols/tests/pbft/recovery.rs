@@ -230,3 +230,20 @@ fn a_replica_that_has_executed_something_else_than_a_quorum_stops() {
     }
     assert!(it.hosts[2].halted.is_some());
 }
+
+#[test]
+fn a_vote_for_a_checkpoint_that_was_lost_is_said_again_after_a_restart() {
+    // Everybody is at the high watermark, in a snapshot: nothing is executed again.
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 4, state_entries: 8, ..config() });
+    it.client(1).lose(|it| it.label == "Checkpoint");
+    for index in 0..7 {
+        it.apply(1, &format!("x{index}"));
+    }
+    assert_eq!(it.committed(0), 8);
+    for id in 0..4 {
+        it.crash(id);
+    }
+    it.heal();
+    (0..4).for_each(|id| it.restart(id));
+    it.apply(1, "beyond the watermark");
+}
