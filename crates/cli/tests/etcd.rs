@@ -3,11 +3,22 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, signal};
+use common::{Cluster, signal};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// A command that ends with the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
 
 /// `etcdctl`, told where the gateway is.
 struct Etcdctl {
@@ -89,11 +100,10 @@ fn etcdctls_commands_do_with_dev_what_they_do_with_etcd() {
     assert_eq!(etcdctl.must(&["get", "leased"]), "");
 
     let watched = etcdctl.command(&["watch", "a", "--prefix", "--rev", "2"]).stdout(Stdio::piped()).spawn();
-    let mut watched = watched.expect("etcdctl runs");
-    let lines = BufReader::new(watched.stdout.take().expect("a pipe")).lines();
+    let mut watched = Running(watched.expect("etcdctl runs"));
+    let lines = BufReader::new(watched.0.stdout.take().expect("a pipe")).lines();
     let told: Vec<String> = lines.take(15).map(|line| line.expect("text")).collect();
-    drop(watched.kill());
-    drop(watched.wait());
+    drop(watched);
     assert_eq!(told.join(" "), "PUT a 1 PUT ab 2 PUT a 3 DELETE a  DELETE ab "); // a deleted value is an empty line
 
     assert_eq!(etcdctl.must(&["compaction", "4"]), "compacted revision 4\n");
@@ -133,20 +143,23 @@ fn what_etcdctl_wrote_survives_kill_9_of_each_replica_in_turn() {
     assert!(cluster.stop_dev());
 }
 
+/// A moment for the gateway to ask the others; less than a link takes to notice that its other end stands still.
+const MOMENT: Duration = Duration::from_secs(6);
+
 /// The gateway follows one replica's events; a replica that stands still says nothing and keeps its connections.
 #[test]
 fn a_watch_hears_every_put_whichever_replica_stands_still() {
     let (mut cluster, url) = Cluster::dev_with_etcd();
     let Some(etcdctl) = Etcdctl::of(&url) else { return };
     let watched = etcdctl.command(&["watch", "a", "--rev", "2"]).stdout(Stdio::piped()).spawn();
-    let mut watched = watched.expect("etcdctl runs");
-    let lines = BufReader::new(watched.stdout.take().expect("a pipe")).lines();
+    let mut watched = Running(watched.expect("etcdctl runs"));
+    let lines = BufReader::new(watched.0.stdout.take().expect("a pipe")).lines();
     let (sender, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let hears = |value: &str| {
         etcdctl.must(&["put", "a", value]);
         for expected in ["PUT", "a", value] {
-            assert_eq!(told.recv_timeout(PATIENCE).expect("it is told"), expected);
+            assert_eq!(told.recv_timeout(MOMENT).expect("it is told"), expected);
         }
     };
     hears("all run");
@@ -157,8 +170,7 @@ fn a_watch_hears_every_put_whichever_replica_stands_still() {
         signal(pid, Signal::CONT);
         hears(&format!("with {replica}"));
     }
-    drop(watched.kill());
-    drop(watched.wait());
+    drop(watched);
     assert!(cluster.stop_dev());
 }
 
@@ -166,16 +178,15 @@ fn a_watch_hears_every_put_whichever_replica_stands_still() {
 fn a_gateway_alone_serves_any_cluster_and_says_what_to_do_about_a_taken_port() {
     let cluster = Cluster::serve_all(3);
     let mut command = cluster.command(&["gateway", "--listen", "127.0.0.1:0"]);
-    let mut gateway = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut gateway = Running(command.stdout(Stdio::piped()).spawn().expect("it starts"));
     let mut line = String::new();
-    BufReader::new(gateway.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("text");
+    BufReader::new(gateway.0.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("text");
     let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).expect("a URL").to_owned();
     if let Some(etcdctl) = Etcdctl::of(&url) {
         assert_eq!(etcdctl.must(&["put", "a", "1"]), "OK\n");
         assert_eq!(cluster.must(&["kv", "get", "a"]), "1\n");
     }
-    drop(gateway.kill());
-    drop(gateway.wait());
+    drop(gateway);
 
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
