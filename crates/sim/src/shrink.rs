@@ -51,6 +51,8 @@ pub struct Script {
     pub ops: u64,
     /// What the seed drew its misfortunes from.
     pub faults: Faults,
+    /// Do faults strike that the protocol's model excludes?
+    pub beyond_model: bool,
     /// The property that is violated; `None` if everything is to hold.
     pub expect: Option<String>,
     /// All that goes wrong, with what it does, in words.
@@ -91,8 +93,11 @@ pub enum ScriptError {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, seed, replicas, clients, ops, faults, expect, misfortunes } = self;
+        let Self { protocol, seed, replicas, clients, ops, faults, beyond_model, expect, misfortunes } = self;
         writeln!(f, "protocol {protocol}\nseed {seed}\nreplicas {replicas}\nclients {clients}\nops {ops}")?;
+        if *beyond_model {
+            writeln!(f, "beyond-model")?;
+        }
         writeln!(f, "faults {}\nexpect {}", every_name(faults), expect.as_deref().unwrap_or(NOTHING))?;
         if !misfortunes.is_empty() {
             writeln!(f)?;
@@ -125,7 +130,7 @@ impl FromStr for Script {
         let (mut protocol, mut seed, mut expect) = (None, None, None);
         let usual = Options::default();
         let (mut replicas, mut clients, mut ops, mut faults) = (usual.replicas, usual.clients, usual.ops, usual.faults);
-        let mut misfortunes = Vec::new();
+        let (mut misfortunes, mut beyond_model) = (Vec::new(), false);
         for (index, line) in script.lines().enumerate() {
             let number = index + 1;
             let (line, comment) = line.split_once('#').unwrap_or((line, ""));
@@ -139,6 +144,7 @@ impl FromStr for Script {
                 "clients" => clients = read(number, value, CLIENTS_MAX)? as usize,
                 "ops" => ops = read(number, value, OPS_MAX)?,
                 "faults" => faults = value.parse().map_err(|cause| ScriptError::Faults { number, cause })?,
+                "beyond-model" => beyond_model = true,
                 "expect" => expect = Some(value.trim().to_owned()).filter(|it| it != NOTHING),
                 _ => {
                     let misfortune = line.parse().map_err(|cause| ScriptError::Misfortune { number, cause })?;
@@ -148,7 +154,7 @@ impl FromStr for Script {
         }
         let protocol = protocol.ok_or(ScriptError::Missing("protocol"))?;
         let seed = seed.ok_or(ScriptError::Missing("seed"))?;
-        Ok(Self { protocol, seed, replicas, clients, ops, faults, expect, misfortunes })
+        Ok(Self { protocol, seed, replicas, clients, ops, faults, beyond_model, expect, misfortunes })
     }
 }
 
@@ -168,10 +174,10 @@ fn read(number: usize, word: &str, max: u64) -> Result<u64, ScriptError> {
 impl Script {
     /// What to run.
     pub fn options(&self) -> Options {
-        let Self { seed, replicas, clients, ops, faults, .. } = self;
+        let Self { seed, replicas, clients, ops, faults, beyond_model, .. } = self;
         let only = Some(self.misfortunes.iter().map(|(it, _)| it.clone()).collect());
-        let (faults, usual) = (faults.clone(), Options::default());
-        Options { seed: *seed, replicas: *replicas, clients: *clients, ops: *ops, faults, only, ..usual }
+        let (faults, beyond_model, usual) = (faults.clone(), *beyond_model, Options::default());
+        Options { beyond_model, seed: *seed, replicas: *replicas, clients: *clients, ops: *ops, faults, only, ..usual }
     }
 
     /// Does a report show what the script expects?
@@ -292,14 +298,14 @@ impl<F: FnMut(Progress)> Shrinking<F> {
 
     /// The script, with what each misfortune does, as its run tells.
     fn script<P: Simulated>(&self) -> Script {
-        let Options { seed, replicas, clients, ops, faults, .. } = self.options.clone();
+        let Options { seed, replicas, clients, ops, faults, beyond_model, .. } = self.options.clone();
         let only = Some(self.kept.iter().cloned().collect());
         let told = run::<P>(&Options { only, trace: true, ..self.options.clone() });
         let mut struck: Vec<&Struck> = told.struck.iter().collect();
         struck.sort_by_key(|it| it.at);
         let misfortunes = struck.iter().map(|it| (it.misfortune.clone(), does(&told.trace, it))).collect();
         let (protocol, expect) = (P::NAME.to_owned(), Some(self.property.to_owned()));
-        Script { protocol, seed, replicas, clients, ops, faults, expect, misfortunes }
+        Script { protocol, seed, replicas, clients, ops, faults, beyond_model, expect, misfortunes }
     }
 }
 
@@ -339,6 +345,7 @@ mod tests {
             clients: 1,
             ops: 4,
             faults: "-loss".parse().expect("a list"),
+            beyond_model: true,
             expect: Some(Property::DURABILITY.to_owned()),
             misfortunes: vec![
                 (misfortune("at 1.000002 ms: crash"), "R1 crashes".to_owned()),

@@ -4,6 +4,7 @@ mod steady;
 
 use quorate_core::protocol::Protocol;
 use quorate_protocols::naive::Naive;
+use quorate_protocols::pbft::Pbft;
 use quorate_protocols::vr::Vr;
 use quorate_sim::faults::Fault;
 use quorate_sim::shrink::{RUNS_MAX, Script, shrink};
@@ -64,6 +65,25 @@ fn a_run_is_the_same_when_all_that_went_wrong_in_it_is_listed() {
         assert_eq!((free.audit, &free.counts, &free.struck), (listed.audit, &listed.counts, &listed.struck));
         assert!(free.struck.len() > 5, "seed {seed} is a lucky one");
     }
+}
+
+#[test]
+fn lies_are_listed_and_left_out_like_any_misfortune() {
+    let options = Options {
+        replicas: 4,
+        ops: 30,
+        beyond_model: true, // so that one of them lies
+        faults: "equivocate,withhold,drip".parse().expect("a list"),
+        ..Options::default()
+    };
+    let lies = |report: &Report| report.struck.iter().filter(|it| it.misfortune.fault.is_lie()).count();
+    let seeds = (1..10).map(|seed| Options { seed, ..options.clone() });
+    let free = seeds.map(|options| run::<Pbft>(&options)).find(|report| lies(report) > 5).expect("somebody lies");
+    let again = |only| run::<Pbft>(&Options { seed: free.seed, only: Some(only), ..options.clone() });
+    let listed = again(free.struck.iter().map(|it| it.misfortune.clone()).collect());
+    assert_eq!((free.audit, &free.counts, &free.struck), (listed.audit, &listed.counts, &listed.struck));
+    let honest = again(Default::default());
+    assert!(honest.holds() && lies(&honest) == 0 && honest.counts.faults.is_empty(), "{honest}");
 }
 
 #[test]
