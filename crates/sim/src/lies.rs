@@ -83,9 +83,7 @@ impl Lies<Pbft> for PbftLies {
     /// Another proposal or vote in the same slot; a view change that forgets; a new view that leaves something out.
     fn other(&self, message: &pbft::Message, keyring: &Keyring, _: &mut Random) -> Option<pbft::Message> {
         use pbft::Message as M;
-        if keyring.replica().is_none() {
-            return None;
-        }
+        keyring.replica()?; // without a key there is nothing to sign
         match message {
             M::PrePrepare { vote, proposal } => {
                 let pbft::Content::Orders(orders) = proposal.content() else { return None };
@@ -153,9 +151,7 @@ impl Lies<Pbft> for PbftLies {
     /// A view change that has prepared nothing; a place far ahead; the wish for another view instead of a vote.
     fn own(&self, _: Peer, message: &pbft::Message, keyring: &Keyring, _: &mut Random) -> Option<Vec<pbft::Message>> {
         use pbft::Message as M;
-        if keyring.replica().is_none() {
-            return None;
-        }
+        keyring.replica()?; // without a key there is nothing to sign
         let forgetful = |view| {
             let words = pbft::ViewChange { view, stable: None, prepared: Vec::new() };
             M::ViewChange(Box::new(keyring.sign(words)))
