@@ -1,7 +1,7 @@
 //! Small scopes, exhaustively: every interleaving of deliveries, timers, crashes and restarts of a tiny cluster, up to bounds.
 //!
 //! Seeds are no argument where one order of events in a million matters, as when a view change selects a log. Here there is
-//! no luck and no time: a [`World`] is three replicas, the real ones, whose links, timers and lives are in the hands of a
+//! no luck and no time: a world is three replicas, the real ones, whose links, timers and lives are in the hands of a
 //! search. It goes breadth first, so that what it finds first is as short as any. States that were seen are recognised by a
 //! digest of everything in them and not entered again.
 //!
