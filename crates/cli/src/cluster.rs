@@ -51,21 +51,7 @@ impl ClusterArgs {
     /// # Errors
     /// If none was named and not exactly one `dev` is running.
     pub fn file(&self) -> anyhow::Result<PathBuf> {
-        if let Some(file) = &self.cluster {
-            return Ok(file.clone());
-        }
-        let mut running = registered();
-        match running.len() {
-            1 => Ok(running.remove(0)),
-            0 => Err(failure(
-                "no cluster was named, and no `quorate dev` of yours is running",
-                "start one with `quorate dev`, or name a cluster's file with --cluster or QUORATE_CLUSTER",
-            )),
-            count => {
-                let list: String = running.iter().map(|file| format!("\n    --cluster {}", file.display())).collect();
-                Err(failure(format!("{count} `quorate dev` clusters are running"), format!("choose one:{list}")))
-            }
-        }
+        self.cluster.clone().map_or_else(running_file, Ok)
     }
 
     /// Makes a client of the cluster.
@@ -74,6 +60,25 @@ impl ClusterArgs {
     /// If its files are missing or wrong. Nothing has been sent yet.
     pub fn connect(&self) -> anyhow::Result<Connection> {
         Connection::open(&self.file()?, Duration::from_secs(self.timeout))
+    }
+}
+
+/// The file of the one `dev` that is running.
+///
+/// # Errors
+/// If none is, or more than one.
+pub fn running_file() -> anyhow::Result<PathBuf> {
+    let mut running = registered();
+    match running.len() {
+        1 => Ok(running.remove(0)),
+        0 => Err(failure(
+            "no cluster was named, and no `quorate dev` of yours is running",
+            "start one with `quorate dev`, or name a cluster's file with --cluster or QUORATE_CLUSTER",
+        )),
+        count => {
+            let list: String = running.iter().map(|file| format!("\n    --cluster {}", file.display())).collect();
+            Err(failure(format!("{count} `quorate dev` clusters are running"), format!("choose one:{list}")))
+        }
     }
 }
 

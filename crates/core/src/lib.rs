@@ -11,6 +11,7 @@ pub mod laws;
 pub mod machine;
 #[cfg(feature = "mutations")]
 pub mod mutation;
+pub mod nested;
 pub mod node;
 pub mod outbox;
 pub mod protocol;

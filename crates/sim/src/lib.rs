@@ -18,12 +18,13 @@
 //! | `random`, `clock` | the seed; virtual time |
 //! | `network`, `disk`, `faults`, `nemesis`, `troubles` | what can go wrong, and what does |
 //! | `misfortune`, `shrink` | each thing that went wrong, by a name of its own; which of them matter |
-//! | `adversary/`, `lies` | replicas that lie: one file for each lie |
+//! | `adversary/` | replicas that lie: one file for each lie |
 //! | `process`, `client` | one replica, one client |
 //! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
 //! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
 //! | `checker/` | one file for each property |
-//! | `protocols`, `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
+//! | `protocols/` | one file for each protocol: its model, its limits, its own lies |
+//! | `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
 //! | `script`, `scenarios` | scenarios written by hand; those that have a name |
 //! | `diagram` | pictures |
 //! | `exhaustive` | every interleaving of a tiny cluster |
@@ -53,7 +54,6 @@ mod client;
 mod clock;
 mod cluster;
 mod disk;
-mod lies;
 mod nemesis;
 mod network;
 mod process;

@@ -1,27 +1,25 @@
 //! Every mutation is caught: with the seed that is kept for it something is violated, and without it nothing is.
 
-use quorate_protocols::vr::Vr;
-use quorate_sim::mutations::ALL;
-use quorate_sim::run;
+use quorate_sim::mutations::LISTS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 const AGAIN: &str =
-    "find its seed anew: cargo run --profile ci -p quorate-sim --features mutations --example mutations";
+    "find its seed anew: cargo run --profile ci -p quorate-sim --features mutations --example mutations -- PROTOCOL";
 
 #[test]
 fn every_mutation_is_caught_by_its_seed_which_is_clean_without_it() {
     std::panic::set_hook(Box::new(|_| {})); // a panic is a violation like any other here
     let mut wrong = Vec::new();
-    for mutation in ALL {
+    for (list, mutation) in LISTS.iter().flat_map(|list| list.mutations.iter().map(move |mutation| (list, mutation))) {
         let name = mutation.name;
-        match mutation.seed() {
+        match list.seed(mutation) {
             None => wrong.push(format!("{name} has no seed; {AGAIN}")),
-            Some(seed) if mutation.run::<Vr>(seed).0.holds() => {
-                wrong.push(format!("{name} is not caught by {seed}; {AGAIN}"))
+            Some(seed) if mutation.run(seed).0.holds() => {
+                wrong.push(format!("{name} is not caught by {seed}; {AGAIN}"));
             }
-            Some(seed) if !run::<Vr>(&mutation.options(seed)).holds() => {
+            Some(seed) if !mutation.run_unbroken(seed).holds() => {
                 wrong.push(format!("seed {seed} of {name} fails without it, too; {AGAIN}"));
             }
             Some(_) => {}
@@ -37,10 +35,11 @@ fn every_place_that_can_be_broken_is_in_the_list_and_the_other_way_round() {
     for area in ["core", "store", "protocols", "sim"] {
         collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(area).join("src"), &mut asked);
     }
-    let listed: BTreeSet<String> = ALL.iter().map(|mutation| mutation.name.to_owned()).collect();
+    let names: Vec<&str> = LISTS.iter().flat_map(|list| list.mutations).map(|mutation| mutation.name).collect();
+    let listed: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(asked, listed);
-    assert_eq!(listed.len(), ALL.len(), "a name is listed twice");
-    assert!(ALL.len() >= 25);
+    assert_eq!(listed.len(), names.len(), "a name is listed twice");
+    assert!(names.len() >= 25);
 }
 
 /// The names in all calls of the macro below a folder.

@@ -1,6 +1,6 @@
 //! `quorate gateway`: the etcd API in front of a cluster, as a process of its own. `dev` and `serve` offer the same inside.
 
-use crate::cluster::ClusterArgs;
+use crate::cluster::running_file;
 use crate::errors::{Advise, failure};
 use crate::served::{Protocol, with_protocol};
 use clap::Args;
@@ -31,8 +31,9 @@ A gateway keeps nothing: stop it, start it elsewhere, run several. gateway.toml,
   key_file = \"gateway.key\"
   client_ca_file = \"clients-ca.crt\"")]
 pub struct Arguments {
-    #[command(flatten)]
-    cluster: ClusterArgs,
+    /// The cluster's file; without it QUORATE_CLUSTER, or the `quorate dev` that is running
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
     /// The gateway's file, instead of --cluster and --listen; needed beyond loopback, for certificates
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cluster", "listen"])]
     config: Option<PathBuf>,
@@ -52,7 +53,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(file) => from_file(file).await?,
         None => {
             let listener = bind(&arguments.listen, "--listen").await?;
-            start(&arguments.cluster.file()?, listener, Options::default())?
+            let named = arguments.cluster.or_else(|| std::env::var_os("QUORATE_CLUSTER").map(PathBuf::from));
+            start(&named.map_or_else(running_file, Ok)?, listener, Options::default())?
         }
     };
     println!("ready: the etcd v3 API at {}, process {}", gateway.url(), std::process::id());

@@ -112,10 +112,6 @@ pub struct Arguments {
     /// Run every seed twice and compare every turn
     #[arg(long)]
     twice: bool,
-    /// Break the code on purpose, in every way on the list, and look for the seeds that catch it
-    #[cfg(feature = "mutations")]
-    #[arg(long)]
-    mutations: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -138,10 +134,6 @@ enum Simulatable {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.seeds == 0 {
         return Err(failure("no seeds, nothing to run", "ask for at least one: --seeds 1"));
-    }
-    #[cfg(feature = "mutations")]
-    if arguments.mutations {
-        return Ok(mutations(arguments));
     }
     name_runs_in_panics();
     if arguments.list_scenarios {
@@ -177,25 +169,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(exit_code(holds))
-}
-
-/// The list of mutations, each with the first seed that catches it, in the form in which the simulator keeps them.
-#[cfg(feature = "mutations")]
-fn mutations(arguments: &Arguments) -> ExitCode {
-    use quorate_sim::mutations::{ALL, SEEDS_MAX, search};
-    std::panic::set_hook(Box::new(|_| {})); // a panic is a violation like any other here, and is reported as one
-    let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let mut missed = 0_u64;
-    for mutation in ALL {
-        match search::<Vr>(mutation, SEEDS_MAX, jobs) {
-            (Some(caught), _) => println!("{} {} {}", mutation.name, caught.seed, caught.violation.property),
-            (None, reached) => {
-                missed = missed.saturating_add(1);
-                println!("# {}: not caught in {SEEDS_MAX} seeds; in {reached} it was reached", mutation.name);
-            }
-        }
-    }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn exit_code(holds: bool) -> ExitCode {

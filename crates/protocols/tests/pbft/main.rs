@@ -3,10 +3,17 @@
 mod attacks;
 mod chaos;
 mod clients;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/harness.rs"]
 mod harness;
 mod paper;
 mod pitfalls;
 mod recovery;
-#[path = "../vr/tape.rs"]
+#[path = "../support/tape.rs"]
 mod tape;
 mod words;
+
+/// The protocol that the harness drives.
+mod subject {
+    pub use quorate_protocols::pbft::{Config, Message, Pbft as Subject, Record};
+}

@@ -4,9 +4,17 @@ mod attacks;
 mod chaos;
 mod clients;
 mod defects;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/harness.rs"]
 mod harness;
 mod journal;
 mod paper;
 mod reads;
 mod recovery;
+#[path = "../support/tape.rs"]
 mod tape;
+
+/// The protocol that the harness drives.
+mod subject {
+    pub use quorate_protocols::vr::{Config, Message, Record, Vr as Subject};
+}

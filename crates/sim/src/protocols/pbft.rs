@@ -1,64 +1,58 @@
-//! What a protocol's messages can be turned into. The model of Viewstamped Replication has no liars: there it proves that the
-//! adversary is one.
+//! PBFT: as many liars as its model has, and what they say.
 
+use super::Simulated;
 use crate::adversary::Lies;
+use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::Peer;
-use quorate_core::sessions::{Batch, Ruling};
+use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::sessions::Ruling;
 use quorate_core::wire::Wire;
 use quorate_protocols::pbft::{self, Pbft};
-use quorate_protocols::vr::{DoViewChange, Entry, Header, Message, Reply, Vr};
 
-/// The lies of a replica of Viewstamped Replication.
-#[derive(Debug)]
-pub struct VrLies;
+impl Simulated for Pbft {
+    /// A backup refuses what lies more than `clock_ahead` before it: correct calendars and clocks must agree better than that.
+    const EXCLUDED: &'static [Fault] = &[Fault::ClockRush, Fault::ClockJump];
+    const REPLICAS: u8 = 4;
 
-impl Lies<Vr> for VrLies {
-    /// Another entry under the same number.
-    fn other(&self, message: &Message, _: &Keyring, _: &mut Random) -> Option<Message> {
-        let Message::Prepare { view, entry, committed } = message else { return None };
-        let mut batch = Batch::decode(&entry.batch).ok()?;
-        batch.requests.pop();
-        let batch = Bytes::from(batch.encode());
-        let bytes = u32::try_from(batch.len()).ok()?;
-        let header = Header { batch: Digest::of(&batch), bytes, ..entry.header };
-        Some(Message::Prepare { view: *view, entry: Entry { header, batch }, committed: *committed })
+    const EXPECTED: &'static [&'static str] =
+        &["checkpoints", "commits", "entries fetched", "state transfers", "suspicions", "view changes", "view starts"];
+
+    fn spared(replicas: usize) -> usize {
+        ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
     }
 
-    /// Another state was found.
-    fn false_reply(&self, message: &Message, _: &Keyring, random: &mut Random) -> Option<Message> {
-        let mut lie = |bytes: &Bytes| -> Option<Bytes> {
-            let told = registers::Reply::decode(bytes).ok()?;
-            Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
-        };
-        let Message::Reply(reply) = message else { return None };
-        let rulings = reply.rulings.iter().map(|(number, ruling)| match ruling {
-            Ruling::Replied(bytes) => Some((*number, Ruling::Replied(lie(bytes)?))),
-            other => Some((*number, other.clone())),
-        });
-        Some(Message::Reply(Reply { rulings: rulings.collect::<Option<_>>()?, ..reply.clone() }))
+    fn liars(replicas: usize) -> usize {
+        ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
     }
 
-    /// A log that is newer than all others and holds nothing; a commit number that nobody has reached.
-    fn own(&self, _: Peer, message: &Message, _: &Keyring, _: &mut Random) -> Option<Vec<Message>> {
-        match message {
-            Message::DoViewChange(change) => {
-                let empty = DoViewChange { log_view: change.view.previous(), vouches: Vec::new(), ..change.clone() };
-                Some(vec![Message::DoViewChange(empty)])
-            }
-            Message::Commit { view, op, checkpoint, stable, round, sent, .. } => Some(vec![Message::Commit {
-                view: *view,
-                committed: *op,
-                op: *op,
-                checkpoint: *checkpoint,
-                stable: *stable,
-                round: *round,
-                sent: *sent,
-            }]),
-            _ => None,
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        Some(Box::new(PbftLies))
+    }
+
+    /// A replica that has lost a promise counts as one of the `f`: with as many liars beside it there is one too many. So a
+    /// list with lies has no damaged logs; `--faults` without the lies has them.
+    fn allowed(faults: &Faults, replicas: usize) -> Faults {
+        let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
+        let allowed = excluded.fold(faults.clone(), |faults, fault| faults.without(*fault));
+        if !Fault::ALL.iter().any(|fault| fault.is_lie() && allowed.has(*fault)) {
+            return allowed;
+        }
+        [Fault::BitRot, Fault::Misdirected].into_iter().fold(allowed, |faults, fault| faults.without(fault))
+    }
+
+    /// Snapshots every few entries.
+    fn config(random: &mut Random) -> pbft::Config {
+        pbft::Config {
+            checkpoint_entries: 2 + random.below(14),
+            state_entries: 8 + random.below(56),
+            state_bytes: 1 << 20,
+            batch_bytes: 4 << 10,
+            in_flight_entries: 1 + random.below(8),
+            ..pbft::Config::default()
         }
     }
 }

@@ -3,9 +3,10 @@
 //! [`Cluster::run`]. After every input the replica's invariants are checked, and that no two replicas apply different
 //! batches as the same entry.
 
+use crate::subject::{Config, Message, Record, Subject};
 use crate::tape::Tape;
 use bytes::Bytes;
-use quorate_core::crypto::Digest;
+use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::executor::{Chunks, Executor, Job, Manifest};
 use quorate_core::ids::{ClientId, ClusterId, Epoch, OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::node::{Action, Identity, Input, Node, Part, Payload};
@@ -13,8 +14,8 @@ use quorate_core::outbox::{Class, Note, To, Turn};
 use quorate_core::protocol::{Checkpoint, Replica as _, Restore, RestoreError, Restored, Status};
 use quorate_core::time::{Instant, WallTime};
 use quorate_core::wire::{Envelope, Wire};
-use quorate_protocols::vr::{Config, Message, Record, Vr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 pub const ENVELOPE: Envelope = Envelope { cluster: ClusterId::new(7), epoch: Epoch::ZERO };
 const MS: u64 = 1_000_000;
@@ -72,7 +73,7 @@ pub struct Host {
 }
 
 pub struct Process {
-    pub node: Node<Vr>,
+    pub node: Node<Subject>,
     pub executor: Executor<Tape>,
     jobs: VecDeque<Job>,
 }
@@ -103,6 +104,12 @@ pub struct Cluster {
     /// Peers lie in this test: whether replicas agree is not looked at.
     pub believing: bool,
     turns: u64,
+}
+
+/// What this replica can sign with, also if it is a liar's.
+pub fn keyring(id: usize, replicas: usize) -> Keyring {
+    let me = ReplicaId::new(u8::try_from(id).expect("small"));
+    Keyring::simulated_replica(ENVELOPE.cluster, ENVELOPE.epoch, replicas, me)
 }
 
 pub fn replica(id: usize) -> Peer {
@@ -213,7 +220,8 @@ impl Cluster {
             wake: executor.wake(),
         };
         let identity = Identity { cluster: ENVELOPE.cluster, epoch: ENVELOPE.epoch, replica: restore.replica };
-        let (node, actions) = Node::start(identity, restore, host.next_seq, false, turn)?;
+        let keyring = Arc::new(keyring(id, replicas));
+        let (node, actions) = Node::start_with(identity, keyring, restore, host.next_seq, false, turn)?;
         host.process = Some(Process { node, executor, jobs: VecDeque::new() });
         self.carry_out(id, actions);
         self.check(id);
@@ -318,6 +326,9 @@ impl Cluster {
                 return self;
             }
             self.run(10);
+        }
+        for it in self.sent.iter().rev().take(30).rev() {
+            eprintln!("{} to {}: {:?}", it.from, it.to, it.message());
         }
         let states: Vec<_> = (0..self.hosts.len()).map(|id| self.describe(id)).collect();
         panic!("never: {what}\n{}", states.join("\n"));
