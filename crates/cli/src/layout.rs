@@ -14,8 +14,7 @@
 
 use crate::errors::{Advise, failure};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
-use quorate_core::quorum::REPLICAS_MAX;
-use quorate_runtime::config::{ClusterConfig, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
+use quorate_runtime::config::{ClusterConfig, Limits, MEMBERS_MAX, Member, ReplicaConfig, Timing, draw_cluster_id};
 use quorate_runtime::keys::KeyPair;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -153,11 +152,11 @@ pub fn pid_file_beside(config_file: &Path) -> PathBuf {
 }
 
 fn check_size(replicas: usize) -> anyhow::Result<()> {
-    if (1..=REPLICAS_MAX).contains(&replicas) {
+    if (1..=MEMBERS_MAX).contains(&replicas) {
         return Ok(());
     }
     let what = format!("a cluster of {replicas} replicas is not possible");
-    Err(failure(what, format!("choose between 1 and {REPLICAS_MAX}; 3 survive one crash, 5 survive two")))
+    Err(failure(what, format!("choose between 1 and {MEMBERS_MAX}; 3 survive one crash, 5 survive two")))
 }
 
 fn new_text(cluster: ClusterId, replica: ReplicaId) -> String {

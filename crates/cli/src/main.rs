@@ -6,6 +6,7 @@ mod cluster;
 mod commands;
 mod errors;
 mod layout;
+mod plot;
 mod processes;
 mod progress;
 mod served;
@@ -43,7 +44,7 @@ enum Command {
     Gateway(gateway::Arguments),
     Recover(recover::Arguments),
     Verify(verify::Arguments),
-    Sim(sim::Arguments),
+    Sim(Box<sim::Arguments>),
     Bench(bench::Arguments),
 }
 
@@ -72,4 +73,15 @@ fn wait(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Resu
     let result = runtime.block_on(command);
     runtime.shutdown_background(); // a read from stdin may never end
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_flags_of_a_command_have_one_name() {
+        Cli::command().debug_assert();
+    }
 }

@@ -5,7 +5,7 @@
 
 mod check;
 
-pub use check::Problem;
+pub use check::{MEMBERS_MAX, Problem};
 
 use crate::keys::{PublicKey, hex, random, unhex};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};

@@ -27,6 +27,7 @@
 //! | `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
 //! | `script`, `scenarios` | scenarios written by hand; those that have a name |
 //! | `diagram` | pictures |
+//! | `model/` | what everything costs: throughput and latency of groups that fit no single computer |
 //! | `exhaustive` | every interleaving of a tiny cluster |
 
 pub mod campaign;
@@ -36,6 +37,7 @@ pub mod exhaustive;
 pub mod faults;
 pub mod history;
 pub mod misfortune;
+pub mod model;
 #[cfg(feature = "mutations")]
 pub mod mutations;
 pub mod protocols;

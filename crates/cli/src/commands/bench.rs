@@ -1,8 +1,8 @@
 //! `quorate bench`: real processes, real disks, and what the same disk does without us.
 
-mod control;
+pub mod control;
 mod load;
-mod system;
+pub mod system;
 
 use super::Protocol;
 use super::status::{ask, columns};

@@ -1,5 +1,7 @@
 //! `quorate sim`: protocols in the simulator.
 
+mod calibrate;
+mod model;
 mod one;
 
 use super::status::columns;
@@ -7,14 +9,17 @@ use crate::errors::failure;
 use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
+use quorate_core::quorum::REPLICAS_MAX;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::Pbft;
 use quorate_protocols::vr::Vr;
+use quorate_runtime::config::MEMBERS_MAX;
 use quorate_sim::{Faults, Options, Simulated, Summary, campaign, name_runs_in_panics};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 /// Failures that are shown one by one.
 const SHOWN_MAX: usize = 5;
@@ -32,6 +37,7 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol vr --exhaustive --clients 1 --crashes 1 --timeouts 2
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
   quorate sim --protocol vr --seeds 100 --faults twins --beyond-model
+  quorate sim --protocol pbft --bench --replicas 4..100 --plot pbft.svg
 
 A seed decides everything: the same seed gives the same run. Exit status 1, and the command that repeats the run, if
 anything was violated.")]
@@ -88,9 +94,9 @@ pub struct Arguments {
     /// Calls that the clients of one run make
     #[arg(long, default_value_t = 150)]
     ops: u64,
-    /// Replicas; without it, as few as go on without one of them
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=15))]
-    replicas: Option<u8>,
+    /// Replicas, or for --bench a span of them, A..B; without it, as few as go on without one of them
+    #[arg(long, value_name = "COUNT")]
+    replicas: Option<Span>,
     /// Clients
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
     clients: u8,
@@ -112,9 +118,59 @@ pub struct Arguments {
     /// Run every seed twice and compare every turn
     #[arg(long)]
     twice: bool,
+    #[command(flatten)]
+    model: model::ModelArguments,
+    /// Measure what the work of a replica costs on this machine, for --bench --costs, and write it into this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "bench"])]
+    calibrate: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+impl Simulatable {
+    /// The same protocol as real processes run it.
+    fn served(self) -> Option<super::Protocol> {
+        match self {
+            Simulatable::Vr => Some(super::Protocol::Vr),
+            Simulatable::Pbft => Some(super::Protocol::Pbft),
+            Simulatable::Naive => None,
+        }
+    }
+}
+
+impl Arguments {
+    /// The size of the group in which things go wrong.
+    fn group(&self, usual: usize) -> anyhow::Result<usize> {
+        match self.replicas {
+            None => Ok(usual),
+            Some(Span { from, to }) if from == to && to <= MEMBERS_MAX => Ok(from),
+            Some(_) => {
+                let what = "a run has one group of a size that real ones can have";
+                Err(failure(what, format!("say one number from 1 to {MEMBERS_MAX}; --bench takes more, and spans")))
+            }
+        }
+    }
+}
+
+/// How many replicas: one number, or from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    from: usize,
+    to: usize,
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<usize>().ok().filter(|count| (1..=REPLICAS_MAX).contains(count));
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        match (number(from), number(to)) {
+            (Some(from), Some(to)) if from <= to => Ok(Self { from, to }),
+            _ => Err(format!("write a number from 1 to {REPLICAS_MAX}, or two of them, for example 4..100")),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,6 +191,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.seeds == 0 {
         return Err(failure("no seeds, nothing to run", "ask for at least one: --seeds 1"));
     }
+    if let Some(file) = &arguments.calibrate {
+        return crate::wait(calibrate::run(file));
+    }
+    if arguments.model.bench {
+        let Some(protocol) = arguments.protocol.served() else {
+            return Err(failure("naive broadcast is wrong at any speed", "ask for another --protocol"));
+        };
+        return model::run(protocol, arguments.replicas, &arguments.model, arguments.json);
+    }
     name_runs_in_panics();
     if arguments.list_scenarios {
         one::list_scenarios();
@@ -148,8 +213,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     if arguments.exhaustive {
         let holds = match arguments.protocol {
-            Simulatable::Vr => one::explore_all::<Vr>(arguments),
-            Simulatable::Naive => one::explore_all::<Naive>(arguments),
+            Simulatable::Vr => one::explore_all::<Vr>(arguments)?,
+            Simulatable::Naive => one::explore_all::<Naive>(arguments)?,
             Simulatable::Pbft => {
                 let what = "small scopes are explored for vr and naive: the search has no keys for replicas that sign";
                 return Err(failure(what, "look at many seeds: quorate sim --protocol pbft --seeds 1000"));
@@ -178,7 +243,7 @@ fn exit_code(holds: bool) -> ExitCode {
 fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
     let options = Options {
         seed: arguments.seed.unwrap_or(1),
-        replicas: usize::from(arguments.replicas.unwrap_or(P::REPLICAS)),
+        replicas: arguments.group(usize::from(P::REPLICAS))?,
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),

@@ -69,6 +69,9 @@ pub trait Served: quorate_core::protocol::Protocol {
     /// Replicas, unless somebody asks for another number: as few as survive the loss of one.
     const REPLICAS: usize;
 
+    /// So many more replicas tolerate one fault more.
+    const STEP: usize;
+
     /// Why a number of replicas is a waste, or worse.
     fn warns(replicas: usize) -> Option<String>;
 

@@ -9,6 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_zebra::{SigningKey, VerificationKey};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 use zeroize::Zeroize;
 
@@ -129,7 +130,22 @@ enum Scheme {
     Ed25519 { replicas: Vec<VerificationKey>, clients: BTreeMap<PublicKey, VerificationKey> },
     /// A keyed hash in the place of signatures, for simulated worlds. A keyring signs as its owner only, so a simulated
     /// liar cannot sign for others either; but whoever holds this code can, so no host uses it.
-    Simulated { replicas: usize },
+    Simulated { replicas: usize, signed: AtomicU64, checked: AtomicU64 },
+}
+
+/// How often a keyring of a simulated world has signed and checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyWork {
+    /// Signatures made.
+    pub signed: u64,
+    /// Signatures checked.
+    pub checked: u64,
+}
+
+impl Scheme {
+    const fn simulated(replicas: usize) -> Self {
+        Self::Simulated { replicas, signed: AtomicU64::new(0), checked: AtomicU64::new(0) }
+    }
 }
 
 /// Whose keyring it is.
@@ -218,7 +234,7 @@ impl Keyring {
     /// The keyring of a replica in a simulated world of `replicas`.
     pub fn simulated_replica(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ReplicaId) -> Self {
         let own = Own::Simulated(simulated_secret(&simulated_key(me)));
-        Self { cluster, epoch, scheme: Scheme::Simulated { replicas }, owner: Owner::Replica(me, own) }
+        Self { cluster, epoch, scheme: Scheme::simulated(replicas), owner: Owner::Replica(me, own) }
     }
 
     /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
@@ -228,7 +244,7 @@ impl Keyring {
         Self {
             cluster,
             epoch,
-            scheme: Scheme::Simulated { replicas },
+            scheme: Scheme::simulated(replicas),
             owner: Owner::Client(ClientKey { key, nonce: 0 }, own),
         }
     }
@@ -248,7 +264,18 @@ impl Keyring {
         match &self.scheme {
             Scheme::None => 0,
             Scheme::Ed25519 { replicas, .. } => replicas.len(),
-            Scheme::Simulated { replicas } => *replicas,
+            Scheme::Simulated { replicas, .. } => *replicas,
+        }
+    }
+
+    /// What it has done so far, in a simulated world: there signatures are cheap, and somebody may want to know what real
+    /// ones would have cost. Real keyrings do not count.
+    pub fn work(&self) -> KeyWork {
+        match &self.scheme {
+            Scheme::Simulated { signed, checked, .. } => {
+                KeyWork { signed: signed.load(Ordering::Relaxed), checked: checked.load(Ordering::Relaxed) }
+            }
+            _ => KeyWork::default(),
         }
     }
 
@@ -290,6 +317,7 @@ impl Keyring {
             panic!("only a replica's keyring signs a replica's statement")
         };
         let signature = own.sign(&self.preimage(me, &statement));
+        self.has_signed();
         Signed::own(*me, statement, signature)
     }
 
@@ -300,7 +328,14 @@ impl Keyring {
     pub fn sign_as_client<T: Statement>(&self, statement: T) -> Signed<T, ClientKey> {
         let Owner::Client(me, own) = &self.owner else { panic!("only a client's keyring signs a client's statement") };
         let signature = own.sign(&self.preimage(me, &statement));
+        self.has_signed();
         Signed::own(*me, statement, signature)
+    }
+
+    fn has_signed(&self) {
+        if let Scheme::Simulated { signed, .. } = &self.scheme {
+            signed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn proves<T: Statement, S: Proves>(&self, by: &S, statement: &T, signature: &Signature) -> bool {
@@ -324,7 +359,8 @@ impl Keyring {
             Scheme::Ed25519 { replicas, .. } => {
                 replicas.get(by.index()).is_some_and(|key| verifies(key, preimage, signature))
             }
-            Scheme::Simulated { replicas } => {
+            Scheme::Simulated { replicas, checked, .. } => {
+                checked.fetch_add(1, Ordering::Relaxed);
                 by.index() < *replicas
                     && simulated_signature(&simulated_secret(&simulated_key(by)), preimage) == *signature
             }
@@ -337,7 +373,8 @@ impl Keyring {
             Scheme::Ed25519 { clients, .. } => {
                 clients.get(&by.key).is_some_and(|key| verifies(key, preimage, signature))
             }
-            Scheme::Simulated { .. } => {
+            Scheme::Simulated { checked, .. } => {
+                checked.fetch_add(1, Ordering::Relaxed);
                 by.nonce == 0
                     && by.key == simulated_client_key(self.address(by))
                     && simulated_signature(&simulated_secret(&by.key), preimage) == *signature

@@ -20,5 +20,5 @@ mod signed;
 pub use certificate::{Certificate, Certified};
 pub use digest::Digest;
 pub use evidence::Evidence;
-pub use keyring::{ClientKey, Keyring, KeyringError, Proves, PublicKey, Secret, Signature};
+pub use keyring::{ClientKey, KeyWork, Keyring, KeyringError, Proves, PublicKey, Secret, Signature};
 pub use signed::{Signed, Slot, Statement, Verified};

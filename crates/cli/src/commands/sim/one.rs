@@ -98,13 +98,16 @@ pub fn make_short<P: Simulated>(options: &Options, file: &Path) -> anyhow::Resul
 }
 
 /// Explores a tiny cluster. True if nothing is violated in any state that was reached.
-pub fn explore_all<P: Simulated>(arguments: &Arguments) -> bool
+///
+/// # Errors
+/// A group of a size that is none.
+pub fn explore_all<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool>
 where
     P::Config: Default,
     P::Replica: Debug,
 {
     let scope = Scope {
-        replicas: usize::from(arguments.replicas.unwrap_or(P::REPLICAS)),
+        replicas: arguments.group(usize::from(P::REPLICAS))?,
         clients: usize::from(arguments.clients),
         answers: usize::from(arguments.answers),
         crashes: arguments.crashes,
@@ -133,7 +136,7 @@ where
     } else {
         println!("{}: {explored}", P::NAME);
     }
-    explored.violation.is_none()
+    Ok(explored.violation.is_none())
 }
 
 fn nanos(millis: u64) -> u64 {
