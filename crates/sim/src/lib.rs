@@ -27,8 +27,10 @@
 //! | `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
 //! | `script`, `scenarios` | scenarios written by hand; those that have a name |
 //! | `diagram` | pictures |
+//! | `bad_primary` | how long a primary stays that lies or is slow |
 //! | `exhaustive` | every interleaving of a tiny cluster |
 
+pub mod bad_primary;
 pub mod campaign;
 pub mod checker;
 pub mod diagram;
