@@ -28,8 +28,10 @@
 //! | `script`, `scenarios` | scenarios written by hand; those that have a name |
 //! | `diagram` | pictures |
 //! | `model/` | what everything costs: throughput and latency of groups that fit no single computer |
+//! | `bad_primary` | how long a primary stays that lies or is slow |
 //! | `exhaustive` | every interleaving of a tiny cluster |
 
+pub mod bad_primary;
 pub mod campaign;
 pub mod checker;
 pub mod diagram;

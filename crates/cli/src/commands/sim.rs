@@ -35,6 +35,7 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol naive --seed 1 --shrink short.txt   leaves out all that does not matter
   quorate sim --script short.txt --html short.html
   quorate sim --protocol vr --exhaustive --clients 1 --crashes 1 --timeouts 2
+  quorate sim --protocol pbft --bad-primary --seeds 20       how long one stays that lies
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
   quorate sim --protocol vr --seeds 100 --faults twins --beyond-model
   quorate sim --protocol pbft --bench --replicas 4..100 --plot pbft.svg
@@ -75,6 +76,9 @@ pub struct Arguments {
     /// States after which the search gives up (--exhaustive)
     #[arg(long, default_value_t = 100_000, requires = "exhaustive")]
     states: u64,
+    /// Measure how long a primary stays that is silent, equivocates or is slow, in virtual time, with so many seeds
+    #[arg(long, conflicts_with_all = ["seed", "scenario", "script", "exhaustive"])]
+    bad_primary: bool,
     /// Show the names of all scenarios
     #[arg(long)]
     list_scenarios: bool,
@@ -215,9 +219,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let holds = match arguments.protocol {
             Simulatable::Vr => one::explore_all::<Vr>(arguments)?,
             Simulatable::Naive => one::explore_all::<Naive>(arguments)?,
-            Simulatable::Pbft => {
-                let what = "small scopes are explored for vr and naive: the search has no keys for replicas that sign";
-                return Err(failure(what, "look at many seeds: quorate sim --protocol pbft --seeds 1000"));
+            Simulatable::Pbft => one::explore_all::<Pbft>(arguments)?,
+        };
+        return Ok(exit_code(holds));
+    }
+    if arguments.bad_primary {
+        let holds = match arguments.protocol {
+            Simulatable::Pbft => one::replace_bad_primaries::<Pbft>(arguments)?,
+            Simulatable::Vr | Simulatable::Naive => {
+                let what = "primaries that lie are in the model of pbft only";
+                return Err(failure(what, "ask for it: quorate sim --protocol pbft --bad-primary"));
             }
         };
         return Ok(exit_code(holds));

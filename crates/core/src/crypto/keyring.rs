@@ -1,5 +1,6 @@
 //! Who may say what: the public keys of an epoch, and one's own secret.
 
+use super::deferred::Deferred;
 use super::digest::Digest;
 use super::signed::{Signed, Statement};
 use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId};
@@ -9,6 +10,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_zebra::{SigningKey, VerificationKey};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 use zeroize::Zeroize;
@@ -165,8 +167,10 @@ enum Own {
 pub struct Keyring {
     cluster: ClusterId,
     epoch: Epoch,
-    scheme: Scheme,
+    scheme: Arc<Scheme>,
     owner: Owner,
+    /// Signatures that are taken for good until [`Keyring::settle`] checks them all.
+    deferred: Option<Deferred>,
 }
 
 impl fmt::Debug for Keyring {
@@ -182,8 +186,8 @@ impl fmt::Debug for Keyring {
 /// Keyrings.
 impl Keyring {
     /// No keys at all: for protocols that sign nothing.
-    pub const fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
-        Self { cluster, epoch, scheme: Scheme::None, owner: Owner::Nobody }
+    pub fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
+        Self { cluster, epoch, scheme: Arc::new(Scheme::None), owner: Owner::Nobody, deferred: None }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -208,7 +212,8 @@ impl Keyring {
             keys.push(VerificationKey::try_from(key.0).map_err(|_| KeyringError::NoKey(id))?);
         }
         let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
-        Ok(Self { cluster, epoch, scheme: Scheme::Ed25519 { replicas: keys, clients }, owner: Owner::Nobody })
+        let scheme = Arc::new(Scheme::Ed25519 { replicas: keys, clients });
+        Ok(Self { cluster, epoch, scheme, owner: Owner::Nobody, deferred: None })
     }
 
     /// The same keys, in the hands of a replica.
@@ -216,7 +221,7 @@ impl Keyring {
     /// # Errors
     /// If the secret is not the one whose public half the keyring has for this replica.
     pub fn of_replica(self, me: ReplicaId, secret: Secret) -> Result<Self, KeyringError> {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::Ed25519 { replicas, .. } if replicas.get(me.index()).is_some_and(|key| is(key, &secret)) => {
                 Ok(Self { owner: Owner::Replica(me, Own::Ed25519(secret)), ..self })
             }
@@ -234,19 +239,16 @@ impl Keyring {
     /// The keyring of a replica in a simulated world of `replicas`.
     pub fn simulated_replica(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ReplicaId) -> Self {
         let own = Own::Simulated(simulated_secret(&simulated_key(me)));
-        Self { cluster, epoch, scheme: Scheme::simulated(replicas), owner: Owner::Replica(me, own) }
+        let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Replica(me, own));
+        Self { cluster, epoch, scheme, owner, deferred: None }
     }
 
     /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
     pub fn simulated_client(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ClientId) -> Self {
         let key = simulated_client_key(me);
         let own = Own::Simulated(simulated_secret(&key));
-        Self {
-            cluster,
-            epoch,
-            scheme: Scheme::simulated(replicas),
-            owner: Owner::Client(ClientKey { key, nonce: 0 }, own),
-        }
+        let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Client(ClientKey { key, nonce: 0 }, own));
+        Self { cluster, epoch, scheme, owner, deferred: None }
     }
 
     /// Which cluster's.
@@ -260,8 +262,8 @@ impl Keyring {
     }
 
     /// How many replicas it has keys of.
-    pub const fn replicas(&self) -> usize {
-        match &self.scheme {
+    pub fn replicas(&self) -> usize {
+        match &*self.scheme {
             Scheme::None => 0,
             Scheme::Ed25519 { replicas, .. } => replicas.len(),
             Scheme::Simulated { replicas, .. } => *replicas,
@@ -271,7 +273,7 @@ impl Keyring {
     /// What it has done so far, in a simulated world: there signatures are cheap, and somebody may want to know what real
     /// ones would have cost. Real keyrings do not count.
     pub fn work(&self) -> KeyWork {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::Simulated { signed, checked, .. } => {
                 KeyWork { signed: signed.load(Ordering::Relaxed), checked: checked.load(Ordering::Relaxed) }
             }
@@ -297,7 +299,7 @@ impl Keyring {
 
     /// The address that belongs to a client's key and nonce.
     pub fn address(&self, client: &ClientKey) -> ClientId {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::Simulated { .. } => {
                 ClientId::new(u128::from_le_bytes(*client.key.0.first_chunk().unwrap_or(&[0; 16])))
             }
@@ -333,7 +335,7 @@ impl Keyring {
     }
 
     fn has_signed(&self) {
-        if let Scheme::Simulated { signed, .. } = &self.scheme {
+        if let Scheme::Simulated { signed, .. } = &*self.scheme {
             signed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -353,11 +355,35 @@ impl Keyring {
         preimage
     }
 
+    /// The same public keys, taking every signature for good until [`Keyring::settle`]. `None` if there is nothing to gain.
+    pub(crate) fn deferring(&self) -> Option<Self> {
+        let Self { cluster, epoch, scheme, .. } = self;
+        let (cluster, epoch, scheme) = (*cluster, *epoch, scheme.clone());
+        let is_worth_it = matches!(*scheme, Scheme::Ed25519 { .. });
+        is_worth_it.then(|| Self { cluster, epoch, scheme, owner: Owner::Nobody, deferred: Some(Deferred::default()) })
+    }
+
+    /// Were all signatures good that were taken for good since the last time? If not, nothing may be believed that was proved
+    /// with this keyring meanwhile.
+    pub(crate) fn settle(&self) -> bool {
+        self.deferred.as_ref().is_none_or(Deferred::settle)
+    }
+
+    fn verifies(&self, key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {
+        match &self.deferred {
+            Some(deferred) => {
+                deferred.add(*key, *preimage, *signature);
+                true
+            }
+            None => key.verify(&signature.into(), preimage).is_ok(),
+        }
+    }
+
     fn replica_proves(&self, by: ReplicaId, preimage: &Preimage, signature: &Signature) -> bool {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::None => false,
             Scheme::Ed25519 { replicas, .. } => {
-                replicas.get(by.index()).is_some_and(|key| verifies(key, preimage, signature))
+                replicas.get(by.index()).is_some_and(|key| self.verifies(key, preimage, signature))
             }
             Scheme::Simulated { replicas, checked, .. } => {
                 checked.fetch_add(1, Ordering::Relaxed);
@@ -368,10 +394,10 @@ impl Keyring {
     }
 
     fn client_proves(&self, by: &ClientKey, preimage: &Preimage, signature: &Signature) -> bool {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::None => false,
             Scheme::Ed25519 { clients, .. } => {
-                clients.get(&by.key).is_some_and(|key| verifies(key, preimage, signature))
+                clients.get(&by.key).is_some_and(|key| self.verifies(key, preimage, signature))
             }
             Scheme::Simulated { checked, .. } => {
                 checked.fetch_add(1, Ordering::Relaxed);
@@ -412,10 +438,6 @@ impl Own {
 
 fn is(key: &VerificationKey, secret: &Secret) -> bool {
     PublicKey(<[u8; 32]>::from(*key)) == secret.public()
-}
-
-fn verifies(key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {
-    key.verify(&ed25519_zebra::Signature::from_bytes(&signature.0), preimage).is_ok()
 }
 
 fn simulated_key(replica: ReplicaId) -> PublicKey {

@@ -12,6 +12,7 @@
 //! split a group. Nothing is ever named by the bytes of a signature: one statement can have several valid ones.
 
 mod certificate;
+mod deferred;
 mod digest;
 mod evidence;
 mod keyring;

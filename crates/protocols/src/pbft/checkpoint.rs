@@ -10,6 +10,7 @@ use super::replica::Replica;
 use quorate_core::crypto::{Certified, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -30,7 +31,11 @@ impl Replica {
         }
         let Some(chain) = self.log.get(op).and_then(|slot| slot.chain) else { return };
         let vote = self.keyring.sign(LogCheckpoint { op, chain });
-        out.broadcast(Message::Checkpoint(vote.clone()));
+        if mutated!("pbft/checkpoint-before-the-sync") {
+            out.broadcast_unsynced(Message::Checkpoint(vote.clone()));
+        } else {
+            out.broadcast(Message::Checkpoint(vote.clone()));
+        }
         out.send(self.me(), Message::Checkpoint(vote));
     }
 
@@ -88,6 +93,7 @@ impl Replica {
         }
         self.vote_boundary(out);
         self.trim(out);
+        self.rotate(out);
         self.propose_more(out);
         self.expect_progress(out);
     }
@@ -159,6 +165,7 @@ impl Replica {
     /// Forgets the log's beginning: what is stable, in a state that a quorum has, and in a snapshot of one's own.
     pub(super) fn trim(&mut self, out: &mut Outbox) {
         let limit = self.state_op().min(self.low()).min(self.machine.executed);
+        let limit = if mutated!("pbft/the-log-goes-without-a-state") { self.machine.executed } else { limit };
         let Some((op, own)) = self.snapshots.range(..=limit).next_back().map(|(op, own)| (*op, *own)) else { return };
         if op <= self.base.0 {
             return;

@@ -9,6 +9,7 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{Outcome, Ruling};
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ impl Replica {
     /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
     /// meanwhile does not stop it, or a primary could leave one client out for ever).
     pub(super) fn watch(&mut self, out: &mut Outbox) {
+        self.pace.note(self.pool.oldest().is_some(), out.now());
         if !self.is_active() || self.is_primary() || !self.may_vote() {
             if self.watched.take().is_some() {
                 out.disarm(Timer::Progress);
@@ -62,6 +64,7 @@ impl Replica {
         }
         self.watched = oldest;
         match oldest {
+            Some(_) if mutated!("pbft/nobody-suspects-the-primary") => {}
             Some(_) => out.arm(Timer::Progress, self.patience()),
             None => out.disarm(Timer::Progress),
         }
@@ -164,6 +167,9 @@ impl Replica {
         }
         let slot = self.log.slot(it.op);
         let again = slot.accepted == Some(it);
+        if mutated!("pbft/accepts-a-second-proposal") && !again {
+            slot.leave_view();
+        }
         if let Some(accepted) = slot.accepted.filter(|accepted| *accepted != it) {
             let earlier = slot.pre_prepare.clone().and_then(|earlier| earlier.verified().ok());
             let evidence = earlier.and_then(|earlier| quorate_core::crypto::Evidence::of(&earlier, &vote));
@@ -224,9 +230,13 @@ impl Replica {
             return;
         };
         slot.voted = Some(accepted);
-        self.keep(op, Record::Prepare(accepted), out);
+        if !mutated!("pbft/vote-is-not-durable") {
+            self.keep(op, Record::Prepare(accepted), out);
+        }
         let vote = self.keyring.sign(accepted);
-        if !is_primary {
+        if !is_primary && mutated!("pbft/prepare-before-the-sync") {
+            out.broadcast_unsynced(Message::Prepare(vote.clone()));
+        } else if !is_primary {
             out.broadcast(Message::Prepare(vote.clone())); // the primary's is its PRE-PREPARE
         }
         out.send(me, Message::Prepare(vote));
@@ -263,9 +273,15 @@ impl Replica {
         let Some(certified) = slot.prepares.certify(&accepted, quorum) else { return };
         let certificate = certified.certificate().clone();
         slot.prepared = Some(certified);
-        self.keep(op, Record::Prepared(certificate), out);
+        if !mutated!("pbft/certificate-is-not-durable") {
+            self.keep(op, Record::Prepared(certificate), out);
+        }
         let vote = self.keyring.sign(Commit { view, op, digest: accepted.digest });
-        out.broadcast(Message::Commit(vote.clone()));
+        if mutated!("pbft/commit-before-the-sync") {
+            out.broadcast_unsynced(Message::Commit(vote.clone()));
+        } else {
+            out.broadcast(Message::Commit(vote.clone()));
+        }
         out.send(me, Message::Commit(vote));
     }
 
@@ -277,6 +293,7 @@ impl Replica {
         }
         let is_own = vote.by() == self.me;
         let (signed, quorum) = (vote.signed().clone(), self.quorums.quorum());
+        let quorum = if mutated!("pbft/one-commit-is-enough") { 1 } else { quorum };
         let slot = self.log.slot(it.op);
         if let Err(evidence) = slot.commits.add(vote) {
             return self.convict(evidence, out);
@@ -362,6 +379,7 @@ impl Replica {
             let reply = Reply { view: self.view, op, session, rulings };
             out.send_unsynced(Peer::Client(client), Message::Reply(reply));
         }
+        let requests = full.len() as u64;
         for key in full.into_keys() {
             self.pool.executed(key);
         }
@@ -371,6 +389,7 @@ impl Replica {
         self.watch(out);
         self.arm_tick(out);
         self.propose_more(out);
+        self.keeps_up(requests, out);
         self.expect_progress(out);
     }
 }

@@ -4,6 +4,7 @@
 use super::durable::{Base, Record, Silence};
 use super::log::{Log, Slot};
 use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, ViewChange};
+use super::pace::{Pace, Quotas};
 use super::pool::Pool;
 use super::reads::Reads;
 use super::{Config, Outbox, Pbft, Timer};
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
@@ -83,6 +85,11 @@ pub struct Replica {
     pub(super) pool: Pool,
     /// The request whose execution the timer waits for.
     pub(super) watched: Option<u64>,
+    /// What the primary of this view achieves, and how much was answered to whom.
+    pub(super) pace: Pace,
+    pub(super) quotas: Quotas,
+    /// The last entry that the view started with.
+    pub(super) view_began: OpNumber,
     /// Views in a row that brought nothing.
     pub(super) attempts: u32,
     /// The last view change of each replica.
@@ -140,8 +147,8 @@ impl Replica {
     }
 
     /// May this replica vote? Not while a former self may have voted otherwise.
-    pub(super) const fn may_vote(&self) -> bool {
-        self.silent.is_none()
+    pub(super) fn may_vote(&self) -> bool {
+        self.silent.is_none() || mutated!("pbft/votes-though-it-has-lost-promises")
     }
 
     pub(super) fn place(&self) -> Place {
@@ -189,7 +196,8 @@ impl Replica {
 
     /// What is outside the watermarks.
     pub(super) fn refuses_op(&self, op: OpNumber) -> Option<Why> {
-        (op <= self.low() || op > self.high()).then_some(Why::OutsideWindow)
+        let outside = op <= self.low() || op > self.high();
+        (outside && !mutated!("pbft/no-watermarks")).then_some(Why::OutsideWindow)
     }
 
     fn on_replicas_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) -> Result<(), Fault> {

@@ -367,6 +367,32 @@ fn a_proposal_that_nobody_asked_for_is_not_kept() {
 }
 
 #[test]
+fn who_asks_again_and_again_is_answered_up_to_its_quota() {
+    let mut it = Cluster::new(4);
+    it.client(1);
+    for _ in 0..20 {
+        it.apply(1, &"x".repeat(50_000));
+    }
+    it.run(2_000);
+    it.liar(3);
+    it.talk();
+    let place = Place { view: view(0), active: false, committed: op(0), stable: op(0) };
+    for _ in 0..200 {
+        it.say(replica(3), 1, Message::GetCommitted { after: op(0) });
+        it.say(replica(3), 1, Message::Status(place));
+    }
+    let answered: usize = it.sent.iter().filter(|it| it.to == replica(3)).map(|it| it.bytes.len()).sum();
+    assert!((8 << 20..10 << 20).contains(&answered), "{answered} bytes");
+    it.talk();
+    it.say(replica(2), 1, Message::GetCommitted { after: op(0) });
+    assert!(it.count("Committed") > 10, "others have quotas of their own");
+    it.talk();
+    it.run(200);
+    it.say(replica(3), 1, Message::GetCommitted { after: op(0) });
+    assert!(it.count("Committed") > 10, "and there is a next period");
+}
+
+#[test]
 fn two_colluders_of_four_do_break_it() {
     // More than f: R0 and R3 lie. What this test shows is that the lies of the others above are lies.
     let (mut it, next) = lying_primary();

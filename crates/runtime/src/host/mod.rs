@@ -9,6 +9,7 @@
 
 mod clock;
 mod disk;
+mod fair;
 mod machine;
 mod opening;
 mod snapshots;
@@ -214,6 +215,7 @@ impl<P: Protocol> Host<P> {
     /// Waits for something to happen and deals with all that has. Dropped while it waits, it has lost nothing.
     async fn pass(&mut self) -> Result<(), HostError> {
         let deadline = self.node.deadline().map(|at| self.clock.at(at));
+        let clients = self.openers.have_room_for_clients();
         let (mut event, mut seen, mut incoming) = (None, None, Vec::new());
         tokio::select! {
             biased;
@@ -222,7 +224,7 @@ impl<P: Protocol> Host<P> {
                 None => return Err(HostError::ThreadEnded(Thread::Disk)), // cannot be: each says first that it ends
             },
             received = self.openers.recv() => seen = Some(received),
-            received = self.links.recv(), if self.openers.have_room() => incoming = received,
+            received = self.links.recv_some(clients), if self.openers.have_room() => incoming = received,
             () = sleep_until(deadline) => {}
         }
         let mut gathered = Gathered::default();
@@ -235,7 +237,7 @@ impl<P: Protocol> Host<P> {
             seen = self.openers.try_recv();
         }
         if incoming.is_empty() && self.openers.have_room() {
-            incoming = self.links.try_recv(); // so that a busy disk or machine cannot keep the links waiting
+            incoming = self.links.try_recv_some(self.openers.have_room_for_clients()); // so that a busy disk or machine cannot keep the links waiting
         }
         for one in incoming {
             self.on_incoming(one, &mut gathered)?;

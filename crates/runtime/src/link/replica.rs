@@ -49,12 +49,17 @@ impl Links {
     /// Waits for something to happen, and returns all that has: what replicas sent first, then up to 1 MiB from clients.
     /// Never empty. Nothing is lost if the future is dropped.
     pub async fn recv(&mut self) -> Vec<Incoming> {
-        self.handle.hub.inbox.take().await
+        self.recv_some(true).await
     }
 
-    /// What has happened already; empty if nothing has. See `Links::recv`.
-    pub fn try_recv(&mut self) -> Vec<Incoming> {
-        self.handle.hub.inbox.take_ready()
+    /// As `Links::recv`; without `clients`, what they send goes on waiting.
+    pub async fn recv_some(&mut self, clients: bool) -> Vec<Incoming> {
+        self.handle.hub.inbox.take(clients).await
+    }
+
+    /// What has happened already; empty if nothing has. See `Links::recv_some`.
+    pub fn try_recv_some(&mut self, clients: bool) -> Vec<Incoming> {
+        self.handle.hub.inbox.take_ready(clients)
     }
 
     /// Queues `body` for `to`; it is written when this task next waits.

@@ -85,7 +85,8 @@ where
         let caller = |index| {
             let client = address(index, 0);
             let config = ClientConfig { client, replicas: scope.replicas, retry: patience, timeout: patience };
-            Caller { core: P::Client::new(config), answers: 0, heard: Digest::default() }
+            let keyring = Keyring::simulated_client(CLUSTER, Epoch::ZERO, scope.replicas, client);
+            Caller { core: P::Client::start(config, Arc::new(keyring)), answers: 0, heard: Digest::default() }
         };
         let mut world = Self {
             hosts: (0..scope.replicas).map(|_| host()).collect(),

@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use quorate_core::protocol::Protocol;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::vr::Vr;
+use quorate_sim::bad_primary::{Bad, Replaced, replace};
 use quorate_sim::diagram::{Picture, page};
 use quorate_sim::exhaustive::{Scope, explore};
 use quorate_sim::scenarios::{self, ALL};
@@ -137,6 +138,51 @@ where
         println!("{}: {explored}", P::NAME);
     }
     Ok(explored.violation.is_none())
+}
+
+/// Lets primaries be bad in every way, and shows how soon they were replaced. True if all were.
+///
+/// # Errors
+/// A group of a size that is none.
+pub fn replace_bad_primaries<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool>
+where
+    P::Config: Default,
+{
+    let replicas = arguments.group(usize::from(P::REPLICAS))?;
+    let header =
+        ["primary", "seeds", "replaced", "after ms: min", "median", "max", "longest gap ms", "op/s before", "after"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let mut told = Vec::new();
+    let mut all = true;
+    for bad in Bad::ALL {
+        let runs: Vec<Replaced> =
+            (1..=arguments.seeds).map(|seed| replace::<P>(seed, replicas, P::Config::default(), bad)).collect();
+        let mut after: Vec<u64> = runs.iter().filter_map(|run| run.after_ms).collect();
+        after.sort_unstable();
+        all &= after.len() == runs.len();
+        let middle = |mut numbers: Vec<u64>| {
+            numbers.sort_unstable();
+            numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+        };
+        let gap = runs.iter().map(|run| run.gap_ms).max().unwrap_or_default();
+        let [before, later] =
+            [|run: &Replaced| run.before, |run: &Replaced| run.after].map(|of| middle(runs.iter().map(of).collect()));
+        let (min, max) = (after.first().copied().unwrap_or_default(), after.last().copied().unwrap_or_default());
+        let median = middle(after.clone());
+        let numbers = [runs.len() as u64, after.len() as u64, min, median, max, gap, before, later];
+        rows.push(std::iter::once(bad.to_string()).chain(numbers.iter().map(u64::to_string)).collect());
+        told.push(json!({
+            "primary": bad.to_string(), "seeds": runs.len(), "replaced": after.len(), "after_ms_min": min,
+            "after_ms_median": median, "after_ms_max": max, "longest_gap_ms": gap,
+            "answers_per_second_before": before, "answers_per_second_after": later,
+        }));
+    }
+    if arguments.json {
+        println!("{}", json!({ "protocol": P::NAME, "replicas": replicas, "primaries": told }));
+    } else {
+        println!("{}", columns(&rows));
+    }
+    Ok(all)
 }
 
 fn nanos(millis: u64) -> u64 {
