@@ -405,7 +405,7 @@ pub enum Message {
     Timeout {
         /// The promise.
         timeout: Signed<Timeout>,
-        /// The certificate that it speaks of.
+        /// The certificate that it speaks of, or a higher one.
         justify: Justify,
     },
     /// Replica → replica: these certificates have led me to my view (the paper's *new-view* message).
@@ -471,7 +471,7 @@ impl Message {
                 if beyond(&[view.get()]) {
                     Some("a view out of all bounds")
                 } else {
-                    (high != justify.view() || high > view).then_some("a timeout with another certificate")
+                    (high > justify.view() || high > view).then_some("a timeout without the certificate that it knows")
                 }
             }
             Message::NewView { justify, tc: Some(tc) } if justify.view() < tc.high() => {

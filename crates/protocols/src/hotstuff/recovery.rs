@@ -77,14 +77,9 @@ impl Replica {
 
     /// What is on disk and may have been lost on its way.
     fn say_again(&self, out: &mut Outbox) {
-        if let Some(timeout) = &self.own_timeout {
-            let justify = Justify::Genesis;
-            let known = Some(&self.safety.high).filter(|high| high.view() == timeout.statement().high);
-            let known = known.cloned().or_else(|| (timeout.statement().high == justify.view()).then_some(justify));
-            match known {
-                Some(justify) => out.broadcast_unsynced(Message::Timeout { timeout: timeout.clone(), justify }),
-                None => out.broadcast_unsynced(self.new_view()), // what it knew then it does not need to say any more
-            }
+        if let Some(timeout) = self.own_timeout.clone() {
+            // The promise came back durable; the certificate carries its proof, and may be a higher one by now.
+            out.broadcast_unsynced(Message::Timeout { timeout, justify: self.high.justify() });
         }
         match &self.proposed {
             // As when it was proposed, and its term was begun durably long ago.
