@@ -54,7 +54,8 @@ pub struct HotStuff;
 pub struct Config {
     /// Which certificates commit a block.
     pub rules: Rules,
-    /// Views that one replica leads before the next one does; 4,096. With 1, every block has another leader.
+    /// Views that one replica leads before the next one does; 4,096. With 1, every block has another leader; under the rule of
+    /// three chains it is never less than 2 (see [`Config::views`]).
     pub leader_views: u64,
     /// How long a request may wait for its execution before a replica stops voting in the leader's term; 300 ms. Grows by a
     /// half with each attempt since the last commit, up to 64 times.
@@ -81,8 +82,16 @@ pub struct Config {
 }
 
 impl Config {
-    fn views(&self) -> u64 {
-        self.leader_views.max(1)
+    /// Views of a term. To commit, a rule of `c` chains needs `c` blocks of consecutive views and one more leader who collects
+    /// the votes for the last: `c + 1` views of correct leaders in a row. With `n > 3f`, some three leaders in a row are
+    /// correct, and no more of four: with three chains and a new leader for each view, four replicas one of which is
+    /// silent never commit anything.
+    pub fn views(&self) -> u64 {
+        let least = match self.rules {
+            Rules::ThreeChain => 2,
+            Rules::TwoChain => 1,
+        };
+        self.leader_views.max(least)
     }
 
     /// The term that a view belongs to. The genesis block alone is of view zero.

@@ -54,7 +54,7 @@ impl Replica {
     /// be passed on at once: it is the client's promise, not ours.
     fn pass_on(&self, group: Group, out: &mut Outbox) {
         let request = Message::Client(pbft::Message::Request(group));
-        if self.config.leader_views < self.quorums.replicas() as u64 {
+        if self.config.views() < self.quorums.replicas() as u64 {
             out.broadcast_unsynced(request);
         } else if !self.leads() {
             out.send_unsynced(Peer::Replica(self.leader(self.view())), request);

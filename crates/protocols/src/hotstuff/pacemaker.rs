@@ -115,6 +115,7 @@ impl Replica {
         }
         if let Some(tc) = self.certify_timeout(it.view) {
             self.on_tc(tc, out);
+            self.propose_more(out);
         }
         self.expect_progress(out);
     }

@@ -220,6 +220,7 @@ impl Replica {
             self.write_base(out);
             self.end_silence(out);
         }
+        self.watch(out);
         self.expect_progress(out);
     }
 

@@ -1,7 +1,7 @@
 //! Starting from what the disk holds.
 
 use super::durable::{Base, Record, Root, Safety, Silence};
-use super::message::{Block, Qc, StateCheckpoint, Tc};
+use super::message::{Block, Message, Qc, StateCheckpoint, Tc};
 use super::pool::Pool;
 use super::reads::Reads;
 use super::replica::{Bounds, Machine, Replica};
@@ -184,6 +184,12 @@ impl Replica {
         self.own_vote = self.safety.vote.map(|vote| self.keyring.sign(vote));
         let timeout = self.safety.timeout.filter(|timeout| timeout.view >= self.view() && self.may_vote());
         self.own_timeout = timeout.map(|timeout| self.keyring.sign(timeout));
+        if let Some(timeout) = self.own_timeout.clone() {
+            out.send(self.me(), Message::Timeout { timeout, justify: self.high.justify() }); // so that it is counted
+        }
+        if let Some(vote) = self.own_vote.clone().filter(|vote| vote.statement().view > self.high.view()) {
+            out.send(self.me(), Message::Vote(vote)); // so that it is counted, if this is who collects them
+        }
         if self.leads() && self.not_before >= self.view() {
             // It may have proposed what its disk never took: it does not lead this term again.
             self.time_out(self.config.term_end(self.view()), out);

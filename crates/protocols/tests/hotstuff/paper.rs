@@ -66,8 +66,8 @@ fn everybody_executes_everything_in_one_order() {
 }
 
 #[test]
-fn with_terms_of_one_view_every_block_has_another_leader_and_no_timeout_is_needed() {
-    let mut it = Cluster::with(4, Config { leader_views: 1, ..config() });
+fn leaders_take_turns_without_any_timeout() {
+    let mut it = Cluster::with(4, Config { leader_views: 1, ..under(Rules::TwoChain) });
     it.client(1);
     for index in 0..8 {
         it.apply(1, &format!("x{index}"));
@@ -90,7 +90,7 @@ fn a_vote_waits_for_the_disk() {
     it.deliver();
     assert!(it.voted(1).is_empty());
     it.sync(1);
-    assert_eq!(it.voted(1).len(), 1);
+    assert!(!it.voted(1).is_empty());
 }
 
 #[test]
@@ -124,7 +124,10 @@ fn two_of_four_certify_nothing_and_three_go_on() {
 
 #[test]
 fn a_leader_that_is_silent_is_given_up_and_what_it_had_is_ordered() {
-    for (rules, leader_views) in [(Rules::ThreeChain, 100), (Rules::TwoChain, 100), (Rules::ThreeChain, 1)] {
+    // Also with the shortest terms: three leaders in a row are correct, and that is enough for every rule.
+    for (rules, leader_views) in
+        [(Rules::ThreeChain, 100), (Rules::TwoChain, 100), (Rules::ThreeChain, 1), (Rules::TwoChain, 1)]
+    {
         let mut it = Cluster::with(4, Config { rules, leader_views, ..config() });
         it.client(1).apply(1, "a");
         it.run(2_000);
