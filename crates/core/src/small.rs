@@ -26,6 +26,10 @@ impl<T: Small> StateMachine for T {
     fn digest(&self) -> Digest {
         Digest::of(&self.encode())
     }
+
+    fn fork(&self) -> Option<Self> {
+        Some(self.clone())
+    }
 }
 
 /// A copy that later operations do not touch.

@@ -153,6 +153,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         self.forget_reads();
+        self.forget_ahead();
         self.machine.wake = wake;
         self.machine.holding = None;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);

@@ -2,7 +2,7 @@
 //! each other are PBFT's words: the client's rule is the same.
 
 use super::durable::Root;
-use crate::pbft::{self, Group, Orders};
+use crate::pbft::{self, Orders};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed, Slot, Statement};
@@ -11,6 +11,7 @@ use quorate_core::ids::{OpNumber, View};
 use quorate_core::protocol::Checkpoint;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{self, Batch, OPERATION_BYTES_MAX};
+use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
 use std::io;
 use std::sync::Arc;
@@ -247,19 +248,42 @@ impl Tc {
     }
 }
 
+/// What a block brings.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Content {
+    orders: Orders,
+    /// What the leader's machine has proposed for them.
+    made: Option<Bytes>,
+}
+
 /// What a block orders, its encoding and its digest: they cannot disagree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     bytes: Bytes,
     digest: Digest,
-    orders: Arc<Orders>,
+    content: Arc<Content>,
 }
 
 impl Payload {
     /// Encodes what is ordered.
     pub fn new(orders: Orders) -> Self {
-        let bytes = Bytes::from(orders.encode());
-        Self { digest: Digest::of_parts(&[b"hotstuff payload", &bytes]), bytes, orders: Arc::new(orders) }
+        Self::with(orders, None)
+    }
+
+    /// The same, with what the leader's machine has proposed for it.
+    pub fn with(orders: Orders, made: Option<Bytes>) -> Self {
+        let content = Content { orders, made };
+        let bytes = Bytes::from(content.encode());
+        Self { digest: Self::digest_of(&bytes), bytes, content: Arc::new(content) }
+    }
+
+    /// Nothing: a block that is there for the certificate that it carries.
+    pub fn nothing() -> Self {
+        Self::new(Orders { time: WallTime::default(), tick: false, groups: Vec::new() })
+    }
+
+    fn digest_of(bytes: &[u8]) -> Digest {
+        Digest::of_parts(&[b"hotstuff payload", bytes])
     }
 
     /// The digest of the encoding.
@@ -269,7 +293,12 @@ impl Payload {
 
     /// What is ordered.
     pub fn orders(&self) -> &Orders {
-        &self.orders
+        &self.content.orders
+    }
+
+    /// What the leader's machine has proposed.
+    pub fn made(&self) -> Option<&Bytes> {
+        self.content.made.as_ref()
     }
 
     /// Bytes of the encoding.
@@ -277,33 +306,35 @@ impl Payload {
         self.bytes.len()
     }
 
-    /// Does it order nothing at all?
+    /// Does it change nothing at all?
     pub fn is_empty(&self) -> bool {
-        self.orders.groups.is_empty() && !self.orders.tick
+        *self.orders() == Orders { time: WallTime::default(), tick: false, groups: Vec::new() } && self.made().is_none()
     }
 
-    /// What the machine is given: the groups' requests, one after the other.
+    /// What the machine is given: what its leader has proposed, and then the groups' requests, one after the other.
     pub fn batch(&self) -> Bytes {
-        let requests = self.orders.requests().map(|(group, number, body)| sessions::Request {
+        let requests = self.orders().requests().map(|(group, number, body)| sessions::Request {
             client: group.client,
             session: group.session,
             number,
             acknowledged: group.acknowledged,
             body: body.clone(),
         });
-        Batch { time: self.orders.time, tick: self.orders.tick, requests: requests.collect() }.encode().into()
+        let made = self.made().cloned().map(sessions::Request::of_machine);
+        let requests = made.into_iter().chain(requests).collect();
+        Batch { time: self.orders().time, tick: self.orders().tick, requests }.encode().into()
     }
 
     fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        let orders = Arc::make_mut(&mut self.orders);
-        orders.groups.iter_mut().try_for_each(|group| pbft::prove_group(group, keyring))
+        let content = Arc::make_mut(&mut self.content);
+        content.orders.groups.iter_mut().try_for_each(|group| pbft::prove_group(group, keyring))
     }
 
     fn check(&self) -> Option<&'static str> {
-        if self.len() > PAYLOAD_BYTES_MAX || self.orders.requests().count() > BLOCK_REQUESTS_MAX {
+        if self.len() > PAYLOAD_BYTES_MAX || self.orders().requests().count() > BLOCK_REQUESTS_MAX {
             return Some("more than one block takes");
         }
-        self.orders.groups.iter().find_map(pbft::check_group)
+        self.orders().groups.iter().find_map(pbft::check_group)
     }
 }
 
@@ -316,8 +347,8 @@ impl BorshSerialize for Payload {
 impl BorshDeserialize for Payload {
     fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
         let bytes = Bytes::deserialize_reader(reader)?;
-        let orders = Orders::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.0))?;
-        Ok(Self { digest: Digest::of_parts(&[b"hotstuff payload", &bytes]), bytes, orders: Arc::new(orders) })
+        let content = Content::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.0))?;
+        Ok(Self { digest: Self::digest_of(&bytes), bytes, content: Arc::new(content) })
     }
 }
 
@@ -539,9 +570,4 @@ impl Message {
 fn quorum(keyring: &Keyring) -> Result<usize, Fault> {
     let quorums = ByzantineQuorums::new(keyring.replicas());
     quorums.map(|it| it.quorum()).ok_or_else(|| Fault::Malformed("a group without keys".to_owned()))
-}
-
-/// The groups of a payload, each with what is in it.
-pub(super) fn groups(payload: &Payload) -> impl Iterator<Item = &Group> {
-    payload.orders().groups.iter()
 }

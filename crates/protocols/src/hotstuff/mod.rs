@@ -10,6 +10,7 @@
 //! before they are sent; one replica leads a *term* of many views, and a timeout ends the whole term; clients are PBFT's. The
 //! README argues each.
 
+mod ahead;
 mod checkpoint;
 mod client;
 mod durable;
@@ -72,6 +73,10 @@ pub struct Config {
     pub block_requests: usize,
     /// Bytes of requests that a block gathers at most, unless one group has more; 512 KiB.
     pub block_bytes: usize,
+    /// How many payloads the leader's machine may build ahead of the blocks; 0 for machines that build nothing: requests then
+    /// go into blocks as they are, and batches are applied when they are committed. Otherwise (3 is usual) they are applied as
+    /// soon as they are proposed, to states that are dropped if the block loses.
+    pub run_ahead: usize,
     /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy.
     pub pending_bytes: usize,
     /// Bytes of requests of one client that wait, at most; 12 MiB: more than a correct one has in flight.
@@ -122,6 +127,7 @@ impl Default for Config {
             state_bytes: 64 << 20,
             block_requests: pbft::REQUESTS_MAX,
             block_bytes: 512 << 10,
+            run_ahead: 0,
             pending_bytes: 32 << 20,
             client_bytes: 12 << 20,
             clock_ahead: Duration::from_secs(10),

@@ -46,6 +46,7 @@ impl Replica {
             self.pass_on(group, out);
         }
         self.watch(out);
+        self.run_ahead(out);
         self.propose_more(out);
         self.expect_progress(out);
     }
@@ -75,18 +76,14 @@ impl Replica {
         let Some(branch) = self.tree.branch(parent.block) else { return false };
         let commits = branch.iter().filter_map(|id| self.tree.get(*id)).any(|block| !block.payload.is_empty());
         let room = branch.len() < OPEN_BLOCKS_MAX;
-        let anything = room && (self.pool.is_ready() || self.tick_due);
-        if !anything && !commits {
+        let payload = if room { self.next_payload(parent, out) } else { None };
+        if payload.is_none() && !commits && !self.needs_a_commit() {
             return false;
         }
-        let groups =
-            if room { self.pool.take(self.config.block_requests, self.config.block_bytes) } else { Vec::new() };
-        let tick = room && std::mem::take(&mut self.tick_due);
-        if tick {
+        let payload = payload.unwrap_or_else(Payload::nothing);
+        if payload.orders().tick {
             self.ticked = parent.op.next();
         }
-        self.batch_time = self.batch_time.max(out.wall());
-        let payload = Payload::new(Orders { time: self.batch_time, tick, groups });
         let header = Header {
             view,
             height: parent.op.next(),
@@ -95,7 +92,19 @@ impl Replica {
             payload: payload.digest(),
         };
         self.propose(header, payload, out);
+        self.run_ahead(out);
         true
+    }
+
+    /// What waits, as a payload; `None` if nothing does.
+    pub(super) fn gather(&mut self, out: &Outbox) -> Option<Orders> {
+        let groups = self.pool.take(self.config.block_requests, self.config.block_bytes);
+        let tick = std::mem::take(&mut self.tick_due);
+        if groups.is_empty() && !tick {
+            return None;
+        }
+        self.batch_time = self.batch_time.max(out.wall());
+        Some(Orders { time: self.batch_time, tick, groups })
     }
 
     fn propose(&mut self, header: Header, payload: Payload, out: &mut Outbox) {
@@ -261,7 +270,8 @@ impl Replica {
         if self.tree.contains(id) {
             return;
         }
-        self.pool.proposed(&block.payload);
+        self.pool.proposed(block.payload.orders());
+        self.speculate(&block, out);
         let seq = self.persist(Record::Block(Box::new(block.clone())), out);
         self.tree.insert(id, block, seq);
         let keep = [self.high.block(), id, self.safety.locked.block];
@@ -385,6 +395,8 @@ impl Replica {
         out.note(Note::Committed(self.committed()));
         self.end_silence(out);
         self.dispatch(out);
+        self.abort_losers(out);
+        self.run_ahead(out);
     }
 
     /// Gives the machine what is committed, and asks for a snapshot where one is due.
@@ -396,9 +408,10 @@ impl Replica {
         {
             let op = self.machine.dispatched.next();
             let Some(block) = self.tree.at(op) else { return };
-            let (batch, bytes, id) = (block.payload.batch(), block.payload.len() as u64, block.header.id());
+            let (payload, id) = (block.payload.clone(), block.header.id());
             self.machine.dispatched = op;
-            out.execute(op, batch);
+            self.give(op, &payload, out);
+            let bytes = payload.len() as u64;
             self.machine.boundary_bytes = self.machine.boundary_bytes.saturating_add(bytes);
             let blocks = op.since(self.machine.boundary);
             if blocks >= self.config.state_blocks || self.machine.boundary_bytes >= self.config.state_bytes {

@@ -22,8 +22,9 @@ const PASSED_ON_BYTES_MAX: usize = 1 << 20;
 /// What a replica waits for: while there is such a thing, a timer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Concern {
-    /// The request that has waited longest, by its place in the order of arrival.
-    Request(u64),
+    /// The request that has waited longest, by its place in the order of arrival; and what was executed last, if the leader's
+    /// machine builds the blocks: then what it gets done counts, for requests may wait while it works.
+    Request(u64, OpNumber),
     /// The lowest block with requests that is not committed.
     Block(OpNumber),
 }
@@ -38,7 +39,8 @@ impl Replica {
     fn concerned(&self) -> Option<Concern> {
         let open = || self.tree.open().filter(|(_, block)| !block.payload.is_empty());
         let lowest = || open().map(|(_, block)| block.header.height).min();
-        self.pool.oldest().map(Concern::Request).or_else(|| lowest().map(Concern::Block))
+        let done = if self.config.run_ahead > 0 { self.machine.executed } else { OpNumber::ZERO };
+        self.pool.oldest().map(|place| Concern::Request(place, done)).or_else(|| lowest().map(Concern::Block))
     }
 
     /// Keeps the timer on what has waited longest.
@@ -190,6 +192,7 @@ impl Replica {
         self.concern = None;
         self.tick_due = false;
         out.disarm(Timer::Progress);
+        self.drop_ahead(out);
         self.propose_losers_again();
         if primary != self.me {
             for group in self.pool.waiting(PASSED_ON_BYTES_MAX) {
@@ -209,14 +212,15 @@ impl Replica {
         let branch = self.tree.branch(tip).unwrap_or_default();
         for id in branch {
             if let Some(block) = self.tree.get(id) {
-                self.pool.proposed(&block.payload);
+                self.pool.proposed(block.payload.orders());
             }
         }
         let given = self.tree.line(self.machine.executed, self.tree.head().block);
         for id in given {
             if let Some(block) = self.tree.get(id) {
-                self.pool.proposed(&block.payload); // committed, and not applied yet
+                self.pool.proposed(block.payload.orders()); // committed, and not applied yet
             }
         }
+        self.ahead.payloads().for_each(|orders| self.pool.proposed(orders));
     }
 }

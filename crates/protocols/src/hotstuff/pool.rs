@@ -2,8 +2,7 @@
 //! of its own, with a limit of its own, and they take turns: nobody waits behind somebody else's flood. What is in a block
 //! is not proposed again, unless the block has lost.
 
-use super::message::{Payload, groups};
-use crate::pbft::Group;
+use crate::pbft::{Group, Orders};
 use quorate_core::ids::{ClientId, RequestNumber, SessionId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -171,8 +170,8 @@ impl Pool {
     }
 
     /// A block has it: it is not proposed again.
-    pub(super) fn proposed(&mut self, payload: &Payload) {
-        for key in groups(payload).flat_map(keys) {
+    pub(super) fn proposed(&mut self, orders: &Orders) {
+        for key in orders.groups.iter().flat_map(keys) {
             let place = self.keys.get(&key).copied();
             if let Some((client, place)) = place.and_then(|it| Some((self.client_of(it)?, it))) {
                 self.unready(client, place);

@@ -12,6 +12,7 @@ use crate::pbft::{self, Told};
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::protocol::{Consistency, QueryTicket};
 use std::collections::BTreeMap;
 
@@ -79,7 +80,7 @@ impl Replica {
     /// The last block that a client may have been told of; `None` if it is not known here.
     fn highest_locked(&self) -> Option<OpNumber> {
         let lock = self.safety.locked;
-        if lock.op <= self.committed() {
+        if lock.op <= self.committed() || mutated!("hotstuff/reads-without-the-lock") {
             return Some(self.committed());
         }
         let branch = self.tree.branch(lock.block)?;

@@ -1,6 +1,7 @@
 //! The replica: its state, and which handler takes what. The chapters are `normal` (HotStuff §5), `safety` (its rules, and
 //! Jolteon's), `pacemaker` (views), `checkpoint`, `recovery` and `restore` (what was lost) and `reads`.
 
+use super::ahead::Ahead;
 use super::durable::{Base, Record, Root, Safety, Silence};
 use super::message::{Header, Message, Place, Proposal, Qc, StateCheckpoint, Tc, Timeout, Vote};
 use super::pacemaker::Concern;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Evidence, Keyring, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
-use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
+use quorate_core::protocol::{self, Checkpoint, ProposeTicket, QueryTicket, Restore, RestoreError, StateId, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
 use quorate_core::time::{Duration, WallTime};
@@ -32,6 +33,8 @@ pub(super) struct Machine {
     pub(super) boundary_bytes: u64,
     /// A snapshot is due at the last block dispatched, once the record of it is on disk.
     pub(super) holding: Option<OpNumber>,
+    /// The name of the state that it has been asked to come to.
+    pub(super) name: StateId,
     /// When it wants a tick.
     pub(super) wake: Option<WallTime>,
     /// This state is being fetched.
@@ -95,6 +98,7 @@ pub struct Replica {
     /// Snapshots of mine that are on disk.
     pub(super) snapshots: BTreeMap<OpNumber, StateCheckpoint>,
     pub(super) machine: Machine,
+    pub(super) ahead: Ahead,
     pub(super) reads: Reads,
     pub(super) batch_time: WallTime,
     pub(super) tick_due: bool,
@@ -263,6 +267,11 @@ impl protocol::Replica<HotStuff> for Replica {
 
     fn on_executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.executed(op, outcome, out);
+        self.keep_promises(out);
+    }
+
+    fn on_proposed(&mut self, ticket: ProposeTicket, made: Option<Bytes>, out: &mut Outbox) {
+        self.made(ticket, made, out);
         self.keep_promises(out);
     }
 

@@ -1,5 +1,6 @@
 //! Starting from what the disk holds.
 
+use super::ahead::Ahead;
 use super::durable::{Base, Record, Root, Safety, Silence};
 use super::message::{Block, Message, Qc, StateCheckpoint, Tc};
 use super::pool::Pool;
@@ -155,6 +156,7 @@ pub(super) fn restore(
         boundaries: roots,
         snapshots: own.map(|own| (at, own)).into_iter().collect(),
         machine,
+        ahead: Ahead::default(),
         reads: Reads::default(),
         batch_time: WallTime::default(),
         tick_due: false,

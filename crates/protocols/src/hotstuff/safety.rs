@@ -60,6 +60,9 @@ impl Rules {
             before.next() == after || mutated!("hotstuff/commits-without-consecutive-views")
         };
         let last = &tree.get(certified)?.header;
+        if mutated!("hotstuff/commits-what-is-certified-once") {
+            return Some(certified);
+        }
         match self {
             Rules::TwoChain => follows(last.parent_view, last.view).then_some(last.parent),
             Rules::ThreeChain => {

@@ -67,6 +67,11 @@ impl Tree {
         self.nodes.iter().map(|(id, node)| (*id, &node.block)).filter(move |(_, block)| block.header.height > head)
     }
 
+    /// All blocks above a height, committed or not.
+    pub(super) fn above(&self, op: OpNumber) -> impl Iterator<Item = Digest> {
+        self.nodes.iter().filter(move |(_, node)| node.block.header.height > op).map(|(id, _)| *id)
+    }
+
     pub(super) fn open_count(&self) -> usize {
         self.nodes.len().saturating_sub(self.chain.len())
     }

@@ -69,6 +69,7 @@ fn some_config(dice: &mut Dice) -> Config {
         rules: [Rules::ThreeChain, Rules::TwoChain][dice.below(2)],
         leader_views: [1, 4, 100][dice.below(3)],
         state_blocks: [6, 12, 4096][dice.below(3)],
+        run_ahead: [0, 1, 3][dice.below(3)],
         ..Config::default()
     }
 }
@@ -245,6 +246,7 @@ impl History {
             assert_eq!(tape.iter().filter(|it| *it == operation).count(), 1, "{operation} in {tape:?}");
         }
         assert!(self.it.hosts.iter().all(|host| host.halted.is_none()));
+        assert!((0..n).all(|id| self.it.machine(id).wrong == 0), "a proposal came to a state that it was not made for");
     }
 }
 

@@ -1,5 +1,6 @@
 //! HotStuff: a cluster in the hands of the test, some of whose replicas lie.
 
+mod ahead;
 mod attacks;
 mod chaos;
 mod clients;

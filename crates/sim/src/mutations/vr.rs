@@ -16,7 +16,7 @@ const fn under(name: &'static str, wrong: &'static str, faults: &'static str) ->
 pub const LIST: List = List {
     protocol: "vr",
     kept: include_str!("vr.txt"),
-    mutations: &[Mutation] = &[
+    mutations: &[
         all("node/send-before-the-sync", "messages leave before what they promise is on disk"),
         all("node/own-vote-before-the-sync", "a replica counts its own vote before it is on disk"),
         all("node/forget-before-the-sync", "the log is cut before what replaces it is on disk"),

@@ -50,6 +50,7 @@ impl Simulated for HotStuff {
             state_blocks: 8 + random.below(56),
             state_bytes: 1 << 20,
             block_bytes: 4 << 10,
+            run_ahead: if random.chance(500_000) { 0 } else { 3 },
             ..hotstuff::Config::default()
         }
     }
@@ -73,7 +74,7 @@ impl Lies<HotStuff> for HotStuffLies {
                 let mut orders = proposal.payload.orders().clone();
                 orders.groups.pop();
                 orders.tick = !orders.tick;
-                let payload = hotstuff::Payload::new(orders);
+                let payload = hotstuff::Payload::with(orders, proposal.payload.made().cloned());
                 let words = hotstuff::Header { payload: payload.digest(), ..*proposal.header.statement() };
                 let header = keyring.sign(words);
                 Some(M::Proposal(Box::new(hotstuff::Proposal { header, payload, ..(**proposal).clone() })))
