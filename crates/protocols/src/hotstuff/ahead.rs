@@ -70,8 +70,8 @@ fn child(parent: StateId, payload: &Payload) -> StateId {
 
 /// States.
 impl Replica {
-    const fn speculates(&self) -> bool {
-        self.config.run_ahead > 0
+    fn speculates(&self) -> bool {
+        self.config.runs_ahead()
     }
 
     /// The name of the state after a block, if the machine has not gone beyond it.

@@ -50,6 +50,9 @@ pub(crate) type Outbox = quorate_core::outbox::Outbox<HotStuff>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotStuff;
 
+/// Views of a term in which it is worth while to run ahead.
+const AHEAD_VIEWS_MIN: u64 = 16;
+
 /// What the owner of a cluster chooses. Equal on all replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -75,7 +78,7 @@ pub struct Config {
     pub block_bytes: usize,
     /// How many payloads the leader's machine may build ahead of the blocks; 0 for machines that build nothing: requests then
     /// go into blocks as they are, and batches are applied when they are committed. Otherwise (3 is usual) they are applied as
-    /// soon as they are proposed, to states that are dropped if the block loses.
+    /// soon as they are proposed, to states that are dropped if the block loses. Has no effect in terms of less than 16 views.
     pub run_ahead: usize,
     /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy.
     pub pending_bytes: usize,
@@ -97,6 +100,11 @@ impl Config {
             Rules::TwoChain => 1,
         };
         self.leader_views.max(least)
+    }
+
+    /// Do leaders' machines build ahead? In shorter terms a leader is gone before a block of its own is committed.
+    pub fn runs_ahead(&self) -> bool {
+        self.run_ahead > 0 && self.views() >= AHEAD_VIEWS_MIN
     }
 
     /// The term that a view belongs to. The genesis block alone is of view zero.

@@ -39,7 +39,7 @@ impl Replica {
     fn concerned(&self) -> Option<Concern> {
         let open = || self.tree.open().filter(|(_, block)| !block.payload.is_empty());
         let lowest = || open().map(|(_, block)| block.header.height).min();
-        let done = if self.config.run_ahead > 0 { self.machine.executed } else { OpNumber::ZERO };
+        let done = if self.config.runs_ahead() { self.machine.executed } else { OpNumber::ZERO };
         self.pool.oldest().map(|place| Concern::Request(place, done)).or_else(|| lowest().map(Concern::Block))
     }
 
