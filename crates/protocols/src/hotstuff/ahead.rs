@@ -188,7 +188,7 @@ impl Replica {
         let tip = self.proposed.as_ref().map_or(self.high.block(), |it| it.header.statement().id());
         let last = self.ahead.ready.back().map(|it| it.state);
         let Some(parent) = last.or_else(|| self.name_of(tip)) else { return };
-        if !self.is_known(parent) {
+        if !self.is_known(parent) || (self.config.run_ahead == 1 && parent != self.machine.name) {
             return; // it is committed first
         }
         let Some(orders) = self.gather(out) else { return };

@@ -86,11 +86,8 @@ pub struct Timeout {
 }
 
 impl Statement for Timeout {
+    // No slot: a replica that has lost its disk may give a term up again, and know other certificates by then.
     const DOMAIN: &'static str = "hotstuff/1 timeout";
-
-    fn slot(&self) -> Option<Slot> {
-        Some(Slot { view: self.view, op: OpNumber::ZERO })
-    }
 }
 
 /// The signer has the state after this block on its disk, and serves it.

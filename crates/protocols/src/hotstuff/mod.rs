@@ -78,7 +78,8 @@ pub struct Config {
     pub block_bytes: usize,
     /// How many payloads the leader's machine may build ahead of the blocks; 0 for machines that build nothing: requests then
     /// go into blocks as they are, and batches are applied when they are committed. Otherwise (3 is usual) they are applied as
-    /// soon as they are proposed, to states that are dropped if the block loses. Has no effect in terms of less than 16 views.
+    /// soon as they are proposed, to states that are dropped if the block loses. With 1, the machine builds only on what is
+    /// committed. Has no effect in terms of less than 16 views.
     pub run_ahead: usize,
     /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy.
     pub pending_bytes: usize,

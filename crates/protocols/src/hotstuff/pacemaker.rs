@@ -7,7 +7,7 @@
 use super::message::{Message, Qc, Tc, Timeout, TimeoutCertificate};
 use super::replica::Replica;
 use super::{Outbox, Timer};
-use quorate_core::crypto::{Evidence, Verified};
+use quorate_core::crypto::Verified;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, View};
 use quorate_core::mutated;
@@ -101,9 +101,6 @@ impl Replica {
         }
         match self.timeouts.get(&by) {
             Some(known) if known.statement() == &it => return out.ignore(Peer::Replica(by), Why::Duplicate),
-            Some(known) if known.statement().view == it.view => {
-                return self.convict(Evidence::of(known, &timeout), out);
-            }
             Some(known) if known.statement().view > it.view => return out.ignore(Peer::Replica(by), Why::OldView),
             _ => {}
         }

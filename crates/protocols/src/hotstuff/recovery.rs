@@ -211,12 +211,13 @@ impl Replica {
             let until = if mutated!("hotstuff/votes-again-at-once") {
                 self.tree.head().view
             } else {
-                self.config.term_end(highest.plus(2))
+                self.config.rules.promised_until(highest.plus(2), &self.config)
             };
             self.silent = Some(Silence { until: Some(until) });
             self.safety.voted = self.safety.voted.max(until);
-            self.safety.begun = self.safety.begun.max(until);
-            self.not_before = self.not_before.max(until);
+            let term = self.config.term_end(until);
+            self.safety.begun = self.safety.begun.max(term); // it may have proposed there, too
+            self.not_before = self.not_before.max(term);
             self.write_base(out);
             self.end_silence(out);
         }

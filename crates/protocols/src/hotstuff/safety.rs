@@ -9,6 +9,7 @@
 //! whose certificate is of the view before, or that shows the timeouts of a quorum for the view before and a certificate
 //! as high as any that their signers knew. One block less until a commit; the proof of the timeouts is the price.
 
+use super::Config;
 use super::durable::{Root, Safety};
 use super::message::{Header, Tc};
 use super::tree::Tree;
@@ -43,6 +44,15 @@ impl Rules {
                 let skips = tc.is_some_and(|tc| tc.view().next() == header.view && header.parent_view >= tc.high());
                 header.parent_view.next() == header.view || skips || mutated!("hotstuff/two-chain-without-timeouts")
             }
+        }
+    }
+
+    /// The last view in which a replica may have promised something that these rules rest on, if it can have voted in `view` and
+    /// in no later one. Three chains rest on votes and locks alone, two chains also on timeouts, which are for the whole term.
+    pub(super) fn promised_until(self, view: View, config: &Config) -> View {
+        match self {
+            Rules::ThreeChain => view,
+            Rules::TwoChain => config.term_end(view),
         }
     }
 
