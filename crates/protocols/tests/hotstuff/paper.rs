@@ -79,6 +79,21 @@ fn leaders_take_turns_without_any_timeout() {
 }
 
 #[test]
+fn the_end_of_a_term_costs_a_client_no_time() {
+    for rules in [Rules::ThreeChain, Rules::TwoChain] {
+        let mut it = Cluster::with(4, Config { leader_views: 7, ..under(rules) });
+        it.client(1).client(2).apply(1, "a").apply(2, "b");
+        for index in 0..60 {
+            let tickets = [it.submit(1, &format!("x{index}")), it.submit(2, &format!("y{index}"))];
+            it.deliver();
+            assert!(tickets.iter().zip(1..).all(|(ticket, client)| it.answer(client, *ticket).is_some()), "{index}");
+        }
+        assert_eq!(it.count("Timeout"), 0);
+        assert!(it.view(1) > view(100));
+    }
+}
+
+#[test]
 fn a_vote_waits_for_the_disk() {
     // Whoever comes back must not vote otherwise.
     let mut it = Cluster::with(4, config());
