@@ -72,6 +72,15 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueryTicket(pub u64);
 
+/// Names a state that may be committed. The protocol chooses it, so that a child can be asked for before its parent is
+/// done; equal on all replicas or not, as the protocol likes. The default names the state that a replica starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StateId(pub crate::crypto::Digest);
+
+/// Names a proposal that a replica has asked its machine for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProposeTicket(pub u64);
+
 /// One record as the log gave it back.
 #[derive(Clone, Debug)]
 pub enum Restored<R> {
@@ -180,6 +189,13 @@ pub trait Replica<P: Protocol>: Sized {
     /// The machine has applied the batch of an entry.
     fn on_executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox<P>);
 
+    /// The machine has applied a batch to a state that may never be committed: what its replies would be. Advisory; it does
+    /// not come for a batch that is applied only when it is committed.
+    fn on_speculated(&mut self, _state: StateId, _outcome: Outcome, _out: &mut Outbox<P>) {}
+
+    /// The machine has added to a batch; `None` if it has nothing to add, or the state was not there.
+    fn on_proposed(&mut self, _ticket: ProposeTicket, _made: Option<Bytes>, _out: &mut Outbox<P>) {}
+
     /// The machine has answered.
     fn on_queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox<P>);
 
@@ -188,8 +204,9 @@ pub trait Replica<P: Protocol>: Sized {
 
     /// A fetched checkpoint is durable and the machine is in its state; it wants its next tick at `wake`.
     ///
-    /// Executions, queries and checkpoints that were asked for and are not answered by now will not be: those through the
-    /// checkpoint's entry are contained in it, those after it are to be asked for again. It may be the checkpoint of a fetch
+    /// Executions, queries, proposals and checkpoints that were asked for and are not answered by now will not be: those
+    /// through the checkpoint's entry are contained in it, those after it are to be asked for again. Speculative states
+    /// are gone, and the present one has the name that a replica starts with. It may be the checkpoint of a fetch
     /// that was replaced when it was too late to stop it.
     fn on_installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox<P>);
 

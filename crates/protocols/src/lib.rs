@@ -1,5 +1,7 @@
-//! Quorate's protocols, one paper a folder. Only `hq` and `reception` will ever import another (`pbft`).
+//! Quorate's protocols, one paper a folder. Only `hq` and `reception` will ever import another (`pbft`), and `hotstuff` has
+//! PBFT's client.
 
+pub mod hotstuff;
 pub mod naive;
 pub mod pbft;
 pub mod vr;

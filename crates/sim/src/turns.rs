@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::trace::{Applied, Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
-use quorate_core::executor::{Done, Job, Save};
+use quorate_core::executor::{Done, Job, Make, Save};
 use quorate_core::ids::{ClientId, Peer, RecordSeq};
 use quorate_core::machine::{Corrupt, Machine};
 use quorate_core::mutated;
@@ -84,6 +84,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             }
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
             Action::Run(job) => self.enqueue(replica, job),
+            Action::Make(make) => {
+                let delay = self.of_the_executor(replica, Chance::Work).between(100 * MICRO, 150 * MILLI);
+                self.later(replica, delay, |replica, life| Event::Make { replica, life, make });
+            }
             Action::Save(save) => {
                 let delay = self.on_snapshots_thread(replica, 40 * MILLI);
                 self.later(replica, delay, |replica, life| Event::Save { replica, life, save });
@@ -233,6 +237,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let Some(job) = running.jobs.pop_front() else { return };
         let input = match &job {
             Job::Execute { batch, .. } => Some(batch.clone()),
+            Job::Commit { state, .. } => running.executor.speculated(*state).cloned(),
             _ => None,
         };
         let done = running.executor.run(job);
@@ -293,6 +298,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             running.wake = Some(at);
             self.queue.at(at, Event::Wake { replica, life });
         }
+    }
+
+    pub(crate) fn on_make(&mut self, replica: usize, make: Box<dyn Make>) {
+        let (ticket, made) = make.make();
+        self.input(replica, Input::Made(ticket, made));
     }
 
     pub(crate) fn on_save(&mut self, replica: usize, save: Box<dyn Save>) {

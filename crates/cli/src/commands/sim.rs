@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
 use quorate_core::quorum::REPLICAS_MAX;
+use quorate_protocols::hotstuff::HotStuff;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::Pbft;
 use quorate_protocols::vr::Vr;
@@ -138,6 +139,7 @@ impl Simulatable {
         match self {
             Simulatable::Vr => Some(super::Protocol::Vr),
             Simulatable::Pbft => Some(super::Protocol::Pbft),
+            Simulatable::HotStuff => Some(super::Protocol::HotStuff),
             Simulatable::Naive => None,
         }
     }
@@ -183,6 +185,9 @@ enum Simulatable {
     Vr,
     /// Practical Byzantine Fault Tolerance
     Pbft,
+    /// Chained HotStuff, under the rules of three chains and of two
+    #[value(name = "hotstuff")]
+    HotStuff,
     /// Deliver as received: wrong on purpose, to see that the checkers notice
     Naive,
 }
@@ -220,13 +225,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Simulatable::Vr => one::explore_all::<Vr>(arguments)?,
             Simulatable::Naive => one::explore_all::<Naive>(arguments)?,
             Simulatable::Pbft => one::explore_all::<Pbft>(arguments)?,
+            Simulatable::HotStuff => one::explore_all::<HotStuff>(arguments)?,
         };
         return Ok(exit_code(holds));
     }
     if arguments.bad_primary {
         let holds = match arguments.protocol {
             Simulatable::Pbft => one::replace_bad_primaries::<Pbft>(arguments)?,
-            Simulatable::Vr | Simulatable::Naive => {
+            _ => {
                 let what = "primaries that lie are in the model of pbft only";
                 return Err(failure(what, "ask for it: quorate sim --protocol pbft --bad-primary"));
             }
@@ -242,6 +248,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let holds = match arguments.protocol {
         Simulatable::Vr => simulate::<Vr>(arguments)?,
         Simulatable::Pbft => simulate::<Pbft>(arguments)?,
+        Simulatable::HotStuff => simulate::<HotStuff>(arguments)?,
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(exit_code(holds))

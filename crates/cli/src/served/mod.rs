@@ -1,6 +1,7 @@
 //! What the commands must know of each protocol that runs as real processes. The one place where a protocol's name becomes
 //! its type.
 
+mod hotstuff;
 mod pbft;
 mod vr;
 
@@ -21,6 +22,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
+            $crate::served::Protocol::HotStuff => {
+                type $P = quorate_protocols::hotstuff::HotStuff;
+                $body
+            }
         }
     };
 }
@@ -34,6 +39,9 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
+    /// Chained HotStuff: 3f+1 replicas survive f that lie
+    #[value(name = "hotstuff")]
+    HotStuff,
 }
 
 impl fmt::Display for Protocol {

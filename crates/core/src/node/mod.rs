@@ -6,7 +6,7 @@
 //!    report [`Input::Synced`];
 //! 2. carry out the other actions in the order given; [`Action::Send`] may leave at once (the node holds back what may not);
 //! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed;
-//! 4. answer every [`Action::Read`], and report [`Input::Saved`] in the order of the saves;
+//! 4. answer every [`Action::Read`] and every [`Action::Make`], and report [`Input::Saved`] in the order of the saves;
 //! 5. read no more frames while [`Node::held`] is above a limit of its own: a slow disk must not become memory.
 
 mod interface;
@@ -173,6 +173,9 @@ impl<P: Protocol> Node<P> {
                 };
                 self.take_steps(steps, turn, actions);
             }
+            Input::Made(ticket, made) => {
+                self.turn(turn, actions, |replica, out| replica.on_proposed(ticket, made, out));
+            }
             Input::Stored(checkpoint) => self.on_stored(checkpoint, actions),
             Input::Read { to, checkpoint, part, bytes } => self.on_read(to, checkpoint, part, bytes, actions),
         }
@@ -254,6 +257,14 @@ impl<P: Protocol> Node<P> {
                     self.timers.remove(&Wake::Protocol(timer));
                 }
                 Effect::Execute { op, batch } => self.run(Job::Execute { op, batch }, actions),
+                Effect::Speculate { parent, state, batch } => {
+                    self.run(Job::Speculate { parent, state, batch }, actions);
+                }
+                Effect::Commit { op, state } => self.run(Job::Commit { op, state }, actions),
+                Effect::Abort(state) => self.run(Job::Abort(state), actions),
+                Effect::Propose { parent, ticket, batch } => {
+                    self.run(Job::Propose { parent, ticket, batch }, actions);
+                }
                 Effect::Query { ticket, query } => self.run(Job::Query { ticket, query }, actions),
                 Effect::Checkpoint(op) => self.run(Job::Checkpoint(op), actions),
                 Effect::Fetch { checkpoint, from } => self.hold_fetch(checkpoint, from, turn.now, actions),
@@ -398,6 +409,11 @@ impl<P: Protocol> Node<P> {
                 self.publish(&outcome.events, actions);
                 self.turn(turn, actions, |replica, out| replica.on_executed(op, outcome, out));
             }
+            Done::Speculated { state, outcome: Some(outcome) } => {
+                self.turn(turn, actions, |replica, out| replica.on_speculated(state, outcome, out));
+            }
+            Done::Speculated { outcome: None, .. } | Done::Aborted(_) => {}
+            Done::Proposing(make) => actions.push(Action::Make(make)),
             Done::Queried { ticket, answer } => {
                 self.turn(turn, actions, |replica, out| replica.on_queried(ticket, answer, out));
             }

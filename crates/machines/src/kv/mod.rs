@@ -125,6 +125,10 @@ impl StateMachine for Kv {
     fn digest(&self) -> Digest {
         self.store.digest
     }
+
+    fn fork(&self) -> Option<Self> {
+        Some(self.clone())
+    }
 }
 
 impl machine::Query for Kv {

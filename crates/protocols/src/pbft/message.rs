@@ -567,14 +567,14 @@ fn quorum(keyring: &Keyring) -> Result<usize, Fault> {
 }
 
 /// The client's signature, and that the address is the one of its key.
-fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
+pub(crate) fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
     if keyring.address(&group.by()) != group.statement().client {
         return Err(Fault::BadSignature(Requests::DOMAIN));
     }
     group.prove(keyring)
 }
 
-fn check_group(group: &Group) -> Option<&'static str> {
+pub(crate) fn check_group(group: &Group) -> Option<&'static str> {
     let requests = &group.statement().requests;
     if requests.is_empty() || requests.len() > REQUESTS_MAX {
         return Some("no requests, or too many");

@@ -30,6 +30,7 @@ pub use message::{
     StateCheckpoint, Told, ViewChange,
 };
 pub use message::{PROPOSAL_BYTES_MAX, REQUESTS_MAX, WANTED_MAX};
+pub(crate) use message::{check_group, prove_group};
 pub use replica::Replica;
 
 use quorate_core::crypto::Keyring;

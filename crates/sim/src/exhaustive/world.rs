@@ -271,6 +271,9 @@ where
                 Action::Save(_) | Action::Read { .. } | Action::Prepare(_) | Action::Put(..) | Action::Finish(_) => {
                     self.violate(format!("R{index} makes a checkpoint, which this scope does not have"));
                 }
+                Action::Make(_) => {
+                    self.violate(format!("R{index} lets its machine propose, which this scope does not have"))
+                }
                 Action::Install(_) => self.violate(format!("R{index} installs a checkpoint, which nobody has made")),
             }
         }
