@@ -2,4 +2,5 @@
 
 pub mod naive;
 pub mod pbft;
+pub mod sync_tob;
 pub mod vr;

@@ -2,6 +2,7 @@
 //! its type.
 
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use clap::ValueEnum;
@@ -21,6 +22,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
+            $crate::served::Protocol::SyncTob => {
+                type $P = quorate_protocols::sync_tob::SyncTob;
+                $body
+            }
         }
     };
 }
@@ -34,6 +39,8 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
+    /// Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
+    SyncTob,
 }
 
 impl fmt::Display for Protocol {

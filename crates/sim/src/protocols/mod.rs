@@ -3,6 +3,7 @@
 
 mod naive;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use crate::adversary::Lies;
