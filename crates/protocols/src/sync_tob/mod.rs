@@ -33,7 +33,7 @@ pub use client::Client;
 pub use clock::{Clock, Reading};
 pub use durable::{Base, Record};
 pub use message::{
-    Block, Bundle, Cast, CastId, Chain, Commit, Contents, Echo, Group, Message, Moves, NewView, Place, Proposal, Reply, Requests,
+    Block, Bundle, Cast, CastId, Chain, Commit, Contents, Echo, Group, Head, Message, Moves, NewView, Place, Proposal, Reply, Requests,
     State, Told, ViewChange, Vote,
 };
 pub use message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, ENTRIES_MAX, REQUESTS_MAX, WANTED_MAX};
