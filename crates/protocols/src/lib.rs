@@ -4,4 +4,5 @@
 pub mod hotstuff;
 pub mod naive;
 pub mod pbft;
+pub mod sync_tob;
 pub mod vr;

@@ -117,11 +117,16 @@ pub struct Timing {
     pub heartbeat_ms: u64,
     /// The silence after which the others replace it; 300. At least four heartbeats, or leaders change for nothing.
     pub view_change_ms: u64,
+    /// For protocols that trust bounds on time: what a replica sends is processed by another within this; 40. It must cover
+    /// the worst moments of network and scheduler: when it is broken, outputs wait. A LAN wants 50, a WAN 500.
+    pub delay_bound_ms: u64,
+    /// For the same protocols: the clocks of two replicas differ by less than this; 10. A WAN wants 50.
+    pub clock_bound_ms: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, view_change_ms: 300 }
+        Self { heartbeat_ms: 50, view_change_ms: 300, delay_bound_ms: 40, clock_bound_ms: 10 }
     }
 }
 

@@ -4,16 +4,16 @@ mod calibrate;
 mod model;
 mod one;
 
+use super::Protocol;
 use super::status::columns;
 use crate::errors::failure;
 use crate::progress::Progress;
+use crate::served::with_protocol;
 use crate::text::{count, thousands};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use quorate_core::quorum::REPLICAS_MAX;
-use quorate_protocols::hotstuff::HotStuff;
-use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::Pbft;
-use quorate_protocols::vr::Vr;
 use quorate_runtime::config::MEMBERS_MAX;
 use quorate_sim::{Faults, Options, Simulated, Summary, campaign, name_runs_in_panics};
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 /// Failures that are shown one by one.
 const SHOWN_MAX: usize = 5;
@@ -45,7 +46,7 @@ A seed decides everything: the same seed gives the same run. Exit status 1, and 
 anything was violated.")]
 pub struct Arguments {
     /// The protocol
-    #[arg(long, value_enum, default_value_t = Simulatable::Vr)]
+    #[arg(long, value_enum, default_value_t = Simulatable::Served(Protocol::Vr))]
     protocol: Simulatable,
     /// Run this one seed
     #[arg(long, conflicts_with = "seeds")]
@@ -133,18 +134,6 @@ pub struct Arguments {
     json: bool,
 }
 
-impl Simulatable {
-    /// The same protocol as real processes run it.
-    fn served(self) -> Option<super::Protocol> {
-        match self {
-            Simulatable::Vr => Some(super::Protocol::Vr),
-            Simulatable::Pbft => Some(super::Protocol::Pbft),
-            Simulatable::HotStuff => Some(super::Protocol::HotStuff),
-            Simulatable::Naive => None,
-        }
-    }
-}
-
 impl Arguments {
     /// The size of the group in which things go wrong.
     fn group(&self, usual: usize) -> anyhow::Result<usize> {
@@ -179,17 +168,44 @@ impl FromStr for Span {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// What the simulator runs: every protocol that real processes run, and one that is wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Simulatable {
-    /// Viewstamped Replication
-    Vr,
-    /// Practical Byzantine Fault Tolerance
-    Pbft,
-    /// Chained HotStuff, under the rules of three chains and of two
-    #[value(name = "hotstuff")]
-    HotStuff,
-    /// Deliver as received: wrong on purpose, to see that the checkers notice
+    Served(Protocol),
+    /// Deliver as received: to see that the checkers notice.
     Naive,
+}
+
+impl ValueEnum for Simulatable {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Simulatable>> = LazyLock::new(|| {
+            let served = Protocol::value_variants().iter().copied().map(Simulatable::Served);
+            served.chain([Simulatable::Naive]).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Simulatable::Served(protocol) => protocol.to_possible_value(),
+            Simulatable::Naive => Some(
+                PossibleValue::new("naive").help("Deliver as received: wrong on purpose, to see that the checkers notice"),
+            ),
+        }
+    }
+}
+
+/// Runs `$body` with `$P` standing for the type of `$simulatable`.
+macro_rules! with_simulated {
+    ($simulatable:expr, $P:ident => $body:expr) => {
+        match $simulatable {
+            Simulatable::Served(protocol) => with_protocol!(protocol, $P => $body),
+            Simulatable::Naive => {
+                type $P = quorate_protocols::naive::Naive;
+                $body
+            }
+        }
+    };
 }
 
 /// Runs the command.
@@ -204,7 +220,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return crate::wait(calibrate::run(file));
     }
     if arguments.model.bench {
-        let Some(protocol) = arguments.protocol.served() else {
+        let Simulatable::Served(protocol) = arguments.protocol else {
             return Err(failure("naive broadcast is wrong at any speed", "ask for another --protocol"));
         };
         return model::run(protocol, arguments.replicas, &arguments.model, arguments.json);
@@ -221,23 +237,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return one::play(name, arguments).map(|()| ExitCode::SUCCESS);
     }
     if arguments.exhaustive {
-        let holds = match arguments.protocol {
-            Simulatable::Vr => one::explore_all::<Vr>(arguments)?,
-            Simulatable::Naive => one::explore_all::<Naive>(arguments)?,
-            Simulatable::Pbft => one::explore_all::<Pbft>(arguments)?,
-            Simulatable::HotStuff => one::explore_all::<HotStuff>(arguments)?,
-        };
-        return Ok(exit_code(holds));
+        return Ok(exit_code(with_simulated!(arguments.protocol, P => one::explore_all::<P>(arguments)?)));
     }
     if arguments.bad_primary {
-        let holds = match arguments.protocol {
-            Simulatable::Pbft => one::replace_bad_primaries::<Pbft>(arguments)?,
-            _ => {
-                let what = "primaries that lie are in the model of pbft only";
-                return Err(failure(what, "ask for it: quorate sim --protocol pbft --bad-primary"));
-            }
-        };
-        return Ok(exit_code(holds));
+        if arguments.protocol != Simulatable::Served(Protocol::Pbft) {
+            let what = "how soon a primary that lies is replaced is measured for pbft only";
+            return Err(failure(what, "ask for it: quorate sim --protocol pbft --bad-primary"));
+        }
+        return Ok(exit_code(one::replace_bad_primaries::<Pbft>(arguments)?));
     }
     if let Some(file) = &arguments.script {
         return one::run_script(file, arguments).map(exit_code);
@@ -245,12 +252,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.html.is_some() && arguments.seed.is_none() {
         return Err(failure("one picture shows one run", "name it with --seed or --scenario"));
     }
-    let holds = match arguments.protocol {
-        Simulatable::Vr => simulate::<Vr>(arguments)?,
-        Simulatable::Pbft => simulate::<Pbft>(arguments)?,
-        Simulatable::HotStuff => simulate::<HotStuff>(arguments)?,
-        Simulatable::Naive => simulate::<Naive>(arguments)?,
-    };
+    let holds = with_simulated!(arguments.protocol, P => simulate::<P>(arguments)?);
     Ok(exit_code(holds))
 }
 

@@ -3,6 +3,7 @@
 
 mod hotstuff;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use clap::ValueEnum;
@@ -26,6 +27,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::hotstuff::HotStuff;
                 $body
             }
+            $crate::served::Protocol::SyncTob => {
+                type $P = quorate_protocols::sync_tob::SyncTob;
+                $body
+            }
         }
     };
 }
@@ -42,6 +47,8 @@ pub enum Protocol {
     /// Chained HotStuff: 3f+1 replicas survive f that lie
     #[value(name = "hotstuff")]
     HotStuff,
+    /// Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
+    SyncTob,
 }
 
 impl fmt::Display for Protocol {

@@ -4,6 +4,7 @@
 mod hotstuff;
 mod naive;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use crate::adversary::Lies;

@@ -5,8 +5,6 @@ use crate::commands::status::columns;
 use crate::errors::{Advise, failure};
 use crate::progress::Progress;
 use quorate_core::protocol::Protocol;
-use quorate_protocols::naive::Naive;
-use quorate_protocols::vr::Vr;
 use quorate_sim::bad_primary::{Bad, Replaced, replace};
 use quorate_sim::diagram::{Picture, page};
 use quorate_sim::exhaustive::{Scope, explore};
@@ -67,13 +65,13 @@ pub fn run_script(file: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
         format!("{} is not a script", file.display()),
         "see the scripts in crates/sim/scripts, or let --shrink write one",
     )?;
-    match script.protocol.as_str() {
-        Vr::NAME => run::<Vr>(script.options(), Some((file, &script)), arguments),
-        Naive::NAME => run::<Naive>(script.options(), Some((file, &script)), arguments),
-        other => {
-            Err(failure(format!("there is no protocol {other:?} to run"), "write `protocol vr` or `protocol naive`"))
-        }
-    }
+    let Ok(protocol) = Simulatable::from_str(&script.protocol, false) else {
+        let known: Vec<_> = Simulatable::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        let known: Vec<_> = known.iter().map(PossibleValue::get_name).collect();
+        let what = format!("there is no protocol {:?} to run", script.protocol);
+        return Err(failure(what, format!("write `protocol` and one of {}", known.join(", "))));
+    };
+    with_simulated!(protocol, P => run::<P>(script.options(), Some((file, &script)), arguments))
 }
 
 /// Makes a failing seed short. True if nothing is violated in it, and there is nothing to write.
