@@ -7,6 +7,7 @@ use crate::errors::failure;
 use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
+use quorate_protocols::async_tob::AsyncTob;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::Pbft;
 use quorate_protocols::vr::Vr;
@@ -123,6 +124,8 @@ enum Simulatable {
     Vr,
     /// Practical Byzantine Fault Tolerance
     Pbft,
+    /// Asynchronous total-order broadcast
+    AsyncTob,
     /// Deliver as received: wrong on purpose, to see that the checkers notice
     Naive,
 }

@@ -1,6 +1,7 @@
 //! What the commands must know of each protocol that runs as real processes. The one place where a protocol's name becomes
 //! its type.
 
+mod async_tob;
 mod pbft;
 mod vr;
 
@@ -21,6 +22,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
+            $crate::served::Protocol::AsyncTob => {
+                type $P = quorate_protocols::async_tob::AsyncTob;
+                $body
+            }
         }
     };
 }
@@ -34,6 +39,8 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
+    /// Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
+    AsyncTob,
 }
 
 impl fmt::Display for Protocol {

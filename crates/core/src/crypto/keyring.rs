@@ -1,5 +1,6 @@
 //! Who may say what: the public keys of an epoch, and one's own secret.
 
+use super::coin::{Coin, CoinKeys, CoinShare, Toss};
 use super::digest::Digest;
 use super::signed::{Signed, Statement};
 use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId};
@@ -119,6 +120,9 @@ pub enum KeyringError {
     /// The secret is not that of the member.
     #[error("this is not the private key of {0}")]
     NotMine(ReplicaId),
+    /// The keys for the coins are not those of the member, or of a group of another size.
+    #[error("these are not the coin keys of {0} in this group")]
+    NotMyCoin(ReplicaId),
 }
 
 /// How signatures are made and checked.
@@ -151,6 +155,8 @@ pub struct Keyring {
     epoch: Epoch,
     scheme: Scheme,
     owner: Owner,
+    /// Its hand in the common coins, if its protocol tosses any.
+    coin: Option<Coin>,
 }
 
 impl fmt::Debug for Keyring {
@@ -167,7 +173,7 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// No keys at all: for protocols that sign nothing.
     pub const fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
-        Self { cluster, epoch, scheme: Scheme::None, owner: Owner::Nobody }
+        Self { cluster, epoch, scheme: Scheme::None, owner: Owner::Nobody, coin: None }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -192,7 +198,7 @@ impl Keyring {
             keys.push(VerificationKey::try_from(key.0).map_err(|_| KeyringError::NoKey(id))?);
         }
         let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
-        Ok(Self { cluster, epoch, scheme: Scheme::Ed25519 { replicas: keys, clients }, owner: Owner::Nobody })
+        Ok(Self { cluster, epoch, scheme: Scheme::Ed25519 { replicas: keys, clients }, owner: Owner::Nobody, coin: None })
     }
 
     /// The same keys, in the hands of a replica.
@@ -208,6 +214,17 @@ impl Keyring {
         }
     }
 
+    /// The same keyring, with a hand in the common coins.
+    ///
+    /// # Errors
+    /// If the keys are not those of the owner in this group.
+    pub fn with_coin(self, keys: &CoinKeys) -> Result<Self, KeyringError> {
+        let me = self.replica().unwrap_or_default();
+        let coin = self.replica().and_then(|me| Coin::bls(me, keys)).filter(|coin| coin.replicas() == self.replicas());
+        let coin = Some(coin.ok_or(KeyringError::NotMyCoin(me))?);
+        Ok(Self { coin, ..self })
+    }
+
     /// The same keys, in the hands of a client process.
     #[must_use]
     pub fn of_client(self, nonce: u64, secret: Secret) -> Self {
@@ -218,7 +235,8 @@ impl Keyring {
     /// The keyring of a replica in a simulated world of `replicas`.
     pub fn simulated_replica(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ReplicaId) -> Self {
         let own = Own::Simulated(simulated_secret(&simulated_key(me)));
-        Self { cluster, epoch, scheme: Scheme::Simulated { replicas }, owner: Owner::Replica(me, own) }
+        let coin = Coin::simulated(me, replicas);
+        Self { cluster, epoch, scheme: Scheme::Simulated { replicas }, owner: Owner::Replica(me, own), coin }
     }
 
     /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
@@ -230,6 +248,7 @@ impl Keyring {
             epoch,
             scheme: Scheme::Simulated { replicas },
             owner: Owner::Client(ClientKey { key, nonce: 0 }, own),
+            coin: None,
         }
     }
 
@@ -343,6 +362,30 @@ impl Keyring {
                     && simulated_signature(&simulated_secret(&by.key), preimage) == *signature
             }
         }
+    }
+}
+
+/// Common coins.
+impl Keyring {
+    /// Can its owner toss coins?
+    pub const fn tosses(&self) -> bool {
+        self.coin.is_some()
+    }
+
+    /// The owner's share of a coin; the same whenever it is asked for. `None` without a hand in the coins.
+    pub fn coin_share(&self, name: &Digest) -> Option<CoinShare> {
+        self.coin.as_ref()?.share(&self.coin_name(name))
+    }
+
+    /// How a coin falls, by these shares.
+    pub fn toss(&self, name: &Digest, shares: &BTreeMap<ReplicaId, CoinShare>) -> Toss {
+        self.coin.as_ref().map_or(Toss::Waits, |coin| coin.toss(&self.coin_name(name), shares))
+    }
+
+    /// No coin of another cluster or epoch is this one.
+    fn coin_name(&self, name: &Digest) -> Digest {
+        let (cluster, epoch) = (self.cluster.get().to_le_bytes(), self.epoch.get().to_le_bytes());
+        Digest::of_parts(&[b"quorate coin", &cluster, &epoch, name.as_bytes()])
     }
 }
 
