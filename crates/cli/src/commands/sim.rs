@@ -153,7 +153,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let holds = match arguments.protocol {
             Simulatable::Vr => one::explore_all::<Vr>(arguments),
             Simulatable::Naive => one::explore_all::<Naive>(arguments),
-            Simulatable::Pbft => {
+            Simulatable::Pbft | Simulatable::AsyncTob => {
                 let what = "small scopes are explored for vr and naive: the search has no keys for replicas that sign";
                 return Err(failure(what, "look at many seeds: quorate sim --protocol pbft --seeds 1000"));
             }
@@ -169,6 +169,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let holds = match arguments.protocol {
         Simulatable::Vr => simulate::<Vr>(arguments)?,
         Simulatable::Pbft => simulate::<Pbft>(arguments)?,
+        Simulatable::AsyncTob => simulate::<AsyncTob>(arguments)?,
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(exit_code(holds))

@@ -65,6 +65,11 @@ impl Protocol {
         with_protocol!(self, P => P::REPLICAS)
     }
 
+    /// Does it toss common coins, with keys that a trusted dealer makes?
+    pub fn tosses(self) -> bool {
+        with_protocol!(self, P => <P as quorate_core::protocol::Protocol>::TOSSES)
+    }
+
     /// Why a number of replicas is a waste, or worse.
     pub fn warns(self, replicas: usize) -> Option<String> {
         with_protocol!(self, P => P::warns(replicas))

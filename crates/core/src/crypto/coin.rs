@@ -81,7 +81,8 @@ impl CoinKeys {
         let group = public(&at(0));
         let secrets: Vec<Scalar> = (1..).take(replicas).map(at).collect();
         let members: Vec<_> = secrets.iter().map(public).collect();
-        let keys = secrets.iter().map(|it| Self { group, members: members.clone(), secret: it.to_bytes_le() }).collect();
+        let keys =
+            secrets.iter().map(|it| Self { group, members: members.clone(), secret: it.to_bytes_le() }).collect();
         polynomial.fill(Scalar::ZERO);
         Some(keys)
     }
@@ -102,9 +103,15 @@ fn scalar(draw: &mut impl FnMut() -> [u8; 32]) -> Scalar {
 
 /// How coins are made.
 enum Scheme {
-    Bls { group: G2Affine, members: Vec<G2Affine>, secret: [u8; 32] },
+    Bls {
+        group: G2Affine,
+        members: Vec<G2Affine>,
+        secret: [u8; 32],
+    },
     /// Keyed hashes in the place of signatures, with the same rules: for simulated worlds.
-    Simulated { replicas: usize },
+    Simulated {
+        replicas: usize,
+    },
 }
 
 /// A replica's hand in the coins of its cluster.
@@ -178,7 +185,8 @@ impl Coin {
     fn combine(&self, name: &Digest, shares: &[(ReplicaId, CoinShare)]) -> Option<bool> {
         match &self.scheme {
             Scheme::Bls { group, .. } => {
-                let points = shares.iter().map(|(_, share)| Option::<G1Affine>::from(G1Affine::from_compressed(&share.0)));
+                let points =
+                    shares.iter().map(|(_, share)| Option::<G1Affine>::from(G1Affine::from_compressed(&share.0)));
                 let points: Vec<G1Affine> = points.collect::<Option<_>>()?;
                 let xs: Vec<Scalar> = shares.iter().map(|(replica, _)| place(*replica)).collect();
                 let mut sum = G1Projective::identity();

@@ -198,7 +198,13 @@ impl Keyring {
             keys.push(VerificationKey::try_from(key.0).map_err(|_| KeyringError::NoKey(id))?);
         }
         let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
-        Ok(Self { cluster, epoch, scheme: Scheme::Ed25519 { replicas: keys, clients }, owner: Owner::Nobody, coin: None })
+        Ok(Self {
+            cluster,
+            epoch,
+            scheme: Scheme::Ed25519 { replicas: keys, clients },
+            owner: Owner::Nobody,
+            coin: None,
+        })
     }
 
     /// The same keys, in the hands of a replica.

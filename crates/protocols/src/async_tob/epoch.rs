@@ -341,7 +341,8 @@ impl Replica {
         }
         let mut touched = BTreeSet::new();
         for vote in votes {
-            let refused = self.refuses_epoch(vote.op).or((!self.quorums.contains(vote.about)).then_some(Why::NotForSender));
+            let refused =
+                self.refuses_epoch(vote.op).or((!self.quorums.contains(vote.about)).then_some(Why::NotForSender));
             if let Some(why) = refused {
                 out.ignore(Peer::Replica(from), why);
                 continue;

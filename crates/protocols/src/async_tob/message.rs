@@ -451,13 +451,16 @@ impl Message {
             Message::Prop(vector) => {
                 let heads = &vector.statement().heads;
                 let in_order = heads.is_sorted_by(|one, next| one.statement().lane < next.statement().lane);
-                let far = beyond(vector.statement().op) || heads.iter().any(|it| it.statement().head.height > NUMBER_MAX);
+                let far =
+                    beyond(vector.statement().op) || heads.iter().any(|it| it.statement().head.height > NUMBER_MAX);
                 (!in_order || heads.len() > REPLICAS_MAX || far).then_some("a vector that is none")
             }
             Message::Agree(votes) if votes.len() > WORDS_MAX => Some("more words than any turn has"),
             Message::Status { states, .. } if states.len() > STATES_MAX => Some("more states than anybody keeps"),
             Message::Status { committed, .. } if beyond(*committed) => Some("an epoch out of all bounds"),
-            Message::Status { states, .. } if states.iter().any(|it| lanes(&it.decided.heads)) => Some("a state without lanes"),
+            Message::Status { states, .. } if states.iter().any(|it| lanes(&it.decided.heads)) => {
+                Some("a state without lanes")
+            }
             Message::Commit { op, .. } if beyond(*op) => Some("an epoch out of all bounds"),
             Message::Bound { committed, .. } if beyond(*committed) => Some("an epoch out of all bounds"),
             Message::Decided(all) if all.len() > DECIDED_MAX || all.iter().any(|it| lanes(&it.heads)) => {

@@ -6,9 +6,9 @@
 //! write, and nothing later than the answer. Replicas that are at different epochs answer differently if somebody writes what
 //! is read; then the client has the read ordered.
 
-use super::{Outbox, WINDOW_EPOCHS};
 use super::message::{Message, Told};
 use super::replica::Replica;
+use super::{Outbox, WINDOW_EPOCHS};
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};

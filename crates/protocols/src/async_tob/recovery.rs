@@ -235,7 +235,8 @@ impl Replica {
         }
         (place.committed, place.root) = (op, root);
         if let Some(own) = self.decided_at(op).filter(|own| own.root != root && op > OpNumber::ZERO) {
-            let otherwise = self.peers.values().filter(|it| it.committed == op && it.root == root && it.root != own.root);
+            let otherwise =
+                self.peers.values().filter(|it| it.committed == op && it.root == root && it.root != own.root);
             if otherwise.count() >= self.quorums.vouch() {
                 return out.halt(format!(
                     "this replica has committed something else than the others in epoch {op}: its disk or its memory has lied. \

@@ -6,7 +6,7 @@
 mod tally;
 
 use super::message::{Group, Message, REQUESTS_MAX, Reply, Requests, Told};
-use super::{ClientTimer, AsyncTob};
+use super::{AsyncTob, ClientTimer};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber, SessionId};
@@ -441,13 +441,7 @@ impl Client {
         }
     }
 
-    fn on_read_reply(
-        &mut self,
-        from: ReplicaId,
-        id: u64,
-        (op, answer): (OpNumber, Told<Bytes>),
-        out: &mut Outbox,
-    ) {
+    fn on_read_reply(&mut self, from: ReplicaId, id: u64, (op, answer): (OpNumber, Told<Bytes>), out: &mut Outbox) {
         if !self.quorums.contains(from) {
             return;
         }
