@@ -89,6 +89,8 @@ pub struct Replica {
     /// By the replicas' numbers.
     pub(super) lanes: Vec<Lane>,
     pub(super) uncertified: Uncertified,
+    /// What `n - t` replicas had certainly committed when this life began: the former one has spoken a window above it.
+    pub(super) closed_before: OpNumber,
     /// Above what `n - t` replicas have committed.
     pub(super) epochs: BTreeMap<OpNumber, Epoch>,
     /// Words that are to be said; a message of them waits for the disk at any time, and they gather meanwhile.
@@ -133,7 +135,8 @@ impl Replica {
         let of = |replica: ReplicaId| if replica == self.me { self.committed() } else { place(replica) };
         let mut committed: Vec<OpNumber> = self.quorums.members().map(of).collect();
         committed.sort_unstable_by(|one, other| other.cmp(one));
-        committed.get(self.quorums.answering() - 1).copied().unwrap_or_default()
+        let reached = committed.get(self.quorums.answering() - 1).copied().unwrap_or_default();
+        reached.max(self.closed_before)
     }
 
     /// May this replica speak in this epoch? Not where a former self may have said something else.

@@ -176,6 +176,7 @@ fn assemble(it: Replayed, me: ReplicaId, config: super::Config, keyring: Arc<Key
         silent: it.silent,
         lanes: it.lanes,
         uncertified: Uncertified::default(),
+        closed_before: OpNumber::ZERO,
         epochs: it.epochs,
         words: Vec::new(),
         speaking: false,
@@ -212,10 +213,11 @@ impl Replica {
         if lost {
             out.note(Note::Other("promises are damaged: it says nothing until the group is beyond them"));
         }
-        let from = self.committed().get().saturating_sub(super::WINDOW_EPOCHS);
-        self.epochs = self.epochs.split_off(&OpNumber::new(from).next()); // what is older, n - t have committed
+        let spoken = self.epochs.last_key_value().map_or(0, |(op, _)| op.get());
+        self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
+        self.close();
         let mut again = Vec::new();
-        for (op, words) in words.into_iter().filter(|(op, _)| op.get() > from) {
+        for (op, words) in words.into_iter().filter(|(op, _)| *op > self.closed_before) {
             let quorums = self.quorums;
             self.epoch(op).restore(quorums, &words);
             again.extend(words);

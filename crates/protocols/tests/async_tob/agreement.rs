@@ -97,7 +97,8 @@ impl World {
         for index in 0..self.correct() {
             if let Some(round) = self.waiting[index].filter(|round| self.coin_is_known(*round)) {
                 self.waiting[index] = None;
-                let steps = self.members[index].on_coin(round, self.coin(round));
+                let coin = self.coin(round);
+                let steps = self.members[index].on_coin(round, coin);
                 self.take(index, steps);
             }
         }

@@ -35,9 +35,7 @@ impl Dice {
 /// A record in one line, for people who look for the cause of a failure.
 fn brief(it: &OnDisk) -> String {
     let damaged = if it.damaged.is_some() { " damaged" } else { "" };
-    let what = match it.record() {
-        other => format!("{other:?}").chars().take(160).collect(),
-    };
+    let what: String = format!("{:?}", it.record()).chars().take(160).collect();
     format!("{}: {what}{damaged}", it.seq)
 }
 
@@ -64,11 +62,7 @@ struct History {
 }
 
 fn some_config(dice: &mut Dice) -> Config {
-    Config {
-        state_epochs: [3, 8, 4096][dice.below(3)],
-        in_flight_batches: [1, 2, 8][dice.below(3)],
-        ..config()
-    }
+    Config { state_epochs: [3, 8, 4096][dice.below(3)], in_flight_batches: [1, 2, 8][dice.below(3)], ..config() }
 }
 
 impl History {

@@ -101,8 +101,11 @@ fn a_third_of_all_messages_may_be_lost() {
     });
     let operations: Vec<String> = (0..30).map(|index| format!("x{index}")).collect();
     let tickets: Vec<_> = operations.iter().enumerate().map(|(at, it_)| (1 + at as u128 % 2, it_.clone())).collect();
-    let tickets: Vec<_> = tickets.into_iter().map(|(client, operation)| (client, it.submit(client, &operation))).collect();
-    it.run_until("everything is answered", |it| tickets.iter().all(|(client, ticket)| it.answer(*client, *ticket).is_some()));
+    let tickets: Vec<_> =
+        tickets.into_iter().map(|(client, operation)| (client, it.submit(client, &operation))).collect();
+    it.run_until("everything is answered", |it| {
+        tickets.iter().all(|(client, ticket)| it.answer(*client, *ticket).is_some())
+    });
     it.heal();
     let operations: Vec<&str> = operations.iter().map(String::as_str).collect();
     all_is_well(&mut it, &operations);
