@@ -114,7 +114,7 @@ pub struct Agreement {
 impl Agreement {
     /// Without an input, and nothing heard.
     pub fn new(quorums: ByzantineQuorums) -> Self {
-        let decides = Votes::new(quorums.answering());
+        let decides = Votes::new(answering(&quorums));
         Self { quorums, rounds: BTreeMap::new(), round: None, decides, decided: None, said_decide: false }
     }
 
@@ -194,7 +194,7 @@ impl Agreement {
 
     /// Nobody needs anything more from here but DECIDE.
     pub fn is_over(&self) -> bool {
-        self.decided.is_some_and(|value| count(&self.decides, &value) >= self.quorums.answering())
+        self.decided.is_some_and(|value| count(&self.decides, &value) >= answering(&self.quorums))
     }
 
     /// The round whose coin this replica waits for.
@@ -209,14 +209,8 @@ impl Agreement {
         round <= self.round.unwrap_or(0).saturating_add(ROUNDS_AHEAD_MAX).min(ROUNDS_MAX)
     }
 
-    /// Whose words are missing where this replica waits: for people.
-    pub fn waits_for(&self) -> Vec<ReplicaId> {
-        let Some(round) = self.round.and_then(|round| self.rounds.get(&round)) else { return Vec::new() };
-        self.quorums.members().filter(|it| !round.echo3.has(*it)).collect()
-    }
-
     fn round_mut(&mut self, round: u32) -> &mut Round {
-        let answering = self.quorums.answering();
+        let answering = answering(&self.quorums);
         self.rounds.entry(round).or_insert_with(|| Round::new(answering))
     }
 
@@ -265,7 +259,7 @@ impl Agreement {
         if round.said3.is_some() {
             return;
         }
-        let agreed = |value: &bool| round.approves(*value) && count(&round.echo2, value) >= quorums.answering();
+        let agreed = |value: &bool| round.approves(*value) && count(&round.echo2, value) >= answering(quorums);
         let third = match [false, true].into_iter().find(agreed) {
             Some(value) => Some(Some(value)),
             None => round.approves_both().then_some(None),
@@ -278,7 +272,7 @@ impl Agreement {
 
     /// Output, coin, next round. Did anything change?
     fn end_round(&mut self, current: u32, steps: &mut Vec<Step>) -> bool {
-        let answering = self.quorums.answering();
+        let answering = answering(&self.quorums);
         let next_is_alive = self.rounds.range(current + 1..).next().is_some();
         let is_decided = self.decided.is_some();
         let round = self.round_mut(current);
@@ -326,6 +320,11 @@ impl Agreement {
             self.decide(value, steps);
         }
     }
+}
+
+/// `n - t`.
+fn answering(quorums: &ByzantineQuorums) -> usize {
+    quorums.answering() - usize::from(mutated!("async-tob/agreement-one-short"))
 }
 
 /// Why a word does not count.

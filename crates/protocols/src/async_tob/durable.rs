@@ -1,8 +1,8 @@
 //! What a replica keeps on disk: what it has promised, before it says so. A replica that comes back says the same again.
 
-use super::message::{Batch, Decided, StateMark, Vector, Vote};
+use super::message::{Approval, Batch, Decided, StateMark, Vector, Vote};
 use borsh::{BorshDeserialize, BorshSerialize};
-use quorate_core::crypto::Signed;
+use quorate_core::crypto::{Certificate, Signed};
 use quorate_core::ids::OpNumber;
 use quorate_core::outbox::Class;
 
@@ -31,6 +31,8 @@ pub enum Record {
     Batch(Batch, bool),
     /// A proposal that I have approved, or my own: no other of that replica in that epoch.
     Approved(Box<Signed<Vector>>),
+    /// A quorum has approved a proposal: why I wish that it counts. If it does, and all forget this, nobody finds it.
+    Certified(Certificate<Approval>),
     /// Words of agreements that I have said.
     Said(Vec<Vote>),
     /// What an epoch came to. Peers know it, too.
@@ -46,7 +48,7 @@ impl Record {
     /// payload is long: who cannot read it counts as one who has lost a promise.
     pub(super) const fn class(&self) -> Class {
         match self {
-            Record::Batch(..) | Record::Decided(_) | Record::State(_) => Class::Entry,
+            Record::Batch(..) | Record::Certified(_) | Record::Decided(_) | Record::State(_) => Class::Entry,
             Record::Approved(_) | Record::Said(_) | Record::Base(_) => Class::Promise,
         }
     }

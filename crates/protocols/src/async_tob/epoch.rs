@@ -169,10 +169,6 @@ impl Replica {
                     self.consider(op, out);
                 }
                 self.convict(Evidence::of(&approved, &proposal.vector), out);
-                if mutated!("async-tob/approves-two-proposals") {
-                    let again = self.keyring.sign(Approval { op, proposer: by, digest });
-                    out.send(Peer::Replica(by), Message::PAck(again));
-                }
                 return;
             }
             None => {}
@@ -264,15 +260,22 @@ impl Replica {
         let answering = self.quorums.answering();
         let Some(epoch) = self.epochs.get_mut(&op).filter(|_| may_speak) else { return self.commit_more(out) };
         let enough = epoch.agreed(true) >= answering;
-        let mut steps = Vec::new();
+        let (mut steps, mut wished) = (Vec::new(), Vec::new());
         for member in self.quorums.members() {
             let seen = epoch.certified(member).is_some()
                 || (mutated!("async-tob/wants-what-few-have-seen") && epoch.approved.contains_key(&member));
             let Some(agreement) = epoch.agreements.get_mut(&member).filter(|it| !it.has_input()) else { continue };
             if seen {
                 steps.push((member, agreement.input(true)));
+                wished.extend(epoch.certificates.get(&member).cloned());
             } else if enough {
                 steps.push((member, agreement.input(false)));
+            }
+        }
+        for certificate in wished {
+            if !mutated!("async-tob/certificates-are-not-durable") {
+                let seq = self.persist(Record::Certified(certificate), out);
+                self.epoch(op).recorded(seq);
             }
         }
         for (about, steps) in steps {
@@ -457,11 +460,8 @@ impl Replica {
         let union = self.epochs.get(&op)?.union()?;
         // At least n - t proposals count, and of their clocks t + 1 are not behind the one that is taken, hence one of a
         // correct replica; as many are not before it.
-        let mut times = union.iter().map(|it| it.statement().time);
-        let time = match mutated!("async-tob/time-of-the-fastest-clock") {
-            true => times.max(),
-            false => self.quorums.vouched(times.by_ref()),
-        };
+        let times = union.iter().map(|it| it.statement().time);
+        let time = self.quorums.vouched(times);
         let mut heads = last.heads.clone();
         for certificate in union.iter().flat_map(|it| &it.statement().heads) {
             let it = certificate.statement();

@@ -57,7 +57,9 @@ pub struct Config {
     /// How long to wait before saying again what may have been lost; 100 ms. Doubles up to [`Config::resend_max`]. Not a
     /// timeout: nobody is suspected when it ends.
     pub resend: Duration,
-    /// The longest pause between two attempts; 2 s.
+    /// The longest pause between two attempts while something is under way; 400 ms.
+    pub resend_busy_max: Duration,
+    /// The longest pause between two attempts to tell somebody who does not answer where the others are; 2 s.
     pub resend_max: Duration,
     /// Epochs between two snapshots of the state; 4096. Part of the replicated state machine.
     pub state_epochs: u64,
@@ -77,6 +79,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             resend: Duration::from_millis(100),
+            resend_busy_max: Duration::from_millis(400),
             resend_max: Duration::from_secs(2),
             state_epochs: 4096,
             state_bytes: 64 << 20,

@@ -127,9 +127,7 @@ impl Replica {
                 let earlier = lane.batch(acked).and_then(|it| it.link.clone().verified().ok());
                 let evidence = earlier.zip(batch.link.clone().verified().ok());
                 self.convict(evidence.and_then(|(one, other)| Evidence::of(&one, &other)), out);
-                if !mutated!("async-tob/acknowledges-a-fork") {
-                    return Some(Why::WrongChain);
-                }
+                return Some(Why::WrongChain);
             }
             return Some(Why::Duplicate);
         }
@@ -138,8 +136,7 @@ impl Replica {
             return Some(Why::Duplicate);
         }
         // A lane that runs away is not acknowledged: it cannot fill disks, nor memory.
-        let full = batches >= LANE_BATCHES_MAX || bytes >= LANE_BYTES_MAX;
-        (full && !mutated!("async-tob/no-lane-window")).then_some(Why::Busy)
+        (batches >= LANE_BATCHES_MAX || bytes >= LANE_BYTES_MAX).then_some(Why::Busy)
     }
 
     /// ⟨Ack i, h, d⟩ for all batches that can be acknowledged now, once for each height, when they are on disk.

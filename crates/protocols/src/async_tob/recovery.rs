@@ -31,11 +31,9 @@ const CLAIMS_MAX: u64 = 2 * DECIDED_MAX as u64;
 
 /// Retransmission.
 impl Replica {
-    /// Something is under way, or somebody is not known to be where I am.
-    fn is_unsettled(&self) -> bool {
-        let committed = self.committed();
-        let elsewhere = |replica: ReplicaId| self.peers.get(&replica).is_none_or(|place| place.committed != committed);
-        let begun = self.epochs.last_key_value().is_some_and(|(op, _)| *op > committed);
+    /// Something is under way here.
+    fn is_busy(&self) -> bool {
+        let begun = self.epochs.last_key_value().is_some_and(|(op, _)| *op > self.committed());
         let certified = self.lanes.iter().any(|lane| lane.certified.is_some());
         let asks_bound = self.silent.is_some_and(|silence| silence.until.is_none());
         begun
@@ -44,7 +42,14 @@ impl Replica {
             || self.tick_due
             || self.uncertified.len() > 0
             || self.catch_up.wanted.is_some()
-            || self.others().any(elsewhere)
+            || self.is_behind()
+    }
+
+    /// Something is under way, or somebody is not known to be where I am.
+    fn is_unsettled(&self) -> bool {
+        let committed = self.committed();
+        let elsewhere = |replica: ReplicaId| self.peers.get(&replica).is_none_or(|place| place.committed != committed);
+        self.is_busy() || self.others().any(elsewhere)
     }
 
     /// Makes sure that somebody looks again, as long as there is something to look after.
@@ -66,7 +71,8 @@ impl Replica {
         self.told = self.progress;
         if stalled {
             self.say_again(out);
-            self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
+            let longest = if self.is_busy() { self.config.resend_busy_max } else { self.config.resend_max };
+            self.pause = self.pause.saturating_mul(2).min(longest);
         } else {
             self.pause = self.config.resend;
         }
@@ -150,12 +156,19 @@ impl Replica {
     /// Somebody lacks a proposal that counts, or may.
     pub(super) fn on_get_prop(&mut self, from: ReplicaId, op: OpNumber, proposer: ReplicaId, out: &mut Outbox) {
         let to = Peer::Replica(from);
-        let found = self.epochs.get(&op).and_then(|epoch| {
-            Some((epoch.certified(proposer)?.signed().clone(), epoch.certificates.get(&proposer)?.clone()))
-        });
-        let Some((vector, certificate)) = found else { return out.ignore(to, Why::NotHere) };
-        out.send_unsynced(to, Message::PCert(certificate)); // both carry their proofs
-        out.send_unsynced(to, Message::Prop(Box::new(vector)));
+        let Some(epoch) = self.epochs.get(&op) else { return out.ignore(to, Why::NotHere) };
+        let approved = epoch.approved.get(&proposer).map(|it| &it.vector);
+        let vector = epoch.certified(proposer).or(approved);
+        if vector.is_none() {
+            out.ignore(to, Why::NotHere);
+        }
+        // Both carry their proofs, and others hold them.
+        if let Some(certificate) = epoch.certificates.get(&proposer) {
+            out.send_unsynced(to, Message::PCert(certificate.clone()));
+        }
+        if let Some(vector) = vector {
+            out.send_unsynced(to, Message::Prop(Box::new(vector.signed().clone())));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::reads::Reads;
 use super::replica::{Bounds, CatchUp, Machine, Replica};
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -65,6 +66,12 @@ impl Replayed {
                 let epoch = self.epochs.entry(op).or_insert_with(|| Epoch::new(self.quorums));
                 epoch.recorded(seq);
                 epoch.approved.insert(by, Proposal { digest: vector.statement().digest(), vector });
+            }
+            Record::Certified(certificate) => {
+                let it = *certificate.statement();
+                let epoch = self.epochs.entry(it.op).or_insert_with(|| Epoch::new(self.quorums));
+                epoch.recorded(seq);
+                epoch.certificates.insert(it.proposer, certificate);
             }
             Record::Said(votes) => {
                 for vote in votes {
@@ -214,10 +221,13 @@ impl Replica {
             out.note(Note::Other("promises are damaged: it says nothing until the group is beyond them"));
         }
         let spoken = self.epochs.last_key_value().map_or(0, |(op, _)| op.get());
-        self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
+        if !mutated!("async-tob/forgets-where-it-was") {
+            self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
+        }
         self.close();
         let mut again = Vec::new();
-        for (op, words) in words.into_iter().filter(|(op, _)| *op > self.closed_before) {
+        let closed = self.closed_before;
+        for (op, words) in words.into_iter().filter(|(op, _)| *op > closed) {
             let quorums = self.quorums;
             self.epoch(op).restore(quorums, &words);
             again.extend(words);

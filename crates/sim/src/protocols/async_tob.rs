@@ -6,8 +6,8 @@ use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
 use bytes::Bytes;
-use quorate_core::crypto::{CoinShare, Digest, Keyring};
-use quorate_core::ids::Peer;
+use quorate_core::crypto::{Certificate, CoinShare, Digest, Keyring};
+use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Ruling;
 use quorate_core::wire::Wire;
@@ -166,13 +166,13 @@ impl Lies<AsyncTob> for AsyncTobLies {
         }
     }
 
-    /// An empty epoch far too early, a clock years ahead, a history of its own, both echoes at once, a commit far ahead.
+    /// An empty epoch far too early, a clock years ahead, a head that nobody has certified, a history of its own, both echoes at once, a commit far ahead.
     fn own(
         &self,
         _: Peer,
         message: &async_tob::Message,
         keyring: &Keyring,
-        _: &mut Random,
+        random: &mut Random,
     ) -> Option<Vec<async_tob::Message>> {
         use async_tob::Message as M;
         let me = keyring.replica()?; // without a key there is nothing to sign
@@ -181,7 +181,18 @@ impl Lies<AsyncTob> for AsyncTobLies {
                 let words = vector.statement();
                 let time = words.time.plus(std::time::Duration::from_secs(1 << 30));
                 let ahead = async_tob::Vector { op: words.op.next(), time, heads: Vec::new() };
-                let late = async_tob::Vector { time, ..words.clone() };
+                let made_up = async_tob::Ack {
+                    lane: me,
+                    head: async_tob::Head { height: 1 << 40, digest: Self::other_digest(Digest::ZERO) },
+                };
+                let own = *keyring.sign(made_up).signature();
+                let signatures = (0..keyring.replicas()).filter_map(|id| u8::try_from(id).ok());
+                let signatures = signatures.map(|id| (ReplicaId::new(id), own)).collect();
+                let forged = Certificate::claimed(made_up, signatures);
+                let late = match random.chance(500_000) {
+                    true => async_tob::Vector { time, ..words.clone() },
+                    false => async_tob::Vector { heads: vec![forged], ..words.clone() },
+                };
                 Some(vec![M::Prop(Box::new(keyring.sign(late))), M::Prop(Box::new(keyring.sign(ahead)))])
             }
             M::Agree(votes) => {
