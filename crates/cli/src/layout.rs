@@ -4,6 +4,7 @@
 //! D/cluster.toml  client.key          what a client needs
 //! D/replica-N/    replica.toml        what one replica needs; copy the folder to its machine
 //!                 replica.key
+//!                 replica.coin        keys for common coins, if the protocol tosses any
 //!                 pid                 while it runs
 //!                 log                 what it said, when `dev` started it
 //!                 data/               its log and snapshots
@@ -13,7 +14,9 @@
 //! superblock is never formatted: the old self may have promised things that only its disk knew (vr.md §2.5, case D).
 
 use crate::errors::{Advise, failure};
+use crate::served::Protocol;
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
+use quorate_runtime::coin;
 use quorate_runtime::config::{ClusterConfig, Limits, MEMBERS_MAX, Member, ReplicaConfig, Timing, draw_cluster_id};
 use quorate_runtime::keys::KeyPair;
 use std::fs;
@@ -55,6 +58,7 @@ impl Layout {
     /// # Errors
     /// If the folder holds anything, or cannot be written.
     pub fn create(dir: &Path, protocol: &str, addresses: &[String]) -> anyhow::Result<Self> {
+        let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
         let layout = Self { dir: dir.to_owned() };
         check_size(addresses.len())?;
         layout.make_empty()?;
@@ -84,6 +88,11 @@ impl Layout {
                 timing: Timing::default(),
             };
             layout.write_replica(&config, key)?;
+        }
+        for (replica, keys) in
+            (0..).map(ReplicaId::new).zip(if tosses { coin::deal(addresses.len())? } else { Vec::new() })
+        {
+            coin::save(&keys, &coin::file_beside(&layout.replica(replica).dir.join(REPLICA_KEY_FILE)))?;
         }
         client.save(&layout.dir.join(CLIENT_KEY_FILE))?;
         let key_file = CLIENT_KEY_FILE.into();

@@ -23,6 +23,8 @@ pub trait Protocol: Sized + Debug + 'static {
     const NAME: &'static str;
     /// Does it sign what it says? Then hosts give its replicas and clients keyrings with keys.
     const SIGNS: bool = false;
+    /// Does it toss common coins? Then hosts give its replicas keyrings with a hand in them.
+    const TOSSES: bool = false;
     /// Between replicas, and between clients and replicas.
     type Message: Wire + Clone + Debug + Send + 'static;
     /// What the write-ahead log holds.

@@ -130,6 +130,11 @@ impl ByzantineQuorums {
         self.quorum - usize::from(mutated!("quorum/byzantine-one-short"))
     }
 
+    /// Replicas that answer whatever the liars do (n - f): who waits for more may wait for ever.
+    pub const fn answering(&self) -> usize {
+        self.n - self.faults
+    }
+
     /// Replicas one of which at least is correct (f + 1): what they all say, a correct one says.
     pub const fn vouch(&self) -> usize {
         self.faults + 1

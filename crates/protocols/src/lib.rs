@@ -1,6 +1,7 @@
 //! Quorate's protocols, one paper a folder. Only `hq` and `reception` will ever import another (`pbft`), and `hotstuff` has
 //! PBFT's client.
 
+pub mod async_tob;
 pub mod hotstuff;
 pub mod naive;
 pub mod pbft;

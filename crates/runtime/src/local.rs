@@ -2,6 +2,7 @@
 //! thread for each replica. `quorate dev` runs processes instead; the code of a replica is the same.
 
 use crate::client::{Client, ClientError, ClientOptions, ConnectError};
+use crate::coin;
 use crate::config::{ClusterConfig, ConfigError, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
 use crate::keys::{KeyError, KeyPair};
 use crate::replica::{self, ServeError};
@@ -106,12 +107,13 @@ impl Local {
             run: Arc::new(run),
             folder,
         };
-        local.set_up(replicas)?;
+        local.set_up(replicas, P::TOSSES)?;
         Ok(local)
     }
 
     /// Draws keys and ports, makes folders, starts everybody.
-    fn set_up(&mut self, replicas: u8) -> Result<(), LocalError> {
+    fn set_up(&mut self, replicas: u8, tosses: bool) -> Result<(), LocalError> {
+        let coins = if tosses { coin::deal(usize::from(replicas))? } else { Vec::new() };
         let mut drawn = Vec::new();
         for replica in (0..replicas).map(ReplicaId::new) {
             let (listener, key) = (TcpListener::bind("127.0.0.1:0")?, KeyPair::generate()?);
@@ -125,7 +127,7 @@ impl Local {
                 epoch: self.cluster.epoch,
                 protocol: self.cluster.protocol.clone(),
                 replica: member.replica,
-                key_file: PathBuf::new(),
+                key_file: self.folder.join(format!("replica-{}.key", member.replica.get())), // only its name is used
                 data_dir: self.folder.join(format!("replica-{}", member.replica.get())),
                 listen: member.address.clone(),
                 clients: vec![self.key.public()],
@@ -134,6 +136,9 @@ impl Local {
                 timing: Timing::default(),
             };
             replica::format(&settings)?;
+            if let Some(keys) = coins.get(member.replica.index()) {
+                coin::save(keys, &coin::file_beside(&settings.key_file))?;
+            }
             let seat = Arc::new(Seat { settings, key });
             let running = Some(spawn(&self.run, &seat, listener)?);
             self.replicas.push(Place { seat, running });

@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft and async-tob
     #[arg(long)]
     replicas: Option<usize>,
     /// The folder to make
@@ -45,6 +45,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let layout = Layout::create(&arguments.dir, &arguments.protocol.to_string(), &addresses)?;
     if let Some(warning) = arguments.protocol.warns(replicas) {
         eprintln!("warning: {warning}");
+    }
+    if arguments.protocol.tosses() {
+        println!(
+            "the coins: this command was their trusted dealer. Whoever watched it, or reads one more of the files replica.coin \
+             than replicas may lie, knows all coins in advance"
+        );
     }
     for (index, address) in (0_u8..).zip(&addresses) {
         let config = layout.replica(ReplicaId::new(index)).config_file();

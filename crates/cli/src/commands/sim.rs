@@ -189,7 +189,8 @@ impl ValueEnum for Simulatable {
         match self {
             Simulatable::Served(protocol) => protocol.to_possible_value(),
             Simulatable::Naive => Some(
-                PossibleValue::new("naive").help("Deliver as received: wrong on purpose, to see that the checkers notice"),
+                PossibleValue::new("naive")
+                    .help("Deliver as received: wrong on purpose, to see that the checkers notice"),
             ),
         }
     }

@@ -1,6 +1,7 @@
 //! What the commands must know of each protocol that runs as real processes. The one place where a protocol's name becomes
 //! its type.
 
+mod async_tob;
 mod hotstuff;
 mod pbft;
 mod sync_tob;
@@ -31,6 +32,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::sync_tob::SyncTob;
                 $body
             }
+            $crate::served::Protocol::AsyncTob => {
+                type $P = quorate_protocols::async_tob::AsyncTob;
+                $body
+            }
         }
     };
 }
@@ -49,6 +54,8 @@ pub enum Protocol {
     HotStuff,
     /// Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
     SyncTob,
+    /// Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
+    AsyncTob,
 }
 
 impl fmt::Display for Protocol {
@@ -71,6 +78,11 @@ impl Protocol {
     /// How many replicas, unless somebody asks for another number.
     pub fn replicas(self) -> usize {
         with_protocol!(self, P => P::REPLICAS)
+    }
+
+    /// Does it toss common coins, with keys that a trusted dealer makes?
+    pub fn tosses(self) -> bool {
+        with_protocol!(self, P => <P as quorate_core::protocol::Protocol>::TOSSES)
     }
 
     /// Why a number of replicas is a waste, or worse.

@@ -1,5 +1,6 @@
 //! Who may say what: the public keys of an epoch, and one's own secret.
 
+use super::coin::{Coin, CoinKeys, CoinShare, Toss};
 use super::deferred::Deferred;
 use super::digest::Digest;
 use super::signed::{Signed, Statement};
@@ -122,6 +123,9 @@ pub enum KeyringError {
     /// The secret is not that of the member.
     #[error("this is not the private key of {0}")]
     NotMine(ReplicaId),
+    /// The keys for the coins are not those of the member, or of a group of another size.
+    #[error("these are not the coin keys of {0} in this group")]
+    NotMyCoin(ReplicaId),
 }
 
 /// How signatures are made and checked.
@@ -171,6 +175,8 @@ pub struct Keyring {
     owner: Owner,
     /// Signatures that are taken for good until [`Keyring::settle`] checks them all.
     deferred: Option<Deferred>,
+    /// Its hand in the common coins, if its protocol tosses any.
+    coin: Option<Coin>,
 }
 
 impl fmt::Debug for Keyring {
@@ -187,7 +193,7 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// No keys at all: for protocols that sign nothing.
     pub fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
-        Self { cluster, epoch, scheme: Arc::new(Scheme::None), owner: Owner::Nobody, deferred: None }
+        Self { cluster, epoch, scheme: Arc::new(Scheme::None), owner: Owner::Nobody, coin: None, deferred: None }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -213,7 +219,7 @@ impl Keyring {
         }
         let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
         let scheme = Arc::new(Scheme::Ed25519 { replicas: keys, clients });
-        Ok(Self { cluster, epoch, scheme, owner: Owner::Nobody, deferred: None })
+        Ok(Self { cluster, epoch, scheme, owner: Owner::Nobody, coin: None, deferred: None })
     }
 
     /// The same keys, in the hands of a replica.
@@ -229,6 +235,17 @@ impl Keyring {
         }
     }
 
+    /// The same keyring, with a hand in the common coins.
+    ///
+    /// # Errors
+    /// If the keys are not those of the owner in this group.
+    pub fn with_coin(self, keys: &CoinKeys) -> Result<Self, KeyringError> {
+        let me = self.replica().unwrap_or_default();
+        let coin = self.replica().and_then(|me| Coin::bls(me, keys)).filter(|coin| coin.replicas() == self.replicas());
+        let coin = Some(coin.ok_or(KeyringError::NotMyCoin(me))?);
+        Ok(Self { coin, ..self })
+    }
+
     /// The same keys, in the hands of a client process.
     #[must_use]
     pub fn of_client(self, nonce: u64, secret: Secret) -> Self {
@@ -239,8 +256,9 @@ impl Keyring {
     /// The keyring of a replica in a simulated world of `replicas`.
     pub fn simulated_replica(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ReplicaId) -> Self {
         let own = Own::Simulated(simulated_secret(&simulated_key(me)));
+        let coin = Coin::simulated(me, replicas);
         let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Replica(me, own));
-        Self { cluster, epoch, scheme, owner, deferred: None }
+        Self { cluster, epoch, scheme, owner, coin, deferred: None }
     }
 
     /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
@@ -248,7 +266,7 @@ impl Keyring {
         let key = simulated_client_key(me);
         let own = Own::Simulated(simulated_secret(&key));
         let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Client(ClientKey { key, nonce: 0 }, own));
-        Self { cluster, epoch, scheme, owner, deferred: None }
+        Self { cluster, epoch, scheme, owner, coin: None, deferred: None }
     }
 
     /// Which cluster's.
@@ -360,7 +378,14 @@ impl Keyring {
         let Self { cluster, epoch, scheme, .. } = self;
         let (cluster, epoch, scheme) = (*cluster, *epoch, scheme.clone());
         let is_worth_it = matches!(*scheme, Scheme::Ed25519 { .. });
-        is_worth_it.then(|| Self { cluster, epoch, scheme, owner: Owner::Nobody, deferred: Some(Deferred::default()) })
+        is_worth_it.then(|| Self {
+            cluster,
+            epoch,
+            scheme,
+            owner: Owner::Nobody,
+            coin: None,
+            deferred: Some(Deferred::default()),
+        })
     }
 
     /// Were all signatures good that were taken for good since the last time? If not, nothing may be believed that was proved
@@ -406,6 +431,30 @@ impl Keyring {
                     && simulated_signature(&simulated_secret(&by.key), preimage) == *signature
             }
         }
+    }
+}
+
+/// Common coins.
+impl Keyring {
+    /// Can its owner toss coins?
+    pub const fn tosses(&self) -> bool {
+        self.coin.is_some()
+    }
+
+    /// The owner's share of a coin; the same whenever it is asked for. `None` without a hand in the coins.
+    pub fn coin_share(&self, name: &Digest) -> Option<CoinShare> {
+        self.coin.as_ref()?.share(&self.coin_name(name))
+    }
+
+    /// How a coin falls, by these shares.
+    pub fn toss(&self, name: &Digest, shares: &BTreeMap<ReplicaId, CoinShare>) -> Toss {
+        self.coin.as_ref().map_or(Toss::Waits, |coin| coin.toss(&self.coin_name(name), shares))
+    }
+
+    /// No coin of another cluster or epoch is this one.
+    fn coin_name(&self, name: &Digest) -> Digest {
+        let (cluster, epoch) = (self.cluster.get().to_le_bytes(), self.epoch.get().to_le_bytes());
+        Digest::of_parts(&[b"quorate coin", &cluster, &epoch, name.as_bytes()])
     }
 }
 

@@ -47,7 +47,9 @@ impl Guard {
             Self { at_risk: Some(_), .. } => Some("SafetyAtRisk: a message came too late, outputs wait"),
             Self { unsynced: true, .. } => Some("Unsynced: its clock does not agree with a majority, it signs nothing"),
             Self { slow_disk: true, .. } => Some("slow disk: a sync took longer than the delay bound, outputs wait"),
-            Self { open_from, seen, .. } if open_from > seen => Some("fenced: it stood still or has just started, it listens"),
+            Self { open_from, seen, .. } if open_from > seen => {
+                Some("fenced: it stood still or has just started, it listens")
+            }
             _ => None,
         }
     }

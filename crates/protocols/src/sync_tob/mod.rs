@@ -32,11 +32,11 @@ mod votes;
 pub use client::Client;
 pub use clock::{Clock, Reading};
 pub use durable::{Base, Record};
-pub use message::{
-    Block, Bundle, Cast, CastId, Chain, Commit, Contents, Echo, Group, Head, Message, Moves, NewView, Place, Proposal, Reply, Requests,
-    State, Told, ViewChange, Vote,
-};
 pub use message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, ENTRIES_MAX, REQUESTS_MAX, WANTED_MAX};
+pub use message::{
+    Block, Bundle, Cast, CastId, Chain, Commit, Contents, Echo, Group, Head, Message, Moves, NewView, Place, Proposal,
+    Reply, Requests, State, Told, ViewChange, Vote,
+};
 pub use order::{Demotion, Next, Order};
 pub use replica::Replica;
 pub use scb::{Instance, Taken};

@@ -334,7 +334,10 @@ impl Replica {
             return Ok(());
         }
         if leader != self.quorums.turn(it.epoch.get()) {
-            return Err(Fault::Contradiction(format!("it passes on a block of epoch {} by who does not lead it", it.epoch)));
+            return Err(Fault::Contradiction(format!(
+                "it passes on a block of epoch {} by who does not lead it",
+                it.epoch
+            )));
         }
         let (start, clock, faults) = (self.schedule.start(it.epoch), self.now(out), self.quorums.faults());
         let running = self.running.entry(it.epoch);
@@ -542,7 +545,8 @@ impl Replica {
             return;
         }
         if self.log.get(it.op).is_none_or(|link| link.chain != it.chain()) {
-            let Some(link) = self.log.following(it.op, it.epoch, it.block).filter(|link| link.chain == it.chain()) else {
+            let Some(link) = self.log.following(it.op, it.epoch, it.block).filter(|link| link.chain == it.chain())
+            else {
                 return; // something before it is missing here; it is asked for when it is committed
             };
             if self.log.get(it.op).is_some() {

@@ -248,7 +248,11 @@ impl Replica {
             Message::BundleBody(bundle) => self.on_bundle_body(bundle, out),
             Message::Probe { sent } => self.on_probed(from, sent, out),
             Message::Time { sent, clock } => self.on_time(from, sent, clock, out),
-            Message::Request(_) | Message::Reply(_) | Message::Busy | Message::Read { .. } | Message::ReadReply { .. } => {
+            Message::Request(_)
+            | Message::Reply(_)
+            | Message::Busy
+            | Message::Read { .. }
+            | Message::ReadReply { .. } => {
                 out.ignore(Peer::Replica(from), Why::NotForSender);
             }
         }
@@ -260,7 +264,9 @@ impl Replica {
             (Peer::Client(client), Message::Request(group)) if group.statement().client == client => {
                 self.on_request(from, group.verified()?, out);
             }
-            (Peer::Client(client), Message::Read { id, at_least, query }) => self.on_read(client, id, at_least, query, out),
+            (Peer::Client(client), Message::Read { id, at_least, query }) => {
+                self.on_read(client, id, at_least, query, out)
+            }
             (from, _) => out.ignore(from, Why::NotForSender),
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What the simulator must know of each protocol: how to configure it for short runs, what its model allows, and what its
 //! messages can be turned into by a replica that lies. One file for each protocol.
 
+mod async_tob;
 mod hotstuff;
 mod naive;
 mod pbft;

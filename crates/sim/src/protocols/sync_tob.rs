@@ -80,11 +80,8 @@ impl Simulated for SyncTob {
             return allowed;
         }
         let any_weather = SyncQuorums::new(replicas).is_some_and(|it| it.faults() <= it.faults_without_bounds());
-        let without: &[Fault] = if any_weather {
-            &[Fault::BitRot, Fault::Misdirected, Fault::LostDisk]
-        } else {
-            UNTIMELY
-        };
+        let without: &[Fault] =
+            if any_weather { &[Fault::BitRot, Fault::Misdirected, Fault::LostDisk] } else { UNTIMELY };
         without.iter().fold(allowed, |faults, fault| faults.without(*fault))
     }
 
@@ -94,11 +91,7 @@ impl Simulated for SyncTob {
             delta: Duration::from_millis(10 + random.below(20)),
             epsilon: Duration::from_millis(4),
             epoch: Duration::from_millis(2 + random.below(18)),
-            broadcast: if random.below(4) == 0 {
-                sync_tob::Broadcast::DolevStrong
-            } else {
-                sync_tob::Broadcast::Flood
-            },
+            broadcast: if random.below(4) == 0 { sync_tob::Broadcast::DolevStrong } else { sync_tob::Broadcast::Flood },
             state_blocks: 8 + random.below(56),
             state_bytes: 1 << 20,
             cast_pause: Duration::from_millis(random.below(10)),
@@ -149,7 +142,9 @@ impl Lies<SyncTob> for SyncTobLies {
             }
             Message::Commit(vote) => {
                 let words = *vote.statement();
-                Some(Message::Commit(keyring.sign(sync_tob::Commit { chain: Self::other_digest(words.chain), ..words })))
+                Some(Message::Commit(
+                    keyring.sign(sync_tob::Commit { chain: Self::other_digest(words.chain), ..words }),
+                ))
             }
             Message::State(vote) => {
                 let mut words = vote.statement().clone();

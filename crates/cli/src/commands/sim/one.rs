@@ -1,9 +1,12 @@
 //! `quorate sim` for one run: of a seed, of a script, of a scenario; as numbers, as text, as a picture, or made short.
 
-use super::Arguments;
+use super::{Arguments, Simulatable, with_simulated};
 use crate::commands::status::columns;
 use crate::errors::{Advise, failure};
 use crate::progress::Progress;
+use crate::served::with_protocol;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use quorate_core::protocol::Protocol;
 use quorate_sim::bad_primary::{Bad, Replaced, replace};
 use quorate_sim::diagram::{Picture, page};
