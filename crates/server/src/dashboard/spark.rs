@@ -1,9 +1,10 @@
 //! Sparklines: a number over the last five minutes, as a small drawing.
 
-use super::history::POINTS_MAX;
 use super::html::escaped;
 use std::fmt::Write;
 
+/// Points that fill the width, until there are more.
+const POINTS_MIN: usize = 60;
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 64.0;
 /// Room above the highest point, so that its line is not cut.
@@ -14,7 +15,8 @@ pub fn sparkline(points: impl ExactSizeIterator<Item = Option<f64>>, class: &str
     let count = points.len();
     let points: Vec<(usize, Option<f64>)> = points.enumerate().collect();
     let top = points.iter().filter_map(|(_, value)| *value).fold(0.0, f64::max).max(1e-9);
-    let x = |index: usize| WIDTH - (count.saturating_sub(1).saturating_sub(index)) as f64 * WIDTH / (POINTS_MAX - 1) as f64;
+    let steps = (count.max(POINTS_MIN) - 1) as f64;
+    let x = |index: usize| WIDTH - (count.saturating_sub(1).saturating_sub(index)) as f64 * WIDTH / steps;
     let y = |value: f64| HEIGHT - 1.0 - value / top * (HEIGHT - 1.0 - HEADROOM);
     let (mut line, mut area) = (String::new(), String::new());
     for run in points.split(|(_, value)| value.is_none()) {

@@ -32,10 +32,10 @@ pub fn strip(scene: &Scene, replicas: &[ReplicaId]) -> String {
     }
     let drawing = Drawing { scene, replicas };
     let mut html = drawing.svg();
-    let labels: BTreeSet<&str> = scene.arrows.iter().map(|it| it.label.as_str()).collect();
+    let labels: BTreeSet<(&str, usize)> = scene.arrows.iter().map(|it| (it.label.as_str(), it.kind)).collect();
     html.push_str("<ul class=\"legend\">");
-    for label in labels {
-        let (colour, label) = (colour(label), escaped(label));
+    for (label, kind) in labels {
+        let (colour, label) = (kind % COLOURS, escaped(label));
         let _infallible = write!(
             html,
             "<li><svg class=\"key k{colour}\" viewBox=\"0 0 18 8\" width=\"18\" height=\"8\" aria-hidden=\"true\">\
@@ -76,11 +76,6 @@ fn name(lane: Lane) -> String {
 /// At most one digit after the point.
 fn brief(number: f64) -> String {
     format!("{number:.1}").trim_end_matches(".0").replace('-', "−")
-}
-
-/// The same name has the same colour, today and tomorrow.
-fn colour(label: &str) -> usize {
-    label.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % COLOURS
 }
 
 struct Drawing<'a> {
@@ -156,7 +151,7 @@ impl Drawing<'_> {
         let class = if lost { " lost" } else { "" };
         let mut svg = format!(
             "<g class=\"m k{}{class}\"><title>{}</title><path class=\"shaft\" d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\"/>",
-            colour(&arrow.label),
+            arrow.kind % COLOURS,
             escaped(&sentence(arrow, self.scene.to))
         );
         if lost {
@@ -215,7 +210,7 @@ mod tests {
 
     fn arrow(label: &str, to: u8, received: Option<u64>) -> Arrow {
         let replica = |id| Lane::Replica(ReplicaId::new(id));
-        Arrow { from: replica(0), to: replica(to), label: label.to_owned(), sent: Some(1_000_000), received }
+        Arrow { from: replica(0), to: replica(to), label: label.to_owned(), kind: 3, sent: Some(1_000_000), received }
     }
 
     fn drawn(arrows: Vec<Arrow>) -> String {

@@ -30,6 +30,8 @@ const SPANS: [u64; 11] = [
     2_000_000,
     1_000_000,
 ];
+/// Names whose colours are remembered.
+const LABELS_MAX: usize = 64;
 /// Characters of a name that a replica says.
 const LABEL_CHARS_MAX: usize = 40;
 
@@ -37,6 +39,8 @@ const LABEL_CHARS_MAX: usize = 40;
 #[derive(Debug, Default)]
 pub struct Tape {
     lines: BTreeMap<ReplicaId, Line>,
+    /// Names in the order in which they came: each keeps its colour.
+    labels: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +67,8 @@ pub struct Arrow {
     pub to: Lane,
     /// Its name.
     pub label: String,
+    /// The place of its name among those that have been seen.
+    pub kind: usize,
     /// When it left, in nanoseconds since 1970; unknown if a client sent it.
     pub sent: Option<u64>,
     /// When it arrived; unknown if for a client.
@@ -118,7 +124,16 @@ impl Tape {
         let line = self.lines.entry(replica).or_default();
         line.next = next;
         let span = u64::try_from(KEPT.as_nanos()).unwrap_or(u64::MAX);
-        line.kept.extend(recorded.into_iter().filter(|it| it.at.as_nanos().abs_diff(now) <= span));
+        let recorded = recorded.into_iter().filter(|it| it.at.as_nanos().abs_diff(now) <= span);
+        for one in recorded {
+            if let Happened::Sent { label, .. } | Happened::Received { label, .. } = &one.what {
+                let label = brief(label);
+                if self.labels.len() < LABELS_MAX && !self.labels.contains(&label) {
+                    self.labels.push(label);
+                }
+            }
+            line.kept.push_back(one);
+        }
         let old = |it: &Recorded| it.at.as_nanos().saturating_add(span) < now;
         while line.kept.len() > KEPT_MAX || line.kept.front().is_some_and(old) {
             line.kept.pop_front();
@@ -163,7 +178,8 @@ impl Tape {
                     open.entry((*replica, *to, *mark)).or_default().push(arrows.len());
                 }
                 let (from, sent) = (Lane::Replica(*replica), Some(one.at.as_nanos()));
-                arrows.push(Arrow { from, to: lane(*to), label: brief(label), sent, received: None });
+                let (label, kind) = self.label(label);
+                arrows.push(Arrow { from, to: lane(*to), label, kind, sent, received: None });
             }
         }
         for (replica, line) in &self.lines {
@@ -178,18 +194,24 @@ impl Tape {
                     Some(arrow) => arrow.received = Some(at),
                     // What a replica sent before it began to record, or before what is kept of it.
                     None if matches!(from, Peer::Replica(_)) => {}
-                    None => arrows.push(Arrow {
-                        from: Lane::Clients,
-                        to: Lane::Replica(*replica),
-                        label: brief(label),
-                        sent: None,
-                        received: Some(at),
-                    }),
+                    None => {
+                        let (label, kind) = self.label(label);
+                        let (from, to) = (Lane::Clients, Lane::Replica(*replica));
+                        arrows.push(Arrow { from, to, label, kind, sent: None, received: Some(at) });
+                    }
                 }
             }
         }
         arrows.sort_by(|a, b| (a.begins(), a.from, a.to, &a.label).cmp(&(b.begins(), b.from, b.to, &b.label)));
         arrows
+    }
+}
+
+impl Tape {
+    fn label(&self, label: &str) -> (String, usize) {
+        let label = brief(label);
+        let kind = self.labels.iter().position(|it| *it == label).unwrap_or(LABELS_MAX);
+        (label, kind)
     }
 }
 
