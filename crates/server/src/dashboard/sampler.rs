@@ -129,9 +129,11 @@ impl<S: Source> Sampler<S> {
         self.changed();
     }
 
-    /// Looks at once, because something has been done.
+    /// Looks at once, because something has been done. Rates are of looks a second apart, so this one is not among them.
     pub async fn look_again(&self) {
-        self.look().await;
+        let look = self.source.look().await;
+        self.state().look = look;
+        self.changed();
     }
 
     /// Asks, while somebody looks. Never ends.
