@@ -129,7 +129,10 @@ fn without_scripts_the_tables_are_there_and_forms_do_what_buttons_do() {
     browser.without_scripts();
     browser.open(&url);
     let page = browser.document();
-    assert!(page.contains("<b>R0</b>") && page.contains("badge leads") && page.contains("http-equiv=\"refresh\""), "{page}");
+    assert!(
+        page.contains("<b>R0</b>") && page.contains("badge leads") && page.contains("http-equiv=\"refresh\""),
+        "{page}"
+    );
     browser.click("button[data-key=stop-2]");
     browser.until("the next page says so", |page| page.contains("R2 was stopped") && page.contains("badge down"));
     browser.open(&format!("{url}/keys"));
@@ -214,7 +217,10 @@ fn strangers_neither_read_the_page_nor_press_its_buttons() {
     }
     let plain = raw(
         &url,
-        &format!("POST /act HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{good}", good.len()),
+        &format!(
+            "POST /act HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{good}",
+            good.len()
+        ),
     );
     assert_eq!(status_of(&plain), "415");
     assert_eq!(status_of(&post(&url, "", &format!("{good}&x={}", "x".repeat(5000)))), "400");
@@ -234,7 +240,8 @@ fn a_dashboard_alone_has_no_buttons_and_asks_nothing_while_nobody_looks() {
     let mut alone = cluster.command(&["dashboard", "--listen", "127.0.0.1:0"]);
     let mut alone = alone.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(alone.stdout.as_mut().expect("a pipe")), &mut line).expect("text");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(alone.stdout.as_mut().expect("a pipe")), &mut line)
+        .expect("text");
     let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).expect("a URL").to_owned();
     let page = get(&url, "/");
     assert!(page.contains("<b>R0</b>") && !page.contains("<form"), "{page}");
@@ -250,7 +257,12 @@ fn pictures_of_the_pages_can_be_taken() {
     let mut browser = Browser::start(1240, 1500);
     browser.open(&url);
     for number in 0..40 {
-        cluster.must(&["kv", "put", &format!("user/{number:03}"), &format!("{{\"name\":\"somebody\",\"visits\":{number}}}")]);
+        cluster.must(&[
+            "kv",
+            "put",
+            &format!("user/{number:03}"),
+            &format!("{{\"name\":\"somebody\",\"visits\":{number}}}"),
+        ]);
     }
     browser.until("its numbers have moved", |page| page.contains("· 40 keys ·"));
     let mut pictures = Vec::new();

@@ -21,7 +21,9 @@ fn top_prints_once_where_there_is_no_terminal() {
     assert!(object["read_ms"].as_f64().expect("a read was answered") > 0.0);
     assert_eq!(object["ops_per_second"].as_f64(), Some(0.0), "nobody writes");
     let status = cluster.status();
-    for (shown, row) in object["replicas"].as_array().expect("rows").iter().zip(status["replicas"].as_array().expect("rows")) {
+    for (shown, row) in
+        object["replicas"].as_array().expect("rows").iter().zip(status["replicas"].as_array().expect("rows"))
+    {
         for name in ["replica", "role", "view", "op", "digest", "checkpoint"] {
             assert_eq!(shown[name], row[name], "top and status say the same of {name}");
         }

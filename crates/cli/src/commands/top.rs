@@ -145,12 +145,8 @@ fn page(look: &Look, history: &History, paint: Paint) -> String {
         Health::Bad => "1;31",
     };
     let mut page = format!("{}\n", paint.paint(code, &plain(&look.summary)));
-    let _infallible = writeln!(
-        page,
-        "{}  cluster {}\n",
-        plain(&look.protocol),
-        look.cluster.get(..8).unwrap_or_default()
-    );
+    let _infallible =
+        writeln!(page, "{}  cluster {}\n", plain(&look.protocol), look.cluster.get(..8).unwrap_or_default());
     page.push_str(&table(look));
     let point = history.last();
     let number = |value: Option<f64>, digits: usize| match value {
@@ -182,7 +178,8 @@ fn plain(text: &str) -> String {
 }
 
 fn table(look: &Look) -> String {
-    let head = ["replica", "role", "view", "log ends at", "committed", "executed", "lag", "checkpoint", "state", "syncs"];
+    let head =
+        ["replica", "role", "view", "log ends at", "committed", "executed", "lag", "checkpoint", "state", "syncs"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     lines.extend(look.replicas.iter().map(row));
     columns(&lines)
@@ -210,7 +207,8 @@ fn faults(look: &Look) -> Vec<String> {
     let mut lines = Vec::new();
     for replica in &look.replicas {
         let Ok(facts) = &replica.facts else { continue };
-        lines.extend(facts.evidence.iter().map(|proof| format!("proof, held by {}: {}", replica.replica, plain(proof))));
+        lines
+            .extend(facts.evidence.iter().map(|proof| format!("proof, held by {}: {}", replica.replica, plain(proof))));
         if let Some(fault) = &facts.last_fault {
             lines.push(format!("{} has noticed {} lies, the last: {}", replica.replica, facts.blamed, plain(fault)));
         }

@@ -116,7 +116,8 @@ struct Found {
 
 fn keys_table(found: &Found, prefix: &[u8], from: &[u8]) -> String {
     if found.kvs.is_empty() {
-        return "<p class=\"quiet\">There are no such keys. Put one: <code>quorate kv put greeting hello</code></p>".to_owned();
+        return "<p class=\"quiet\">There are no such keys. Put one: <code>quorate kv put greeting hello</code></p>"
+            .to_owned();
     }
     let mut html = format!(
         "<p class=\"quiet\">{} from here on</p><div class=\"wide\"><table><thead><tr><th scope=\"col\">Key</th><th \
@@ -144,8 +145,12 @@ fn keys_table(found: &Found, prefix: &[u8], from: &[u8]) -> String {
     }
     if let Some(last) = found.kvs.last().filter(|_| found.more) {
         let next = [&last.key[..], &[0]].concat(); // the first key after it
-        let _infallible =
-            write!(html, "<a rel=\"next\" href=\"/keys?prefix={}&amp;from={}\">Next page</a>", encoded(prefix), encoded(&next));
+        let _infallible = write!(
+            html,
+            "<a rel=\"next\" href=\"/keys?prefix={}&amp;from={}\">Next page</a>",
+            encoded(prefix),
+            encoded(&next)
+        );
     }
     html.push_str("</nav>");
     html
@@ -173,8 +178,7 @@ async fn one_key(client: &Client, key: &Bytes) -> Result<(Option<KeyValue>, Stri
     let Response::Range(found) = ask(client, &Query::get(key.clone())).await?.1 else { return strange() };
     let kv = found.kvs.into_iter().next();
     let first = status(client).await?.compact_revision.saturating_add(1).max(1);
-    let interest =
-        Events { key: key.clone(), from_revision: first, limit: EVENTS_PER_PAGE, ..Events::default() };
+    let interest = Events { key: key.clone(), from_revision: first, limit: EVENTS_PER_PAGE, ..Events::default() };
     let Response::Events(events) = ask(client, &Query::Events(interest)).await?.1 else { return strange() };
     let rows: Vec<String> = events
         .batches
@@ -267,7 +271,9 @@ pub async fn event_rows(client: &Client, prefix: &[u8], from: i64) -> Result<(Ve
 
 fn event_row(revision: i64, event: &Event) -> String {
     let (kind, value) = match event.kind {
-        EventKind::Put => (if event.is_create() { "created" } else { "put" }, brief(&readable(&event.kv.value), LISTED_CHARS_MAX)),
+        EventKind::Put => {
+            (if event.is_create() { "created" } else { "put" }, brief(&readable(&event.kv.value), LISTED_CHARS_MAX))
+        }
         EventKind::Delete => ("deleted", String::new()),
     };
     format!(
@@ -291,7 +297,11 @@ fn events_page(page: &PageOfEvents, prefix: &[u8]) -> String {
     let rows: String = page.rows.iter().rev().map(String::as_str).collect();
     let mut html = format!(
         "<p class=\"quiet\" id=\"events\"{}>Revisions {} to {}, newest first; the store is at {}</p>",
-        if follows { format!(" data-next=\"{}\" data-prefix=\"{}\"", page.next, encoded(prefix)) } else { String::new() },
+        if follows {
+            format!(" data-next=\"{}\" data-prefix=\"{}\"", page.next, encoded(prefix))
+        } else {
+            String::new()
+        },
         page.first,
         page.next.saturating_sub(1).max(page.first),
         page.present
@@ -302,11 +312,16 @@ fn events_page(page: &PageOfEvents, prefix: &[u8]) -> String {
     if page.first > oldest {
         let size = i64::try_from(EVENTS_PER_PAGE).unwrap_or(i64::MAX);
         let earlier = page.first.saturating_sub(size).max(oldest);
-        let _infallible = write!(html, "<a rel=\"prev\" href=\"/events?prefix={}&amp;from={earlier}\">Earlier</a>", encoded(prefix));
+        let _infallible =
+            write!(html, "<a rel=\"prev\" href=\"/events?prefix={}&amp;from={earlier}\">Earlier</a>", encoded(prefix));
     }
     if !follows {
-        let _infallible =
-            write!(html, "<a rel=\"next\" href=\"/events?prefix={}&amp;from={}\">Later</a>", encoded(prefix), page.next);
+        let _infallible = write!(
+            html,
+            "<a rel=\"next\" href=\"/events?prefix={}&amp;from={}\">Later</a>",
+            encoded(prefix),
+            page.next
+        );
         let _infallible = write!(html, "<a href=\"/events?prefix={}\">The last</a>", encoded(prefix));
     }
     html.push_str("</nav>");

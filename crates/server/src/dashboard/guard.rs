@@ -117,7 +117,8 @@ mod tests {
     fn a_button_is_pressed_only_from_our_own_page() {
         let own = ("host", "127.0.0.1:2380");
         let origin = ("origin", "http://127.0.0.1:2380");
-        let pressed = |pairs: &[(&'static str, &'static str)], token: &str| press(&headers(pairs), token.as_bytes(), "abc");
+        let pressed =
+            |pairs: &[(&'static str, &'static str)], token: &str| press(&headers(pairs), token.as_bytes(), "abc");
         assert_eq!(pressed(&[own, origin, ("sec-fetch-site", "same-origin")], "abc"), Ok(()));
         assert_eq!(pressed(&[own], "abc"), Ok(()), "a program that has read the page");
         for foreign in ["http://evil.example", "null", "https://127.0.0.1:2380", "http://127.0.0.1:8080"] {

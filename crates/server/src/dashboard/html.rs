@@ -86,9 +86,13 @@ pub fn page(title: &str, tab: Tab, closed: bool, refresh: bool, body: &str) -> S
     }
     let _infallible = writeln!(html, "<title>{} · Quorate</title>", escaped(title));
     html.push_str("<link rel=\"icon\" href=\"/icon.svg\" type=\"image/svg+xml\">\n");
-    html.push_str("<link rel=\"stylesheet\" href=\"/style.css\">\n<script src=\"/app.js\" defer></script>\n</head>\n<body>\n");
+    html.push_str(
+        "<link rel=\"stylesheet\" href=\"/style.css\">\n<script src=\"/app.js\" defer></script>\n</head>\n<body>\n",
+    );
     html.push_str("<a class=\"skip\" href=\"#main\">Skip to the content</a>\n<header class=\"top\">\n");
-    html.push_str("<a class=\"brand\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"26\" height=\"26\">Quorate</a>\n");
+    html.push_str(
+        "<a class=\"brand\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"26\" height=\"26\">Quorate</a>\n",
+    );
     if !closed {
         html.push_str("<nav aria-label=\"Pages\">");
         for (tab_of, path, name) in

@@ -274,7 +274,9 @@ mod tests {
         assert_eq!(ordered("replica=1&act=heal&peer=0"), Some((1, Order::Cut(vec![]))));
         let cut = "replica=1&act=cut&peer=2&peer=1&peer=9";
         assert_eq!(ordered(cut), Some((1, Order::Cut(ids(&[2])))), "neither from itself nor from nobody");
-        for nothing in ["", "replica=3&act=stop", "replica=1", "act=stop", "replica=1&act=format", "replica=-1&act=stop"] {
+        for nothing in
+            ["", "replica=3&act=stop", "replica=1", "act=stop", "replica=1&act=format", "replica=-1&act=stop"]
+        {
             assert_eq!(ordered(nothing), None, "{nothing}");
         }
     }

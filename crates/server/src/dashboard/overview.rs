@@ -204,8 +204,7 @@ fn faults(replicas: &[ReplicaLook]) -> String {
         let Ok(facts) = &look.facts else { continue };
         for proof in facts.evidence.iter().take(EVIDENCE_MAX) {
             let proof = brief(proof, WORDS_CHARS_MAX);
-            let _infallible =
-                write!(html, "<li class=\"proof\"><b>proof</b> held by {}: {proof}</li>", look.replica);
+            let _infallible = write!(html, "<li class=\"proof\"><b>proof</b> held by {}: {proof}</li>", look.replica);
         }
         if let Some(fault) = &facts.last_fault {
             let fault = brief(fault, WORDS_CHARS_MAX);
@@ -233,7 +232,9 @@ fn faults(replicas: &[ReplicaLook]) -> String {
         ),
     };
     match html.is_empty() {
-        true => format!("<p class=\"quiet\">No replica has noticed a lie, or damage that is not repaired.</p>{ignored}"),
+        true => {
+            format!("<p class=\"quiet\">No replica has noticed a lie, or damage that is not repaired.</p>{ignored}")
+        }
         false => format!("<ul class=\"faults\">{html}</ul>{ignored}"),
     }
 }
@@ -312,7 +313,9 @@ fn links(
 ) -> String {
     let others = || all.iter().map(|it| it.replica).filter(|it| *it != own);
     let mut html = match cut.is_empty() {
-        true => button("isolate", "Cut off", "It drops all messages from and to the other replicas; clients still reach it"),
+        true => {
+            button("isolate", "Cut off", "It drops all messages from and to the other replicas; clients still reach it")
+        }
         false => button("heal", "Reconnect", "Messages pass again"),
     };
     let _infallible = write!(html, "<details id=\"d-links-{}\"><summary>Single links</summary>", own.get());

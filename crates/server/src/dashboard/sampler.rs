@@ -112,9 +112,7 @@ impl<S: Source> Sampler<S> {
         self.viewers().last_page = Some(Instant::now());
         let mut changes = self.changes.subscribe();
         self.wake.notify_waiters();
-        let fresh = async {
-            while !self.state().fresh && changes.changed().await.is_ok() {}
-        };
+        let fresh = async { while !self.state().fresh && changes.changed().await.is_ok() {} };
         let _shown_as_it_is = tokio::time::timeout(FIRST_LOOK_MAX, fresh).await;
     }
 

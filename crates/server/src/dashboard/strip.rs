@@ -45,8 +45,11 @@ pub fn strip(scene: &Scene, replicas: &[ReplicaId]) -> String {
     html.push_str("</ul>");
     let shown = scene.arrows.len();
     let from = shown.saturating_sub(LISTED);
-    let _infallible =
-        write!(html, "<details id=\"d-messages\"><summary>The last {} as text</summary><ol class=\"messages\">", shown - from);
+    let _infallible = write!(
+        html,
+        "<details id=\"d-messages\"><summary>The last {} as text</summary><ol class=\"messages\">",
+        shown - from
+    );
     for arrow in scene.arrows.iter().skip(from) {
         let _infallible = write!(html, "<li>{}</li>", escaped(&sentence(arrow, scene.to)));
     }
@@ -155,13 +158,15 @@ impl Drawing<'_> {
             escaped(&sentence(arrow, self.scene.to))
         );
         if lost {
-            let _infallible = write!(svg, "<path class=\"cross\" d=\"M{:.1} {:.1}l8 8m0-8l-8 8\"/>", x2 - 4.0, y2 - 4.0);
+            let _infallible =
+                write!(svg, "<path class=\"cross\" d=\"M{:.1} {:.1}l8 8m0-8l-8 8\"/>", x2 - 4.0, y2 - 4.0);
         } else if !flying {
             svg.push_str(&head(x1, y1, x2, y2));
         }
         if labelled {
             let (x, y) = (x1 + (x2 - x1) * 0.5, y1 + (y2 - y1) * 0.5 - 4.0);
-            let _infallible = write!(svg, "<text class=\"label\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(&arrow.label));
+            let _infallible =
+                write!(svg, "<text class=\"label\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(&arrow.label));
         }
         svg.push_str("</g>");
         svg

@@ -273,7 +273,10 @@ mod tests {
         let scene = tape.scene(now);
         let lost: Vec<bool> = scene.arrows.iter().map(|it| it.is_lost(now)).collect();
         assert_eq!(lost, [false, true, false, false]);
-        assert!(!tape.scene(BASE + 120 * MS).arrows.iter().any(|it| it.is_lost(BASE + 120 * MS)), "it may be under way");
+        assert!(
+            !tape.scene(BASE + 120 * MS).arrows.iter().any(|it| it.is_lost(BASE + 120 * MS)),
+            "it may be under way"
+        );
     }
 
     #[test]

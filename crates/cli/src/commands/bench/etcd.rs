@@ -56,7 +56,8 @@ impl Front {
         let mut front = Self { urls: urls.to_vec(), gateway: None };
         for url in urls {
             let status = MaintenanceClient::new(connect(url).await?).status(StatusRequest::default()).await;
-            let status = status.advise(format!("{url} does not say how it is"), "name endpoints of etcd's v3 API")?.into_inner();
+            let status =
+                status.advise(format!("{url} does not say how it is"), "name endpoints of etcd's v3 API")?.into_inner();
             if urls.len() > 1 && status.header.is_some_and(|header| header.member_id == status.leader) {
                 front.urls = vec![url.clone()];
             }
@@ -91,7 +92,10 @@ async fn connect(url: &str) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned());
     let endpoint = endpoint.advise(format!("`{url}` is no URL"), "write http://host:port")?;
     let endpoint = endpoint.connect_timeout(CONNECT_PATIENCE).timeout(PATIENCE).tcp_nodelay(true);
-    endpoint.connect().await.advise(format!("cannot connect to {url}"), "is it running, and does it speak etcd's v3 API?")
+    endpoint
+        .connect()
+        .await
+        .advise(format!("cannot connect to {url}"), "is it running, and does it speak etcd's v3 API?")
 }
 
 /// Writes a key. Whether it was acknowledged.

@@ -124,7 +124,8 @@ impl Dev {
             }
             Order::Cut(others) => {
                 running()?;
-                let by_hand = || anyhow::Error::msg(format!("{replica} was started by hand: its links cannot be cut from here"));
+                let by_hand =
+                    || anyhow::Error::msg(format!("{replica} was started by hand: its links cannot be cut from here"));
                 watched.child.as_mut().ok_or_else(by_hand)?.cut(&others).await?;
                 let names: Vec<_> = others.iter().map(ToString::to_string).collect();
                 watched.cut = others;
