@@ -1,5 +1,5 @@
 //! The `quorate` command. One file for each subcommand is in `commands/`; what they share stands beside it: where a
-//! cluster's files are (`layout`), its processes (`processes`), how clients find it (`cluster`), and how errors, progress
+//! cluster's files are (`layout`), its processes (`processes`), how clients find it (`cluster`), what shows it (`watching`), and how errors, progress
 //! and bytes are written (`errors`, `progress`, `text`).
 
 mod cluster;
@@ -11,9 +11,10 @@ mod processes;
 mod progress;
 mod served;
 mod text;
+mod watching;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, dev, gateway, init, kv, recover, serve, sim, status, verify};
+use commands::{bench, dashboard, dev, gateway, init, kv, recover, serve, sim, status, top, verify};
 use std::process::ExitCode;
 
 /// Every request is several small allocations, made on one thread and freed on another: the system's allocator spends a
@@ -44,6 +45,8 @@ enum Command {
     Dev(dev::Arguments),
     Kv(kv::Arguments),
     Status(status::Arguments),
+    Top(top::Arguments),
+    Dashboard(dashboard::Arguments),
     Init(init::Arguments),
     Serve(serve::Arguments),
     Gateway(gateway::Arguments),
@@ -58,6 +61,8 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => wait(dev::run(arguments)),
         Command::Kv(arguments) => wait(kv::run(arguments)),
         Command::Status(arguments) => wait(status::run(arguments)),
+        Command::Top(arguments) => wait(top::run(arguments)),
+        Command::Dashboard(arguments) => wait(dashboard::run(arguments)),
         Command::Init(arguments) => init::run(&arguments),
         Command::Serve(arguments) => wait(serve::run(arguments)),
         Command::Gateway(arguments) => wait(gateway::run(arguments)),

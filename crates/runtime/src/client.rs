@@ -8,7 +8,7 @@ use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace}
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
 use quorate_core::ids::{Peer, ReplicaId};
-use quorate_core::node::{Payload, Report, Service};
+use quorate_core::node::{Payload, Recorded, Report, Service};
 use quorate_core::protocol::{
     Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
 };
@@ -96,6 +96,7 @@ pub enum ConnectError {
 enum Command {
     Call(Call, oneshot::Sender<Result<Answer, ClientError>>),
     Status(ReplicaId, oneshot::Sender<Report>),
+    Recorded(ReplicaId, u64, oneshot::Sender<(Vec<Recorded>, u64)>),
     Watch(u32, mpsc::Sender<Vec<Event>>, oneshot::Sender<()>),
     Links(oneshot::Sender<LinkStatus>),
 }
@@ -139,6 +140,7 @@ impl Client {
             timers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             watch: None,
             next: 0,
             failed: BTreeMap::new(),
@@ -182,6 +184,14 @@ impl Client {
         let (sender, report) = oneshot::channel();
         self.commands.send(Command::Status(replica, sender)).await.ok()?;
         tokio::time::timeout(patience, report).await.ok()?.ok()
+    }
+
+    /// What messages came and went at one replica lately, from number `from` on, and the number to go on from; `None` if it
+    /// does not say within `patience`. A replica records only while somebody asks: the first answer is empty.
+    pub async fn recorded(&self, replica: ReplicaId, from: u64, patience: Duration) -> Option<(Vec<Recorded>, u64)> {
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(Command::Recorded(replica, from, sender)).await.ok()?;
+        tokio::time::timeout(patience, answer).await.ok()?.ok()
     }
 
     /// Watches a topic of the machine's events at one replica; the stream ends when the link does, or when the watcher is
@@ -239,6 +249,7 @@ struct Task<P: Protocol> {
     timers: BTreeMap<P::ClientTimer, Instant>,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Answer, ClientError>>>,
     statuses: BTreeMap<u64, (ReplicaId, oneshot::Sender<Report>)>,
+    recorded: BTreeMap<u64, (ReplicaId, oneshot::Sender<(Vec<Recorded>, u64)>)>,
     watch: Option<Watch>,
     next: u64,
     failed: BTreeMap<ReplicaId, DialError>,
@@ -286,6 +297,12 @@ impl<P: Protocol> Task<P> {
                 self.next = self.next.wrapping_add(1);
                 self.statuses.insert(self.next, (replica, sender));
                 self.ask(replica, Service::GetStatus { nonce: self.next });
+            }
+            Command::Recorded(replica, from, sender) => {
+                self.recorded.retain(|_, (_, sender)| !sender.is_closed());
+                self.next = self.next.wrapping_add(1);
+                self.recorded.insert(self.next, (replica, sender));
+                self.ask(replica, Service::GetRecorded { nonce: self.next, from });
             }
             Command::Watch(topic, events, ready) => {
                 self.watch = Some(Watch { topic, at: None, events, ready: Some(ready) });
@@ -342,6 +359,14 @@ impl<P: Protocol> Task<P> {
             Payload::Service(Service::Status { nonce, report }) => {
                 if let Some((_, sender)) = self.statuses.remove(&nonce) {
                     let _gone = sender.send(*report);
+                }
+            }
+            Payload::Service(Service::Recorded { nonce, recorded, next }) => {
+                // Nobody speaks for another replica.
+                if self.recorded.get(&nonce).is_some_and(|(asked, _)| *asked == from)
+                    && let Some((_, sender)) = self.recorded.remove(&nonce)
+                {
+                    let _gone = sender.send((recorded, next));
                 }
             }
             Payload::Service(Service::Watching { topic }) => {

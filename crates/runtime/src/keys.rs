@@ -248,7 +248,7 @@ fn permission_warning(path: &Path, mode: u32) -> Option<String> {
 }
 
 /// `N` random bytes of the system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;
     Ok(bytes)

@@ -20,6 +20,7 @@
 mod codec;
 mod config;
 mod convert;
+pub mod dashboard;
 mod election;
 mod errors;
 mod gateway;

@@ -1,22 +1,30 @@
 //! `quorate dev`: a whole cluster on this machine, without set-up.
 
+mod controls;
+
 use super::Protocol;
+use super::dashboard::{self, DASHBOARD_ADDRESS};
 use super::gateway::{self, ETCD_ADDRESS};
 use crate::cluster::{Connection, register};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
 use crate::processes::{Replica, describe, holder, last_words, signal};
 use clap::Args;
+pub use controls::Controls;
+use controls::Ordered;
 use quorate_core::ids::ReplicaId;
 use quorate_machines::kv::Operation;
 use quorate_runtime::config::ClusterConfig;
+use quorate_server::dashboard::Dashboard;
 use quorate_server::{Gateway, Options};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal as listen};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Between two looks at the pid files of replicas that were started by hand.
@@ -48,6 +56,9 @@ pub struct Arguments {
     /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
     etcd: String,
+    /// Where to show the dashboard; `off` for nowhere
+    #[arg(long, value_name = "ADDRESS|off", default_value = DASHBOARD_ADDRESS)]
+    dashboard: String,
 }
 
 /// Runs the command.
@@ -58,17 +69,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let start = Instant::now();
-    let listener = match arguments.etcd.as_str() {
-        "off" => None,
-        address => Some(gateway::bind(address, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?),
-    };
+    let etcd = bind(&arguments.etcd, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?;
+    let page = bind(&arguments.dashboard, "--dashboard ADDRESS, or do without it with --dashboard off").await?;
     let temporary = match arguments.dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("quorate-dev-").tempdir()?),
     };
     let dir = arguments.dir.clone().or_else(|| temporary.as_ref().map(|it| it.path().to_owned())).unwrap_or_default();
     let (layout, config) = create_or_resume(&dir, &arguments)?;
-    let mut dev = Dev { layout, config, up: Vec::new() };
+    let (controls, orders) = Controls::new();
+    let mut dev = Dev { layout, config, up: Vec::new(), controls };
     let _registration = register(&dev.layout.cluster_file())?;
     let ready = tokio::select! {
         ready = dev.start() => ready,
@@ -79,13 +89,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         dev.stop().await;
         return Err(error);
     }
-    let gateway = match listener {
-        Some(listener) => Some(gateway::start(&dev.layout.cluster_file(), listener, Options::default())?),
-        None => None,
-    };
-    dev.welcome(start.elapsed(), temporary.as_ref(), &dir, gateway.as_ref());
+    let shown = dev.offer(etcd, page);
+    match &shown {
+        Ok((gateway, dashboard)) => {
+            dev.welcome(start.elapsed(), temporary.as_ref(), &dir, gateway.as_ref(), dashboard.as_ref());
+        }
+        Err(_) => dev.stop().await,
+    }
+    let _until_the_end = shown?;
     tokio::select! {
-        () = dev.watch_over() => {}
+        () = dev.watch_over(orders) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -124,10 +137,19 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     Ok((layout, config))
 }
 
+/// Listens at an address, unless it is `off`.
+async fn bind(address: &str, how: &str) -> anyhow::Result<Option<TcpListener>> {
+    match address {
+        "off" => Ok(None),
+        address => gateway::bind(address, how).await.map(Some),
+    }
+}
+
 struct Dev {
     layout: Layout,
     config: ClusterConfig,
     up: Vec<Watched>,
+    controls: Controls,
 }
 
 /// A replica that we look after.
@@ -137,6 +159,10 @@ struct Watched {
     child: Option<Replica>,
     /// Started by hand: its process, as its pid file says.
     by_hand: Option<u32>,
+    /// It was told to stand still.
+    paused: bool,
+    /// Replicas whose messages it was told to drop.
+    cut: Vec<ReplicaId>,
 }
 
 impl Dev {
@@ -146,7 +172,7 @@ impl Dev {
         for member in &self.config.members {
             let folder = self.layout.replica(member.replica);
             let by_hand = holder(&folder.pid_file());
-            self.up.push(Watched { id: member.replica, child: None, by_hand });
+            self.up.push(Watched { id: member.replica, child: None, by_hand, paused: false, cut: Vec::new() });
             if by_hand.is_none() {
                 starting.spawn(Replica::start(member.replica, folder));
             }
@@ -160,10 +186,31 @@ impl Dev {
         }
         // Deleting a key that does not exist takes the whole way through the log and changes nothing.
         connection.apply(&Operation::delete("quorate/dev/first-write")).await?.result?;
+        self.publish();
         Ok(())
     }
 
-    fn welcome(&self, took: Duration, temporary: Option<&TempDir>, dir: &Path, gateway: Option<&Gateway>) {
+    /// Offers the cluster to others, as far as there are listeners for it.
+    fn offer(
+        &self,
+        etcd: Option<TcpListener>,
+        page: Option<TcpListener>,
+    ) -> anyhow::Result<(Option<Gateway>, Option<Dashboard>)> {
+        let file = self.layout.cluster_file();
+        let gateway = etcd.map(|listener| gateway::start(&file, listener, Options::default())).transpose()?;
+        let dashboard =
+            page.map(|listener| dashboard::start(&file, listener, Some(self.controls.clone()))).transpose()?;
+        Ok((gateway, dashboard))
+    }
+
+    fn welcome(
+        &self,
+        took: Duration,
+        temporary: Option<&TempDir>,
+        dir: &Path,
+        gateway: Option<&Gateway>,
+        dashboard: Option<&Dashboard>,
+    ) {
         let (count, protocol) = (self.config.members.len(), &self.config.protocol);
         println!("{count} replicas run {protocol}; the first write was acknowledged after {:.2} s", took.as_secs_f64());
         for (watched, member) in self.up.iter().zip(&self.config.members) {
@@ -177,11 +224,14 @@ impl Dev {
         if let Some(gateway) = gateway {
             println!("  the etcd v3 API is at {}", gateway.url());
         }
+        if let Some(dashboard) = dashboard {
+            println!("  look at it, and break it, at {}", dashboard.url());
+        }
         let quorate = program();
         println!("\nTry in another terminal:");
         println!("  {quorate} kv put greeting hello");
         println!("  {quorate} kv get greeting");
-        println!("  {quorate} status");
+        println!("  {quorate} top");
         if let Some(gateway) = gateway {
             println!("  etcdctl --endpoints {} get greeting", gateway.address());
         }
@@ -194,13 +244,17 @@ impl Dev {
         format!("{} serve --config {}", program(), self.layout.replica(replica).config_file().display())
     }
 
-    /// Tells of replicas that end, and of those that somebody starts again. Never ends.
-    async fn watch_over(&mut self) {
+    /// Tells of replicas that end, and of those that somebody starts again; does what the dashboard's buttons say. Never ends.
+    async fn watch_over(&mut self, mut orders: mpsc::Receiver<Ordered>) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                Some(ordered) = orders.recv() => self.obey(ordered).await,
+            }
             for index in 0..self.up.len() {
                 self.look_at(index).await;
             }
+            self.publish();
         }
     }
 
@@ -212,6 +266,7 @@ impl Dev {
             let Ok(ended) = tokio::time::timeout(Duration::ZERO, child.ended()).await else { return };
             let how = ended.map_or_else(|error| error.to_string(), describe);
             watched.child = None;
+            (watched.paused, watched.cut) = (false, Vec::new());
             println!("{id} has ended ({how})");
             if how.starts_with("exit status") {
                 println!("  {}", last_words(&folder));
@@ -225,6 +280,7 @@ impl Dev {
             (Some(_), None) => println!("{id} has ended; start it again: {} serve --config …", program()),
             _ => {}
         }
+        watched.paused &= watched.by_hand == found;
         watched.by_hand = found;
     }
 
@@ -235,6 +291,7 @@ impl Dev {
             let pid = watched.child.as_ref().and_then(Replica::pid).or(pid);
             if let Some(pid) = pid {
                 let _gone_already = signal(pid, Signal::TERM);
+                let _not_paused = signal(pid, Signal::CONT); // who stands still does not hear the first
             }
         }
         let until = Instant::now() + STOP_PATIENCE;

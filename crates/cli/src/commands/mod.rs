@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod bench;
+pub mod dashboard;
 pub mod dev;
 pub mod gateway;
 pub mod init;
@@ -9,6 +10,7 @@ pub mod recover;
 pub mod serve;
 pub mod sim;
 pub mod status;
+pub mod top;
 pub mod verify;
 
 pub use crate::served::Protocol;

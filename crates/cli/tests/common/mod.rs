@@ -69,23 +69,28 @@ impl Cluster {
     pub fn dev_with_etcd() -> (Self, String) {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
         let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 };
-        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0"]);
+        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0", "--dashboard", "off"]);
         let url =
             said.iter().find_map(|line| line.trim().strip_prefix("the etcd v3 API is at ")).expect("it says where");
         (cluster, url.to_owned())
     }
 
+    /// A folder for a cluster of three, with nothing in it.
+    pub fn made() -> Self {
+        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
+        Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 }
+    }
+
     /// `quorate dev --dir D`, until it says that the cluster works.
     pub fn dev() -> Self {
-        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
-        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 };
+        let mut cluster = Self::made();
         cluster.start_dev();
         cluster
     }
 
     /// Starts `quorate dev` in the cluster's folder; without the etcd API, whose port may be taken.
     pub fn start_dev(&mut self) {
-        let _said = self.start_dev_with(&["--etcd", "off"]);
+        let _said = self.start_dev_with(&["--etcd", "off", "--dashboard", "off"]);
     }
 
     /// Starts `quorate dev` in the cluster's folder. What it said until it was ready.

@@ -1,5 +1,6 @@
 //! What goes into a node and what comes out of it: what happened, what the host must do, and what travels in frames.
 
+use super::Recorded;
 use crate::crypto::Digest;
 use crate::executor::{Done, Job, Make, Manifest, Save};
 use crate::ids::{OpNumber, Peer, Position, RecordSeq, ReplicaId};
@@ -50,6 +51,22 @@ pub enum Service {
     },
     /// Events, in order.
     Events(Vec<Event>),
+    /// What messages came and went here lately? A replica keeps that only while somebody asks.
+    GetRecorded {
+        /// Comes back.
+        nonce: u64,
+        /// The first number that the client has not seen: `next` of the last answer.
+        from: u64,
+    },
+    /// These.
+    Recorded {
+        /// The question's.
+        nonce: u64,
+        /// In the order in which it happened, at most [`RECORDED_MAX`](super::RECORDED_MAX).
+        recorded: Vec<Recorded>,
+        /// What to ask for next time.
+        next: u64,
+    },
 }
 
 /// One replica's answer to [`Service::GetStatus`].

@@ -1,6 +1,7 @@
 //! What happens to a frame before the protocol sees it: whose is it, does it decode, are its signatures good? Needs nothing
 //! of the replica's state, so a host may do it on other threads.
 
+use super::recorder::mark;
 use super::{Identity, Payload};
 use crate::crypto::Keyring;
 use crate::fault::{Fault, Why};
@@ -9,12 +10,15 @@ use crate::protocol::Protocol;
 use crate::wire::{Envelope, Wire};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A frame that decodes, belongs here, and whose signatures are good.
 #[derive(Debug)]
 pub struct Opened<P: Protocol> {
     pub(super) from: Peer,
     pub(super) payload: Payload<P::Message>,
+    /// While the node records: what tells the frame from others.
+    pub(super) mark: Option<u32>,
 }
 
 /// What became of a frame that goes no further.
@@ -33,19 +37,26 @@ pub struct Opener<P: Protocol> {
     replicas: usize,
     envelope: Envelope,
     keyring: Arc<Keyring>,
+    recording: Arc<AtomicBool>,
     protocol: std::marker::PhantomData<fn() -> P>,
 }
 
 impl<P: Protocol> Clone for Opener<P> {
     fn clone(&self) -> Self {
-        Self { keyring: self.keyring.clone(), ..*self }
+        Self { keyring: self.keyring.clone(), recording: self.recording.clone(), ..*self }
     }
 }
 
 impl<P: Protocol> Opener<P> {
     pub(super) fn new(identity: &Identity, replicas: usize, keyring: Arc<Keyring>) -> Self {
         let envelope = Envelope { cluster: identity.cluster, epoch: identity.epoch };
-        Self { me: identity.replica, replicas, envelope, keyring, protocol: std::marker::PhantomData }
+        let recording = Arc::default();
+        Self { me: identity.replica, replicas, envelope, keyring, recording, protocol: std::marker::PhantomData }
+    }
+
+    /// Set while the node records what happens.
+    pub(super) fn recording(&self) -> Arc<AtomicBool> {
+        self.recording.clone()
     }
 
     /// Decodes a frame that came over an authenticated link, and checks its signatures.
@@ -85,6 +96,7 @@ impl<P: Protocol> Opener<P> {
         if let Payload::Protocol(message) = &mut payload {
             P::prove(message, keyring).map_err(|fault| Refused::Blamed(from, fault))?;
         }
-        Ok(Opened { from, payload })
+        let mark = self.recording.load(Ordering::Relaxed).then(|| mark(bytes));
+        Ok(Opened { from, payload, mark })
     }
 }

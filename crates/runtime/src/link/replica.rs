@@ -9,7 +9,7 @@ use super::{Incoming, LinkError, Pace, Sent, tls};
 use crate::config::ReplicaConfig;
 use crate::keys::KeyPair;
 use bytes::Bytes;
-use quorate_core::ids::Peer;
+use quorate_core::ids::{Peer, ReplicaId};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -88,6 +88,12 @@ impl LinkHandle {
     /// Queues `body` for `to`; see `Links::send`.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
         self.hub.send(to, body)
+    }
+
+    /// Drops, from now on, all messages to and from these replicas, and to and from no others: a partition for
+    /// demonstrations and tests. Connections stay, as they do while a real network drops packets; nobody is told.
+    pub fn cut(&self, replicas: &[ReplicaId]) {
+        self.hub.cut(replicas);
     }
 
     /// Connections and counters.
