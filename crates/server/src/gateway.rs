@@ -1,9 +1,11 @@
 //! A gateway as a whole: made of a cluster's files and an address, it serves until it is dropped.
 
+use crate::access::{Access, Tokens};
 use crate::http::Front;
 use crate::hub::Hub;
 use crate::listen::{self, ListenError, Security};
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::store::Store;
 use quorate_core::protocol::Protocol;
 use quorate_runtime::client::ConnectError;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tonic::metadata::MetadataMap;
 
 /// The responses of a streaming call.
 pub(crate) type Responses<T> = tokio_stream::wrappers::ReceiverStream<Result<T, tonic::Status>>;
@@ -62,6 +65,15 @@ pub(crate) struct Api {
     pub(crate) hub: Arc<Hub>,
     pub(crate) url: Arc<str>,
     pub(crate) progress_interval: Duration,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) passwords: Arc<Passwords>,
+}
+
+impl Api {
+    /// The store, for whoever sent this.
+    pub(crate) fn access(&self, metadata: &MetadataMap) -> Access {
+        self.tokens.access(&self.store, metadata)
+    }
 }
 
 /// A gateway that serves. Dropping it ends all its connections; the cluster does not notice.
@@ -89,7 +101,14 @@ impl Gateway {
         let url: Arc<str> = options.advertise.unwrap_or_else(|| format!("{scheme}://{address}")).into();
         let store = Arc::new(Store::connect::<P>(config, key)?);
         let hub = Hub::new(store.clone(), options.confirm_events || P::SIGNS);
-        let api = Api { store, hub: hub.clone(), url: url.clone(), progress_interval: options.progress_interval };
+        let api = Api {
+            store,
+            hub: hub.clone(),
+            url: url.clone(),
+            progress_interval: options.progress_interval,
+            tokens: Arc::new(Tokens::new(key)),
+            passwords: Arc::new(Passwords::new()),
+        };
         let front = Front::new(api, Metrics::new());
         let tasks = [tokio::spawn(hub.run()), tokio::spawn(listen::serve(listener, tls, front))];
         Ok(Self { address, url, tasks })

@@ -14,9 +14,11 @@
 //!
 //! # How to read it
 //! A request's way: [`listen`] accepts connections, `http` tells gRPC, JSON and plain pages apart, `codec` bounds what is
-//! decoded, `kv`, `lease`, `watch`, `lock`, `election`, `maintenance` answer, through `store`, which is the client of the
-//! cluster. `convert` translates messages, `errors` refusals.
+//! decoded, `access` says who asks, `kv`, `lease`, `watch`, `lock`, `election`, `auth`, `maintenance` answer, through `store`,
+//! which is the client of the cluster. `convert` translates messages, `errors` refusals.
 
+mod access;
+mod auth;
 mod codec;
 mod config;
 mod convert;
@@ -35,6 +37,7 @@ mod maintenance;
 mod metrics;
 mod offered;
 mod pages;
+mod passwords;
 pub mod proto;
 mod store;
 mod turn;

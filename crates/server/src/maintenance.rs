@@ -64,16 +64,22 @@ impl Maintenance for Api {
     }
 
     /// Nothing to do: there is no file that could be smaller.
-    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+    async fn defragment(
+        &self,
+        request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        self.administer(request.metadata()).await?;
         Ok(Response::new(DefragmentResponse { header: Some(self.store.header(0)) }))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.administer(request.metadata()).await?;
         let (header, status) = self.present().await?;
         Ok(Response::new(HashResponse { header: Some(header), hash: folded(&status.digest) }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        self.administer(request.metadata()).await?;
         let revision = request.into_inner().revision;
         let (header, status) = self.present().await?;
         if revision > status.revision {

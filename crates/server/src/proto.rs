@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code; etcd documents its API")]
 
+/// Permissions.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
 /// Keys and events.
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

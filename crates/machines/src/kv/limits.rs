@@ -30,3 +30,15 @@ pub const LEASE_TTL_SECONDS_MIN: i64 = 2;
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Highest revision that a snapshot may claim: far from overflow, and out of reach by counting.
 pub const REVISION_MAX: i64 = 1 << 62;
+/// Longest name of a user or role, in bytes. etcd has no bounds on names, users, roles or permissions.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Longest hash of a password, in bytes.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 256;
+/// Most users.
+pub const USERS_MAX: usize = 4_096;
+/// Most roles.
+pub const ROLES_MAX: usize = 4_096;
+/// Most roles of one user. With the next one, what one check of a permission may cost.
+pub const ROLES_PER_USER_MAX: usize = 16;
+/// Most permissions of one role.
+pub const PERMISSIONS_PER_ROLE_MAX: usize = 100;

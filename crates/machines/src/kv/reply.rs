@@ -1,5 +1,6 @@
 //! What a client is answered. The bytes are borsh, as in [`super::operation`].
 
+use super::auth::AuthResponse;
 use super::error::KvError;
 use super::limits::TXN_DEPTH_MAX;
 use borsh::io::{self, Read};
@@ -78,6 +79,8 @@ pub enum Response {
     LeaseLeases(Vec<i64>),
     /// To [`super::Query::Status`].
     Status(Status),
+    /// To [`super::Operation::Auth`] and [`super::Query::Auth`].
+    Auth(AuthResponse),
 }
 
 /// What a put did.

@@ -5,6 +5,7 @@
 //! whole, or done whole.
 
 use super::error::KvError;
+use super::intervals::Intervals;
 use super::limits::TXN_OPS_MAX;
 use super::operation::{Compare, DeleteRange, Operand, Operator, Put, Range, Txn, TxnOp, check_range};
 use super::range::{ReplyBudget, check_revision_in_txn, range};
@@ -12,8 +13,7 @@ use super::reply::{DeleteResponse, KeyValue, PutResponse, TxnOpReply, TxnOpRespo
 use super::store::{Store, Write};
 use bytes::Bytes;
 use quorate_core::machine::Output;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 /// Refuses a transaction that is wrong whatever the state.
 pub(super) fn check(txn: &Txn) -> Result<(), KvError> {
@@ -82,91 +82,13 @@ impl<'a> Writes<'a> {
             }
             self.add_put(key)?;
         }
-        for (start, end) in success.deletes.0.into_iter().chain(failure.deletes.0) {
-            self.deletes.add_interval(start, end);
-        }
+        self.deletes.add_all(success.deletes);
+        self.deletes.add_all(failure.deletes);
         Ok(())
     }
 
     fn add_put(&mut self, key: &'a [u8]) -> Result<(), KvError> {
         if self.deletes.contains(key) || !self.puts.insert(key) { Err(KvError::DuplicateKey) } else { Ok(()) }
-    }
-}
-
-/// Where an interval of keys ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum End<'a> {
-    /// Before this key.
-    Before(&'a [u8]),
-    /// With this key.
-    With(&'a [u8]),
-    /// Nowhere.
-    Open,
-}
-
-impl End<'_> {
-    fn includes(self, key: &[u8]) -> bool {
-        match self {
-            End::Before(end) => key < end,
-            End::With(end) => key <= end,
-            End::Open => true,
-        }
-    }
-
-    fn reaches_further_than(self, other: Self) -> bool {
-        match (self, other) {
-            (_, End::Open) => false,
-            (End::Open, _) => true,
-            (End::Before(this), End::Before(that) | End::With(that)) | (End::With(this), End::With(that)) => {
-                this > that
-            }
-            (End::With(this), End::Before(that)) => this >= that,
-        }
-    }
-}
-
-/// A union of intervals of keys: start → end, disjoint.
-#[derive(Default)]
-struct Intervals<'a>(BTreeMap<&'a [u8], End<'a>>);
-
-impl<'a> Intervals<'a> {
-    fn add(&mut self, key: &'a [u8], range_end: &'a [u8]) {
-        match range_end {
-            [] => self.add_interval(key, End::With(key)),
-            [0] => self.add_interval(key, End::Open),
-            end if key < end => self.add_interval(key, End::Before(end)),
-            _ => {}
-        }
-    }
-
-    fn add_interval(&mut self, start: &'a [u8], end: End<'a>) {
-        let (mut start, mut end) = (start, end);
-        if let Some((before, its_end)) =
-            self.0.range(..=start).next_back().filter(|(_, its_end)| its_end.includes(start))
-        {
-            start = before;
-            end = if end.reaches_further_than(*its_end) { end } else { *its_end };
-        }
-        loop {
-            let next = self
-                .0
-                .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
-                .next()
-                .map(|(key, its_end)| (*key, *its_end));
-            let Some((key, its_end)) = next.filter(|(key, _)| end.includes(key)) else {
-                break;
-            };
-            end = if end.reaches_further_than(its_end) { end } else { its_end };
-            self.0.remove(key);
-        }
-        self.0.insert(start, end);
-    }
-
-    fn contains(&self, key: &[u8]) -> bool {
-        self.0
-            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
-            .next_back()
-            .is_some_and(|(_, end)| end.includes(key))
     }
 }
 
