@@ -292,6 +292,15 @@ fn a_login_is_void_after_a_new_password_a_deletion_or_a_time_without_users() {
 }
 
 #[test]
+fn a_user_without_a_password_does_not_get_one_by_changing_it() {
+    let mut bench = Bench::new();
+    bench.ok(change(AuthOperation::UserAdd { name: "u".into(), hash: None }));
+    bench.ok(change(AuthOperation::UserChangePassword { name: "u".into(), hash: Some("hash".into()) }));
+    let secret = bench.query(&Query::Auth(AuthQuery::Secret { name: "u".into() })).result.unwrap();
+    assert_eq!(secret, Response::Auth(AuthResponse::Secret { enabled: false, hash: None, revision: 3 }));
+}
+
+#[test]
 fn while_users_count_root_stays_root() {
     let mut bench = guarded(&[]);
     let invalid = KvError::Auth(AuthError::InvalidManagement);
@@ -455,7 +464,7 @@ proptest! {
         let granted: Vec<_> = permissions.iter().map(|(key, end)| (Read, key.as_str(), end.as_str())).collect();
         let bench = guarded(&granted);
         let keys = ["a", "a\0", "a\0\0", "a\0\0\0", "a\0\0a", "a\0a", "aa", "aa\0", "ab", "b", "b\0", "b\0\0", "b\0a", "ba", "c", "c\0", "d"];
-        let expected = keys.iter().filter(|key| within(&range, key))
+        let expected = keys.iter().filter(|key| within(&range, key) || **key == range.0)
             .all(|key| permissions.iter().any(|permission| within(permission, key)));
         let query = Range { key: range.0.clone().into(), range_end: range.1.clone().into(), ..Range::default() };
         prop_assert_eq!(asked_by(&bench, "u", Query::Range(query)).is_ok(), expected, "{:?} of {:?}", range, permissions);

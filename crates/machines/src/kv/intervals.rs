@@ -87,8 +87,11 @@ impl<'a> Intervals<'a> {
     }
 
     /// Whether all keys from `key` to `range_end` are in them, whether any of these keys exists or not. Intervals that
-    /// touch are one; an empty range is always covered.
+    /// touch are one. `key` must be in them even if the range ends before it begins, as for etcd.
     pub(super) fn covers(&self, key: &[u8], range_end: &[u8]) -> bool {
+        if !self.contains(key) {
+            return false;
+        }
         let mut uncovered = key.to_vec(); // the first key of which nothing is known yet
         loop {
             let reached = match range_end {

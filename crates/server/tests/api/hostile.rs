@@ -124,7 +124,7 @@ async fn what_is_not_offered_says_so_in_a_sentence() {
     let served = Served::start().await;
     for (path, words) in [
         ("/etcdserverpb.Maintenance/Snapshot", "kv export"),
-        ("/etcdserverpb.Auth/UserAdd", "certificates"),
+        ("/etcdserverpb.Cluster/MemberAdd", "configuration"),
         ("/etcdserverpb.Nothing/AtAll", "not a call"),
     ] {
         let request = format!(

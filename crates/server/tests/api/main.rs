@@ -1,5 +1,7 @@
 //! The gateway in front of a whole cluster, as etcd's clients meet it: real connections, real replicas, one process.
 
+mod auth;
+mod auth_differential;
 mod common;
 mod differential;
 

@@ -58,7 +58,7 @@ pub enum AuthOperation {
         /// Its name.
         name: String,
     },
-    /// Gives a user another password.
+    /// Gives a user another password, and ends its logins. A user without a password stays without, as in etcd.
     UserChangePassword {
         /// Its name.
         name: String,

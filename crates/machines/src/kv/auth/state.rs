@@ -1,6 +1,6 @@
 //! The state: users, roles, whether they count; and the operations on it, each as etcd does it.
 
-use super::{AuthOperation, AuthQuery, AuthResponse, Permission, PermissionKind, ROOT};
+use super::{AuthOperation, AuthQuery, AuthResponse, Permission, ROOT};
 use crate::kv::error::AuthError;
 use crate::kv::limits::{PERMISSIONS_PER_ROLE_MAX, ROLES_MAX, ROLES_PER_USER_MAX, USERS_MAX};
 use bytes::Bytes;
@@ -61,7 +61,8 @@ impl Auth {
             AuthOperation::UserDelete { name } => self.delete_user(&name)?,
             AuthOperation::UserChangePassword { name, hash } => {
                 let user = Arc::make_mut(self.users.get_mut(&name).ok_or(AuthError::UserNotFound)?);
-                (user.hash, user.since) = (hash, next);
+                user.hash = hash.filter(|_| user.hash.is_some());
+                user.since = next;
                 true
             }
             AuthOperation::UserGrantRole { name, role } => self.grant_role(&name, role)?,
@@ -200,12 +201,7 @@ impl Auth {
             AuthQuery::Users => AuthResponse::Names(self.users.keys().cloned().collect()),
             AuthQuery::Role { name } => {
                 let role = self.roles.get(name).ok_or(AuthError::RoleNotFound)?;
-                let all = Permission {
-                    kind: PermissionKind::ReadWrite,
-                    key: Bytes::new(),
-                    range_end: Bytes::from_static(&[0]),
-                };
-                AuthResponse::Permissions(if name == ROOT { vec![all] } else { role.permissions.clone() })
+                AuthResponse::Permissions(role.permissions.clone())
             }
             AuthQuery::Roles => AuthResponse::Names(self.roles.keys().cloned().collect()),
             AuthQuery::Secret { name } => AuthResponse::Secret {
