@@ -31,9 +31,6 @@ pub struct Options {
     pub progress_interval: Duration,
     /// Where clients are told to connect, `http://host:port`; `None` for the address that is listened on.
     pub advertise: Option<String>,
-    /// Takes one replica's events for hints, and reads what happened from all of them, even under a protocol whose replicas
-    /// do not lie. Under one whose replicas may, this is always so.
-    pub confirm_events: bool,
 }
 
 impl Default for Options {
@@ -42,7 +39,6 @@ impl Default for Options {
             security: Security::Plain,
             progress_interval: Duration::from_secs(600),
             advertise: None,
-            confirm_events: false,
         }
     }
 }
@@ -100,7 +96,7 @@ impl Gateway {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url: Arc<str> = options.advertise.unwrap_or_else(|| format!("{scheme}://{address}")).into();
         let store = Arc::new(Store::connect::<P>(config, key)?);
-        let hub = Hub::new(store.clone(), options.confirm_events || P::SIGNS);
+        let hub = Hub::new(store.clone());
         let api = Api {
             store,
             hub: hub.clone(),

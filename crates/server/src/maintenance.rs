@@ -43,17 +43,21 @@ impl Maintenance for Api {
         Ok(Response::new(AlarmResponse { header: Some(header), alarms: Vec::new() }))
     }
 
-    /// The primary's view as the term, its log as Raft's.
+    /// The primary's view as the term, its log as Raft's. A gateway sends what is written to the primary, so it says that it is
+    /// the leader: clients that look for the endpoint of the leader have found it.
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (store, reports) = tokio::join!(self.present(), self.store.reports());
         let (_, status) = store?;
         let leader = leader(&reports);
         let down = self.store.members().iter().filter(|it| reports.iter().all(|report| report.replica != it.replica));
+        let leader_id = leader.and_then(|leader| self.id_of(leader)).unwrap_or_default();
+        let header = self.store.header(status.revision); // anew: the reports may have told of a new term
+        let member_id = if leader_id == 0 { header.member_id } else { leader_id };
         Ok(Response::new(StatusResponse {
-            header: Some(self.store.header(status.revision)), // anew: the reports may have told of a new term
+            header: Some(ResponseHeader { member_id, ..header }),
             version: API_VERSION.to_owned(),
             db_size: signed(status.bytes),
-            leader: leader.and_then(|leader| self.id_of(leader)).unwrap_or_default(),
+            leader: leader_id,
             raft_index: leader.map(|leader| leader.status.op.get()).unwrap_or_default(),
             raft_term: self.store.header(0).raft_term,
             raft_applied_index: leader.map(|leader| leader.status.executed.get()).unwrap_or_default(),

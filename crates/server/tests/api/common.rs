@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use quorate_core::ids::ReplicaId;
+use quorate_core::machine::Machine;
+use quorate_core::protocol::Protocol;
 use quorate_machines::kv::Kv;
+use quorate_protocols::pbft::{self, Pbft};
 use quorate_protocols::vr::{self, Vr};
 use quorate_runtime::local::Local;
 use quorate_server::proto::etcdserverpb::auth_client::AuthClient;
@@ -38,6 +41,27 @@ impl Served {
     pub async fn start_with(options: Options) -> Self {
         let local = Local::start::<Vr, Kv>(3, vr::Config::default(), Kv::new).expect("a cluster");
         let gateway = Self::gateway(&local, options).await;
+        Self { gateway, local }
+    }
+
+    /// Four replicas, one of which may lie.
+    pub async fn start_pbft() -> Self {
+        Self::start_of::<Pbft, Kv>(4, pbft::Config::default(), Kv::new).await
+    }
+
+    /// Under whichever protocol, with whatever behaves like the store.
+    pub async fn start_of<P: Protocol, M: Machine>(
+        replicas: u8,
+        config: P::Config,
+        machine: impl Fn() -> M + Send + Sync + 'static,
+    ) -> Self
+    where
+        P::Config: Sync,
+    {
+        let local = Local::start::<P, M>(replicas, config, machine).expect("a cluster");
+        let listener = listen::bind("127.0.0.1:0").await.expect("a port");
+        let (cluster, key) = local.cluster();
+        let gateway = Gateway::start::<P>(cluster, key, listener, Options::default()).expect("a gateway");
         Self { gateway, local }
     }
 

@@ -371,12 +371,22 @@ async fn told(client: &Client, create: WatchCreateRequest) -> Vec<Event> {
 #[tokio::test]
 async fn random_requests_are_answered_as_by_etcd() {
     let Some(etcd) = Etcd::start() else { return };
-    let served = Served::start().await;
+    compare(&Served::start().await, &etcd, REQUESTS).await;
+}
+
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_where_a_replica_may_lie() {
+    let Some(etcd) = Etcd::start() else { return };
+    compare(&Served::start_pbft().await, &etcd, REQUESTS / 2).await;
+}
+
+/// Random requests to both, then random watches of what happened.
+async fn compare(served: &Served, etcd: &Etcd, requests: usize) {
     let mut pair = Pair { ours: served.client().await, theirs: Client::connect(etcd.address).await };
     let seed = std::env::var("QUORATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut dice = Dice(seed);
     let mut present = 1;
-    for number in 0..REQUESTS {
+    for number in 0..requests {
         let asked = tokio::time::timeout(PATIENCE, pair.ask(&mut dice, present)).await;
         let (request, ours, theirs) = asked.unwrap_or_else(|_| panic!("seed {seed}, request {number}: no answer"));
         assert!(ours == theirs, "seed {seed}, request {number}: {request}\n\nours: {ours}\n\netcd's: {theirs}");

@@ -9,6 +9,7 @@ mod hostile;
 mod json;
 mod kv;
 mod leases;
+mod lies;
 mod locks;
 mod outages;
 mod protected;

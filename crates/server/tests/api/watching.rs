@@ -209,20 +209,6 @@ async fn a_watcher_that_does_not_read_blocks_nobody_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn where_one_replica_is_not_believed_a_watch_tells_what_all_of_them_know() {
-    let served = Served::start_with(Options { confirm_events: true, ..Options::default() }).await;
-    let mut client = served.client().await;
-    let mut watches = client.watches().await;
-    watches.all(0).await;
-    for key in ["a", "b", "c"] {
-        client.put(key, "1").await;
-        client.put(key, "2").await;
-    }
-    let revisions: Vec<i64> = watches.events(6).await.iter().map(|(revision, ..)| *revision).collect();
-    assert_eq!(revisions, [2, 3, 4, 5, 6, 7]);
-}
-
-#[tokio::test]
 async fn many_watches_share_a_stream_and_a_gateway() {
     const WATCHES: i64 = 500;
     let served = Served::start().await;
