@@ -33,6 +33,10 @@ pub enum EtcdError {
     AuthFailed,
     /// A permission is to be granted, and none is named.
     PermissionNotGiven,
+    /// More was there before the last compaction than a snapshot can be sorted from.
+    SnapshotTooLarge,
+    /// A snapshot's file could not be written or read: why.
+    NoRoom(String),
     /// A password longer than can be told from others.
     PasswordTooLong,
     /// An election in which nobody leads.
@@ -69,6 +73,10 @@ impl EtcdError {
             }
             EtcdError::PermissionNotGiven => (Code::InvalidArgument, "etcdserver: permission not given"),
             EtcdError::PasswordTooLong => (Code::InvalidArgument, "quorate: the password is too long"),
+            EtcdError::SnapshotTooLarge => {
+                (Code::ResourceExhausted, "quorate: the store is too large for a snapshot, use `quorate kv export`")
+            }
+            EtcdError::NoRoom(_) => (Code::Unavailable, "quorate: the gateway has no room for the snapshot's file"),
             EtcdError::NobodyLeads => (Code::Unknown, "election: no leader"),
             EtcdError::NotLeader => (Code::Unknown, "election: not leader"),
             EtcdError::SessionExpired => (Code::NotFound, "etcdserver: requested lease not found"),
@@ -85,7 +93,7 @@ impl EtcdError {
                 let whole = error.to_string();
                 whole.strip_prefix(error.etcd().1).filter(|rest| !rest.is_empty()).map(|rest| rest.trim().to_owned())
             }
-            EtcdError::TooManyRequests(bound) => Some(bound.clone()),
+            EtcdError::TooManyRequests(bound) | EtcdError::NoRoom(bound) => Some(bound.clone()),
             EtcdError::PasswordTooLong => Some(format!("(at most {} bytes)", crate::limits::PASSWORD_BYTES_MAX)),
             EtcdError::RequestTooLarge => {
                 Some(format!("(at most {} bytes, as the gateway encodes them)", crate::limits::OPERATION_BYTES_MAX))
@@ -185,6 +193,12 @@ mod tests {
                 "etcdserver: authentication failed, invalid user ID or password",
             ),
             (EtcdError::PermissionNotGiven, InvalidArgument, "etcdserver: permission not given"),
+            (
+                EtcdError::SnapshotTooLarge,
+                ResourceExhausted,
+                "quorate: the store is too large for a snapshot, use `quorate kv export`",
+            ),
+            (EtcdError::NoRoom("x".into()), Unavailable, "quorate: the gateway has no room for the snapshot's file"),
             (EtcdError::PasswordTooLong, InvalidArgument, "quorate: the password is too long"),
             (EtcdError::NobodyLeads, Unknown, "election: no leader"),
             (EtcdError::NotLeader, Unknown, "election: not leader"),

@@ -4,6 +4,7 @@ use crate::access::{Access, Tokens};
 use crate::http::Front;
 use crate::hub::Hub;
 use crate::listen::{self, ListenError, Security};
+use crate::limits::SNAPSHOTS_MAX;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::store::Store;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataMap;
 
@@ -63,6 +65,7 @@ pub(crate) struct Api {
     pub(crate) progress_interval: Duration,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) passwords: Arc<Passwords>,
+    pub(crate) snapshots: Arc<Semaphore>,
 }
 
 impl Api {
@@ -104,6 +107,7 @@ impl Gateway {
             progress_interval: options.progress_interval,
             tokens: Arc::new(Tokens::new(key)),
             passwords: Arc::new(Passwords::new()),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
         };
         let front = Front::new(api, Metrics::new());
         let tasks = [tokio::spawn(hub.run()), tokio::spawn(listen::serve(listener, tls, front))];

@@ -11,10 +11,10 @@
 
 use crate::errors::EtcdError;
 use crate::limits::{RECENT_BYTES_MAX, RECENT_REVISIONS_MAX, WATCH_RESPONSE_BYTES_SOFT_MAX};
-use crate::store::{Read, Store};
+use crate::store::Store;
 use bytes::Bytes;
 use quorate_core::wire::Wire as _;
-use quorate_machines::kv::{Event, Events, KeyValue, KvError, Query, Response, WATCH_TOPIC, WatchBatch};
+use quorate_machines::kv::{Event, Events, KeyValue, KvError, WATCH_TOPIC, WatchBatch};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,11 +115,7 @@ impl Hub {
     }
 
     async fn history(&self, interest: Events, next: i64) -> Result<Found, EtcdError> {
-        let query = Query::Events(Events { from_revision: next, limit: EVENTS_AT_A_TIME, ..interest });
-        match self.store.query(Read::Linearizable, &query).await?.1 {
-            Response::Events(events) => Ok(Found { batches: events.batches, next: events.next_revision }),
-            _ => Err(EtcdError::Strange),
-        }
+        self.store.events_from(Events { from_revision: next, limit: EVENTS_AT_A_TIME, ..interest }).await
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -180,7 +176,7 @@ impl Hub {
         for bytes in batches {
             let batch = WatchBatch::decode(&bytes).map_err(|_| EtcdError::Strange)?;
             let next = self.seen.borrow().revision.saturating_add(1);
-            if batch.revision == next {
+            if batch.revision == next && !batch.events.is_empty() {
                 self.push(batch);
             } else if batch.revision >= next {
                 self.catch_up().await?;
@@ -211,8 +207,8 @@ impl Hub {
                     missed = true;
                     found.batches.into_iter().for_each(|batch| self.push(batch));
                 }
-                Err(EtcdError::Kv(KvError::Compacted { .. })) => {
-                    *self.recent() = Recent::default(); // each watcher reads for itself what is left
+                Err(EtcdError::Kv(KvError::Compacted { .. } | KvError::ReplyTooLarge)) => {
+                    *self.recent() = Recent::default(); // each watcher reads for itself what is left, or what it wants of it
                     self.seen.send_modify(|seen| seen.revision = 0);
                 }
                 Err(error) => return Err(error),

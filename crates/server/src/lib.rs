@@ -14,7 +14,7 @@
 //!
 //! # How to read it
 //! A request's way: [`listen`] accepts connections, `http` tells gRPC, JSON and plain pages apart, `codec` bounds what is
-//! decoded, `access` says who asks, `kv`, `lease`, `watch`, `lock`, `election`, `auth`, `maintenance` answer, through `store`,
+//! decoded, `access` says who asks, `kv`, `lease`, `watch`, `lock`, `election`, `auth`, `maintenance`, `snapshot` answer, through `store`,
 //! which is the client of the cluster. `convert` translates messages, `errors` refusals.
 
 mod access;
@@ -39,6 +39,7 @@ mod offered;
 mod pages;
 mod passwords;
 pub mod proto;
+mod snapshot;
 mod store;
 mod turn;
 mod watch;

@@ -55,3 +55,7 @@ pub const PASSWORD_BYTES_MAX: usize = 71;
 pub const HASHES_AT_A_TIME_MAX: usize = 2;
 /// Passwords that wait to be hashed; further ones are refused with `too many requests`.
 pub const HASHES_WAITING_MAX: usize = 64;
+/// Bytes of one message of a snapshot.
+pub const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
+/// Snapshots at a time: each is a file on the gateway's disk.
+pub const SNAPSHOTS_MAX: usize = 1;

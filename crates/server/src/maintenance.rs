@@ -2,14 +2,15 @@
 
 use crate::convert::signed;
 use crate::errors::EtcdError;
-use crate::gateway::Api;
+use crate::gateway::{Api, Responses};
 use crate::offered::API_VERSION;
 use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, StatusRequest, StatusResponse,
+    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
 };
 use crate::store::{Read, member_id};
 use quorate_core::crypto::Digest;
@@ -34,6 +35,13 @@ impl Cluster for Api {
 
 #[async_trait]
 impl Maintenance for Api {
+    type SnapshotStream = Responses<SnapshotResponse>;
+
+    async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.administer(request.metadata()).await?;
+        Ok(Response::new(self.take_snapshot().await?))
+    }
+
     /// There are no alarms to raise: the store has no quota, and a replica whose state differs stops by itself.
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
         if request.get_ref().action() == AlarmAction::Activate {

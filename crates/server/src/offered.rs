@@ -10,16 +10,12 @@ pub const API_VERSION: &str = "3.5.13";
 const MEMBERS: &str = "quorate: members are changed with the replicas' configuration, not through etcd's API";
 
 /// Calls that are refused, and why.
-const NOT_OFFERED: [(&str, &str); 8] = [
+const NOT_OFFERED: [(&str, &str); 7] = [
     ("/etcdserverpb.KV/RangeStream", "quorate: RangeStream is not offered; read pages with Range, limit and revision"),
     ("/etcdserverpb.Cluster/MemberAdd", MEMBERS),
     ("/etcdserverpb.Cluster/MemberRemove", MEMBERS),
     ("/etcdserverpb.Cluster/MemberUpdate", MEMBERS),
     ("/etcdserverpb.Cluster/MemberPromote", MEMBERS),
-    (
-        "/etcdserverpb.Maintenance/Snapshot",
-        "quorate: snapshots in etcd's format are not offered; use `quorate kv export`",
-    ),
     ("/etcdserverpb.Maintenance/MoveLeader", "quorate: the replicas choose their primary themselves"),
     ("/etcdserverpb.Maintenance/Downgrade", "quorate: this cluster has no etcd releases to go back to"),
 ];

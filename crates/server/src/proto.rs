@@ -2,7 +2,11 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code; etcd documents its API")]
 
-/// Permissions.
+/// Leases in a snapshot.
+pub mod leasepb {
+    tonic::include_proto!("leasepb");
+}
+/// Permissions, and users and roles in a snapshot.
 pub mod authpb {
     tonic::include_proto!("authpb");
 }

@@ -22,6 +22,9 @@ pub const KEY_OVERHEAD_BYTES: usize = 40;
 pub const EVENTS_MAX: u64 = 10_000;
 /// Bytes of keys and values after which an [`super::Events`] answer ends at the next revision.
 pub const EVENTS_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
+/// Longest event that is published, in bytes: below the 20 MiB of a frame to a client. The changes of a larger revision are
+/// only in history.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Changes that one [`super::Events`] query looks at, whatever it finds, before it ends at the next revision.
 pub const EVENTS_SCANNED_SOFT_MAX: usize = 20_000;
 /// Shortest lease, in seconds: etcd's ⌈1.5 × election timeout⌉ with its default of 1 s. Shorter ones are lengthened.

@@ -43,7 +43,7 @@ pub use client::{Expected, prefix_end};
 pub use error::{AuthError, Code, KvError, Limit};
 pub use operation::{Compare, DeleteRange, Events, Label, Labelled, Operand, Operation, Operator, Put, Query, Range};
 pub use operation::{SortOrder, SortTarget, Txn, TxnOp};
-pub use reply::{DeleteResponse, Event, EventKind, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse};
+pub use reply::{DeleteResponse, Event, EventKind, EventsPart, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse};
 pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
 pub use snapshot::{KvSink, KvSource};
 
@@ -81,16 +81,11 @@ impl Kv {
             Operation::Put(put) => {
                 txn::validate_put(store, &put)?;
                 let mut write = Write::new(store);
-                let response = txn::put(&mut write, put);
+                let response = txn::put(&mut write, put, &mut ReplyBudget::new())?;
                 write.finish(out);
                 Ok(Response::Put(response))
             }
-            Operation::Delete(delete) => {
-                let mut write = Write::new(store);
-                let response = txn::delete(&mut write, &delete);
-                write.finish(out);
-                Ok(Response::Delete(response))
-            }
+            Operation::Delete(delete) => txn::delete_alone(store, &delete, out).map(Response::Delete),
             Operation::Txn(txn) => txn::run(store, &txn, out).map(Response::Txn),
             Operation::Compact { revision } => compact(store, revision),
             Operation::LeaseGrant { id, ttl } => lease::grant(store, at, id, ttl),
@@ -174,6 +169,9 @@ fn answer(store: &Store, query: &Query) -> Result<Response, KvError> {
             range::range(store, request, &mut ReplyBudget::new()).map(Response::Range)
         }
         Query::Events(events) => watch::events(store, events).map(Response::Events),
+        Query::EventsPart { events, from_change } => {
+            watch::part(store, events, *from_change).map(Response::EventsPart)
+        }
         Query::LeaseTimeToLive { id, keys, now } => {
             Ok(Response::LeaseTimeToLive(lease::time_to_live(store, *id, *keys, *now)))
         }

@@ -88,6 +88,13 @@ pub enum Query {
     },
     /// Reads users and roles.
     Auth(AuthQuery),
+    /// As [`Query::Events`], but an answer may end within a revision: how one that is larger than an answer is read.
+    EventsPart {
+        /// What is of interest; its first revision may be one that was read in part.
+        events: Events,
+        /// Which change of that revision to begin with; 0 for the first.
+        from_change: u64,
+    },
 }
 
 /// What stands behind a label: anything but another label, so that decoding is as deep as a request.
@@ -380,12 +387,20 @@ impl Query {
     fn check(&self) -> Result<(), KvError> {
         match self {
             Query::Range(range) => check_range(&range.key, &range.range_end),
-            Query::Events(events) if events.limit > EVENTS_MAX => Err(KvError::RequestTooLarge(Limit::Events)),
-            Query::Events(events) => check_length(&events.key).and_then(|()| check_length(&events.range_end)),
+            Query::Events(events) | Query::EventsPart { events, .. } => events.check(),
             Query::As { who, query } => who.check().and_then(|()| query.get().check()),
             Query::Auth(auth) => auth.check(),
             Query::LeaseTimeToLive { .. } | Query::LeaseLeases | Query::Status => Ok(()),
         }
+    }
+}
+
+impl Events {
+    fn check(&self) -> Result<(), KvError> {
+        if self.limit > EVENTS_MAX {
+            return Err(KvError::RequestTooLarge(Limit::Events));
+        }
+        check_length(&self.key).and_then(|()| check_length(&self.range_end))
     }
 }
 

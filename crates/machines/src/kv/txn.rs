@@ -118,11 +118,12 @@ impl<'a> Path<'a> {
         Self { succeeded, steps: ops.iter().map(step).collect() }
     }
 
-    /// Whether the path has a range: the only step whose answer may turn out too large.
+    /// Whether a step tells what is there, or was: only then may the answer turn out too large.
     fn reads(&self) -> bool {
         self.steps.iter().any(|step| match step {
             Step::Range(_) => true,
-            Step::Put(_) | Step::Delete(_) => false,
+            Step::Put(put) => put.prev_kv,
+            Step::Delete(delete) => delete.prev_kv,
             Step::Nested(path) => path.reads(),
         })
     }
@@ -222,8 +223,8 @@ fn walk(write: &mut Write<'_>, path: &Path<'_>, budget: &mut ReplyBudget) -> Res
     for step in &path.steps {
         let response = match step {
             Step::Range(request) => TxnOpResponse::Range(range(write.store, request, budget)?),
-            Step::Put(request) => TxnOpResponse::Put(put(write, (*request).clone())),
-            Step::Delete(request) => TxnOpResponse::Delete(delete(write, request)),
+            Step::Put(request) => TxnOpResponse::Put(put(write, (*request).clone(), budget)?),
+            Step::Delete(request) => TxnOpResponse::Delete(delete(write, request, budget)?),
             Step::Nested(path) => TxnOpResponse::Txn(walk(write, path, budget)?),
         };
         let revision = if matches!(step, Step::Nested(_)) { 0 } else { write.revision() };
@@ -233,7 +234,10 @@ fn walk(write: &mut Write<'_>, path: &Path<'_>, budget: &mut ReplyBudget) -> Res
 }
 
 /// Does a put that has passed [`validate_put`].
-pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
+///
+/// # Errors
+/// [`KvError::ReplyTooLarge`], and nothing else: not for the first answer of a budget.
+pub(super) fn put(write: &mut Write<'_>, put: Put, budget: &mut ReplyBudget) -> Result<PutResponse, KvError> {
     let Put { key, mut value, mut lease, prev_kv, ignore_value, ignore_lease } = put;
     if ignore_value || ignore_lease {
         let before = write.store.current(&key).map(|change| &change.kv);
@@ -244,13 +248,45 @@ pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
             lease = before.map_or(0, |kv| kv.lease);
         }
     }
-    let before = write.put(key, value, lease);
-    PutResponse { prev_kv: before.filter(|_| prev_kv).map(|change| change.kv.clone()) }
+    let before = write.put(key, value, lease).filter(|_| prev_kv).map(|change| change.kv.clone());
+    before.iter().try_for_each(|kv| budget.spend(kv))?;
+    Ok(PutResponse { prev_kv: before })
+}
+
+/// Does a delete that is no transaction's.
+pub(super) fn delete_alone(
+    store: &mut Store,
+    request: &DeleteRange,
+    out: &mut Output,
+) -> Result<DeleteResponse, KvError> {
+    let before = request.prev_kv.then(|| store.clone());
+    let mut write = Write::new(store);
+    match delete(&mut write, request, &mut ReplyBudget::new()) {
+        Ok(response) => {
+            write.finish(out);
+            Ok(response)
+        }
+        Err(refusal) => {
+            if let Some(before) = before {
+                *store = before;
+            }
+            Err(refusal)
+        }
+    }
 }
 
 /// Does a delete.
-pub(super) fn delete(write: &mut Write<'_>, request: &DeleteRange) -> DeleteResponse {
+///
+/// # Errors
+/// [`KvError::ReplyTooLarge`], and nothing else: only where what was there before is to be told.
+fn delete(
+    write: &mut Write<'_>,
+    request: &DeleteRange,
+    budget: &mut ReplyBudget,
+) -> Result<DeleteResponse, KvError> {
     let deleted = write.delete(&request.key, &request.range_end);
-    let prev_kvs = deleted.iter().filter(|_| request.prev_kv).map(|change| change.kv.clone()).collect();
-    DeleteResponse { deleted: deleted.len() as u64, prev_kvs }
+    let told = if request.prev_kv { deleted.as_slice() } else { &[] };
+    told.iter().try_for_each(|change| budget.spend(&change.kv))?;
+    let prev_kvs = told.iter().map(|change| change.kv.clone()).collect();
+    Ok(DeleteResponse { deleted: deleted.len() as u64, prev_kvs })
 }

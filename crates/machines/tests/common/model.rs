@@ -197,7 +197,7 @@ impl Model {
                 Response::LeaseLeases(ids.into_iter().map(|(_, id)| id).collect())
             }
             Query::Status => panic!("the digest is the store's own"),
-            Query::As { .. } | Query::Auth(_) => panic!("the model has no users"),
+            Query::As { .. } | Query::Auth(_) | Query::EventsPart { .. } => panic!("the model is not asked"),
         })
     }
 

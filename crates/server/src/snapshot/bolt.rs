@@ -134,7 +134,7 @@ impl<F: Write + Seek> Bucket<'_, F> {
     /// # Errors
     /// Those of the file.
     pub fn finish(mut self) -> io::Result<()> {
-        let mut level = 0;
+        let mut level = 0_usize;
         loop {
             let topmost = level.saturating_add(1) >= self.levels.len();
             let Some(page) = self.levels.get_mut(level) else { return Ok(()) };

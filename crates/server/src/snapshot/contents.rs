@@ -169,7 +169,7 @@ async fn leases(store: &Store) -> Result<BTreeMap<i64, i64>, EtcdError> {
     };
     let mut leases = BTreeMap::new();
     for id in ids {
-        let query = Query::LeaseTimeToLive { id, keys: false, now: WallTime::ZERO };
+        let query = Query::LeaseTimeToLive { id, keys: false, now: WallTime::default() };
         match store.query(Read::Linearizable, &query).await?.1 {
             Answer::LeaseTimeToLive(lease) if lease.granted_ttl > 0 => drop(leases.insert(id, lease.granted_ttl)),
             Answer::LeaseTimeToLive(_) => {} // it has ended meanwhile, and its keys with it

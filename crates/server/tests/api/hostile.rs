@@ -123,7 +123,7 @@ async fn grpc_bytes_that_are_no_message_are_refused() {
 async fn what_is_not_offered_says_so_in_a_sentence() {
     let served = Served::start().await;
     for (path, words) in [
-        ("/etcdserverpb.Maintenance/Snapshot", "kv export"),
+        ("/etcdserverpb.Maintenance/MoveLeader", "themselves"),
         ("/etcdserverpb.Cluster/MemberAdd", "configuration"),
         ("/etcdserverpb.Nothing/AtAll", "not a call"),
     ] {

@@ -80,7 +80,7 @@ impl<'a> Rights<'a> {
     fn check_query(&self, query: &Query) -> Result<(), AuthError> {
         let allowed = match query {
             Query::Range(range) => return self.check_range(range),
-            Query::Events(events) => {
+            Query::Events(events) | Query::EventsPart { events, .. } => {
                 let key: &[u8] = if events.key.is_empty() { &[0] } else { &events.key };
                 self.readable.covers(key, &events.range_end)
             }
