@@ -8,6 +8,7 @@ use crate::crypto::Keyring;
 use crate::fault::Fault;
 use crate::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, View};
 use crate::outbox::{Class, Outbox};
+use crate::quorum::ByzantineQuorums;
 use crate::sessions::Outcome;
 use crate::time::{Duration, Instant, WallTime};
 use crate::wire::Wire;
@@ -48,6 +49,16 @@ pub trait Protocol: Sized + Debug + 'static {
     fn content(message: &Self::Message, words: &dyn Fn(&[u8]) -> String) -> String {
         let _no_bytes = words;
         format!("\n{message:?}")
+    }
+
+    /// How many of `replicas` replicas must say the same so that one of them, at least, is correct. What so many say is
+    /// believed, outside of the protocol's own messages, too: events. 1 where nobody lies, and for protocols that sign
+    /// `f + 1` of `3f + 1`; others say it themselves.
+    fn vouch(replicas: usize) -> usize {
+        match ByzantineQuorums::new(replicas) {
+            Some(quorums) if Self::SIGNS => quorums.vouch(),
+            _ => 1,
+        }
     }
 
     /// Checks every signature in a message, before a replica or a client is given it, on any thread. What it leaves

@@ -4,6 +4,7 @@
 use crate::config::ClusterConfig;
 use crate::host::Clock;
 use crate::keys::{KeyError, KeyPair};
+use crate::vouched::Vouched;
 use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace};
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
@@ -142,6 +143,7 @@ impl Client {
             statuses: BTreeMap::new(),
             recorded: BTreeMap::new(),
             watch: None,
+            vouch: P::vouch(replicas),
             next: 0,
             failed: BTreeMap::new(),
         };
@@ -194,11 +196,13 @@ impl Client {
         tokio::time::timeout(patience, answer).await.ok()?.ok()
     }
 
-    /// Watches a topic of the machine's events at one replica; the stream ends when the link does, or when the watcher is
-    /// too slow, and the watcher then reads the history and watches again. One watch for each client.
+    /// Watches a topic of the machine's events. Where replicas do not lie, at one of them; otherwise at all, and an event is
+    /// told when enough of them have told it ([`Protocol::vouch`]). Events are in their order, and some may be missing, which
+    /// the watcher must be able to see by their content. The stream ends when a link does that it needs, or when the watcher
+    /// is too slow; the watcher then reads the history and watches again. One watch for each client.
     ///
     /// # Errors
-    /// [`ClientError::Call`] if no replica confirms the watch in time.
+    /// [`ClientError::Call`] if not enough replicas confirm the watch in time.
     pub async fn watch(&self, topic: u32) -> Result<mpsc::Receiver<Vec<Event>>, ClientError> {
         let (sender, events) = mpsc::channel(WATCH_BATCHES_MAX);
         let (ready, confirmed) = oneshot::channel();
@@ -235,9 +239,17 @@ fn keyring<P: Protocol>(config: &ClusterConfig, key: &KeyPair, nonce: u64) -> Re
 
 struct Watch {
     topic: u32,
-    at: Option<ReplicaId>,
+    /// Where it watches, or has asked to; and whether that was confirmed.
+    at: BTreeMap<ReplicaId, bool>,
+    vouched: Vouched,
     events: mpsc::Sender<Vec<Event>>,
     ready: Option<oneshot::Sender<()>>,
+}
+
+impl Watch {
+    fn confirmed(&self) -> usize {
+        self.at.values().filter(|confirmed| **confirmed).count()
+    }
 }
 
 struct Task<P: Protocol> {
@@ -251,6 +263,8 @@ struct Task<P: Protocol> {
     statuses: BTreeMap<u64, (ReplicaId, oneshot::Sender<Report>)>,
     recorded: BTreeMap<u64, (ReplicaId, oneshot::Sender<(Vec<Recorded>, u64)>)>,
     watch: Option<Watch>,
+    /// How many replicas must tell an event.
+    vouch: usize,
     next: u64,
     failed: BTreeMap<ReplicaId, DialError>,
 }
@@ -305,12 +319,10 @@ impl<P: Protocol> Task<P> {
                 self.ask(replica, Service::GetRecorded { nonce: self.next, from });
             }
             Command::Watch(topic, events, ready) => {
-                self.watch = Some(Watch { topic, at: None, events, ready: Some(ready) });
-                let members: Vec<_> =
-                    self.links.status().replicas.iter().map(|it| (it.replica, it.connected)).collect();
-                if let Some((replica, _)) = members.into_iter().find(|(_, connected)| *connected) {
-                    self.watch_at(replica);
-                }
+                let vouched = Vouched::new(self.vouch);
+                self.watch = Some(Watch { topic, at: BTreeMap::new(), vouched, events, ready: Some(ready) });
+                let replicas = self.links.status().replicas;
+                replicas.iter().filter(|it| it.connected).for_each(|it| self.watch_at(it.replica));
             }
             Command::Links(sender) => drop(sender.send(self.links.status())),
         }
@@ -327,15 +339,11 @@ impl<P: Protocol> Task<P> {
                         self.ask(replica, Service::GetStatus { nonce: *nonce });
                     }
                 }
-                if self.watch.as_ref().is_some_and(|watch| watch.at.is_none()) {
-                    self.watch_at(replica);
-                }
+                self.watch_at(replica);
             }
             Incoming::Disconnected { peer: Peer::Replica(replica), .. } => {
                 self.core.on_disconnected(replica, out);
-                if self.watch.as_ref().is_some_and(|watch| watch.at == Some(replica)) {
-                    self.watch = None; // dropping the sender ends the stream; the watcher decides where to go on
-                }
+                self.on_watch_lost(replica);
             }
             Incoming::DialFailed { replica, error } => {
                 self.failed.insert(replica, error);
@@ -370,13 +378,17 @@ impl<P: Protocol> Task<P> {
                 }
             }
             Payload::Service(Service::Watching { topic }) => {
-                if let Some(watch) = self.watch.as_mut().filter(|it| it.topic == topic && it.at == Some(from)) {
+                let Some(watch) = self.watch.as_mut().filter(|it| it.topic == topic) else { return };
+                let Some(confirmed) = watch.at.get_mut(&from) else { return };
+                *confirmed = true;
+                if watch.confirmed() >= self.vouch {
                     let _gone = watch.ready.take().map(|ready| ready.send(()));
                 }
             }
             Payload::Service(Service::Events(events)) => {
-                let Some(watch) = self.watch.as_ref().filter(|watch| watch.at == Some(from)) else { return };
-                if watch.events.try_send(events).is_err() {
+                let Some(watch) = self.watch.as_mut().filter(|watch| watch.at.contains_key(&from)) else { return };
+                let believed = if self.vouch == 1 { events } else { watch.vouched.hear(from, events) };
+                if !believed.is_empty() && watch.events.try_send(believed).is_err() {
                     self.watch = None; // too slow, or gone
                 }
             }
@@ -418,11 +430,23 @@ impl<P: Protocol> Task<P> {
         }
     }
 
+    /// Watches at this replica, too, unless one is enough.
     fn watch_at(&mut self, replica: ReplicaId) {
-        if let Some(watch) = &mut self.watch {
-            watch.at = Some(replica);
+        let one_is_enough = self.vouch == 1;
+        if let Some(watch) = self.watch.as_mut().filter(|watch| !one_is_enough || watch.at.is_empty()) {
+            watch.at.insert(replica, false);
             let topic = watch.topic;
             self.ask(replica, Service::Watch { topic });
+        }
+    }
+
+    /// A stream that has begun, and that too few tell from now on, ends; the watcher decides where to go on.
+    fn on_watch_lost(&mut self, replica: ReplicaId) {
+        let Some(watch) = &mut self.watch else { return };
+        let told = watch.at.remove(&replica).is_some();
+        watch.vouched.forget(replica);
+        if told && (self.vouch == 1 || watch.ready.is_none() && watch.confirmed() < self.vouch) {
+            self.watch = None; // dropping the sender ends the stream
         }
     }
 

@@ -205,6 +205,12 @@ impl KeyPair {
         secret.ok_or(KeyError::NoSeed)
     }
 
+    /// A secret for one purpose, that whoever holds the private half can find again. `context` names the purpose; another
+    /// one gives another secret, and none of them tells of the key.
+    pub fn secret_for(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, &self.pkcs8)
+    }
+
     pub(crate) fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
     }

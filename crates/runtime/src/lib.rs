@@ -9,3 +9,4 @@ pub mod keys;
 pub mod link;
 pub mod local;
 pub mod replica;
+mod vouched;

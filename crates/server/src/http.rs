@@ -7,6 +7,7 @@ use crate::limits::{MESSAGE_BYTES_MAX, REQUESTS_MAX, STREAMS_MAX};
 use crate::metrics::Metrics;
 use crate::offered::{self, API_VERSION};
 use crate::proto::DESCRIPTORS;
+use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::lease_server::LeaseServer;
@@ -63,6 +64,7 @@ impl Front {
             .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(ClusterServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(max))
+            .add_service(AuthServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(LockServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(ElectionServer::new(api.clone()).max_decoding_message_size(max))
             .prepare();
@@ -88,7 +90,7 @@ impl Front {
             (&Method::GET, "/health") => self.health().await,
             (&Method::GET, "/metrics") => self.metrics_page().await,
             (&Method::POST, path) => match json::call(path) {
-                Some(call) => json::answer(self, call, request.into_body()).await,
+                Some(call) => json::answer(self, call, request).await,
                 None => page(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n"),
             },
             (_, path) if json::call(path).is_some() => {

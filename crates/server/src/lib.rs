@@ -14,9 +14,11 @@
 //!
 //! # How to read it
 //! A request's way: [`listen`] accepts connections, `http` tells gRPC, JSON and plain pages apart, `codec` bounds what is
-//! decoded, `kv`, `lease`, `watch`, `lock`, `election`, `maintenance` answer, through `store`, which is the client of the
-//! cluster. `convert` translates messages, `errors` refusals.
+//! decoded, `access` says who asks, `kv`, `lease`, `watch`, `lock`, `election`, `auth`, `maintenance`, `snapshot` answer, through `store`,
+//! which is the client of the cluster. `convert` translates messages, `errors` refusals.
 
+mod access;
+mod auth;
 mod codec;
 mod config;
 mod convert;
@@ -36,7 +38,9 @@ mod maintenance;
 mod metrics;
 mod offered;
 mod pages;
+mod passwords;
 pub mod proto;
+mod snapshot;
 mod store;
 mod turn;
 mod watch;

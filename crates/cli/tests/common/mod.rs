@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod etcdctl;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -67,9 +69,14 @@ impl Cluster {
 
     /// `quorate dev --dir D` with the etcd API at a free port; and where that is.
     pub fn dev_with_etcd() -> (Self, String) {
+        Self::dev_with_etcd_of("vr", 3)
+    }
+
+    /// The same with this protocol.
+    pub fn dev_with_etcd_of(protocol: &str, replicas: usize) -> (Self, String) {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
-        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 };
-        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0", "--dashboard", "off"]);
+        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas };
+        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0", "--dashboard", "off", "--protocol", protocol]);
         let url =
             said.iter().find_map(|line| line.trim().strip_prefix("the etcd v3 API is at ")).expect("it says where");
         (cluster, url.to_owned())
