@@ -12,7 +12,7 @@ mod served;
 mod text;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, dev, gateway, init, kv, recover, serve, sim, status, verify};
+use commands::{bench, dev, events, gateway, init, kv, recover, serve, sim, status, verify};
 use std::process::ExitCode;
 
 /// State machine replication: the same state on several machines, whatever happens to some of them
@@ -37,6 +37,7 @@ struct Cli {
 enum Command {
     Dev(dev::Arguments),
     Kv(kv::Arguments),
+    Events(events::Arguments),
     Status(status::Arguments),
     Init(init::Arguments),
     Serve(serve::Arguments),
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Dev(arguments) => wait(dev::run(arguments)),
         Command::Kv(arguments) => wait(kv::run(arguments)),
+        Command::Events(arguments) => wait(events::run(arguments)),
         Command::Status(arguments) => wait(status::run(arguments)),
         Command::Init(arguments) => init::run(&arguments),
         Command::Serve(arguments) => wait(serve::run(arguments)),

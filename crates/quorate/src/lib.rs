@@ -50,6 +50,8 @@
 //! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. A protocol is a type; replica and
 //! client are given the same one.
 
+pub mod events;
+
 pub use borsh;
 pub use bytes::Bytes;
 
@@ -66,7 +68,7 @@ pub use quorate_core::sessions::Event;
 pub use quorate_core::small::Small;
 pub use quorate_core::time::WallTime;
 
-pub use quorate_machines::{Counter, Kv, counter, kv};
+pub use quorate_machines::{Counter, Events, Kv, counter, kv};
 
 pub use quorate_protocols::pbft::{self, Pbft};
 pub use quorate_protocols::vr::{self, Vr};

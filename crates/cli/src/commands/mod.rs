@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod dev;
+pub mod events;
 pub mod gateway;
 pub mod init;
 pub mod kv;
@@ -11,4 +12,4 @@ pub mod sim;
 pub mod status;
 pub mod verify;
 
-pub use crate::served::Protocol;
+pub use crate::served::{Machine, Protocol};

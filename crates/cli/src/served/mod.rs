@@ -1,8 +1,11 @@
 //! What the commands must know of each protocol that runs as real processes. The one place where a protocol's name becomes
 //! its type.
 
+mod machine;
 mod pbft;
 mod vr;
+
+pub use machine::Machine;
 
 use clap::ValueEnum;
 use quorate_core::ids::{OpNumber, View};
