@@ -2,4 +2,5 @@
 
 pub mod naive;
 pub mod pbft;
+pub mod reception;
 pub mod vr;

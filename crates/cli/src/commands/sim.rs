@@ -9,6 +9,7 @@ use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
 use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::Pbft;
+use quorate_protocols::reception::Reception;
 use quorate_protocols::vr::Vr;
 use quorate_sim::{Faults, Options, Simulated, Summary, campaign, name_runs_in_panics};
 use serde_json::{Value, json};
@@ -123,6 +124,8 @@ enum Simulatable {
     Vr,
     /// Practical Byzantine Fault Tolerance
     Pbft,
+    /// Byzantine reception over PBFT: requests through brokers that may lie
+    Reception,
     /// Deliver as received: wrong on purpose, to see that the checkers notice
     Naive,
 }
@@ -150,7 +153,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let holds = match arguments.protocol {
             Simulatable::Vr => one::explore_all::<Vr>(arguments),
             Simulatable::Naive => one::explore_all::<Naive>(arguments),
-            Simulatable::Pbft => {
+            Simulatable::Pbft | Simulatable::Reception => {
                 let what = "small scopes are explored for vr and naive: the search has no keys for replicas that sign";
                 return Err(failure(what, "look at many seeds: quorate sim --protocol pbft --seeds 1000"));
             }
@@ -166,6 +169,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let holds = match arguments.protocol {
         Simulatable::Vr => simulate::<Vr>(arguments)?,
         Simulatable::Pbft => simulate::<Pbft>(arguments)?,
+        Simulatable::Reception => simulate::<Reception>(arguments)?,
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(exit_code(holds))

@@ -28,6 +28,7 @@ pub use message::{
     StateCheckpoint, Told, ViewChange,
 };
 pub use message::{PROPOSAL_BYTES_MAX, REQUESTS_MAX, WANTED_MAX};
+pub(crate) use message::{check_group, prove_group};
 pub use replica::Replica;
 
 use quorate_core::crypto::Keyring;
@@ -154,6 +155,9 @@ impl Protocol for Pbft {
     }
 
     fn prove(message: &mut Message, keyring: &Keyring) -> Result<(), Fault> {
+        if message.is_by_proxy() {
+            return Err(Fault::Malformed("a replica's request in the place of a client's".to_owned()));
+        }
         message.prove(keyring)
     }
 }

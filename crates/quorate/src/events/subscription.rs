@@ -95,20 +95,15 @@ impl Subscription {
         if !std::mem::replace(&mut self.live, true) {
             return Some(Item::Live);
         }
-        let why = self.hints.borrow().silent.clone();
-        match (why, self.silent) {
-            (Some(why), false) => {
-                self.silent = true;
-                return Some(Item::Silent(why));
-            }
-            (None, true) => {
-                self.silent = false;
-                return Some(Item::Heard);
-            }
-            _ => {}
+        if self.silent && self.hints.borrow().silent.is_none() {
+            self.silent = false;
+            return Some(Item::Heard);
         }
         let _never_closed = self.hints.changed().await; // `store` holds the sender
         self.more = true;
-        None
+        let why = self.hints.borrow().silent.clone();
+        let news = why.is_some() && !self.silent;
+        self.silent |= news;
+        why.filter(|_| news).map(Item::Silent)
     }
 }

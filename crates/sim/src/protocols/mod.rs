@@ -3,6 +3,7 @@
 
 mod naive;
 mod pbft;
+mod reception;
 mod vr;
 
 use crate::adversary::Lies;
