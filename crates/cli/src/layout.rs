@@ -14,7 +14,7 @@
 //! superblock is never formatted: the old self may have promised things that only its disk knew (vr.md §2.5, case D).
 
 use crate::errors::{Advise, failure};
-use crate::served::Protocol;
+use crate::served::{Machine, Protocol};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
 use quorate_runtime::coin;
 use quorate_runtime::config::{ClusterConfig, Limits, MEMBERS_MAX, Member, ReplicaConfig, Timing, draw_cluster_id};
@@ -58,6 +58,14 @@ impl Layout {
     /// # Errors
     /// If the folder holds anything, or cannot be written.
     pub fn create(dir: &Path, protocol: &str, addresses: &[String]) -> anyhow::Result<Self> {
+        Self::create_for(dir, protocol, Machine::Kv, addresses)
+    }
+
+    /// As [`Layout::create`], for this machine.
+    ///
+    /// # Errors
+    /// As [`Layout::create`].
+    pub fn create_for(dir: &Path, protocol: &str, machine: Machine, addresses: &[String]) -> anyhow::Result<Self> {
         let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
         let layout = Self { dir: dir.to_owned() };
         check_size(addresses.len())?;
@@ -78,6 +86,7 @@ impl Layout {
                 cluster,
                 epoch: Epoch::ZERO,
                 protocol: protocol.to_owned(),
+                machine: machine.name().to_owned(),
                 replica: member.replica,
                 key_file: REPLICA_KEY_FILE.into(),
                 data_dir: "data".into(),
@@ -96,7 +105,8 @@ impl Layout {
         }
         client.save(&layout.dir.join(CLIENT_KEY_FILE))?;
         let key_file = CLIENT_KEY_FILE.into();
-        let config = ClusterConfig { cluster, epoch: Epoch::ZERO, protocol: protocol.to_owned(), key_file, members };
+        let (protocol, machine) = (protocol.to_owned(), machine.name().to_owned());
+        let config = ClusterConfig { cluster, epoch: Epoch::ZERO, protocol, machine, key_file, members };
         if let Some(problem) = config.check().into_iter().find(|problem| !problem.is_warning()) {
             return Err(problem.into());
         }

@@ -14,7 +14,7 @@ mod text;
 mod watching;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, dashboard, dev, gateway, init, kv, recover, serve, sim, status, top, verify};
+use commands::{bench, dashboard, dev, events, gateway, init, kv, recover, serve, sim, status, top, verify};
 use std::process::ExitCode;
 
 /// Every request is several small allocations, made on one thread and freed on another: the system's allocator spends a
@@ -44,6 +44,7 @@ struct Cli {
 enum Command {
     Dev(dev::Arguments),
     Kv(kv::Arguments),
+    Events(events::Arguments),
     Status(status::Arguments),
     Top(top::Arguments),
     Dashboard(dashboard::Arguments),
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Dev(arguments) => wait(dev::run(arguments)),
         Command::Kv(arguments) => wait(kv::run(arguments)),
+        Command::Events(arguments) => wait(events::run(arguments)),
         Command::Status(arguments) => wait(status::run(arguments)),
         Command::Top(arguments) => wait(top::run(arguments)),
         Command::Dashboard(arguments) => wait(dashboard::run(arguments)),

@@ -115,6 +115,11 @@ impl ByzantineQuorums {
         Some(Self { n, faults, quorum })
     }
 
+    /// The smallest group that tolerates so many liars: `3f + 1`.
+    pub fn tolerating(faults: usize) -> Option<Self> {
+        Self::new(faults.checked_mul(3)?.checked_add(1)?)
+    }
+
     /// Replicas in the group.
     pub const fn replicas(&self) -> usize {
         self.n

@@ -5,5 +5,6 @@ pub mod async_tob;
 pub mod hotstuff;
 pub mod naive;
 pub mod pbft;
+pub mod reception;
 pub mod sync_tob;
 pub mod vr;

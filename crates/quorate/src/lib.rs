@@ -51,6 +51,8 @@
 //! 2019): the same, with one kind of vote and the blocks in a chain. [`AsyncTob`], asynchronous total-order broadcast: the same,
 //! and nothing waits for a time to pass. A protocol is a type; replica and client are given the same one.
 
+pub mod events;
+
 pub use borsh;
 pub use bytes::Bytes;
 
@@ -67,7 +69,7 @@ pub use quorate_core::sessions::Event;
 pub use quorate_core::small::Small;
 pub use quorate_core::time::WallTime;
 
-pub use quorate_machines::{Counter, Kv, counter, kv};
+pub use quorate_machines::{Counter, Events, Kv, counter, kv};
 
 pub use quorate_protocols::async_tob::{self, AsyncTob};
 pub use quorate_protocols::hotstuff::{self, HotStuff};

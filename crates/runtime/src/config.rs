@@ -27,6 +27,9 @@ pub struct ReplicaConfig {
     pub epoch: Epoch,
     /// The protocol of this epoch, for example `vr`.
     pub protocol: String,
+    /// The machine that is replicated, for example `kv`, which it is in files that do not say.
+    #[serde(default = "default_machine")]
+    pub machine: String,
     /// Which of `members` this replica is.
     #[serde(deserialize_with = "replica_id")]
     pub replica: ReplicaId,
@@ -61,6 +64,9 @@ pub struct ClusterConfig {
     pub epoch: Epoch,
     /// The protocol of this epoch.
     pub protocol: String,
+    /// The machine that is replicated, as in [`ReplicaConfig::machine`].
+    #[serde(default = "default_machine")]
+    pub machine: String,
     /// The file with the client's private key.
     pub key_file: PathBuf,
     /// All replicas of the epoch.
@@ -181,7 +187,8 @@ impl ReplicaConfig {
     }
 
     fn to_text(&self) -> String {
-        let mut text = head("replica.toml: what one replica must know.", self.cluster, self.epoch, &self.protocol);
+        let mut text =
+            head("replica.toml: what one replica must know.", self.cluster, self.epoch, &self.protocol, &self.machine);
         comment(&mut text, "Which of the members below this replica is.");
         field(&mut text, "replica", self.replica.get());
         comment(&mut text, "This replica's private key. Relative paths start at this file's folder.");
@@ -210,7 +217,8 @@ impl ClusterConfig {
 
     /// Writes the file, with a comment at each field. Replaces one that exists.
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        let mut text = head("cluster.toml: what a client must know.", self.cluster, self.epoch, &self.protocol);
+        let mut text =
+            head("cluster.toml: what a client must know.", self.cluster, self.epoch, &self.protocol, &self.machine);
         comment(&mut text, "The client's private key. Relative paths start at this file's folder.");
         field(&mut text, "key_file", quoted(&self.key_file.to_string_lossy()));
         members_text(&mut text, &self.members);
@@ -291,7 +299,11 @@ fn replica_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ReplicaId, D
     u8::deserialize(deserializer).map(ReplicaId::new)
 }
 
-fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str) -> String {
+fn default_machine() -> String {
+    "kv".to_owned()
+}
+
+fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str, machine: &str) -> String {
     let mut text = format!("# {title}\n\n");
     comment(&mut text, "The cluster: drawn once, the same in every file of the cluster.");
     field(&mut text, "cluster", quoted(&hex(&cluster.get().to_be_bytes())));
@@ -299,6 +311,8 @@ fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str) -> String
     field(&mut text, "epoch", epoch);
     comment(&mut text, "The replication protocol of this epoch.");
     field(&mut text, "protocol", quoted(protocol));
+    comment(&mut text, "The machine that is replicated; the same for ever, in every file of the cluster.");
+    field(&mut text, "machine", quoted(machine));
     text
 }
 

@@ -99,6 +99,7 @@ impl Local {
                 cluster,
                 epoch: Epoch::ZERO,
                 protocol: P::NAME.to_owned(),
+                machine: "own".to_owned(),
                 key_file: PathBuf::new(),
                 members: Vec::new(),
             },
@@ -126,6 +127,7 @@ impl Local {
                 cluster: self.cluster.cluster,
                 epoch: self.cluster.epoch,
                 protocol: self.cluster.protocol.clone(),
+                machine: self.cluster.machine.clone(),
                 replica: member.replica,
                 key_file: self.folder.join(format!("replica-{}.key", member.replica.get())), // only its name is used
                 data_dir: self.folder.join(format!("replica-{}", member.replica.get())),

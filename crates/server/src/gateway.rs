@@ -3,8 +3,8 @@
 use crate::access::{Access, Tokens};
 use crate::http::Front;
 use crate::hub::Hub;
-use crate::listen::{self, ListenError, Security};
 use crate::limits::SNAPSHOTS_MAX;
+use crate::listen::{self, ListenError, Security};
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::store::Store;
@@ -37,11 +37,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            security: Security::Plain,
-            progress_interval: Duration::from_secs(600),
-            advertise: None,
-        }
+        Self { security: Security::Plain, progress_interval: Duration::from_secs(600), advertise: None }
     }
 }
 

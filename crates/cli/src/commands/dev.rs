@@ -2,9 +2,9 @@
 
 mod controls;
 
-use super::Protocol;
 use super::dashboard::{self, DASHBOARD_ADDRESS};
 use super::gateway::{self, ETCD_ADDRESS};
+use super::{Machine, Protocol};
 use crate::cluster::{Connection, register};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -13,7 +13,7 @@ use clap::Args;
 pub use controls::Controls;
 use controls::Ordered;
 use quorate_core::ids::ReplicaId;
-use quorate_machines::kv::Operation;
+use quorate_core::protocol::Call;
 use quorate_runtime::config::ClusterConfig;
 use quorate_server::dashboard::Dashboard;
 use quorate_server::{Gateway, Options};
@@ -39,6 +39,7 @@ const FIRST_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 #[command(after_help = "Examples:
   quorate dev
   quorate dev --protocol pbft       four replicas, one of which may lie
+  quorate dev --events              an event store instead of the key-value store: see `quorate events --help`
   quorate dev --dir cluster         keeps everything in ./cluster; run again, it goes on where it stopped
 
 Each replica is a process of its own with its own disk folder. Kill one and see what happens: nothing that was acknowledged
@@ -53,12 +54,29 @@ pub struct Arguments {
     /// Where to keep the cluster; without it, a temporary folder that goes away with the cluster
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Replicate an event store instead of the key-value store
+    #[arg(long)]
+    events: bool,
     /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
     etcd: String,
     /// Where to show the dashboard; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = DASHBOARD_ADDRESS)]
     dashboard: String,
+}
+
+impl Arguments {
+    /// Is it an event store, by its flag or by the files of the folder?
+    fn replicates_events(&self) -> bool {
+        let file = self.dir.as_deref().and_then(Layout::existing).map(|layout| layout.cluster_file());
+        let found = file.and_then(|file| ClusterConfig::load(&file).ok());
+        found.map_or(self.events, |config| Machine::of(&config.machine) == Some(Machine::Events))
+    }
+
+    /// What the replicas of a new cluster replicate.
+    fn machine(&self) -> Machine {
+        if self.events { Machine::Events } else { Machine::Kv }
+    }
 }
 
 /// Runs the command.
@@ -69,8 +87,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let start = Instant::now();
-    let etcd = bind(&arguments.etcd, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?;
-    let page = bind(&arguments.dashboard, "--dashboard ADDRESS, or do without it with --dashboard off").await?;
+    // etcd's API and the dashboard's browser need a key-value store.
+    let (etcd, page) = match arguments.replicates_events() {
+        true => ("off", "off"),
+        false => (arguments.etcd.as_str(), arguments.dashboard.as_str()),
+    };
+    let etcd = bind(etcd, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?;
+    let page = bind(page, "--dashboard ADDRESS, or do without it with --dashboard off").await?;
     let temporary = match arguments.dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("quorate-dev-").tempdir()?),
@@ -120,7 +143,7 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     let Some(layout) = Layout::existing(dir) else {
         let protocol = arguments.protocol.unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
-        let layout = Layout::create(dir, protocol.name(), &addresses)?;
+        let layout = Layout::create_for(dir, protocol.name(), arguments.machine(), &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         return Ok((layout, config));
     };
@@ -133,6 +156,10 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     if let Some(protocol) = arguments.protocol.filter(|it| it.to_string() != config.protocol) {
         let what = format!("the cluster in {shown} runs `{}`, not `{protocol}`", config.protocol);
         return Err(failure(what, "leave --protocol out, or choose another folder"));
+    }
+    if arguments.events && Machine::of(&config.machine) != Some(Machine::Events) {
+        let what = format!("the cluster in {shown} replicates `{}`, not an event store", config.machine);
+        return Err(failure(what, "leave --events out, or choose another folder"));
     }
     Ok((layout, config))
 }
@@ -184,8 +211,8 @@ impl Dev {
                 watched.child = Some(replica);
             }
         }
-        // Deleting a key that does not exist takes the whole way through the log and changes nothing.
-        connection.apply(&Operation::delete("quorate/dev/first-write")).await?.result?;
+        let nothing = Machine::of(&self.config.machine).unwrap_or_default().nothing()?;
+        connection.call(Call::Apply(nothing.into())).await?;
         self.publish();
         Ok(())
     }
@@ -229,8 +256,14 @@ impl Dev {
         }
         let quorate = program();
         println!("\nTry in another terminal:");
-        println!("  {quorate} kv put greeting hello");
-        println!("  {quorate} kv get greeting");
+        if Machine::of(&self.config.machine) == Some(Machine::Events) {
+            println!("  {quorate} events append --stream account-1 --type opened --data '{{\"owner\":\"Ann\"}}'");
+            println!("  {quorate} events read --stream account-1");
+            println!("  {quorate} events subscribe --all");
+        } else {
+            println!("  {quorate} kv put greeting hello");
+            println!("  {quorate} kv get greeting");
+        }
         println!("  {quorate} top");
         if let Some(gateway) = gateway {
             println!("  etcdctl --endpoints {} get greeting", gateway.address());

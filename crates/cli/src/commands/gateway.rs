@@ -2,7 +2,7 @@
 
 use crate::cluster::running_file;
 use crate::errors::{Advise, failure};
-use crate::served::{Protocol, with_protocol};
+use crate::served::{Machine, Protocol, with_protocol};
 use clap::Args;
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
@@ -103,6 +103,11 @@ pub fn start(cluster_file: &Path, listener: TcpListener, options: Options) -> an
     let config = ClusterConfig::load(cluster_file)?;
     if let Some(problem) = config.check().into_iter().find(|problem| !problem.is_warning()) {
         return Err(problem).explain(format!("{} contradicts itself", cluster_file.display()));
+    }
+    if Machine::of(&config.machine) != Some(Machine::Kv) {
+        let what =
+            format!("{}: etcd's API needs a key-value store, this is `{}`", cluster_file.display(), config.machine);
+        return Err(failure(what, "name a cluster that was made without --events"));
     }
     let key = KeyPair::load(&config.key_file)?.key;
     let Some(protocol) = Protocol::named(&config.protocol) else {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod dashboard;
 pub mod dev;
+pub mod events;
 pub mod gateway;
 pub mod init;
 pub mod kv;
@@ -13,4 +14,4 @@ pub mod status;
 pub mod top;
 pub mod verify;
 
-pub use crate::served::Protocol;
+pub use crate::served::{Machine, Protocol};

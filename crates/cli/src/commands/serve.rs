@@ -4,12 +4,12 @@ use super::gateway;
 use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
 use crate::processes::{Control, HeldFile, hold_pid_file};
-use crate::served::{Protocol, Served, with_protocol};
+use crate::served::{Machine, Protocol, Served, with_protocol};
 use clap::{Args, ValueEnum as _};
 use quorate_core::ids::OpNumber;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
-use quorate_machines::kv::Kv;
+use quorate_machines::{Events, Kv};
 use quorate_runtime::config::ReplicaConfig;
 use quorate_runtime::host::{Host, Notes};
 use quorate_runtime::keys::KeyPair;
@@ -89,12 +89,23 @@ async fn start<P: Served>(file: &Path, config: ReplicaConfig, key: &KeyPair) -> 
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
     let patience = P::configure(&config.timing);
-    let started = replica::start::<P, Kv>(&config, key, listener, patience, &Kv::new, notes())?;
+    let started = match machine(&config, file)? {
+        Machine::Kv => replica::start::<P, Kv>(&config, key, listener, patience, &Kv::new, notes()),
+        Machine::Events => replica::start::<P, Events>(&config, key, listener, patience, &Events::new, notes()),
+    }?;
     for finding in started.findings {
         eprintln!("{finding}");
     }
     println!("ready: {} of {} at {}, process {}", config.replica, config.cluster, config.listen, std::process::id());
     Ok((started.host, pid))
+}
+
+/// The machine that the file names, if this release has it.
+fn machine(config: &ReplicaConfig, file: &Path) -> anyhow::Result<Machine> {
+    Machine::of(&config.machine).ok_or_else(|| {
+        let what = format!("{}: this release has no machine `{}`", file.display(), config.machine);
+        failure(what, format!("set `machine` to one of {}, on all replicas alike", Machine::list()))
+    })
 }
 
 /// Reads a replica's file and key, and refuses contradictions.

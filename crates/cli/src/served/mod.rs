@@ -3,9 +3,13 @@
 
 mod async_tob;
 mod hotstuff;
+mod machine;
 mod pbft;
+mod reception;
 mod sync_tob;
 mod vr;
+
+pub use machine::Machine;
 
 use clap::ValueEnum;
 use quorate_core::ids::{OpNumber, View};
@@ -36,6 +40,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::async_tob::AsyncTob;
                 $body
             }
+            $crate::served::Protocol::Reception => {
+                type $P = quorate_protocols::reception::Reception;
+                $body
+            }
         }
     };
 }
@@ -56,6 +64,8 @@ pub enum Protocol {
     SyncTob,
     /// Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
     AsyncTob,
+    /// PBFT behind Byzantine reception: requests may come through brokers that lie
+    Reception,
 }
 
 impl fmt::Display for Protocol {

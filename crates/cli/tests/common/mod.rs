@@ -41,7 +41,12 @@ impl Cluster {
 
     /// `quorate init` for this protocol, and a `quorate serve` for each replica.
     pub fn serve_all_of(protocol: &str, replicas: usize) -> Self {
-        let mut cluster = Self::init_of(protocol, replicas);
+        Self::serve_all_with(&["--protocol", protocol], replicas)
+    }
+
+    /// `quorate init` with these flags, and a `quorate serve` for each replica.
+    pub fn serve_all_with(flags: &[&str], replicas: usize) -> Self {
+        let mut cluster = Self::init_with(flags, replicas);
         for replica in 0..replicas {
             cluster.spawn(replica);
         }
@@ -58,11 +63,16 @@ impl Cluster {
 
     /// Only the files, for this protocol.
     pub fn init_of(protocol: &str, replicas: usize) -> Self {
+        Self::init_with(&["--protocol", protocol], replicas)
+    }
+
+    /// Only the files, with these flags.
+    pub fn init_with(flags: &[&str], replicas: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
         let cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas };
         let folder = cluster.folder();
         let (count, folder) = (replicas.to_string(), folder.display().to_string());
-        let made = cluster.run(&["init", "--protocol", protocol, "--replicas", &count, "--dir", &folder]);
+        let made = cluster.run(&[&["init", "--replicas", &count, "--dir", &folder], flags].concat());
         assert!(made.ok, "{}", made.stderr);
         cluster
     }

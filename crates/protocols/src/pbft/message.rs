@@ -499,6 +499,36 @@ impl Message {
         what.map(str::to_owned)
     }
 
+    /// The groups of requests in it.
+    fn groups(&self) -> &[Group] {
+        match self {
+            Message::Request(group) => std::slice::from_ref(group),
+            Message::PrePrepare { proposal, .. }
+            | Message::Committed { proposal, .. }
+            | Message::Proposal { proposal, .. } => match proposal.content() {
+                Content::Orders(orders) => &orders.groups,
+                Content::Null(_) => &[],
+            },
+            _ => &[],
+        }
+    }
+
+    /// Has a replica signed a request in it? Not where replicas are no clients.
+    pub(super) fn is_by_proxy(&self) -> bool {
+        self.groups().iter().any(|group| group.by().is_proxy())
+    }
+
+    /// As [`quorate_core::protocol::Protocol::prove`], for a protocol inside another one: its clients are the replicas.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+        if !self.groups().iter().all(|group| group.by().is_proxy()) {
+            return Err(Fault::Malformed("a request to the inner protocol that is not a replica's".to_owned()));
+        }
+        self.prove(keyring)
+    }
+
     /// Checks form, then signatures: what a handler is given is signed by whom it says.
     pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         if let Some(what) = self.check() {

@@ -5,6 +5,7 @@ mod async_tob;
 mod hotstuff;
 mod naive;
 mod pbft;
+mod reception;
 mod sync_tob;
 mod vr;
 
