@@ -8,7 +8,6 @@ use super::Protocol;
 use super::status::columns;
 use crate::errors::failure;
 use crate::progress::Progress;
-use crate::served::with_protocol;
 use crate::text::{count, thousands};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -200,7 +199,7 @@ impl ValueEnum for Simulatable {
 macro_rules! with_simulated {
     ($simulatable:expr, $P:ident => $body:expr) => {
         match $simulatable {
-            Simulatable::Served(protocol) => with_protocol!(protocol, $P => $body),
+            Simulatable::Served(protocol) => $crate::served::with_protocol!(protocol, $P => $body),
             Simulatable::Naive => {
                 type $P = quorate_protocols::naive::Naive;
                 $body
@@ -208,6 +207,7 @@ macro_rules! with_simulated {
         }
     };
 }
+use with_simulated;
 
 /// Runs the command.
 ///

@@ -7,6 +7,7 @@ use quorate_protocols::reception::{self, Reception};
 use quorate_runtime::config::Timing;
 
 impl Served for Reception {
+    const STEP: usize = 3;
     const REPLICAS: usize = Pbft::REPLICAS;
 
     fn warns(replicas: usize) -> Option<String> {

@@ -45,6 +45,7 @@ pub use schedule::{EpochNumber, Schedule};
 use quorate_core::crypto::Keyring;
 use quorate_core::fault::Fault;
 use quorate_core::protocol::Protocol;
+use quorate_core::quorum::SyncQuorums;
 use quorate_core::time::Duration;
 
 /// The outbox of this protocol.
@@ -170,6 +171,10 @@ impl Protocol for SyncTob {
     type Config = Config;
     type Replica = Replica;
     type Client = Client;
+
+    fn vouch(replicas: usize) -> usize {
+        SyncQuorums::new(replicas).map_or(1, |quorums| quorums.vouch())
+    }
 
     fn label(message: &Message) -> &'static str {
         message.label()

@@ -270,6 +270,10 @@ impl<P: Protocol> World<P> {
                 let checkpoint = save.finish().checkpoint();
                 self.ready(at, Waiting::Input(Input::Saved(checkpoint)));
             }
+            Action::Make(make) => {
+                let (ticket, made) = make.make();
+                self.ready(at, Waiting::Input(Input::Made(ticket, made)));
+            }
             Action::Forget(_) | Action::ForgetSnapshots(_) | Action::Note(_) => {}
             Action::Read { .. } | Action::Prepare(_) | Action::Put(..) | Action::Finish(_) | Action::Install(_) => {
                 self.leave(at, "fetches a checkpoint".to_owned());

@@ -105,7 +105,7 @@ impl Lies<HotStuff> for HotStuffLies {
         random: &mut Random,
     ) -> Option<hotstuff::Message> {
         let hotstuff::Message::Client(inner) = message else { return None };
-        Lies::<pbft::Pbft>::false_reply(&PbftLies, inner, keyring, random).map(hotstuff::Message::Client)
+        Lies::<pbft::Pbft>::false_reply(&PbftLies::default(), inner, keyring, random).map(hotstuff::Message::Client)
     }
 
     /// A place far ahead; a timeout instead of a vote; a new view that has led nowhere; a bound below everything.

@@ -26,7 +26,7 @@ impl Simulated for Reception {
     }
 
     fn lies() -> Option<Box<dyn Lies<Self>>> {
-        Some(Box::new(ReceptionLies))
+        Some(Box::new(ReceptionLies::default()))
     }
 
     fn allowed(faults: &Faults, replicas: usize) -> Faults {
@@ -41,15 +41,17 @@ impl Simulated for Reception {
 }
 
 /// The lies of a replica: PBFT's, and false receptions.
-#[derive(Debug)]
-pub struct ReceptionLies;
+#[derive(Debug, Default)]
+pub struct ReceptionLies {
+    module: PbftLies,
+}
 
 impl Lies<Reception> for ReceptionLies {
     /// The same publication, received at another time.
     fn other(&self, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Message> {
         keyring.replica()?; // without a key there is nothing to sign
         match message {
-            Message::Module(message) => PbftLies.other(message, keyring, random).map(Message::Module),
+            Message::Module(message) => self.module.other(message, keyring, random).map(Message::Module),
             Message::Reception { vote, again } => {
                 let digest = vote.statement().digest;
                 let time = WallTime::from_nanos(random.below(u64::MAX >> 1));
@@ -60,7 +62,7 @@ impl Lies<Reception> for ReceptionLies {
     }
 
     fn false_reply(&self, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Message> {
-        PbftLies.false_reply(message.module()?, keyring, random).map(Message::Module)
+        self.module.false_reply(message.module()?, keyring, random).map(Message::Module)
     }
 
     /// It has received what nobody has published; everything is ordered already.
@@ -68,7 +70,7 @@ impl Lies<Reception> for ReceptionLies {
         keyring.replica()?;
         match message {
             Message::Module(message) => {
-                let lies = PbftLies.own(to, message, keyring, random)?;
+                let lies = self.module.own(to, message, keyring, random)?;
                 Some(lies.into_iter().map(Message::Module).collect())
             }
             Message::Reception { vote, .. } => {

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::registers;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::Peer;
+use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::outbox::Class;
 use quorate_core::protocol::Status;
 use quorate_core::quorum::SyncQuorums;
@@ -64,7 +64,7 @@ impl Simulated for SyncTob {
     }
 
     fn rejoin() -> Option<Rejoin<Self>> {
-        let record = |replicas: usize, others: &[Status]| {
+        let record = |replicas: usize, _: OpNumber, others: &[Status]| {
             let quorums = SyncQuorums::new(replicas)?;
             (others.len() >= quorums.quorum()).then(|| (Class::Promise, sync_tob::rejoin()))
         };

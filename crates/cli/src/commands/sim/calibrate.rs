@@ -220,6 +220,7 @@ async fn links() -> anyhow::Result<(Links, Links)> {
             cluster: ClusterId::new(1),
             epoch: Epoch::ZERO,
             protocol: "vr".to_owned(),
+            machine: "kv".to_owned(),
             replica: id,
             key_file: PathBuf::new(),
             data_dir: PathBuf::new(),
