@@ -94,10 +94,13 @@ pub enum ConnectError {
     },
 }
 
+/// What a replica has recorded, and the number to go on from.
+type Told = (Vec<Recorded>, u64);
+
 enum Command {
     Call(Call, oneshot::Sender<Result<Answer, ClientError>>),
     Status(ReplicaId, oneshot::Sender<Report>),
-    Recorded(ReplicaId, u64, oneshot::Sender<(Vec<Recorded>, u64)>),
+    Recorded(ReplicaId, u64, oneshot::Sender<Told>),
     Watch(u32, mpsc::Sender<Vec<Event>>, oneshot::Sender<()>),
     Links(oneshot::Sender<LinkStatus>),
 }
@@ -261,7 +264,7 @@ struct Task<P: Protocol> {
     timers: BTreeMap<P::ClientTimer, Instant>,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Answer, ClientError>>>,
     statuses: BTreeMap<u64, (ReplicaId, oneshot::Sender<Report>)>,
-    recorded: BTreeMap<u64, (ReplicaId, oneshot::Sender<(Vec<Recorded>, u64)>)>,
+    recorded: BTreeMap<u64, (ReplicaId, oneshot::Sender<Told>)>,
     watch: Option<Watch>,
     /// How many replicas must tell an event.
     vouch: usize,
