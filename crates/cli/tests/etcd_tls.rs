@@ -65,7 +65,8 @@ fn url_of(running: &mut Running) -> String {
 #[test]
 fn a_gateway_with_certificates_serves_those_who_have_one_of_its_authority() {
     let mut cluster = Cluster::init(3);
-    let (ours, others) = (Authority::new(&cluster.scratch().join("ours")), Authority::new(&cluster.scratch().join("others")));
+    let (ours, others) =
+        (Authority::new(&cluster.scratch().join("ours")), Authority::new(&cluster.scratch().join("others")));
     ours.issue("server", &["localhost", "127.0.0.1"]);
     ours.issue("client", &["a client"]);
     others.issue("client", &["another client"]);

@@ -42,7 +42,8 @@ fn grant(role: &str, kind: PermissionKind, key: &str, range_end: &str) -> Operat
 /// With a root, a user `u` whose role `r` has these permissions, and users that count.
 fn guarded(permissions: &[(PermissionKind, &str, &str)]) -> Bench {
     let mut bench = Bench::new();
-    for operation in [add_user("root"), grant_role("root", "root"), add_user("u"), add_role("r"), grant_role("u", "r")] {
+    for operation in [add_user("root"), grant_role("root", "root"), add_user("u"), add_role("r"), grant_role("u", "r")]
+    {
         bench.ok(operation);
     }
     for (kind, key, range_end) in permissions {
@@ -131,7 +132,9 @@ fn root_may_do_everything() {
 fn only_root_may_change_or_list_users_and_roles() {
     let mut bench = guarded(&[(ReadWrite, "\0", "\0")]);
     let own_password = change(AuthOperation::UserChangePassword { name: "u".into(), hash: None });
-    for operation in [add_user("x"), add_role("x"), grant_role("u", "root"), change(AuthOperation::Disable), own_password] {
+    for operation in
+        [add_user("x"), add_role("x"), grant_role("u", "root"), change(AuthOperation::Disable), own_password]
+    {
         assert_eq!(bench.refused(by("u", operation)), DENIED);
     }
     for query in [AuthQuery::Users, AuthQuery::Roles, AuthQuery::Status, AuthQuery::Administer] {

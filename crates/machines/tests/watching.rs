@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
-use common::*;
 use bytes::Bytes;
+use common::*;
 use quorate_machines::kv::*;
 
 fn from(from_revision: i64) -> Events {

@@ -4,8 +4,8 @@
 use crate::config::ClusterConfig;
 use crate::host::Clock;
 use crate::keys::{KeyError, KeyPair};
-use crate::vouched::Vouched;
 use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace};
+use crate::vouched::Vouched;
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
 use quorate_core::ids::{Peer, ReplicaId};

@@ -8,8 +8,7 @@ use crate::proto::etcdserverpb::auth_server::Auth;
 use crate::proto::etcdserverpb::{self as pb, ResponseHeader};
 use crate::store::Read;
 use quorate_machines::kv::{
-    AuthOperation, AuthQuery, AuthResponse, KvError, Operation, Permission, PermissionKind, Query,
-    Response as Answer,
+    AuthOperation, AuthQuery, AuthResponse, KvError, Operation, Permission, PermissionKind, Query, Response as Answer,
 };
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
@@ -206,11 +205,7 @@ impl Api {
         }
     }
 
-    async fn ask(
-        &self,
-        metadata: &MetadataMap,
-        query: AuthQuery,
-    ) -> Result<(ResponseHeader, AuthResponse), EtcdError> {
+    async fn ask(&self, metadata: &MetadataMap, query: AuthQuery) -> Result<(ResponseHeader, AuthResponse), EtcdError> {
         match self.access(metadata).query(Read::Linearizable, Query::Auth(query)).await? {
             (header, Answer::Auth(answer)) => Ok((header, answer)),
             _ => Err(EtcdError::Strange),

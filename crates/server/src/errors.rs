@@ -187,11 +187,7 @@ mod tests {
             (EtcdError::InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option"),
             (EtcdError::InvalidCompare, InvalidArgument, "quorate: this comparison does not exist"),
             (EtcdError::AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled"),
-            (
-                EtcdError::AuthFailed,
-                InvalidArgument,
-                "etcdserver: authentication failed, invalid user ID or password",
-            ),
+            (EtcdError::AuthFailed, InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
             (EtcdError::PermissionNotGiven, InvalidArgument, "etcdserver: permission not given"),
             (
                 EtcdError::SnapshotTooLarge,

@@ -3,8 +3,8 @@
 use crate::access::{Access, Tokens};
 use crate::http::Front;
 use crate::hub::Hub;
-use crate::listen::{self, ListenError, Security};
 use crate::limits::{SNAPSHOTS_MAX, TOKEN_LIFETIME};
+use crate::listen::{self, ListenError, Security};
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::store::Store;

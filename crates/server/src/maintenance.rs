@@ -9,8 +9,8 @@ use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse,
+    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use crate::store::{Read, member_id};
 use quorate_core::crypto::Digest;
@@ -76,10 +76,7 @@ impl Maintenance for Api {
     }
 
     /// Nothing to do: there is no file that could be smaller.
-    async fn defragment(
-        &self,
-        request: Request<DefragmentRequest>,
-    ) -> Result<Response<DefragmentResponse>, Status> {
+    async fn defragment(&self, request: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
         self.administer(request.metadata()).await?;
         Ok(Response::new(DefragmentResponse { header: None })) // like etcd's
     }

@@ -53,7 +53,8 @@ impl Passwords {
     }
 
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, EtcdError> {
-        let refused = || EtcdError::TooManyRequests(format!("at most {HASHES_WAITING_MAX} passwords wait to be checked"));
+        let refused =
+            || EtcdError::TooManyRequests(format!("at most {HASHES_WAITING_MAX} passwords wait to be checked"));
         let _waiting = self.waiting.try_acquire().map_err(|_| refused())?;
         let _running = self.running.acquire().await.map_err(|_| EtcdError::Stopped)?;
         tokio::task::spawn_blocking(work).await.map_err(|_| EtcdError::Stopped)

@@ -6,8 +6,8 @@
 //! All of it is done with the rights of whoever asked: who may write under a name may queue up there, and who may read under
 //! it may look who is first.
 
-use crate::errors::EtcdError;
 use crate::access::Access;
+use crate::errors::EtcdError;
 use crate::gateway::Api;
 use crate::hub::Hub;
 use crate::proto::etcdserverpb::ResponseHeader;

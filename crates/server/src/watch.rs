@@ -6,8 +6,8 @@
 //!
 //! Source: etcd's API reference, *Watch API*; where it is silent, etcd 3.4's observed behaviour (the differential test).
 
-use crate::convert;
 use crate::access::Access;
+use crate::convert;
 use crate::errors::EtcdError;
 use crate::gateway::{Api, Responses};
 use crate::hub::{Counted, Found, Hub, Interest, Seen};

@@ -43,7 +43,9 @@ pub use client::{Expected, prefix_end};
 pub use error::{AuthError, Code, KvError, Limit};
 pub use operation::{Compare, DeleteRange, Events, Label, Labelled, Operand, Operation, Operator, Put, Query, Range};
 pub use operation::{SortOrder, SortTarget, Txn, TxnOp};
-pub use reply::{DeleteResponse, Event, EventKind, EventsPart, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse};
+pub use reply::{
+    DeleteResponse, Event, EventKind, EventsPart, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse,
+};
 pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
 pub use snapshot::{KvSink, KvSource};
 
@@ -169,9 +171,7 @@ fn answer(store: &Store, query: &Query) -> Result<Response, KvError> {
             range::range(store, request, &mut ReplyBudget::new()).map(Response::Range)
         }
         Query::Events(events) => watch::events(store, events).map(Response::Events),
-        Query::EventsPart { events, from_change } => {
-            watch::part(store, events, *from_change).map(Response::EventsPart)
-        }
+        Query::EventsPart { events, from_change } => watch::part(store, events, *from_change).map(Response::EventsPart),
         Query::LeaseTimeToLive { id, keys, now } => {
             Ok(Response::LeaseTimeToLive(lease::time_to_live(store, *id, *keys, *now)))
         }

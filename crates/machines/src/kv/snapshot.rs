@@ -133,7 +133,8 @@ impl KvSource {
                 Next::User(None)
             }
             Next::User(after) => {
-                for (name, user) in self.store.auth.users.range::<_, String>((beyond(after.as_ref()), Bound::Unbounded)) {
+                for (name, user) in self.store.auth.users.range::<_, String>((beyond(after.as_ref()), Bound::Unbounded))
+                {
                     let roles = user.roles.iter().cloned().collect();
                     let hash = user.hash.clone();
                     frame(&UserFrame { name: name.clone(), hash, since: user.since, roles }, into);
@@ -144,7 +145,8 @@ impl KvSource {
                 Next::Role(None)
             }
             Next::Role(after) => {
-                for (name, role) in self.store.auth.roles.range::<_, String>((beyond(after.as_ref()), Bound::Unbounded)) {
+                for (name, role) in self.store.auth.roles.range::<_, String>((beyond(after.as_ref()), Bound::Unbounded))
+                {
                     frame(&RoleFrame { name: name.clone(), permissions: role.permissions.clone() }, into);
                     if into.len() >= until {
                         return Next::Role(Some(name.clone()));
@@ -162,7 +164,8 @@ impl KvSource {
                 Next::Change(None)
             }
             Next::Change(after) => {
-                for (place, change) in self.store.history.range::<_, Place>((beyond(after.as_ref()), Bound::Unbounded)) {
+                for (place, change) in self.store.history.range::<_, Place>((beyond(after.as_ref()), Bound::Unbounded))
+                {
                     frame(&ChangeFrame { sub: change.sub, kv: &change.kv }, into);
                     if into.len() >= until {
                         return Next::Change(Some(*place));
@@ -234,28 +237,12 @@ fn frame(body: &impl BorshSerialize, into: &mut Vec<u8>) {
 #[derive(Debug)]
 enum Awaited {
     Version,
-    Header {
-        with_auth: bool,
-    },
-    Auth {
-        rest: Rest,
-    },
-    Users {
-        left: u64,
-        roles: u64,
-        rest: Rest,
-    },
-    Roles {
-        left: u64,
-        rest: Rest,
-    },
-    Leases {
-        left: u64,
-        changes: u64,
-    },
-    Changes {
-        left: u64,
-    },
+    Header { with_auth: bool },
+    Auth { rest: Rest },
+    Users { left: u64, roles: u64, rest: Rest },
+    Roles { left: u64, rest: Rest },
+    Leases { left: u64, changes: u64 },
+    Changes { left: u64 },
     Hash,
     Nothing,
 }

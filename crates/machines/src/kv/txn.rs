@@ -279,11 +279,7 @@ pub(super) fn delete_alone(
 ///
 /// # Errors
 /// [`KvError::ReplyTooLarge`], and nothing else: only where what was there before is to be told.
-fn delete(
-    write: &mut Write<'_>,
-    request: &DeleteRange,
-    budget: &mut ReplyBudget,
-) -> Result<DeleteResponse, KvError> {
+fn delete(write: &mut Write<'_>, request: &DeleteRange, budget: &mut ReplyBudget) -> Result<DeleteResponse, KvError> {
     let deleted = write.delete(&request.key, &request.range_end);
     let told = if request.prev_kv { deleted.as_slice() } else { &[] };
     told.iter().try_for_each(|change| budget.spend(&change.kv))?;

@@ -295,7 +295,8 @@ mod tests {
     #[test]
     fn what_is_put_in_is_found_by_walking_the_tree_and_every_page_is_in_use_once() {
         let many = (0..20_000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![7; (n % 300) as usize])).collect();
-        let large = vec![(b"a".to_vec(), vec![1; 3 * PAGE_BYTES]), (b"b".to_vec(), vec![2; 5]), (b"c".to_vec(), vec![])];
+        let large =
+            vec![(b"a".to_vec(), vec![1; 3 * PAGE_BYTES]), (b"b".to_vec(), vec![2; 5]), (b"c".to_vec(), vec![])];
         let buckets = [("many", many), ("empty", vec![]), ("large", large)];
         let file = written(&buckets);
         assert_eq!(file.len() % PAGE_BYTES, 0);
@@ -304,7 +305,10 @@ mod tests {
         assert_eq!(pages as usize * PAGE_BYTES, file.len());
         let (mut names, mut in_use) = (Vec::new(), vec![0, 1, 2]);
         walk(&file, root, &mut names, &mut in_use);
-        assert_eq!(names.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>(), [&b"empty"[..], b"large", b"many"]);
+        assert_eq!(
+            names.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>(),
+            [&b"empty"[..], b"large", b"many"]
+        );
         for (name, value) in names {
             let mut found = Vec::new();
             walk(&file, u64::from_le_bytes(number(&value, 0)), &mut found, &mut in_use);

@@ -18,8 +18,7 @@ use tonic::{Code, Request, Status};
 const EMPTY: (Code, &str) = (Code::InvalidArgument, "etcdserver: user name is empty");
 const DENIED: (Code, &str) = (Code::PermissionDenied, "etcdserver: permission denied");
 const INVALID: (Code, &str) = (Code::Unauthenticated, "etcdserver: invalid auth token");
-const FAILED: (Code, &str) =
-    (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password");
+const FAILED: (Code, &str) = (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password");
 
 fn said(status: &Status) -> (Code, &str) {
     (status.code(), status.message())
@@ -117,8 +116,7 @@ async fn a_token_is_void_after_a_new_password_and_after_a_time_without_users() {
     let (_served, mut client) = guarded().await;
     let root = log_in(&mut client, "root", "top").await.expect("a token");
     let ann = log_in(&mut client, "ann", "secret").await.expect("a token");
-    let request =
-        AuthUserChangePasswordRequest { name: "ann".into(), password: "other".into(), ..Default::default() };
+    let request = AuthUserChangePasswordRequest { name: "ann".into(), password: "other".into(), ..Default::default() };
     client.auth.user_change_password(by(&root, request)).await.expect("root may");
     assert_eq!(said(&refusal(client.kv.put(by(&ann, put("a"))).await)), INVALID);
     assert_eq!(said(&refusal(log_in(&mut client, "ann", "secret").await)), FAILED);

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use quorate_server::proto::authpb::{Permission, UserAddOptions};
 use quorate_server::proto::etcdserverpb::request_op::Request as Op;
 use quorate_server::proto::etcdserverpb::{
-    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest, AuthRoleGetResponse,
-    AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
-    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest, AuthUserGrantRoleRequest,
-    AuthUserListRequest, AuthUserRevokeRoleRequest, AuthenticateRequest, AuthenticateResponse, Compare,
-    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestOp, ResponseHeader, TxnRequest,
+    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest,
+    AuthRoleGetResponse, AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
+    AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest,
+    AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest, AuthenticateRequest,
+    AuthenticateResponse, Compare, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestOp, ResponseHeader,
+    TxnRequest,
 };
 use std::collections::BTreeMap;
 use tonic::{Request, Response, Status};
@@ -258,7 +259,9 @@ impl Pair {
                 let id = 1;
                 both!(self, root, lease.lease_grant(LeaseGrantRequest { id, ttl: 6000 }))
             }
-            27 if dice.one_in(3) && (caller.is_some() || !self.enabled) => both!(self, caller, lease.lease_revoke(LeaseRevokeRequest { id: 1 })),
+            27 if dice.one_in(3) && (caller.is_some() || !self.enabled) => {
+                both!(self, caller, lease.lease_revoke(LeaseRevokeRequest { id: 1 }))
+            }
             28..=37 => both!(self, caller, kv.put(dice.plain_put())),
             38..=46 => both!(self, caller, kv.range(dice.get())),
             47..=51 => both!(self, caller, kv.delete_range(dice.remove())),

@@ -113,8 +113,7 @@ impl<'a> Rights<'a> {
 
     fn check_delete(&self, delete: &DeleteRange) -> Result<(), AuthError> {
         let DeleteRange { key, range_end, prev_kv } = delete;
-        let allowed =
-            self.writable.covers(key, range_end) && (!prev_kv || self.readable.covers(key, range_end));
+        let allowed = self.writable.covers(key, range_end) && (!prev_kv || self.readable.covers(key, range_end));
         if allowed { Ok(()) } else { Err(AuthError::PermissionDenied) }
     }
 
