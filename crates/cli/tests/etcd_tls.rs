@@ -40,10 +40,10 @@ impl Authority {
     }
 }
 
-/// `etcdctl put a VALUE`, with a client's certificate of this authority or without.
-fn put(url: &str, value: &str, trusted: &Authority, client: Option<&Authority>) -> Output {
+/// `etcdctl put a VALUE`, with a client's certificate of this authority or without. etcdctl tries again as long as it may.
+fn put(url: &str, value: &str, patience: &str, trusted: &Authority, client: Option<&Authority>) -> Output {
     let mut command = Command::new("etcdctl");
-    command.env("ETCDCTL_API", "3").args(["--endpoints", url, "--command-timeout", "20s", "--dial-timeout", "3s"]);
+    command.env("ETCDCTL_API", "3").args(["--endpoints", url, "--command-timeout", patience, "--dial-timeout", "2s"]);
     command.arg("--cacert").arg(trusted.file("ca", "crt"));
     if let Some(client) = client {
         command.arg("--cert").arg(client.file("client", "crt")).arg("--key").arg(client.file("client", "key"));
@@ -93,12 +93,12 @@ fn a_gateway_with_certificates_serves_those_who_have_one_of_its_authority() {
         return;
     }
     for (value, url) in ["1", "2"].iter().zip(&urls) {
-        let done = put(url, value, &ours, Some(&ours));
+        let done = put(url, value, "20s", &ours, Some(&ours));
         assert!(done.status.success(), "{url}: {}", String::from_utf8_lossy(&done.stderr));
         assert_eq!(cluster.must(&["kv", "get", "a"]), format!("{value}\n"));
-        assert!(!put(url, "no", &ours, None).status.success(), "no certificate");
-        assert!(!put(url, "no", &ours, Some(&others)).status.success(), "another authority's");
-        assert!(!put(url, "no", &others, Some(&ours)).status.success(), "not the server that is trusted");
+        assert!(!put(url, "no", "2s", &ours, None).status.success(), "no certificate");
+        assert!(!put(url, "no", "2s", &ours, Some(&others)).status.success(), "another authority's");
+        assert!(!put(url, "no", "2s", &others, Some(&ours)).status.success(), "not the server that is trusted");
     }
     assert_eq!(cluster.must(&["kv", "get", "a"]), "2\n");
 }

@@ -458,6 +458,8 @@ fn end() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Of the keys that can tell, all in the range are permitted exactly when the range is.
     #[test]
     fn a_range_is_permitted_when_each_of_its_keys_is(

@@ -150,6 +150,7 @@ mod tests {
         assert!(four.says(2, &[(1, "a")]).is_empty());
         assert_eq!(four.says(2, &[(2, "b")]), ["b"]);
         assert!(four.says(1, &[(2, "b")]).is_empty());
+        assert!(four.says(3, &[(1, "a"), (2, "b")]).is_empty(), "two who are late are not two who vouch");
     }
 
     #[test]

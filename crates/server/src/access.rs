@@ -10,14 +10,13 @@
 //! nobody's who could be trusted; the store refuses both if users count.
 
 use crate::errors::EtcdError;
-use crate::limits::TOKEN_LIFETIME;
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::store::{Read, Store};
 use quorate_machines::kv::{Labelled, Operation, Query, Response, Who};
 use quorate_runtime::keys::KeyPair;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::metadata::MetadataMap;
 
 /// The purpose of the key with which tokens are sealed.
@@ -56,17 +55,18 @@ impl Access {
 #[derive(Debug)]
 pub struct Tokens {
     key: [u8; 32],
+    lifetime: Duration,
 }
 
 impl Tokens {
     /// The tokens of all gateways with this key.
-    pub fn new(key: &KeyPair) -> Self {
-        Self { key: key.secret_for(CONTEXT) }
+    pub fn new(key: &KeyPair, lifetime: Duration) -> Self {
+        Self { key: key.secret_for(CONTEXT), lifetime }
     }
 
     /// A token for a user whose password was right at a revision of users and roles.
     pub fn issue(&self, user: &str, since: u64) -> String {
-        self.sealed(user, since, seconds().saturating_add(TOKEN_LIFETIME.as_secs()))
+        self.sealed(user, since, seconds().saturating_add(self.lifetime.as_secs()))
     }
 
     fn sealed(&self, user: &str, since: u64, until: u64) -> String {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn tokens() -> Tokens {
-        Tokens::new(&KeyPair::generate().expect("randomness"))
+        Tokens::new(&KeyPair::generate().expect("randomness"), Duration::from_secs(60))
     }
 
     fn who(user: &str, since: u64) -> Option<Who> {
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn a_token_is_recognised_by_every_gateway_with_the_key_and_by_no_other() {
         let key = KeyPair::generate().expect("randomness");
-        let token = Tokens::new(&key).issue("zoë", 7);
-        assert_eq!(Tokens::new(&key).recognise(&token), who("zoë", 7));
+        let token = Tokens::new(&key, Duration::from_secs(60)).issue("zoë", 7);
+        assert_eq!(Tokens::new(&key, Duration::from_secs(60)).recognise(&token), who("zoë", 7));
         assert_eq!(tokens().recognise(&token), None);
     }
 

@@ -3,7 +3,7 @@
 use crate::access::{Access, Tokens};
 use crate::http::Front;
 use crate::hub::Hub;
-use crate::limits::SNAPSHOTS_MAX;
+use crate::limits::{SNAPSHOTS_MAX, TOKEN_LIFETIME};
 use crate::listen::{self, ListenError, Security};
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
@@ -33,11 +33,18 @@ pub struct Options {
     pub progress_interval: Duration,
     /// Where clients are told to connect, `http://host:port`; `None` for the address that is listened on.
     pub advertise: Option<String>,
+    /// How long a user who has logged in need not do it again; [`crate::limits::TOKEN_LIFETIME`].
+    pub token_lifetime: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { security: Security::Plain, progress_interval: Duration::from_secs(600), advertise: None }
+        Self {
+            security: Security::Plain,
+            progress_interval: Duration::from_secs(600),
+            advertise: None,
+            token_lifetime: TOKEN_LIFETIME,
+        }
     }
 }
 
@@ -101,7 +108,7 @@ impl Gateway {
             hub: hub.clone(),
             url: url.clone(),
             progress_interval: options.progress_interval,
-            tokens: Arc::new(Tokens::new(key)),
+            tokens: Arc::new(Tokens::new(key, options.token_lifetime)),
             passwords: Arc::new(Passwords::new()),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
         };

@@ -9,6 +9,8 @@
 //! # Where it deviates from etcd
 //! - `MemberList` names the replicas, but the URL of each is this gateway's: replicas themselves do not speak etcd's API.
 //! - `HashKV` and `Hash` answer for the present revision, with four bytes of the digest of the whole history.
+//! - A token holds for a time that its use does not prolong, at every gateway with the same key.
+//! - `Snapshot` is a database of etcd's, which etcd starts from and Quorate does not.
 //! - The details that etcd's error texts leave out are in the metadata `quorate-detail`; the texts are etcd's own, since
 //!   clients compare them.
 //!

@@ -46,8 +46,8 @@ pub const FRAGMENT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 pub const JSON_REQUESTS_MAX: usize = 1024;
 /// How long the cluster may take to answer: etcd's patience with its default election timeout.
 pub const CALL_PATIENCE: Duration = Duration::from_secs(7);
-/// How long a token holds, if nothing ends it before. etcd's end 5 minutes after they were last used; ours cannot be
-/// prolonged, so they hold for a day.
+/// How long a token holds, if nothing ends it before and the gateway's file does not say otherwise. etcd's end 5 minutes after
+/// they were last used; ours cannot be prolonged, so they hold for a day.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest password, in bytes: what bcrypt looks at.
 pub const PASSWORD_BYTES_MAX: usize = 71;

@@ -78,7 +78,7 @@ impl Maintenance for Api {
     /// Nothing to do: there is no file that could be smaller.
     async fn defragment(&self, request: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
         self.administer(request.metadata()).await?;
-        Ok(Response::new(DefragmentResponse { header: Some(self.store.header(0)) }))
+        Ok(Response::new(DefragmentResponse { header: None })) // like etcd's
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {

@@ -29,7 +29,8 @@ A gateway keeps nothing: stop it, start it elsewhere, run several. gateway.toml,
   advertise = \"https://db.example.org:2379\"
   cert_file = \"gateway.crt\"
   key_file = \"gateway.key\"
-  client_ca_file = \"clients-ca.crt\"")]
+  client_ca_file = \"clients-ca.crt\"
+  token_seconds = 86400                # how long a user's login holds, if there are users")]
 pub struct Arguments {
     /// The cluster's file; without it QUORATE_CLUSTER, or the `quorate dev` that is running
     #[arg(long, value_name = "FILE")]

@@ -21,7 +21,7 @@ mod state;
 pub(super) use permit::{operation as permit_operation, query as permit_query};
 pub(super) use state::{Auth, Role, User};
 
-use super::error::{AuthError, KvError, Limit};
+use super::error::{KvError, Limit};
 use super::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX, PASSWORD_HASH_BYTES_MAX};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -244,12 +244,5 @@ impl Permission {
     /// Whether it lets keys be written.
     pub(super) const fn writes(&self) -> bool {
         matches!(self.kind, PermissionKind::Write | PermissionKind::ReadWrite)
-    }
-}
-
-impl KvError {
-    /// Whether a user may log in again and then succeed.
-    pub const fn is_stale_login(&self) -> bool {
-        matches!(self, KvError::Auth(AuthError::InvalidToken))
     }
 }
