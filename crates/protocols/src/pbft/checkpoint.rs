@@ -3,6 +3,7 @@
 //! the log's beginning go: rarer, since it writes the whole state out.
 
 use super::Outbox;
+use super::answered::Answered;
 use super::durable::Record;
 use super::message::{LogCheckpoint, Message, StateCheckpoint};
 use super::pool::Pool;
@@ -227,6 +228,7 @@ impl Replica {
         self.log.slot(checkpoint.op).chain = Some(it.chain);
         self.proposed = self.proposed.max(checkpoint.op);
         self.vote_boundary(out);
+        self.answered = Answered::default();
         self.pool = Pool::default(); // what was executed meanwhile is not known; clients ask again
         self.watch(out);
         self.trim(out);
