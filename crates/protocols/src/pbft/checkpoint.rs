@@ -32,11 +32,7 @@ impl Replica {
         }
         let Some(chain) = self.log.get(op).and_then(|slot| slot.chain) else { return };
         let vote = self.keyring.sign(LogCheckpoint { op, chain });
-        if mutated!("pbft/checkpoint-before-the-sync") {
-            out.broadcast_unsynced(Message::Checkpoint(vote.clone()));
-        } else {
-            out.broadcast(Message::Checkpoint(vote.clone()));
-        }
+        out.broadcast(Message::Checkpoint(vote.clone()));
         out.send(self.me(), Message::Checkpoint(vote));
     }
 

@@ -30,9 +30,11 @@ impl Replica {
         let client = group.statement().client;
         let group: Group = group.into_signed();
         let is_primary = self.is_active() && self.is_primary();
-        let answered = self.answer_again(&group, out);
+        // A replica passes on what it cannot answer (it may have restarted): that is ordered again, whoever could answer.
+        let is_asked = matches!(from, Peer::Client(_));
+        let answered = if is_asked { self.answer_again(&group, out) } else { Vec::new() };
         let is_answered = answered.len() == group.statement().requests.len();
-        let forward = matches!(from, Peer::Client(_)) && self.is_active() && !is_primary && !is_answered;
+        let forward = is_asked && self.is_active() && !is_primary && !is_answered;
         match self.pool.add(group.clone(), &answered, self.config.pending_bytes, self.config.client_bytes) {
             Added::Full => {
                 // Promises nothing; the view is no secret.

@@ -375,6 +375,21 @@ fn a_request_that_was_answered_is_answered_again_without_being_ordered_again() {
 }
 
 #[test]
+fn what_only_some_can_answer_again_is_ordered_again_without_a_view_change() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.run(50);
+    for id in 1..4 {
+        it.restart(id); // they forget what they have answered; R0, the primary, does not
+    }
+    it.heal();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!((it.view(1), it.tape(0)), (view(0), vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
 fn requests_gather_while_entries_are_under_way() {
     let mut it = Cluster::with(4, Config { in_flight_entries: 1, ..config() });
     it.client(1).client(2).client(3).apply(1, "a").apply(2, "b").apply(3, "c");
