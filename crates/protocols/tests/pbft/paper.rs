@@ -376,7 +376,7 @@ fn a_request_that_was_answered_is_answered_again_without_being_ordered_again() {
 
 #[test]
 fn what_only_some_can_answer_again_is_ordered_again_without_a_view_change() {
-    let mut it = Cluster::new(4);
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 2, state_entries: 1, ..config() });
     it.client(1).apply(1, "a");
     it.lose(|it| it.label == "Reply");
     let ticket = it.submit(1, "b");
