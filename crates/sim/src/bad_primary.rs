@@ -10,11 +10,11 @@ use quorate_machines::counter::Counter;
 use std::fmt;
 
 /// Clients that ask without a pause.
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 2;
 /// Virtual milliseconds before the primary is bad: the others must know what a good one achieves.
-const BEFORE_MS: u64 = 3_500;
+const BEFORE_MS: u64 = 3_000;
 /// Virtual milliseconds after which it is believed to stay for ever.
-const PATIENCE_MS: u64 = 20_000;
+const PATIENCE_MS: u64 = 10_000;
 /// How late a slow primary says everything: later than clients wait, sooner than backups do.
 const SLOWNESS: u64 = 200 * MILLI;
 
@@ -47,9 +47,9 @@ impl fmt::Display for Bad {
 /// What became of it; times in virtual milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replaced {
-    /// From the first bad deed until somebody else leads; `None` if nobody did within 20 s.
+    /// From the first bad deed until somebody else leads; `None` if nobody did within 10 s.
     pub after_ms: Option<u64>,
-    /// The longest time without an answer to anybody, from the first bad deed until five seconds after the change.
+    /// The longest time without an answer to anybody, from the first bad deed until two seconds after the change.
     pub gap_ms: u64,
     /// Answers per second before, and after the change.
     pub before: u64,
@@ -85,13 +85,13 @@ pub fn replace<P: Simulated>(seed: u64, replicas: usize, config: P::Config, bad:
         }
     }
     let answered = load.answered;
-    for _ in 0..5_000 {
+    for _ in 0..2_000 {
         let answered = load.answered;
         load.run(1);
         quiet = if load.answered > answered { 0 } else { quiet + 1 };
         gap_ms = gap_ms.max(quiet);
     }
-    Replaced { after_ms, gap_ms, before, after: (load.answered - answered) / 5 }
+    Replaced { after_ms, gap_ms, before, after: (load.answered - answered) / 2 }
 }
 
 struct Load<P: Simulated> {

@@ -212,7 +212,6 @@ fn judge<P: Protocol>(cluster: &Cluster<P, Registers>, probed: usize, healed: u6
             cluster.states().iter().map(|(op, it)| format!("{op}/{}", it.order().len())).collect();
         return Err((Property::CONVERGENCE, format!("entries/writes by replica: {}", states.join(", "))));
     }
-    cluster.check_proofs().map_err(|detail| (Property::NO_FALSE_PROOF, detail))?;
     for order in &orders {
         durability::check(history, order).map_err(|detail| (Property::DURABILITY, detail))?;
     }
@@ -246,19 +245,6 @@ impl<P: Protocol> Cluster<P, Registers> {
                 for (name, bytes) in process.storage.snapshot_files() {
                     files.found(replica, &name, &bytes)?;
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// Does anybody who does not lie hold a proof against somebody who does not? Two signatures for one slot are a promise
-    /// broken, whether or not anything came of it.
-    fn check_proofs(&self) -> Result<(), String> {
-        let honest = self.replicas.iter().enumerate().filter(|(at, _)| !self.adversary.lies(*at));
-        for running in honest.filter_map(|(_, process)| process.running.as_ref()) {
-            let proofs = running.node.ledger().proofs();
-            if let Some((accused, proof)) = proofs.iter().find(|(accused, _)| !self.adversary.lies(accused.index())) {
-                return Err(format!("{accused} {}", proof.words()));
             }
         }
         Ok(())

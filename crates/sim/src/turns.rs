@@ -44,7 +44,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.rearm(replica);
     }
 
-    /// The protocol's own invariants.
+    /// The protocol's own invariants. And whom does it hold a proof against? Two signatures for one slot are a broken promise,
+    /// whether or not anything came of it.
     pub(crate) fn look_at(&mut self, replica: usize) {
         let Some(running) = self.replicas.get(replica).and_then(|process| process.running.as_ref()) else { return };
         self.trace.stated(self.queue.now(), replica, || running.node.replica().status());
@@ -52,7 +53,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             return;
         }
         if let Err(broken) = running.node.replica().check() {
-            self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
+            return self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
+        }
+        let proofs = running.node.ledger().proofs().iter();
+        let mut unjust = proofs.filter(|(accused, _)| !self.adversary.lies(accused.index()));
+        if let Some(detail) = unjust.next().map(|(accused, proof)| format!("{accused} {}", proof.words())) {
+            self.violate(Property::NO_FALSE_PROOF, detail);
         }
     }
 

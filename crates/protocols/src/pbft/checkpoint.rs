@@ -3,6 +3,7 @@
 //! the log's beginning go: rarer, since it writes the whole state out.
 
 use super::Outbox;
+use super::answered::Answered;
 use super::durable::Record;
 use super::message::{LogCheckpoint, Message, StateCheckpoint};
 use super::pool::Pool;
@@ -31,11 +32,7 @@ impl Replica {
         }
         let Some(chain) = self.log.get(op).and_then(|slot| slot.chain) else { return };
         let vote = self.keyring.sign(LogCheckpoint { op, chain });
-        if mutated!("pbft/checkpoint-before-the-sync") {
-            out.broadcast_unsynced(Message::Checkpoint(vote.clone()));
-        } else {
-            out.broadcast(Message::Checkpoint(vote.clone()));
-        }
+        out.broadcast(Message::Checkpoint(vote.clone()));
         out.send(self.me(), Message::Checkpoint(vote));
     }
 
@@ -227,6 +224,7 @@ impl Replica {
         self.log.slot(checkpoint.op).chain = Some(it.chain);
         self.proposed = self.proposed.max(checkpoint.op);
         self.vote_boundary(out);
+        self.answered = Answered::default();
         self.pool = Pool::default(); // what was executed meanwhile is not known; clients ask again
         self.watch(out);
         self.trim(out);

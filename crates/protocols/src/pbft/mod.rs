@@ -7,6 +7,7 @@
 //! Deviations, in short: votes are on disk before they are sent; the log's checkpoints and the state's are two things; what
 //! is committed carries a proof that anyone can pass on. The README argues each.
 
+mod answered;
 mod checkpoint;
 mod client;
 mod durable;

@@ -8,10 +8,10 @@ use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
-use quorate_core::sessions::{Outcome, Ruling};
+use quorate_core::sessions::{self, Outcome, Ruling};
 use std::collections::BTreeMap;
 
 /// Entries that the machine may have been given and not applied. More wait in the log.
@@ -24,14 +24,18 @@ type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 
 /// Requests.
 impl Replica {
-    /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were executed before are ordered again: whoever applies them knows, and
-    /// answers again. The client's signature makes it authentic to all or to none.
+    /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were answered lately are answered again; those of long ago are ordered
+    /// again: whoever applies them knows, and answers again. The client's signature makes it authentic to all or to none.
     pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
         let client = group.statement().client;
         let group: Group = group.into_signed();
         let is_primary = self.is_active() && self.is_primary();
-        let forward = matches!(from, Peer::Client(_)) && self.is_active() && !is_primary;
-        match self.pool.add(group.clone(), self.config.pending_bytes, self.config.client_bytes) {
+        // A replica passes on what it cannot answer (it may have restarted): that is ordered again, whoever could answer.
+        let is_asked = matches!(from, Peer::Client(_));
+        let answered = if is_asked { self.answer_again(&group, out) } else { Vec::new() };
+        let is_answered = answered.len() == group.statement().requests.len();
+        let forward = is_asked && self.is_active() && !is_primary && !is_answered;
+        match self.pool.add(group.clone(), &answered, self.config.pending_bytes, self.config.client_bytes) {
             Added::Full => {
                 // Promises nothing; the view is no secret.
                 out.send_unsynced(Peer::Client(client), Message::Busy { view: self.view });
@@ -46,6 +50,20 @@ impl Replica {
         }
         self.watch(out);
         self.propose_more(out);
+    }
+
+    /// Says again what the client may not have heard; returns which of the requests that answers.
+    fn answer_again(&self, group: &Group, out: &mut Outbox) -> Vec<RequestNumber> {
+        let it = group.statement();
+        let is_full = it.full.is_none_or(|replica| replica == self.me);
+        let mut answered = Vec::new();
+        for (op, rulings) in self.answered.to(group) {
+            answered.extend(rulings.iter().map(|(number, _)| *number));
+            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full))).collect();
+            let reply = Reply { view: self.view, op, session: it.session, rulings };
+            out.send_unsynced(Peer::Client(it.client), Message::Reply(reply)); // as when it was executed
+        }
+        answered
     }
 
     /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
@@ -187,7 +205,7 @@ impl Replica {
         if self.log.get(op).is_some_and(|slot| slot.decided().is_some_and(|it| it != proposal.digest())) {
             return Some(Why::WrongChain); // something else is committed there
         }
-        match proposal.content() {
+        match &*proposal.content() {
             Content::Null(_) => Some(Why::NotNow), // only a new view fills gaps
             Content::Orders(orders) => (orders.time > out.wall().plus(self.config.clock_ahead)).then_some(Why::NotNow),
         }
@@ -357,32 +375,11 @@ impl Replica {
         }
     }
 
-    /// ⟨REPLY v, t, c, i, r⟩ (§4.2), and what follows from an execution.
+    /// An entry is executed: its requests are answered, and what waited for it goes on.
     pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
-        let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();
-        let proposal = self.log.get(op).and_then(|slot| slot.proposal(slot.decided()?));
-        if let Some(Content::Orders(orders)) = proposal.map(Proposal::content) {
-            for (group, number, _) in orders.requests() {
-                full.insert((group.client, group.session, number), group.full);
-            }
-        }
-        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        for reply in outcome.replies {
-            let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
-            let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));
-            replies.entry((reply.client, reply.session)).or_default().push((reply.number, told));
-        }
-        for ((client, session), rulings) in replies {
-            // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-            let reply = Reply { view: self.view, op, session, rulings };
-            out.send_unsynced(Peer::Client(client), Message::Reply(reply));
-        }
-        let requests = full.len() as u64;
-        for key in full.into_keys() {
-            self.pool.executed(key);
-        }
+        let requests = self.answer(op, outcome.replies, out);
         self.vote_checkpoint(op, out);
         self.dispatch(out);
         self.answer_reads(out);
@@ -391,5 +388,38 @@ impl Replica {
         self.propose_more(out);
         self.keeps_up(requests, out);
         self.expect_progress(out);
+    }
+
+    /// ⟨REPLY v, t, c, i, r⟩ (§4.2), to each session of the entry one. Returns how many requests the entry had.
+    fn answer(&mut self, op: OpNumber, replies: Vec<sessions::Reply>, out: &mut Outbox) -> u64 {
+        let slot = self.log.get_mut(op);
+        let content = slot.and_then(|slot| slot.unpack(slot.decided()?)); // its bytes are enough from now on
+        let Some(Content::Orders(orders)) = content.as_deref() else { return 0 };
+        let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
+        let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
+        let mut requests = 0_u64;
+        for group in orders.groups.iter().map(Group::statement) {
+            let of = (group.client, group.session);
+            let mut rulings = Vec::with_capacity(group.requests.len());
+            for (number, _) in &group.requests {
+                requests = requests.saturating_add(1);
+                self.pool.executed((group.client, group.session, *number));
+                let is_its = |it: &sessions::Reply| ((it.client, it.session), it.number) == (of, *number);
+                rulings.extend(replies.next_if(is_its).map(|reply| (*number, reply.ruling)));
+            }
+            if group.session != SessionId::ZERO {
+                let known = rulings.iter().map(|(number, ruling)| (*number, ruling));
+                self.answered.give(of, group.acknowledged, op, known);
+            }
+            let is_full = group.full.is_none_or(|replica| replica == self.me);
+            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
+            told.entry(of).or_default().extend(rulings);
+        }
+        for ((client, session), rulings) in told.into_iter().filter(|(_, rulings)| !rulings.is_empty()) {
+            // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
+            let reply = Reply { view: self.view, op, session, rulings };
+            out.send_unsynced(Peer::Client(client), Message::Reply(reply));
+        }
+        requests
     }
 }

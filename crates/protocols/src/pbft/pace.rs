@@ -4,8 +4,8 @@
 //! below it, for ever (Clement, Wong, Alvisi, Dahlin and Marchetti, *Making Byzantine Fault Tolerant Systems Tolerate Byzantine
 //! Faults*, NSDI 2009, "Aardvark", §4.4). So a backup counts what is executed in each period. While requests wait at the
 //! backups, which means that clients have lost patience with the primary, a period must bring what this view is required to:
-//! at first half of what the last views achieved in their best periods, then a little more each period, up to nine tenths of
-//! the best. Where the demand has fallen for good, a few changes of view later nobody remembers the better days. It costs no
+//! at first half of what the last views achieved in their best periods, then a little more each period, up to three fourths of
+//! the best. Two periods in a row that bring less are too many: one may be somebody else's load. Where the demand has fallen for good, a few changes of view later nobody remembers the better days. It costs no
 //! timer and no message: periods end when something is executed, and a primary that executes nothing meets §4.4.
 //!
 //! **Quotas.** A question is short and its answer long. Each replica gets [`ANSWER_BYTES_MAX`] of answers in a period; what it
@@ -26,6 +26,8 @@ const ANSWER_OVERHEAD_BYTES: usize = 4 << 10;
 
 /// A period counts against the primary if requests waited here for a fourth of it.
 const PRESSURE_PART: u64 = 4;
+/// A primary is left after so many periods in a row that brought too little.
+const BAD_PERIODS: u8 = 2;
 /// What is required rises by this part of itself each period.
 const RISE_PART: u64 = 64;
 
@@ -40,6 +42,8 @@ pub(super) struct Pace {
     waited: u64,
     /// What a period must bring; zero while nothing is known, and in the first period of a view.
     required: u64,
+    /// Periods in a row that brought less.
+    bad: u8,
     /// The best period of this view; of each of the views before.
     best: u64,
     former: VecDeque<u64>,
@@ -84,12 +88,12 @@ impl Pace {
         let pressed = self.waited >= elapsed / PRESSURE_PART;
         let brought = u64::try_from(u128::from(self.executed) * u128::from(period) / u128::from(elapsed));
         let brought = brought.unwrap_or(u64::MAX);
-        let enough = !pressed || brought >= self.required;
+        self.bad = if pressed && brought < self.required { self.bad.saturating_add(1) } else { 0 };
         self.best = self.best.max(brought);
-        let limit = self.former.iter().copied().max().unwrap_or_default().max(self.best) / 10 * 9;
+        let limit = self.former.iter().copied().max().unwrap_or_default().max(self.best) / 4 * 3;
         self.required = self.required.saturating_add(self.required / RISE_PART).max(self.best / 2).min(limit);
         self.next_period(now);
-        enough
+        self.bad < BAD_PERIODS
     }
 
     fn next_period(&mut self, now: Instant) {
@@ -172,8 +176,9 @@ mod tests {
     fn what_is_required_rises_and_a_primary_at_its_best_meets_it() {
         let (mut pace, mut now) = (Pace::default(), 1);
         assert!(periods(&mut pace, &mut now, 200, 1000, true));
-        assert!(pace.required > 850, "{pace:?}");
-        assert!(!periods(&mut pace, &mut now, 1, 800, true), "no longer enough");
+        assert!(pace.required > 700, "{pace:?}");
+        assert!(periods(&mut pace, &mut now, 1, 650, true) && periods(&mut pace, &mut now, 1, 1000, true), "once");
+        assert!(!periods(&mut pace, &mut now, 2, 650, true), "no longer enough");
     }
 
     #[test]
@@ -181,7 +186,7 @@ mod tests {
         let (mut pace, mut now) = (Pace::default(), 1);
         assert!(periods(&mut pace, &mut now, 3, 1000, false));
         pace.begin(4);
-        assert!(!periods(&mut pace, &mut now, 2, 330, true));
+        assert!(!periods(&mut pace, &mut now, 3, 330, true));
     }
 
     #[test]
@@ -197,7 +202,7 @@ mod tests {
         assert!(periods(&mut pace, &mut now, 3, 1000, true));
         let mut changes = 0;
         for _ in 0..50 {
-            if !periods(&mut pace, &mut now, 2, 100, true) {
+            if !periods(&mut pace, &mut now, 3, 100, true) {
                 changes += 1;
                 pace.begin(4);
             }

@@ -7,6 +7,7 @@
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, may have voted for anything up to the high
 //! watermark of its former self. It votes for nothing until the log is stable beyond that; see the README for the argument.
 
+use super::answered::Answered;
 use super::durable::{Base, Record, Silence};
 use super::log::Log;
 use super::message::{Commit, LogCheckpoint, Message, Place, Proposal, StateCheckpoint};
@@ -443,6 +444,7 @@ pub(super) fn restore(
         proposed: OpNumber::ZERO,
         early: BTreeMap::new(),
         pool: Pool::default(),
+        answered: Answered::default(),
         watched: None,
         pace: Pace::default(),
         quotas: Quotas::default(),

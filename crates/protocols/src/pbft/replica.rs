@@ -1,6 +1,7 @@
 //! The replica: its state, and which handler takes what. The chapters are `normal` (Castro and Liskov §4.2), `checkpoint`
 //! (§4.3), `view_change` (§4.4), `recovery` (retransmission, transfer, the disk) and `reads` (§5.1).
 
+use super::answered::Answered;
 use super::durable::{Base, Record, Silence};
 use super::log::{Log, Slot};
 use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, ViewChange};
@@ -83,6 +84,8 @@ pub struct Replica {
     /// PRE-PREPAREs above the high watermark, which is about to move; a few of them.
     pub(super) early: BTreeMap<OpNumber, Message>,
     pub(super) pool: Pool,
+    /// What clients may ask for again.
+    pub(super) answered: Answered,
     /// The request whose execution the timer waits for.
     pub(super) watched: Option<u64>,
     /// What the primary of this view achieves, and how much was answered to whom.
@@ -147,8 +150,8 @@ impl Replica {
     }
 
     /// May this replica vote? Not while a former self may have voted otherwise.
-    pub(super) fn may_vote(&self) -> bool {
-        self.silent.is_none() || mutated!("pbft/votes-though-it-has-lost-promises")
+    pub(super) const fn may_vote(&self) -> bool {
+        self.silent.is_none()
     }
 
     pub(super) fn place(&self) -> Place {

@@ -88,7 +88,8 @@ impl Message {
 
 impl Proposal {
     fn text(&self, words: Words<'_>) -> String {
-        let Content::Orders(orders) = self.content() else { return "nothing, to fill a gap".to_owned() };
+        let content = self.content();
+        let Content::Orders(orders) = &*content else { return "nothing, to fill a gap".to_owned() };
         let tick = orders.tick.then(|| "tick".to_owned());
         let bodies = orders.requests().map(|(_, _, body): (_, _, &Body)| body.text(words));
         let all: Vec<String> = tick.into_iter().chain(bodies).collect();

@@ -358,6 +358,38 @@ fn a_reply_that_was_lost_is_sent_again_when_the_client_asks_again() {
 }
 
 #[test]
+fn a_request_that_was_answered_is_answered_again_without_being_ordered_again() {
+    // §4.1
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.run(50);
+    let committed = it.committed(0);
+    it.heal().talk();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!((it.count("PrePrepare"), it.committed(0)), (0, committed));
+    assert!(it.count("Request") == 4 && it.count("Reply") == 4, "nobody passes on what it can answer");
+    assert_eq!(it.tape(0), ["a", "b"]);
+}
+
+#[test]
+fn what_only_some_can_answer_again_is_ordered_again_without_a_view_change() {
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 2, state_entries: 1, ..config() });
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.run(50);
+    for id in 1..4 {
+        it.restart(id); // they forget what they have answered; R0, the primary, does not
+    }
+    it.heal();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!((it.view(1), it.tape(0)), (view(0), vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
 fn requests_gather_while_entries_are_under_way() {
     let mut it = Cluster::with(4, Config { in_flight_entries: 1, ..config() });
     it.client(1).client(2).client(3).apply(1, "a").apply(2, "b").apply(3, "c");

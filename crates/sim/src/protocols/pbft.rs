@@ -120,7 +120,8 @@ impl Lies<Pbft> for PbftLies {
         keyring.replica()?; // without a key there is nothing to sign
         match message {
             M::PrePrepare { vote, proposal } => {
-                let pbft::Content::Orders(orders) = proposal.content() else { return None };
+                let content = proposal.content();
+                let pbft::Content::Orders(orders) = &*content else { return None };
                 let mut orders = orders.clone();
                 orders.groups.pop();
                 let honest = vote.statement().digest;
@@ -201,7 +202,8 @@ impl Lies<Pbft> for PbftLies {
         };
         match message {
             M::PrePrepare { vote, proposal } => {
-                let pbft::Content::Orders(orders) = proposal.content() else { return None };
+                let content = proposal.content();
+                let pbft::Content::Orders(orders) = &*content else { return None };
                 let mut orders = orders.clone();
                 if random.chance(500_000) {
                     orders.groups.clear(); // to whom it comes again, it is another one

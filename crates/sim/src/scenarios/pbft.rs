@@ -4,14 +4,15 @@ use super::{Named, Played, played};
 use crate::adversary::Misdeed;
 use crate::protocols::Simulated;
 use crate::script::Scenario;
+use quorate_core::time::Duration;
 use quorate_machines::counter::Counter;
 use quorate_protocols::pbft::{Config, Pbft};
 
 type Story = Scenario<Pbft, Counter>;
 
 /// Four replicas and a client, whose session is open and who has counted to 1, when everybody has said where it is.
-fn begin() -> Story {
-    let mut it = Story::new(5, 4, 1, Config::default(), Counter::default);
+fn begin(config: Config) -> Story {
+    let mut it = Story::new(5, 4, 1, config, Counter::default);
     it.apply(0, "set 1");
     it.settle();
     it.run_ms(1_000);
@@ -28,7 +29,7 @@ pub(super) const NORMAL_CASE: Named = Named {
 };
 
 fn normal_case() -> Played {
-    let mut it = begin();
+    let mut it = begin(Config::default());
     let from = it.cluster.now();
     it.say("C0 signs its request and sends it to the primary, R0, which proposes it as entry 3.");
     it.apply(0, "add 1");
@@ -48,7 +49,9 @@ pub(super) const EQUIVOCATION: Named = Named {
 };
 
 fn equivocation() -> Played {
-    let mut it = begin();
+    // So patient that nobody repeats itself in the picture, and so impatient that it is short.
+    let (resend, view_change) = (Duration::from_secs(5), Duration::from_millis(60));
+    let mut it = begin(Config { resend, resend_max: resend, view_change, ..Config::default() });
     let victims = [it.replica(2), it.replica(3)];
     it.lies(0, Misdeed::TwoWords(victims.into()), Pbft::lies());
     let from = it.cluster.now();
