@@ -1,6 +1,6 @@
 //! The machine's side: applies committed batches, answers queries, saves and restores states. Runs apart from the protocol
 //! (on a thread of its own in the host), so that a slow machine never delays a vote or a timer: jobs go in, what is done
-//! comes out, in order. States that are not committed yet are in the tree of [`crate::speculation`].
+//! comes out, in order. States that are not committed yet are in a tree (`speculation.rs`).
 
 use crate::crypto::Digest;
 use crate::ids::{OpNumber, Peer, Position, SessionId};

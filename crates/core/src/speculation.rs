@@ -5,7 +5,6 @@
 //! Some batches are only remembered, and applied when they are committed: where the machine cannot fork, where the parent's
 //! state is not known, and beyond [`STATES_MAX`]. What is committed is the same in every case.
 
-use crate::mutated;
 use crate::protocol::StateId;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -90,7 +89,7 @@ impl<S: Work> Branches<S, S::Outcome> {
         let Some(branch) = self.branches.remove(&state) else {
             unreachable!("a state is speculated on before it is committed")
         };
-        let follows = Some(branch.parent) == self.root || mutated!("speculation/commits-what-does-not-follow");
+        let follows = Some(branch.parent) == self.root;
         let outcome = match branch.done {
             Some((next, outcome)) if follows => {
                 *committed = next;

@@ -22,7 +22,7 @@ pub struct Arguments {
     /// Replicate an event store instead of the key-value store
     #[arg(long)]
     events: bool,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft and async-tob
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with the others
     #[arg(long)]
     replicas: Option<usize>,
     /// The folder to make

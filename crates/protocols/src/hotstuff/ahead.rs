@@ -19,7 +19,6 @@ use crate::pbft::Orders;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::OpNumber;
-use quorate_core::mutated;
 use quorate_core::protocol::{ProposeTicket, StateId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -124,7 +123,7 @@ impl Replica {
 
     /// Drops the states of blocks that have lost, children first.
     pub(super) fn abort_losers(&mut self, out: &mut Outbox) {
-        if self.ahead.states.is_empty() || mutated!("hotstuff/never-aborts") {
+        if self.ahead.states.is_empty() {
             return;
         }
         let blocks = self.tree.above(self.machine.dispatched).filter_map(|id| self.name_of(id));

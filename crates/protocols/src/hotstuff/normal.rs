@@ -425,7 +425,8 @@ impl Replica {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
         let mut full: BTreeMap<RequestKey, Option<ReplicaId>> = BTreeMap::new();
-        if let Some(block) = self.tree.at(op) {
+        if let Some(block) = self.tree.at(op).filter(|block| !block.payload.is_empty()) {
+            self.machine.worked = op;
             for (group, number, _) in block.payload.orders().requests() {
                 full.insert((group.client, group.session, number), group.full);
             }

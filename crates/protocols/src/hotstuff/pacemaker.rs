@@ -22,8 +22,8 @@ const PASSED_ON_BYTES_MAX: usize = 1 << 20;
 /// What a replica waits for: while there is such a thing, a timer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Concern {
-    /// The request that has waited longest, by its place in the order of arrival; and what was executed last, if the leader's
-    /// machine builds the blocks: then what it gets done counts, for requests may wait while it works.
+    /// The request that has waited longest, by its place in the order of arrival; and the last block with requests that was
+    /// executed, if the leader's machine builds them: then that counts, for requests may wait while it works.
     Request(u64, OpNumber),
     /// The lowest block with requests that is not committed.
     Block(OpNumber),
@@ -39,7 +39,7 @@ impl Replica {
     fn concerned(&self) -> Option<Concern> {
         let open = || self.tree.open().filter(|(_, block)| !block.payload.is_empty());
         let lowest = || open().map(|(_, block)| block.header.height).min();
-        let done = if self.config.runs_ahead() { self.machine.executed } else { OpNumber::ZERO };
+        let done = if self.config.runs_ahead() { self.machine.worked } else { OpNumber::ZERO };
         self.pool.oldest().map(|place| Concern::Request(place, done)).or_else(|| lowest().map(Concern::Block))
     }
 

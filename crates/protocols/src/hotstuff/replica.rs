@@ -28,6 +28,8 @@ pub(super) struct Machine {
     pub(super) dispatched: OpNumber,
     /// Has applied.
     pub(super) executed: OpNumber,
+    /// The last block with requests that it has applied.
+    pub(super) worked: OpNumber,
     /// The last height at which a snapshot was due, and bytes of payloads since.
     pub(super) boundary: OpNumber,
     pub(super) boundary_bytes: u64,

@@ -22,13 +22,15 @@ pub(super) struct Tree {
     /// The last committed block.
     head: Root,
     nodes: BTreeMap<Digest, Node>,
-    /// The committed ones, by height.
+    /// The committed ones, by height: many.
     chain: BTreeMap<OpNumber, Digest>,
+    /// The others: few.
+    open: BTreeSet<Digest>,
 }
 
 impl Tree {
     pub(super) fn new(base: Root) -> Self {
-        Self { base, head: base, nodes: BTreeMap::new(), chain: BTreeMap::new() }
+        Self { base, head: base, ..Self::default() }
     }
 
     pub(super) const fn base(&self) -> Root {
@@ -63,23 +65,25 @@ impl Tree {
 
     /// Blocks that are here and not committed.
     pub(super) fn open(&self) -> impl Iterator<Item = (Digest, &Block)> {
-        let head = self.head.op;
-        self.nodes.iter().map(|(id, node)| (*id, &node.block)).filter(move |(_, block)| block.header.height > head)
+        self.open.iter().filter_map(|id| Some((*id, self.get(*id)?)))
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
     }
 
     /// All blocks above a height, committed or not.
     pub(super) fn above(&self, op: OpNumber) -> impl Iterator<Item = Digest> {
-        self.nodes.iter().filter(move |(_, node)| node.block.header.height > op).map(|(id, _)| *id)
-    }
-
-    pub(super) fn open_count(&self) -> usize {
-        self.nodes.len().saturating_sub(self.chain.len())
+        let committed = self.chain.range(op.next()..).map(|(_, id)| *id);
+        let open = self.open().filter(move |(_, block)| block.header.height > op).map(|(id, _)| id);
+        committed.chain(open)
     }
 
     /// Adds a block whose parent is here and one lower, above the committed head.
     pub(super) fn insert(&mut self, id: Digest, block: Block, seq: RecordSeq) {
         debug_assert!(self.root(block.header.parent).is_some_and(|parent| parent.op.next() == block.header.height));
         self.nodes.insert(id, Node { block, seq });
+        self.open.insert(id);
     }
 
     /// The blocks from the committed head, which is not among them, to this one; `None` if it does not descend from it.
@@ -107,29 +111,19 @@ impl Tree {
         let Some(root) = self.root(id) else { return };
         debug_assert_eq!(root.op, self.head.op.next());
         self.chain.insert(root.op, id);
+        self.open.remove(&id);
         self.head = root;
     }
 
     /// Drops what does not descend from the committed head.
     pub(super) fn drop_losers(&mut self) {
-        let losers: Vec<Digest> = self.open_ids().filter(|id| self.branch(*id).is_none()).collect();
-        let below: Vec<Digest> = self.stray_ids().collect();
-        for id in losers.into_iter().chain(below) {
-            self.nodes.remove(&id);
-        }
+        let losers: Vec<Digest> = self.open.iter().filter(|id| self.branch(**id).is_none()).copied().collect();
+        losers.into_iter().for_each(|id| self.drop_open(id));
     }
 
-    fn open_ids(&self) -> impl Iterator<Item = Digest> {
-        self.open().map(|(id, _)| id)
-    }
-
-    /// Blocks at or below the head that are not committed.
-    fn stray_ids(&self) -> impl Iterator<Item = Digest> {
-        let strays = self.nodes.iter().filter(|(id, node)| {
-            let height = node.block.header.height;
-            height <= self.head.op && self.chain.get(&height) != Some(*id)
-        });
-        strays.map(|(id, _)| *id)
+    fn drop_open(&mut self, id: Digest) {
+        self.open.remove(&id);
+        self.nodes.remove(&id);
     }
 
     /// Makes room: drops the open blocks of the lowest views that are not on the branches to `keep`.
@@ -142,11 +136,8 @@ impl Tree {
         others.retain(|(_, id)| !kept.contains(id));
         others.sort_unstable();
         let surplus = self.open_count().saturating_sub(max);
-        for (_, id) in others.into_iter().take(surplus) {
-            self.nodes.remove(&id);
-        }
-        let orphans: Vec<Digest> = self.open_ids().filter(|id| self.branch(*id).is_none()).collect();
-        orphans.into_iter().for_each(|id| drop(self.nodes.remove(&id)));
+        others.into_iter().take(surplus).for_each(|(_, id)| self.drop_open(id));
+        self.drop_losers(); // what grew on them
     }
 
     /// The chain begins after this block, which is committed. Returns the first record that is still needed, if any is.
@@ -158,6 +149,7 @@ impl Tree {
             self.chain.clear();
         }
         self.nodes.retain(|_, node| node.block.header.height > root.op);
+        self.open.retain(|id| self.nodes.contains_key(id));
         self.drop_losers();
         self.nodes.values().map(|node| node.seq).min()
     }

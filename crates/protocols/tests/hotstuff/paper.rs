@@ -1,9 +1,12 @@
 //! One test for each claim of Yin et al. 2019 (chained HotStuff, §5) and of Gelashvili et al. 2022 (pacemaker, two chains).
 
-use crate::harness::{Cluster, replica};
+use crate::harness::{Cluster, ENVELOPE, Flying, replica};
 use crate::words::{config, under, view};
+use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::node::Payload;
 use quorate_core::protocol::Consistency;
 use quorate_protocols::hotstuff::{Config, Message, Rules};
+use quorate_protocols::pbft::{self, Told};
 
 /// Snapshots every few blocks.
 fn small() -> Config {
@@ -284,6 +287,11 @@ fn a_read_waits_for_what_may_be_committed() {
         assert!(it.answer(1, write).is_some(), "f + 1 have executed it");
         it.liar(0);
         let read = it.read(2, Consistency::Linearizable);
+        let answer = Told::Full("a b".into());
+        let stale = pbft::Message::ReadReply { view: view(0), id: 1, op: OpNumber::new(3), answer };
+        let bytes = ENVELOPE.seal(&Payload::Protocol(Message::Client(stale)));
+        let to = Peer::Client(ClientId::new(2));
+        it.hand_over(&Flying { from: replica(0), to, label: "ReadReply", bytes });
         it.deliver();
         assert_eq!(it.answer(2, read), None, "{rules:?}: R2 and R3 do not help a liar to forget it");
         it.heal();
