@@ -248,6 +248,11 @@ impl Dev {
             Some(_) => println!("  {} holds their disks, and is removed at the end; --dir DIR keeps it", dir.display()),
             None => println!("  {} holds their disks", dir.display()),
         }
+        if Protocol::named(protocol).is_some_and(Protocol::tosses) {
+            println!(
+                "  the keys of its coins were dealt here: whoever made the cluster could know all coins in advance"
+            );
+        }
         if let Some(gateway) = gateway {
             println!("  the etcd v3 API is at {}", gateway.url());
         }

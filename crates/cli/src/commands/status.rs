@@ -177,7 +177,8 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
     let (up, all) = (said.len(), replicas.len());
     let needed = CrashQuorums::new(all).map_or(all, |quorums| quorums.view_change());
     let enough = up >= needed;
-    let primaries = said.iter().filter(|it| it.role == "primary").count();
+    // Where nobody leads, everybody is a member.
+    let primaries = said.iter().filter(|it| it.role == "primary" || it.role == "member").count();
     let behind = said.iter().filter(|it| it.lag > 0 || it.missing > 0).count();
     let summary = if let Some(op) = diverged {
         format!("DIVERGED: replicas have different states after entry {op}. Stop writing, and keep all data folders")

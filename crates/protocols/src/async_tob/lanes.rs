@@ -3,7 +3,7 @@
 //!
 //! This is the data; `normal.rs` has the handlers.
 
-use super::message::{Ack, Batch, Group, Head};
+use super::message::{Ack, Batch, Head};
 use quorate_core::crypto::{Certificate, Digest, Verified};
 use quorate_core::ids::{RecordSeq, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,11 +134,10 @@ impl Lane {
         Ok(chain)
     }
 
-    /// The groups of the batches down from `to` that are here, above `above`.
-    pub(super) fn known_groups(&self, to: Head, above: u64) -> impl Iterator<Item = &Group> {
-        let next = move |batch: &&Batch| self.batch(batch.parent()).filter(|it| it.head().height > above);
-        let batches = std::iter::successors(self.batch(to).filter(|_| to.height > above), next);
-        batches.flat_map(|batch| batch.payload.groups())
+    /// The batches down from `to` that are here, above `above`.
+    pub(super) fn known(&self, to: Head, above: u64) -> impl Iterator<Item = &Batch> {
+        let next = move |batch: &&Batch| self.batch(batch.parent()).filter(|it| it.height() > above);
+        std::iter::successors(self.batch(to).filter(|_| to.height > above), next)
     }
 
     /// Everything up to here is committed.

@@ -152,6 +152,11 @@ impl Batch {
         Head { height: link.height, digest }
     }
 
+    /// Its height.
+    pub const fn height(&self) -> u64 {
+        self.link.statement().height
+    }
+
     /// The place before it.
     pub const fn parent(&self) -> Head {
         self.link.statement().parent

@@ -197,8 +197,10 @@ impl Replica {
         let Some(lane) = self.lanes.get_mut(it.lane.index()) else { return };
         let from = lane.certified_height().max(lane.committed.height);
         if lane.certify(certified.into_certificate()) {
-            let groups = lane.known_groups(it.head, from);
-            groups.for_each(|group| self.pool.note(group));
+            for batch in lane.known(it.head, from) {
+                let groups = batch.payload.groups().iter();
+                groups.for_each(|group| self.pool.note(it.lane, batch.height(), group));
+            }
         }
     }
 }
@@ -279,6 +281,10 @@ impl Replica {
         }
         for key in full.into_keys() {
             self.pool.executed(key);
+        }
+        let heads = self.decided_at(op).map(|decided| decided.heads.clone()).unwrap_or_default();
+        for (lane, head) in self.quorums.members().zip(heads) {
+            self.pool.settle(lane, head.height);
         }
         self.dispatch(out);
         self.answer_reads(out);

@@ -2,14 +2,11 @@
 //! a limit of its own, and they take turns: nobody waits behind somebody else's flood.
 
 use super::message::{Group, REQUESTS_MAX};
-use quorate_core::ids::{ClientId, RequestNumber, SessionId};
-use std::collections::{BTreeMap, VecDeque};
+use quorate_core::ids::{ClientId, ReplicaId, RequestNumber, SessionId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes that one request costs beside its operation, for budgets.
 const REQUEST_OVERHEAD_BYTES: usize = 128;
-
-/// The place of what is not here, but in somebody's lane.
-const ELSEWHERE: u64 = 0;
 
 /// A request as the filter against repetitions knows it.
 pub(super) type Key = (ClientId, SessionId, RequestNumber);
@@ -44,6 +41,9 @@ pub(super) struct Pool {
     ready_requests: usize,
     ready_bytes: usize,
     next: u64,
+    /// Requests in certified batches of lanes, and in which.
+    elsewhere: BTreeSet<Key>,
+    noted: BTreeMap<(ReplicaId, u64), Vec<Key>>,
     /// Whose turn it was last.
     served: ClientId,
 }
@@ -61,7 +61,7 @@ impl Pool {
     }
 
     pub(super) fn add(&mut self, group: Group, limit: usize, client_limit: usize) -> Added {
-        if keys(&group).all(|key| self.keys.contains_key(&key)) {
+        if keys(&group).all(|key| self.keys.contains_key(&key) || self.elsewhere.contains(&key)) {
             return Added::Known;
         }
         let it = group.statement();
@@ -156,11 +156,23 @@ impl Pool {
         }
     }
 
-    /// These are in a certified batch of some lane: they need no other. Bounded by what lanes may hold.
-    pub(super) fn note(&mut self, group: &Group) {
-        for key in keys(group) {
-            self.keys.entry(key).or_insert(ELSEWHERE);
+    /// These are in a certified batch of this lane: they need no other, until the lane is committed that far. Bounded by what
+    /// lanes may hold.
+    pub(super) fn note(&mut self, lane: ReplicaId, height: u64, group: &Group) {
+        self.elsewhere.extend(keys(group));
+        self.noted.entry((lane, height)).or_default().extend(keys(group));
+    }
+
+    /// The lane is committed and executed up to here. What was noted and is not executed now never will be: a lane that
+    /// forks leaves one side out.
+    pub(super) fn settle(&mut self, lane: ReplicaId, height: u64) {
+        let rest = self.noted.split_off(&(lane, height.saturating_add(1)));
+        let mut done = std::mem::replace(&mut self.noted, rest);
+        let settled = done.split_off(&(lane, 0));
+        for key in settled.into_values().flatten() {
+            self.elsewhere.remove(&key);
         }
+        self.noted.append(&mut done); // lanes before this one
     }
 }
 

@@ -299,7 +299,7 @@ impl Replica {
         let to = Peer::Replica(from);
         let Some(lane) = self.lane(lane) else { return out.ignore(to, Why::NotHere) };
         let (mut at, mut bytes, mut count) = (head, 0_usize, 0);
-        while let Some(batch) = lane.batch(at).filter(|it| it.head().height > above) {
+        while let Some(batch) = lane.batch(at).filter(|it| it.height() > above) {
             bytes = bytes.saturating_add(batch.payload.len());
             if count > 0 && (bytes > ANSWER_BYTES_MAX || count >= ANSWER_BATCHES_MAX) {
                 break;

@@ -37,7 +37,9 @@ fn everybody_may_lose_power_after_any_message_and_goes_on() {
             it.hand_over(&next);
         }
         let done = it.flying.is_empty();
-        (0..4).for_each(|id| drop(it.crash(id)));
+        for id in 0..4 {
+            it.crash(id);
+        }
         it.flying.clear();
         (0..4).for_each(|id| it.restart(id));
         all_is_well(&mut it, &["a", "b"]);
@@ -62,7 +64,9 @@ fn everybody_may_lose_power_after_any_sync_and_goes_on() {
             it.deliver();
             it.sync(step % 4);
         }
-        (0..4).for_each(|id| drop(it.crash(id)));
+        for id in 0..4 {
+            it.crash(id);
+        }
         it.flying.clear();
         (0..4).for_each(|id| it.hosts[id].fast_disk = true);
         (0..4).for_each(|id| it.restart(id));

@@ -189,9 +189,10 @@ impl Lies<AsyncTob> for AsyncTobLies {
                 let signatures = (0..keyring.replicas()).filter_map(|id| u8::try_from(id).ok());
                 let signatures = signatures.map(|id| (ReplicaId::new(id), own)).collect();
                 let forged = Certificate::claimed(made_up, signatures);
-                let late = match random.chance(500_000) {
-                    true => async_tob::Vector { time, ..words.clone() },
-                    false => async_tob::Vector { heads: vec![forged], ..words.clone() },
+                let late = if random.chance(500_000) {
+                    async_tob::Vector { time, ..words.clone() }
+                } else {
+                    async_tob::Vector { heads: vec![forged], ..words.clone() }
                 };
                 Some(vec![M::Prop(Box::new(keyring.sign(late))), M::Prop(Box::new(keyring.sign(ahead)))])
             }
