@@ -69,6 +69,7 @@ pub use quorate_core::time::WallTime;
 pub use quorate_machines::{Counter, Kv, counter, kv};
 
 pub use quorate_protocols::pbft::{self, Pbft};
+pub use quorate_protocols::sync_tob::{self, SyncTob};
 pub use quorate_protocols::vr::{self, Vr};
 
 pub use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};

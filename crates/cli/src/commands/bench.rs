@@ -5,7 +5,7 @@ mod load;
 mod system;
 
 use super::Protocol;
-use super::status::{ask, columns};
+use super::status::{ask, columns, leads};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -340,8 +340,7 @@ impl Target {
 
     async fn primary(&self) -> anyhow::Result<ReplicaId> {
         let status = ask(&self.connection, Duration::from_secs(2)).await;
-        let is_primary = |role: &str| role == "primary";
-        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| is_primary(&said.role)));
+        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| leads(&said.role)));
         found.map(|row| ReplicaId::new(row.replica)).ok_or_else(|| failure("there is no primary", "try again"))
     }
 

@@ -102,6 +102,18 @@ impl Replica {
         out.forget(first.map_or(base, |first| first.min(base)));
     }
 
+    /// Forgets what can never be moved again. What is in a block of the log stays: others may have to catch up.
+    pub(super) fn forget_closed(&mut self, moved: &[super::Cast]) {
+        let mut closed = self.ucb.forget_closed(&self.order);
+        closed.retain(|digest| !moved.iter().any(|cast| cast.bundle == *digest));
+        let in_log = |digest: &Digest| {
+            let mut blocks = self.log.blocks.values().map(|(block, _)| block.content());
+            blocks.any(|block| block.entries.iter().any(|entry| entry.statement().bundle == *digest))
+        };
+        let gone: Vec<Digest> = closed.into_iter().filter(|digest| !in_log(digest)).collect();
+        gone.into_iter().for_each(|digest| self.ucb.drop_bundle(digest));
+    }
+
     /// Lets go what blocks and bundles nobody needs any more.
     fn forget_bodies(&mut self) {
         let running = self.running.values().flat_map(|it| it.blocks.iter().map(|block| block.digest()));
@@ -184,7 +196,7 @@ impl Replica {
         }
         self.heard = self.heard.max(self.committed);
         self.ucb.forget_requests(); // what was executed meanwhile is not known; clients ask again
-        self.ucb.forget_closed(&self.order, |_| false);
+        self.forget_closed(&[]);
         self.forget_bodies();
         self.adopt_start(out);
         self.dispatch(out);

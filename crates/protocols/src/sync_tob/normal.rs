@@ -17,7 +17,7 @@ use super::votes::Added;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
 use quorate_core::crypto::{Certified, ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
@@ -227,6 +227,7 @@ impl Replica {
         let Some(next) = next.next().filter(|epoch| self.order.may_lead(self.me, *epoch)) else { return };
         self.due = Some(next);
         out.arm(Timer::Epoch, self.clock.until(self.schedule.start(next), out.now()));
+        self.watch(out);
     }
 
     /// i = e mod n, and it is time.
@@ -485,7 +486,7 @@ impl Replica {
         let links: Vec<Link> = self.log.after(from).filter(due).collect();
         for link in links {
             let Some(parent) = self.log.chain_at(link.op.previous()) else { return };
-            if !self.is_complete(link.block) {
+            if !self.is_complete(link.op) {
                 return self.fetch_missing(out);
             }
             let vote = Vote { view: self.view, op: link.op, epoch: link.epoch, parent, block: link.block };
@@ -503,10 +504,28 @@ impl Replica {
         self.watch(out);
     }
 
-    /// Are a block and everything that it moves here?
-    pub(super) fn is_complete(&self, block: Digest) -> bool {
-        let Some((block, _)) = self.log.blocks.get(&block) else { return false };
-        block.content().entries.iter().all(|entry| self.ucb.bundles.contains_key(&entry.statement().bundle))
+    /// Is everything here that the blocks up to this one move?
+    fn is_complete(&self, op: OpNumber) -> bool {
+        let (blocks, bundles) = self.lacks(op);
+        blocks.is_empty() && bundles.is_empty()
+    }
+
+    /// The blocks up to this one that are not here, and the bundles that they move and are not here. What a block names and
+    /// does not move, since it was moved before or never will be, nobody needs, and perhaps nobody has.
+    pub(super) fn lacks(&self, op: OpNumber) -> (Vec<Digest>, Vec<Digest>) {
+        let (mut order, mut blocks, mut bundles) = (self.order.clone(), Vec::new(), Vec::new());
+        for link in self.log.after(order.op).take_while(|link| link.op <= op) {
+            let Some((block, _)) = self.log.blocks.get(&link.block) else {
+                blocks.push(link.block);
+                continue;
+            };
+            if !blocks.is_empty() {
+                continue; // what it moves is not known before the one that is missing is here
+            }
+            let moved = block.content().entries.iter().map(|entry| *entry.statement()).filter(|cast| order.take(cast.id));
+            bundles.extend(moved.map(|cast| cast.bundle).filter(|bundle| !self.ucb.bundles.contains_key(bundle)));
+        }
+        (blocks, bundles)
     }
 
     /// ⟨my output of epoch e was this⟩, one's own included: it comes back when it is on disk.
@@ -622,7 +641,7 @@ impl Replica {
             && self.machine.fetching.is_none()
         {
             let Some(link) = self.log.get(self.order.op.next()) else { return };
-            if !self.is_complete(link.block) {
+            if !self.is_complete(link.op) {
                 return self.fetch_missing(out);
             }
             let Some((block, _)) = self.log.blocks.get(&link.block) else { return };
@@ -631,8 +650,7 @@ impl Replica {
             let bytes = moved.iter().fold(0, |sum: u64, cast| sum.saturating_add(cast.bytes));
             self.moved.insert(link.op, moved.iter().map(|cast| cast.bundle).collect());
             out.execute(link.op, batch.encode().into());
-            let in_log: Vec<Digest> = moved.iter().map(|cast| cast.bundle).collect();
-            self.ucb.forget_closed(&self.order, |digest| in_log.contains(digest));
+            self.forget_closed(&moved);
             self.machine.boundary_bytes = self.machine.boundary_bytes.saturating_add(bytes);
             let blocks = link.op.since(self.machine.boundary);
             if blocks >= self.config.state_blocks.max(1) || self.machine.boundary_bytes >= self.config.state_bytes {
@@ -661,7 +679,7 @@ impl Replica {
     }
 
     /// What follows from an execution: replies.
-    pub(super) fn executed(&mut self, op: quorate_core::ids::OpNumber, outcome: Outcome, out: &mut Outbox) {
+    pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
         let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();
