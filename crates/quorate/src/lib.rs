@@ -47,7 +47,8 @@
 //!
 //! # Which protocol
 //! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. [`Pbft`], Practical
-//! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. A protocol is a type; replica and
+//! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. [`SyncTob`], synchronous total-order
+//! broadcast: 2f + 1 replicas survive f that lie, as long as delays and clocks keep their bounds. A protocol is a type; replica and
 //! client are given the same one.
 
 pub use borsh;

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with pbft
     #[arg(long)]
     replicas: Option<usize>,
     /// Where to keep the cluster; without it, a temporary folder that goes away with the cluster

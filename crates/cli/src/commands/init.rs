@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with pbft
     #[arg(long)]
     replicas: Option<usize>,
     /// The folder to make

@@ -9,7 +9,6 @@
 
 use super::Config;
 use quorate_core::ids::ReplicaId;
-use quorate_core::mutated;
 use quorate_core::quorum::SyncQuorums;
 use quorate_core::time::{Duration, Instant, WallTime};
 use std::collections::BTreeMap;
@@ -102,7 +101,7 @@ impl Clock {
         if fresh < self.quorums.quorum().saturating_sub(1) {
             return Reading::Unknown;
         }
-        if self.agreed || mutated!("sync-tob/trusts-any-clock") { Reading::Synced } else { Reading::Unsynced }
+        if self.agreed { Reading::Synced } else { Reading::Unsynced }
     }
 
     /// Has the oldest of the answers that count become this old?

@@ -491,7 +491,9 @@ impl Replica {
             }
             let vote = Vote { view: self.view, op: link.op, epoch: link.epoch, parent, block: link.block };
             self.voted = Some(vote);
-            self.persist(Record::Voted(vote), out);
+            if !mutated!("sync-tob/votes-are-not-durable") {
+                self.persist(Record::Voted(vote), out);
+            }
             let vote = self.keyring.sign(vote);
             if mutated!("sync-tob/votes-before-the-sync") {
                 out.broadcast_unsynced(Message::Vote(vote.clone()));
@@ -570,7 +572,9 @@ impl Replica {
             self.put(link, out);
             self.fetch_missing(out);
         }
-        self.persist(Record::Certified(certified.certificate().clone()), out);
+        if !mutated!("sync-tob/certificates-are-not-durable") {
+            self.persist(Record::Certified(certified.certificate().clone()), out);
+        }
         self.certified = Some(certified);
         self.reconsider_risk(out);
         self.vote_more(out);
@@ -598,7 +602,8 @@ impl Replica {
             Added::TooMany => return out.ignore(from, Why::OutsideWindow),
             Added::Counted => {}
         }
-        if let Some(certified) = self.commits.certify(it.epoch, &it, self.quorums.quorum()) {
+        let quorum = if mutated!("sync-tob/committed-by-one") { 1 } else { self.quorums.quorum() };
+        if let Some(certified) = self.commits.certify(it.epoch, &it, quorum) {
             self.on_proof(certified, out);
         }
         self.expect_progress(out);
