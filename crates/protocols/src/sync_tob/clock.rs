@@ -49,6 +49,8 @@ pub struct Clock {
     asked: BTreeMap<ReplicaId, Instant>,
     samples: BTreeMap<ReplicaId, Sample>,
     agreed: bool,
+    /// The last that was heard had no quorum.
+    disagreed: bool,
     /// How long the slowest answer took that still counts.
     slowest: Duration,
 }
@@ -77,6 +79,7 @@ impl Clock {
             asked: BTreeMap::new(),
             samples: BTreeMap::new(),
             agreed: false,
+            disagreed: false,
             slowest: Duration::ZERO,
         }
     }
@@ -99,7 +102,7 @@ impl Clock {
         }
         let fresh = self.samples.values().filter(|sample| now.since(sample.at) <= self.fresh).count();
         if fresh < self.quorums.quorum().saturating_sub(1) {
-            return Reading::Unknown;
+            return if self.disagreed { Reading::Unsynced } else { Reading::Unknown };
         }
         if self.agreed { Reading::Synced } else { Reading::Unsynced }
     }
@@ -166,10 +169,11 @@ impl Clock {
             let step = wanted.clamp(low, high);
             let within = |(difference, error): &&(i128, i128)| (difference - step).abs() + error <= self.epsilon;
             self.agreed = intervals.iter().filter(within).count() >= self.quorums.quorum();
+            self.disagreed = !self.agreed;
             self.step(step);
             return u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX);
         }
-        self.agreed = false;
+        (self.agreed, self.disagreed) = (false, true);
         if !all {
             return 0;
         }

@@ -74,6 +74,8 @@ impl Replica {
             self.guard.open_from = until;
             self.guard.fenced = true;
             out.arm(Timer::Listen, listen);
+            self.watched = None; // what it waited for meanwhile says nothing
+            self.watch(out);
             out.note(Note::Other(why));
         }
     }
@@ -100,13 +102,14 @@ impl Replica {
 
     /// My own vote came back from the disk.
     pub(super) fn vote_is_durable(&mut self, out: &mut Outbox) {
-        self.look_at_disk(out);
+        self.on_disk(out);
         self.vote_made = None;
         self.guard.slow_disk = false;
+        out.disarm(Timer::Disk);
     }
 
     /// A vote that is on its way to the disk for longer than Δ: outputs wait for it, and people are told.
-    pub(super) fn look_at_disk(&mut self, out: &mut Outbox) {
+    pub(super) fn on_disk(&mut self, out: &mut Outbox) {
         let slow = self.vote_made.is_some_and(|made| out.now().since(made) > self.config.delta);
         if slow && !self.guard.slow_disk {
             out.note(Note::Other("slow disk: a sync takes longer than the delay bound"));
@@ -191,7 +194,8 @@ impl Replica {
 
     /// Is anything under way for which clocks matter?
     pub(super) fn has_work(&self) -> bool {
-        !self.ucb.is_empty() || !self.running.is_empty() || self.log.tip().0 > self.committed
+        let running = self.running.values().any(|it| !it.instance.is_concluded());
+        running || !self.ucb.is_empty() || self.log.tip().0 > self.committed
     }
 
     /// ⟨PROBE⟩: what does your clock show? Whoever asks is told, whatever the clock is worth: the asker judges.

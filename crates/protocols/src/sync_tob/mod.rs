@@ -152,6 +152,8 @@ pub enum Timer {
     Probe,
     /// When a replica that stood still, or has just started, has listened long enough.
     Listen,
+    /// When a vote should be on disk.
+    Disk,
     /// When to give up waiting that what I have confirmed is confirmed by enough others.
     Stuck,
     /// When to give up a view that a quorum wants and that does not start.

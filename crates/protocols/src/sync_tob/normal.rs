@@ -21,7 +21,7 @@ use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, Sess
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
-use quorate_core::time::WallTime;
+use quorate_core::time::{Duration, WallTime};
 use quorate_core::wire::Wire;
 use std::collections::BTreeMap;
 
@@ -501,7 +501,10 @@ impl Replica {
                 out.broadcast(Message::Vote(vote.clone()));
             }
             out.send(self.me(), Message::Vote(vote));
-            self.vote_made = self.vote_made.or(Some(out.now()));
+            if self.vote_made.is_none() {
+                self.vote_made = Some(out.now());
+                out.arm(Timer::Disk, self.config.delta.saturating_add(Duration::from_nanos(1)));
+            }
         }
         self.watch(out);
     }

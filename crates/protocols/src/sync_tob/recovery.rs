@@ -61,7 +61,6 @@ impl Replica {
     /// Tells where it is. If nothing has moved since the last time, says again what may have been lost, and asks.
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
-        self.look_at_disk(out);
         if !self.is_unsettled() {
             return;
         }
