@@ -6,7 +6,7 @@ mod load;
 pub mod system;
 
 use super::Protocol;
-use super::status::{ask, columns};
+use super::status::{ask, columns, leads};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -19,6 +19,7 @@ use load::{Asked, Load, Watched};
 use quorate_core::ids::ReplicaId;
 use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
+use quorate_runtime::config::Timing;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -135,6 +136,9 @@ struct Results {
     payload_bytes: u32,
     read_percent: u64,
     seconds: u64,
+    /// What the protocol promises for a request while its model is kept, if it promises anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_bound_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_write_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,6 +201,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         read_percent: arguments.read_percent,
         seconds: arguments.seconds,
         foreign_cores_before: foreign(temporary.path()).await,
+        latency_bound_ms: bound(&arguments),
         raw_before: control::measure(temporary.path()).explain("the disk cannot be measured")?,
         ..Results::default()
     };
@@ -404,8 +409,7 @@ impl Target {
 
     async fn primary(&self) -> anyhow::Result<ReplicaId> {
         let status = ask(self.own()?, Duration::from_secs(2)).await;
-        let is_primary = |role: &str| role == "primary" || role == "member"; // where nobody leads, anybody will do
-        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| is_primary(&said.role)));
+        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| leads(&said.role)));
         found.map(|row| ReplicaId::new(row.replica)).ok_or_else(|| failure("there is no primary", "try again"))
     }
 
@@ -416,6 +420,13 @@ impl Target {
             }
         }
     }
+}
+
+/// What the protocol promises with the defaults, for a cluster that we start.
+fn bound(arguments: &Arguments) -> Option<f64> {
+    let replicas = arguments.replicas.unwrap_or(arguments.protocol.replicas());
+    let ours = arguments.cluster.is_none();
+    ours.then(|| arguments.protocol.latency_bound_ms(replicas, &Timing::default())).flatten()
 }
 
 /// How many clients share so many requests.
@@ -509,6 +520,11 @@ fn show(results: &Results) {
     }
     if let Some(ratio) = results.p50_over_raw {
         println!("p50 with one in flight = {ratio:.1} × raw");
+    }
+    if let Some(bound) = results.latency_bound_ms {
+        let within = results.levels.iter().filter(|level| level.p99_ms <= bound).count();
+        let levels = results.levels.len();
+        println!("latency bound of the configuration: {bound:.0} ms; p99 is within it at {within} of {levels} levels");
     }
     if let Some(ms) = results.first_write_ms {
         println!("first acknowledged write {ms:.0} ms after starting {} empty replicas", results.replicas);

@@ -48,7 +48,7 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft and hotstuff
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with the others
     #[arg(long)]
     replicas: Option<usize>,
     /// Where to keep the cluster; without it, a temporary folder that goes away with the cluster

@@ -177,8 +177,7 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
     let (up, all) = (said.len(), replicas.len());
     let needed = CrashQuorums::new(all).map_or(all, |quorums| quorums.view_change());
     let enough = up >= needed;
-    // Where nobody leads, everybody is a member.
-    let primaries = said.iter().filter(|it| it.role == "primary" || it.role == "member").count();
+    let primaries = said.iter().filter(|it| leads(&it.role)).count();
     let behind = said.iter().filter(|it| it.lag > 0 || it.missing > 0).count();
     let summary = if let Some(op) = diverged {
         format!("DIVERGED: replicas have different states after entry {op}. Stop writing, and keep all data folders")
@@ -206,6 +205,11 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
         majority: enough,
         replicas,
     }
+}
+
+/// Does a replica with this role lead, alone or when it is its turn?
+pub fn leads(role: &str) -> bool {
+    role == "primary" || role == "leads in turn" || role == "member"
 }
 
 fn table(rows: &[Row]) -> String {

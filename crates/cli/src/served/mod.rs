@@ -95,6 +95,11 @@ impl Protocol {
         with_protocol!(self, P => <P as quorate_core::protocol::Protocol>::TOSSES)
     }
 
+    /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
+    pub fn latency_bound_ms(self, replicas: usize, timing: &Timing) -> Option<f64> {
+        with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
+    }
+
     /// Why a number of replicas is a waste, or worse.
     pub fn warns(self, replicas: usize) -> Option<String> {
         with_protocol!(self, P => P::warns(replicas))
@@ -120,6 +125,11 @@ pub trait Served: quorate_core::protocol::Protocol {
 
     /// How many of the others must say which view they are in.
     fn witnesses(replicas: usize) -> Option<usize>;
+
+    /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
+    fn latency_bound_ms(_replicas: usize, _timing: &Timing) -> Option<f64> {
+        None
+    }
 
     /// The first record of a replica whose disk was lost: `first` was committed after that, the others are in `view`.
     fn rejoin(first: OpNumber, view: View) -> Self::Record;

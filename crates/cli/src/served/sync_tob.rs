@@ -34,6 +34,11 @@ impl Served for SyncTob {
         }
     }
 
+    fn latency_bound_ms(replicas: usize, timing: &Timing) -> Option<f64> {
+        let bound = SyncQuorums::new(replicas).map(|quorums| Self::configure(timing).latency_bound(&quorums))?;
+        Some(bound.as_secs_f64() * 1000.0)
+    }
+
     fn witnesses(replicas: usize) -> Option<usize> {
         let quorums = SyncQuorums::new(replicas).filter(|quorums| quorums.faults() > 0);
         quorums.map(|quorums| quorums.quorum())

@@ -536,23 +536,18 @@ impl Message {
         what.map(str::to_owned)
     }
 
-    /// The groups of requests in it.
-    fn groups(&self) -> &[Group] {
-        match self {
-            Message::Request(group) => std::slice::from_ref(group),
-            Message::PrePrepare { proposal, .. }
-            | Message::Committed { proposal, .. }
-            | Message::Proposal { proposal, .. } => match proposal.content() {
-                Content::Orders(orders) => &orders.groups,
-                Content::Null(_) => &[],
-            },
-            _ => &[],
-        }
-    }
-
     /// Has a replica signed a request in it? Not where replicas are no clients.
     pub(super) fn is_by_proxy(&self) -> bool {
-        self.groups().iter().any(|group| group.by().is_proxy())
+        match self {
+            Message::Request(group) => group.by().is_proxy(),
+            Message::PrePrepare { proposal, .. }
+            | Message::Committed { proposal, .. }
+            | Message::Proposal { proposal, .. } => match &*proposal.content() {
+                Content::Orders(orders) => orders.groups.iter().any(|group| group.by().is_proxy()),
+                Content::Null(_) => false,
+            },
+            _ => false,
+        }
     }
 
     /// As [`quorate_core::protocol::Protocol::prove`], for a protocol inside another one: its clients are the replicas.

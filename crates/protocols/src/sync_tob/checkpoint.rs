@@ -9,6 +9,7 @@ use super::replica::Replica;
 use quorate_core::crypto::{Certified, Digest, Evidence, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -102,6 +103,18 @@ impl Replica {
         out.forget(first.map_or(base, |first| first.min(base)));
     }
 
+    /// Forgets what can never be moved again. What is in a block of the log stays: others may have to catch up.
+    pub(super) fn forget_closed(&mut self, moved: &[super::Cast]) {
+        let mut closed = self.ucb.forget_closed(&self.order);
+        closed.retain(|digest| !moved.iter().any(|cast| cast.bundle == *digest));
+        let in_log = |digest: &Digest| {
+            let mut blocks = self.log.blocks.values().map(|(block, _)| block.content());
+            blocks.any(|block| block.entries.iter().any(|entry| entry.statement().bundle == *digest))
+        };
+        let gone: Vec<Digest> = closed.into_iter().filter(|digest| !in_log(digest)).collect();
+        gone.into_iter().for_each(|digest| self.ucb.drop_bundle(digest));
+    }
+
     /// Lets go what blocks and bundles nobody needs any more.
     fn forget_bodies(&mut self) {
         let running = self.running.values().flat_map(|it| it.blocks.iter().map(|block| block.digest()));
@@ -171,6 +184,9 @@ impl Replica {
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes, self.machine.executed) = (op, 0, op);
         self.order = it.order.clone();
+        if mutated!("sync-tob/forgets-the-order-with-the-log") {
+            self.order.next.fill(super::Next::default());
+        }
         self.snapshots.insert(op, it.clone());
         self.moved.clear();
         self.forget_reads();
@@ -184,7 +200,7 @@ impl Replica {
         }
         self.heard = self.heard.max(self.committed);
         self.ucb.forget_requests(); // what was executed meanwhile is not known; clients ask again
-        self.ucb.forget_closed(&self.order, |_| false);
+        self.forget_closed(&[]);
         self.forget_bodies();
         self.adopt_start(out);
         self.dispatch(out);

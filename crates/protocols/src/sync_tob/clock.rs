@@ -9,7 +9,6 @@
 
 use super::Config;
 use quorate_core::ids::ReplicaId;
-use quorate_core::mutated;
 use quorate_core::quorum::SyncQuorums;
 use quorate_core::time::{Duration, Instant, WallTime};
 use std::collections::BTreeMap;
@@ -50,6 +49,8 @@ pub struct Clock {
     asked: BTreeMap<ReplicaId, Instant>,
     samples: BTreeMap<ReplicaId, Sample>,
     agreed: bool,
+    /// The last that was heard had no quorum.
+    disagreed: bool,
     /// How long the slowest answer took that still counts.
     slowest: Duration,
 }
@@ -78,6 +79,7 @@ impl Clock {
             asked: BTreeMap::new(),
             samples: BTreeMap::new(),
             agreed: false,
+            disagreed: false,
             slowest: Duration::ZERO,
         }
     }
@@ -100,9 +102,9 @@ impl Clock {
         }
         let fresh = self.samples.values().filter(|sample| now.since(sample.at) <= self.fresh).count();
         if fresh < self.quorums.quorum().saturating_sub(1) {
-            return Reading::Unknown;
+            return if self.disagreed { Reading::Unsynced } else { Reading::Unknown };
         }
-        if self.agreed || mutated!("sync-tob/trusts-any-clock") { Reading::Synced } else { Reading::Unsynced }
+        if self.agreed { Reading::Synced } else { Reading::Unsynced }
     }
 
     /// Has the oldest of the answers that count become this old?
@@ -168,10 +170,11 @@ impl Clock {
             let step = wanted.clamp(low, high);
             let within = |(difference, error): &&(i128, i128)| (difference - step).abs() + error <= self.epsilon;
             self.agreed = intervals.iter().filter(within).count() >= self.quorums.quorum();
+            self.disagreed = !self.agreed;
             self.step(step);
             return u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX);
         }
-        self.agreed = false;
+        (self.agreed, self.disagreed) = (false, true);
         if !all {
             return 0;
         }

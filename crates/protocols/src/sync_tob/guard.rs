@@ -10,30 +10,33 @@
 
 use super::clock::Reading;
 use super::message::Message;
+use super::recovery::listen;
 use super::replica::Replica;
 use super::schedule::EpochNumber;
 use super::{Outbox, Timer};
 use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::{Duration, WallTime};
 
 /// Between two rounds of probes while clocks do not agree.
 const PROBE_AGAIN: Duration = Duration::from_millis(50);
-/// A timer may ring so much of Δ late before this replica takes itself for one that stood still.
-const OVERSHOOT: u32 = 4;
+/// That pause is doubled so often at most.
+const PROBE_DOUBLINGS_MAX: u32 = 3;
+/// A timer may ring this part of Δ late before this replica takes itself for one that stood still.
+const OVERSHOOT: u32 = 2;
 
 /// Why this replica may not be trusted now.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     /// Broadcasts that began before this are not judged here.
     open_from: WallTime,
-    /// The clock when it was last looked at.
-    seen: WallTime,
+    fenced: bool,
     unsynced: bool,
     /// [`Timer::Probe`] is armed.
     probing: bool,
+    /// Rounds of probes in a row after which clocks did not agree.
+    tries: u32,
     /// The epoch whose output may have differed.
     at_risk: Option<EpochNumber>,
     /// The disk takes longer than Δ.
@@ -46,10 +49,8 @@ impl Guard {
         match self {
             Self { at_risk: Some(_), .. } => Some("SafetyAtRisk: a message came too late, outputs wait"),
             Self { unsynced: true, .. } => Some("Unsynced: its clock does not agree with a majority, it signs nothing"),
-            Self { slow_disk: true, .. } => Some("slow disk: a sync took longer than the delay bound, outputs wait"),
-            Self { open_from, seen, .. } if open_from > seen => {
-                Some("fenced: it stood still or has just started, it listens")
-            }
+            Self { slow_disk: true, .. } => Some("slow disk: a sync takes longer than the delay bound, outputs wait"),
+            Self { fenced: true, .. } => Some("fenced: it stood still or has just started, it listens"),
             _ => None,
         }
     }
@@ -63,8 +64,7 @@ impl Guard {
 impl Replica {
     /// Does this replica judge a broadcast that began then?
     pub(super) fn may_judge(&self, start: WallTime, out: &Outbox) -> bool {
-        let open = start >= self.guard.open_from || mutated!("sync-tob/no-fence");
-        open && self.reading(out) == Reading::Synced
+        start >= self.guard.open_from && self.reading(out) == Reading::Synced
     }
 
     /// Takes no part in broadcasts that have begun, or begin within so long.
@@ -72,14 +72,27 @@ impl Replica {
         let until = self.now(out).plus(listen);
         if until > self.guard.open_from {
             self.guard.open_from = until;
+            self.guard.fenced = true;
+            out.arm(Timer::Listen, listen);
+            self.watched = None; // what it waited for meanwhile says nothing
+            self.watch(out);
             out.note(Note::Other(why));
         }
+    }
+
+    /// It has listened long enough.
+    pub(super) fn on_listen(&mut self, out: &mut Outbox) {
+        let rest = self.clock.until(self.guard.open_from, out.now());
+        self.guard.fenced = rest > Duration::ZERO;
+        if self.guard.fenced {
+            return out.arm(Timer::Listen, rest); // the clock was set back meanwhile
+        }
+        self.arm_epoch(out);
     }
 
     /// A timer should have rung at `due`. If it rings much later, this process stood still.
     pub(super) fn stood_still(&mut self, due: WallTime, out: &mut Outbox) -> bool {
         let late = self.now(out).since(due);
-        self.guard.seen = self.now(out);
         if late <= self.config.delta / OVERSHOOT {
             return false;
         }
@@ -89,10 +102,17 @@ impl Replica {
 
     /// My own vote came back from the disk.
     pub(super) fn vote_is_durable(&mut self, out: &mut Outbox) {
-        let Some(made) = self.vote_made.take() else { return };
-        let slow = out.now().since(made) > self.config.delta;
+        self.on_disk(out);
+        self.vote_made = None;
+        self.guard.slow_disk = false;
+        out.disarm(Timer::Disk);
+    }
+
+    /// A vote that is on its way to the disk for longer than Δ: outputs wait for it, and people are told.
+    pub(super) fn on_disk(&mut self, out: &mut Outbox) {
+        let slow = self.vote_made.is_some_and(|made| out.now().since(made) > self.config.delta);
         if slow && !self.guard.slow_disk {
-            out.note(Note::Other("slow disk: a sync took longer than the delay bound"));
+            out.note(Note::Other("slow disk: a sync takes longer than the delay bound"));
         }
         self.guard.slow_disk = slow;
     }
@@ -149,7 +169,9 @@ impl Replica {
         self.guard.probing = true;
         self.clock.ask(out.now());
         out.broadcast_unsynced(Message::Probe { sent: out.now().as_nanos() }); // a question
-        out.arm(Timer::Probe, PROBE_AGAIN);
+        let pause = PROBE_AGAIN.saturating_mul(1 << self.guard.tries.min(PROBE_DOUBLINGS_MAX));
+        self.guard.tries = self.guard.tries.saturating_add(1);
+        out.arm(Timer::Probe, pause);
     }
 
     /// Those who have not answered are not waited for. While there is something to order and clocks do not agree, asks again.
@@ -157,9 +179,10 @@ impl Replica {
         self.guard.probing = false;
         let moved = self.clock.settle(out.now(), out.wall());
         self.clock_moved(moved, out);
-        if self.reading(out) != Reading::Synced && self.has_work() {
+        if self.reading(out) != Reading::Synced && (self.has_work() || self.guard.unsynced) {
             self.ask_time(out);
         } else if self.has_work() {
+            self.guard.tries = 0;
             self.guard.probing = true;
             out.arm(Timer::Probe, self.config.probe);
             if self.clock.is_older_than(self.config.probe, out.now()) {
@@ -171,7 +194,8 @@ impl Replica {
 
     /// Is anything under way for which clocks matter?
     pub(super) fn has_work(&self) -> bool {
-        !self.ucb.is_empty() || !self.running.is_empty() || self.log.tip().0 > self.committed
+        let running = self.running.values().any(|it| !it.instance.is_concluded());
+        running || !self.ucb.is_empty() || self.log.tip().0 > self.committed
     }
 
     /// ⟨PROBE⟩: what does your clock show? Whoever asks is told, whatever the clock is worth: the asker judges.
@@ -210,7 +234,7 @@ impl Replica {
     /// The clock was moved by so many nanoseconds: timers are armed anew, and times before it say little.
     fn clock_moved(&mut self, by: u64, out: &mut Outbox) {
         if u128::from(by) > self.config.epsilon.as_nanos() / 4 {
-            self.fence(self.schedule.round(), "fenced: the clock was set", out);
+            self.fence(listen(self), "fenced: the clock was set", out);
         }
         if by > 0 {
             self.due = None;

@@ -104,6 +104,21 @@ pub struct Config {
     pub demote_epochs: u64,
 }
 
+impl Config {
+    /// From a request's arrival at a correct replica to its execution everywhere, while the model is kept and nobody lies: a
+    /// pause before it is cast, two delays until all know that enough have it (with Dolev and Strong, a whole broadcast),
+    /// the rest of an epoch, a broadcast, and two rounds of confirmation.
+    pub fn latency_bound(&self, quorums: &quorate_core::quorum::SyncQuorums) -> Duration {
+        let schedule = Schedule::new(self, quorums);
+        let cast = match self.broadcast {
+            Broadcast::Flood => self.delta.saturating_mul(2),
+            Broadcast::DolevStrong => schedule.window(),
+        };
+        let waits = self.cast_pause.saturating_add(cast).saturating_add(self.epoch);
+        waits.saturating_add(schedule.window()).saturating_add(self.delta.saturating_mul(2))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -136,6 +151,10 @@ pub enum Timer {
     Cast,
     /// When clocks are probed again.
     Probe,
+    /// When a replica that stood still, or has just started, has listened long enough.
+    Listen,
+    /// When a vote should be on disk.
+    Disk,
     /// When to give up waiting that what I have confirmed is confirmed by enough others.
     Stuck,
     /// When to give up a view that a quorum wants and that does not start.

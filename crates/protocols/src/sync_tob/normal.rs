@@ -17,11 +17,11 @@ use super::votes::Added;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
 use quorate_core::crypto::{Certified, ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
-use quorate_core::time::WallTime;
+use quorate_core::time::{Duration, WallTime};
 use quorate_core::wire::Wire;
 use std::collections::BTreeMap;
 
@@ -227,6 +227,7 @@ impl Replica {
         let Some(next) = next.next().filter(|epoch| self.order.may_lead(self.me, *epoch)) else { return };
         self.due = Some(next);
         out.arm(Timer::Epoch, self.clock.until(self.schedule.start(next), out.now()));
+        self.watch(out);
     }
 
     /// i = e mod n, and it is time.
@@ -488,12 +489,14 @@ impl Replica {
         let links: Vec<Link> = self.log.after(from).filter(due).collect();
         for link in links {
             let Some(parent) = self.log.chain_at(link.op.previous()) else { return };
-            if !self.is_complete(link.block) {
+            if !self.is_complete(link.op) {
                 return self.fetch_missing(out);
             }
             let vote = Vote { view: self.view, op: link.op, epoch: link.epoch, parent, block: link.block };
             self.voted = Some(vote);
-            self.persist(Record::Voted(vote), out);
+            if !mutated!("sync-tob/votes-are-not-durable") {
+                self.persist(Record::Voted(vote), out);
+            }
             let vote = self.keyring.sign(vote);
             if mutated!("sync-tob/votes-before-the-sync") {
                 out.broadcast_unsynced(Message::Vote(vote.clone()));
@@ -501,15 +504,36 @@ impl Replica {
                 out.broadcast(Message::Vote(vote.clone()));
             }
             out.send(self.me(), Message::Vote(vote));
-            self.vote_made = self.vote_made.or(Some(out.now()));
+            if self.vote_made.is_none() {
+                self.vote_made = Some(out.now());
+                out.arm(Timer::Disk, self.config.delta.saturating_add(Duration::from_nanos(1)));
+            }
         }
         self.watch(out);
     }
 
-    /// Are a block and everything that it moves here?
-    pub(super) fn is_complete(&self, block: Digest) -> bool {
-        let Some((block, _)) = self.log.blocks.get(&block) else { return false };
-        block.content().entries.iter().all(|entry| self.ucb.bundles.contains_key(&entry.statement().bundle))
+    /// Is everything here that the blocks up to this one move?
+    fn is_complete(&self, op: OpNumber) -> bool {
+        let (blocks, bundles) = self.lacks(op);
+        blocks.is_empty() && bundles.is_empty()
+    }
+
+    /// The blocks up to this one that are not here, and the bundles that they move and are not here. What a block names and
+    /// does not move, since it was moved before or never will be, nobody needs, and perhaps nobody has.
+    pub(super) fn lacks(&self, op: OpNumber) -> (Vec<Digest>, Vec<Digest>) {
+        let (mut order, mut blocks, mut bundles) = (self.order.clone(), Vec::new(), Vec::new());
+        for link in self.log.after(order.op).take_while(|link| link.op <= op) {
+            let Some((block, _)) = self.log.blocks.get(&link.block) else {
+                blocks.push(link.block);
+                continue;
+            };
+            if !blocks.is_empty() {
+                continue; // what it moves is not known before the one that is missing is here
+            }
+            let moved = block.content().entries.iter().map(|entry| *entry.statement()).filter(|cast| order.take(cast.id));
+            bundles.extend(moved.map(|cast| cast.bundle).filter(|bundle| !self.ucb.bundles.contains_key(bundle)));
+        }
+        (blocks, bundles)
     }
 
     /// ⟨my output of epoch e was this⟩, one's own included: it comes back when it is on disk.
@@ -555,7 +579,9 @@ impl Replica {
             self.put(link, out);
             self.fetch_missing(out);
         }
-        self.persist(Record::Certified(certified.certificate().clone()), out);
+        if !mutated!("sync-tob/certificates-are-not-durable") {
+            self.persist(Record::Certified(certified.certificate().clone()), out);
+        }
         self.certified = Some(certified);
         self.reconsider_risk(out);
         self.vote_more(out);
@@ -583,7 +609,8 @@ impl Replica {
             Added::TooMany => return out.ignore(from, Why::OutsideWindow),
             Added::Counted => {}
         }
-        if let Some(certified) = self.commits.certify(it.epoch, &it, self.quorums.quorum()) {
+        let quorum = if mutated!("sync-tob/committed-by-one") { 1 } else { self.quorums.quorum() };
+        if let Some(certified) = self.commits.certify(it.epoch, &it, quorum) {
             self.on_proof(certified, out);
         }
         self.expect_progress(out);
@@ -626,7 +653,7 @@ impl Replica {
             && self.machine.fetching.is_none()
         {
             let Some(link) = self.log.get(self.order.op.next()) else { return };
-            if !self.is_complete(link.block) {
+            if !self.is_complete(link.op) {
                 return self.fetch_missing(out);
             }
             let Some((block, _)) = self.log.blocks.get(&link.block) else { return };
@@ -635,8 +662,7 @@ impl Replica {
             let bytes = moved.iter().fold(0, |sum: u64, cast| sum.saturating_add(cast.bytes));
             self.moved.insert(link.op, moved.iter().map(|cast| cast.bundle).collect());
             out.execute(link.op, batch.encode().into());
-            let in_log: Vec<Digest> = moved.iter().map(|cast| cast.bundle).collect();
-            self.ucb.forget_closed(&self.order, |digest| in_log.contains(digest));
+            self.forget_closed(&moved);
             self.machine.boundary_bytes = self.machine.boundary_bytes.saturating_add(bytes);
             let blocks = link.op.since(self.machine.boundary);
             if blocks >= self.config.state_blocks.max(1) || self.machine.boundary_bytes >= self.config.state_bytes {
@@ -665,7 +691,7 @@ impl Replica {
     }
 
     /// What follows from an execution: replies.
-    pub(super) fn executed(&mut self, op: quorate_core::ids::OpNumber, outcome: Outcome, out: &mut Outbox) {
+    pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
         let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();

@@ -221,18 +221,11 @@ impl Replica {
     /// Asks one of the others, each time another one, for what this replica knows by its digest only.
     pub(super) fn fetch_missing(&mut self, out: &mut Outbox) {
         let (now, again) = (out.now(), self.config.resend);
-        let links: Vec<Digest> = self.log.after(self.order.op).map(|link| link.block).collect();
-        let here = links.iter().filter_map(|digest| self.log.blocks.get(digest)).map(|(block, _)| block);
-        let running = self.running.values().flat_map(|it| &it.blocks);
-        let entries = here.chain(running).flat_map(|block| &block.content().entries);
-        let bundles = entries.map(|entry| entry.statement().bundle);
-        let lacks_bundle = |digest: &Digest| !self.ucb.bundles.contains_key(digest);
         let due = |digest: &Digest| self.wanted.get(digest).is_none_or(|at: &Instant| now.since(*at) >= again);
-        let bundles: std::collections::BTreeSet<Digest> = bundles.filter(|it| lacks_bundle(it) && due(it)).collect();
-        let blocks = links.iter().filter(|digest| !self.log.blocks.contains_key(*digest) && due(digest)).copied();
-        let blocks: Vec<Digest> = blocks.take(WANTED_MAX).collect();
+        let (blocks, bundles) = self.lacks(self.log.tip().0);
+        let blocks: Vec<Digest> = blocks.into_iter().filter(due).take(WANTED_MAX).collect();
         let room = WANTED_MAX.saturating_sub(blocks.len());
-        let bundles: Vec<Digest> = bundles.into_iter().take(room).collect();
+        let bundles: Vec<Digest> = bundles.into_iter().filter(due).take(room).collect();
         if blocks.is_empty() && bundles.is_empty() {
             return;
         }

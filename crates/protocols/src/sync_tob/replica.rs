@@ -298,6 +298,8 @@ impl protocol::Replica<SyncTob> for Replica {
             Timer::Output => self.on_output(out),
             Timer::Cast => self.cast_more(out),
             Timer::Probe => self.on_probe(out),
+            Timer::Listen => self.on_listen(out),
+            Timer::Disk => self.on_disk(out),
             Timer::Stuck => self.on_stuck(out),
             Timer::NewView => self.on_new_view_late(out),
             Timer::Again => self.on_again(out),

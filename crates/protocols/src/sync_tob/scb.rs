@@ -65,8 +65,7 @@ impl<T: Head> Instance<T> {
             return if signers > faults { Taken::Evidence } else { Taken::Late };
         }
         self.values.push(chain.clone());
-        let second = self.values.len() == VALUES_MAX && mutated!("sync-tob/does-not-pass-on-the-second");
-        Taken::New { pass_on: signers <= faults && !second && !mutated!("sync-tob/does-not-pass-on") }
+        Taken::New { pass_on: signers <= faults && !mutated!("sync-tob/does-not-pass-on") }
     }
 
     /// The output at `τ + (f + 1) R`: the value, if there is exactly one. Nothing is taken any more.

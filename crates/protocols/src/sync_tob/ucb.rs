@@ -232,10 +232,6 @@ impl Ucb {
     /// A request was executed.
     pub(super) fn executed(&mut self, key: Key) {
         self.others.remove(&key);
-        self.release(key);
-    }
-
-    fn release(&mut self, key: Key) {
         if let Some(bytes) = self.mine.remove(&key)
             && let Some(sum) = self.clients.get_mut(&key.0)
         {
@@ -246,15 +242,20 @@ impl Ucb {
         }
     }
 
-    /// Forgets what was moved, and what never will be. Requests of the latter may be cast again.
-    pub(super) fn forget_closed(&mut self, order: &Order, moved: impl Fn(&Digest) -> bool) {
+    /// Forgets the names of what was moved, and of what never will be. Returns what they stood for.
+    pub(super) fn forget_closed(&mut self, order: &Order) -> Vec<Digest> {
         let closed: Vec<CastId> = self.casts.keys().copied().filter(|id| !order.is_open(*id)).collect();
-        for id in closed {
-            let Some(digest) = self.forget(id).filter(|digest| !moved(digest)) else { continue };
-            let lost = self.bundles.remove(&digest);
-            for (key, _) in lost.iter().flat_map(|(bundle, _)| bundle.content().iter().flat_map(keys)) {
-                self.executed(key);
-            }
+        closed.into_iter().filter_map(|id| self.forget(id)).collect()
+    }
+
+    /// Drops a bundle that nobody will move. Its requests may be cast again.
+    pub(super) fn drop_bundle(&mut self, digest: Digest) {
+        if self.casts.values().any(|known| known.chain.statement().bundle == digest) {
+            return; // it has another name, too
+        }
+        let lost = self.bundles.remove(&digest);
+        for (key, _) in lost.iter().flat_map(|(bundle, _)| bundle.content().iter().flat_map(keys)) {
+            self.executed(key);
         }
     }
 

@@ -15,11 +15,12 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
-/// Patience is doubled so often at most: sixty-four times.
-const DOUBLINGS_MAX: u32 = 6;
+/// Patience is doubled so often at most: sixteen times.
+const DOUBLINGS_MAX: u32 = 4;
 /// Patience, in windows of a broadcast: an output takes one to appear, and a few rounds to be confirmed.
 const PATIENCE_WINDOWS: u32 = 5;
 /// A view does not begin so far ahead of one's own clock.
@@ -45,7 +46,10 @@ impl Selected {
 pub(super) fn select<'a>(changes: impl Iterator<Item = &'a ViewChange> + Clone) -> Option<Selected> {
     let base = changes.clone().map(ViewChange::base).max_by_key(|base| base.0)?;
     let rank = |change: &ViewChange| change.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch));
-    let best = changes.max_by_key(|change| rank(change))?;
+    let best = match mutated!("sync-tob/view-starts-from-the-lowest") {
+        true => changes.min_by_key(|change| rank(change))?,
+        false => changes.max_by_key(|change| rank(change))?,
+    };
     let (mut op, _, mut chain) = best.base();
     let mut links = Vec::new();
     for (epoch, block) in &best.links {
@@ -68,10 +72,13 @@ impl Replica {
         self.schedule.window().saturating_mul(PATIENCE_WINDOWS).saturating_mul(1 << self.attempts.min(DOUBLINGS_MAX))
     }
 
-    /// Runs the timer while something waits to be confirmed.
+    /// Runs the timer while something waits to be confirmed, or to be ordered: with f + 1 leaders one after the other, what
+    /// everybody has does not wait for long.
     pub(super) fn watch(&mut self, out: &mut Outbox) {
-        let waits = self.log.tip().0 > self.committed || self.guard.is_at_risk();
-        if !waits || !self.is_active() || self.silent {
+        if self.watched == Some(self.committed) {
+            return; // it runs
+        }
+        if !self.waits() || !self.is_active() || self.silent {
             if self.watched.take().is_some() {
                 out.disarm(Timer::Stuck);
             }
@@ -81,13 +88,26 @@ impl Replica {
         }
     }
 
-    /// What this replica had as an output is not confirmed, nor is anything else: the model was broken.
+    fn waits(&self) -> bool {
+        self.log.tip().0 > self.committed || self.guard.is_at_risk() || self.can_order()
+    }
+
+    /// Is there something that a leader would order?
+    fn can_order(&self) -> bool {
+        let (mut order, any) = (self.order.clone(), quorate_core::time::WallTime::from_nanos(u64::MAX));
+        !self.ucb.select(&mut order, self.quorums.vouch(), any, (1, u64::MAX)).is_empty()
+    }
+
+    /// What this replica had as an output is not confirmed, or nothing is ordered: the model was broken.
     pub(super) fn on_stuck(&mut self, out: &mut Outbox) {
-        if self.watched.take().is_none() || !self.is_active() {
+        let Some(watched) = self.watched.take() else { return };
+        if !self.is_active() || !self.waits() {
             return;
         }
-        if self.is_behind() {
-            return self.watch(out); // others are further on; it only has to catch up
+        let decides = self.log.tip().0 > self.committed || self.guard.is_at_risk();
+        let clocks = self.reading(out) == super::clock::Reading::Synced;
+        if self.is_behind() || self.committed > watched || !(decides || clocks) {
+            return self.watch(out); // it has to catch up, or clocks have to agree first
         }
         out.note(Note::Suspects(self.view));
         self.attempts = self.attempts.saturating_add(1);

@@ -99,11 +99,13 @@ impl Limits {
 }
 
 impl Timing {
-    fn check(&self) -> [Option<Problem>; 2] {
+    fn check(&self) -> [Option<Problem>; 4] {
         let least = self.heartbeat_ms.saturating_mul(4);
         [
             range("heartbeat_ms", self.heartbeat_ms, 1, 60_000),
             range("view_change_ms", self.view_change_ms, least, 3_600_000),
+            range("delay_bound_ms", self.delay_bound_ms, 1, 60_000),
+            range("clock_bound_ms", self.clock_bound_ms, 1, 60_000),
         ]
     }
 }

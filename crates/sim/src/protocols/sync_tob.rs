@@ -17,6 +17,8 @@ use quorate_core::sessions::Ruling;
 use quorate_core::time::{Duration, WallTime};
 use quorate_core::wire::Wire;
 use quorate_protocols::sync_tob::{self, Block, Bundle, Chain, Message, Moves, SyncTob, Told};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// What makes messages or processes late, or clocks differ by more than the bound.
 const UNTIMELY: &[Fault] = &[
@@ -60,7 +62,7 @@ impl Simulated for SyncTob {
     }
 
     fn lies() -> Option<Box<dyn Lies<Self>>> {
-        Some(Box::new(SyncTobLies))
+        Some(Box::new(SyncTobLies::default()))
     }
 
     fn rejoin() -> Option<Rejoin<Self>> {
@@ -100,13 +102,21 @@ impl Simulated for SyncTob {
     }
 }
 
-/// The lies of a replica: whatever its own key can sign.
-#[derive(Debug)]
-pub struct SyncTobLies;
+/// The lies of a replica: whatever its own key can sign. It remembers what it has told whom, so that its votes for a block
+/// go with the block that it has shown.
+#[derive(Debug, Default)]
+pub struct SyncTobLies {
+    /// What it tells the others in the place of a block, or of a chain of blocks.
+    instead: RefCell<BTreeMap<Digest, Digest>>,
+}
 
 impl SyncTobLies {
     fn other_digest(digest: Digest) -> Digest {
         Digest::of_parts(&[b"a lie", digest.as_bytes()])
+    }
+
+    fn instead(&self, digest: Digest) -> Digest {
+        self.instead.borrow().get(&digest).copied().unwrap_or_else(|| Self::other_digest(digest))
     }
 
     /// A register's answer, with another value.
@@ -126,6 +136,7 @@ impl Lies<SyncTob> for SyncTobLies {
                 let entries = moves.entries.iter().rev().skip(1).cloned().collect();
                 let block = Block::new(Moves { entries, tick: !moves.tick, ..moves.clone() });
                 let words = sync_tob::Proposal { block: block.digest(), ..*chain.statement() };
+                self.instead.borrow_mut().insert(chain.statement().block, block.digest());
                 Some(Message::Propose { chain: Chain::new(keyring.sign(words)), block })
             }
             Message::Cast { chain, bundle } if chain.head.by() == me => {
@@ -138,13 +149,13 @@ impl Lies<SyncTob> for SyncTobLies {
             }
             Message::Vote(vote) => {
                 let words = *vote.statement();
-                Some(Message::Vote(keyring.sign(sync_tob::Vote { block: Self::other_digest(words.block), ..words })))
+                let other = sync_tob::Vote { block: self.instead(words.block), ..words };
+                self.instead.borrow_mut().insert(words.chain(), other.chain());
+                Some(Message::Vote(keyring.sign(other)))
             }
             Message::Commit(vote) => {
                 let words = *vote.statement();
-                Some(Message::Commit(
-                    keyring.sign(sync_tob::Commit { chain: Self::other_digest(words.chain), ..words }),
-                ))
+                Some(Message::Commit(keyring.sign(sync_tob::Commit { chain: self.instead(words.chain), ..words })))
             }
             Message::State(vote) => {
                 let mut words = vote.statement().clone();
