@@ -536,18 +536,24 @@ impl Message {
         what.map(str::to_owned)
     }
 
-    /// Has a replica signed a request in it? Not where replicas are no clients.
-    pub(super) fn is_by_proxy(&self) -> bool {
+    /// Does this hold of whoever has signed one of the requests in it?
+    fn some_signer(&self, is: impl Fn(&ClientKey) -> bool) -> bool {
+        let some = |groups: &[Group]| groups.iter().any(|group| is(&group.by()));
         match self {
-            Message::Request(group) => group.by().is_proxy(),
+            Message::Request(group) => is(&group.by()),
             Message::PrePrepare { proposal, .. }
             | Message::Committed { proposal, .. }
             | Message::Proposal { proposal, .. } => match &*proposal.content() {
-                Content::Orders(orders) => orders.groups.iter().any(|group| group.by().is_proxy()),
+                Content::Orders(orders) => some(&orders.groups),
                 Content::Null(_) => false,
             },
             _ => false,
         }
+    }
+
+    /// Has a replica signed a request in it? Not where replicas are no clients.
+    pub(super) fn is_by_proxy(&self) -> bool {
+        self.some_signer(ClientKey::is_proxy)
     }
 
     /// As [`quorate_core::protocol::Protocol::prove`], for a protocol inside another one: its clients are the replicas.
@@ -555,7 +561,7 @@ impl Message {
     /// # Errors
     /// What is wrong with it.
     pub fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        if !self.groups().iter().all(|group| group.by().is_proxy()) {
+        if self.some_signer(|by| !by.is_proxy()) {
             return Err(Fault::Malformed("a request to the inner protocol that is not a replica's".to_owned()));
         }
         self.prove(keyring)
