@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 /// A file that this process keeps locked as long as this value lives, with something to read for others.
@@ -217,6 +217,13 @@ impl Control {
             _ => None,
         }
     }
+}
+
+/// Ends when stdin does: how a process makes sure that those it has started end with it, however it ends itself.
+pub async fn stdin_closes() {
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 64];
+    while matches!(stdin.read(&mut ignored).await, Ok(count) if count > 0) {}
 }
 
 /// The last thing that a replica said, for an error message.

@@ -81,7 +81,7 @@ impl StateMachine for Counter {
     }
 
     fn fork(&self) -> Option<Self> {
-        Some(self.clone())
+        Some(*self)
     }
 }
 

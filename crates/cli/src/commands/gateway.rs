@@ -2,6 +2,7 @@
 
 use crate::cluster::running_file;
 use crate::errors::{Advise, failure};
+use crate::processes::stdin_closes;
 use crate::served::{Machine, Protocol, with_protocol};
 use clap::Args;
 use quorate_runtime::config::ClusterConfig;
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = ETCD_ADDRESS)]
     listen: String,
+    /// Stop when stdin closes: how `bench` makes sure that its gateway ends with it
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 /// Runs the command.
@@ -62,6 +66,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = stdin_closes(), if arguments.until_stdin_closes => {}
     }
     Ok(ExitCode::SUCCESS)
 }

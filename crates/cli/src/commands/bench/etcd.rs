@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the load is put on.
 pub struct Front {
     urls: Vec<String>,
-    /// Ours; it ends with this value.
+    /// Ours; it ends with this value, and with this process.
     gateway: Option<Child>,
 }
 
@@ -33,9 +33,9 @@ impl Front {
     pub async fn gateway(cluster_file: &Path) -> anyhow::Result<Self> {
         let program = std::env::current_exe().explain("cannot tell where this program is")?;
         let mut gateway = Command::new(program)
-            .args(["gateway", "--listen", "127.0.0.1:0", "--cluster"])
+            .args(["gateway", "--until-stdin-closes", "--listen", "127.0.0.1:0", "--cluster"])
             .arg(cluster_file)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
