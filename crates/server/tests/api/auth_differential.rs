@@ -199,7 +199,7 @@ impl Pair {
         let root = &self.tokens.get("root").cloned().filter(|_| self.enabled);
         let manager = if dice.one_in(4) { caller } else { root };
         let (user, role) = (dice.user(), dice.role());
-        let asked = match dice.below(60) {
+        match dice.below(60) {
             _ if !self.enabled && dice.one_in(8) => {
                 let asked = both!(self, manager, auth.auth_enable(AuthEnableRequest {}));
                 if !self.enabled && asked.1.starts_with("AuthEnable") {
@@ -266,8 +266,7 @@ impl Pair {
             38..=46 => both!(self, caller, kv.range(dice.get())),
             47..=51 => both!(self, caller, kv.delete_range(dice.remove())),
             _ => both!(self, caller, kv.txn(dice.simple_txn())),
-        };
-        asked
+        }
     }
 }
 

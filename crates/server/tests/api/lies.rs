@@ -2,9 +2,11 @@
 
 use crate::common::{PATIENCE, Served};
 use quorate_core::machine::{At, Corrupt, Output, Query, Sink, Snapshot, StateMachine};
+use quorate_core::protocol::Protocol as _;
 use quorate_core::time::WallTime;
 use quorate_machines::kv::{Kv, KvSink, KvSource, KvView, WatchBatch};
 use quorate_protocols::pbft::{self, Pbft};
+use quorate_protocols::vr::Vr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -77,6 +79,12 @@ impl Snapshot for Told {
     fn rebuild() -> ToldSink {
         ToldSink(Kv::rebuild())
     }
+}
+
+#[test]
+fn as_many_must_tell_an_event_as_cannot_all_be_lying() {
+    assert_eq!([1, 3, 4, 6, 7, 10].map(Pbft::vouch), [1, 1, 2, 2, 3, 4]);
+    assert_eq!([1, 3, 5].map(Vr::vouch), [1, 1, 1]);
 }
 
 #[tokio::test]

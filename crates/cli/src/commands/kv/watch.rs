@@ -1,6 +1,6 @@
-//! `quorate kv watch`: changes as they happen. The stream of a replica is only a hint that something happened; what is
-//! printed is checked against revisions, and every gap is read from history. So a broken connection, a slow terminal or a
-//! new primary neither loses nor repeats a change.
+//! `quorate kv watch`: changes as they happen. The stream is one replica's, or what enough of them tell alike where one may lie;
+//! it is checked against revisions, and every gap is read from history. So a broken connection, a slow terminal or a new
+//! primary neither loses nor repeats a change.
 
 use super::bytes;
 use crate::cluster::Connection;
