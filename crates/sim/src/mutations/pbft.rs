@@ -46,7 +46,6 @@ pub const LIST: List = List {
             "backups take what the new primary says that follows",
             "own-lies:300,crash:400,partition:200,hunt:200",
         ),
-        all("pbft/who-has-executed-does-not-vote-again", "in a new view those do not vote who have executed the entry"),
         all("pbft/nobody-suspects-the-primary", "backups wait for a primary for ever"),
         all("pbft/the-log-goes-without-a-state", "the log is cut though no quorum has a state to fetch"),
         under("pbft/requests-are-not-checked", "backups order what no client has signed", "own-lies:300,crash"),
