@@ -6,12 +6,10 @@ use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{OpNumber, Peer, View};
+use quorate_core::ids::Peer;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_protocols::hotstuff::{self, HotStuff, Rules};
 use quorate_protocols::pbft;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 impl Simulated for HotStuff {
     /// Who votes refuses what lies more than `clock_ahead` before it: correct calendars and clocks must agree better than that.
@@ -30,7 +28,7 @@ impl Simulated for HotStuff {
     }
 
     fn lies() -> Option<Box<dyn Lies<Self>>> {
-        Some(Box::new(HotStuffLies::default()))
+        Some(Box::new(HotStuffLies))
     }
 
     /// A replica that has lost a promise counts as one of the `f`: with as many liars beside it there is one too many. So a
@@ -58,34 +56,9 @@ impl Simulated for HotStuff {
     }
 }
 
-/// The lies of a replica of HotStuff: whatever its own key can sign, and whatever certificates it has kept.
-#[derive(Debug, Default)]
-pub struct HotStuffLies {
-    /// Blocks that it has proposed on, by height, with their views and certificates.
-    kept: RefCell<BTreeMap<OpNumber, (View, hotstuff::Justify)>>,
-}
-
-/// Certificates that a liar keeps.
-const KEPT_MAX: usize = 6;
-
-impl HotStuffLies {
-    /// A block on an older certificate than the highest, in a view to which timeouts have led: it forks what others have
-    /// built on.
-    fn fork(&self, proposal: &hotstuff::Proposal, keyring: &Keyring) -> Option<hotstuff::Message> {
-        let words = *proposal.header.statement();
-        let mut kept = self.kept.borrow_mut();
-        kept.insert(words.height.previous(), (words.parent_view, proposal.justify.clone()));
-        while kept.len() > KEPT_MAX {
-            kept.pop_first();
-        }
-        let tc = proposal.tc.clone()?;
-        let (height, (parent_view, justify)) = kept.range(..words.height.previous()).next_back()?;
-        let fork =
-            hotstuff::Header { parent: justify.block(), parent_view: *parent_view, height: height.next(), ..words };
-        let (header, justify, payload) = (keyring.sign(fork), justify.clone(), proposal.payload.clone());
-        Some(hotstuff::Message::Proposal(Box::new(hotstuff::Proposal { header, justify, tc: Some(tc), payload })))
-    }
-}
+/// The lies of a replica of HotStuff: whatever its own key can sign.
+#[derive(Debug)]
+pub struct HotStuffLies;
 
 fn other_digest(digest: Digest) -> Digest {
     Digest::of_parts(&[b"a lie", digest.as_bytes()])
@@ -112,7 +85,7 @@ impl Lies<HotStuff> for HotStuffLies {
             }
             M::Timeout { timeout, .. } => {
                 let view = timeout.statement().view;
-                let words = hotstuff::Timeout { view, high: View::ZERO };
+                let words = hotstuff::Timeout { view, high: quorate_core::ids::View::ZERO };
                 Some(M::Timeout { timeout: keyring.sign(words), justify: hotstuff::Justify::Genesis })
             }
             M::State(vote) => {
@@ -147,7 +120,7 @@ impl Lies<HotStuff> for HotStuffLies {
         keyring.replica()?; // without a key there is nothing to sign
         match message {
             M::Vote(vote) => {
-                let words = hotstuff::Timeout { view: vote.statement().view, high: View::ZERO };
+                let words = hotstuff::Timeout { view: vote.statement().view, high: quorate_core::ids::View::ZERO };
                 let timeout = M::Timeout { timeout: keyring.sign(words), justify: hotstuff::Justify::Genesis };
                 Some(vec![message.clone(), timeout])
             }
@@ -158,7 +131,26 @@ impl Lies<HotStuff> for HotStuffLies {
             M::Bound { nonce, .. } => {
                 Some(vec![M::Bound { nonce: *nonce, justify: hotstuff::Justify::Genesis, tc: None }])
             }
-            M::Proposal(proposal) => self.fork(proposal, keyring).map(|fork| vec![fork]),
+            // An old certificate under a new block: it forks what others have built on.
+            M::Proposal(proposal) => {
+                let hotstuff::TimeoutCertificate { .. } = proposal.tc.as_ref()?;
+                let orders = proposal.payload.orders().clone();
+                let payload = hotstuff::Payload::new(orders);
+                let words = hotstuff::Header {
+                    parent: hotstuff::genesis(),
+                    parent_view: quorate_core::ids::View::ZERO,
+                    height: quorate_core::ids::OpNumber::ZERO.next(),
+                    payload: payload.digest(),
+                    ..*proposal.header.statement()
+                };
+                let (header, justify) = (keyring.sign(words), hotstuff::Justify::Genesis);
+                Some(vec![M::Proposal(Box::new(hotstuff::Proposal {
+                    header,
+                    justify,
+                    payload,
+                    tc: proposal.tc.clone(),
+                }))])
+            }
             _ => None,
         }
     }
