@@ -14,7 +14,6 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::Certified;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 
 /// Blocks that one answer brings at most, and bytes of their payloads, unless a single one is longer.
@@ -208,11 +207,7 @@ impl Replica {
         }
         if self.bounds.told.len() >= self.quorums.quorum() {
             let highest = self.bounds.told.values().max().copied().unwrap_or_default();
-            let until = if mutated!("hotstuff/votes-again-at-once") {
-                self.tree.head().view
-            } else {
-                self.config.rules.promised_until(highest.plus(2), &self.config)
-            };
+            let until = self.config.rules.promised_until(highest.plus(2), &self.config);
             self.silent = Some(Silence { until: Some(until) });
             self.safety.voted = self.safety.voted.max(until);
             let term = self.config.term_end(until);
@@ -228,7 +223,7 @@ impl Replica {
     /// A block is committed beyond everything that the former self can have voted for: what it forgot does not matter any
     /// more.
     pub(super) fn end_silence(&mut self, out: &mut Outbox) {
-        let over = |until| self.tree.head().view > until || mutated!("hotstuff/votes-again-at-once");
+        let over = |until| self.tree.head().view > until;
         if self.silent.is_some_and(|silence| silence.until.is_some_and(over)) {
             self.silent = None;
             self.write_base(out);

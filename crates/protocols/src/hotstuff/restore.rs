@@ -11,7 +11,6 @@ use super::tree::Tree;
 use super::{HotStuff, Outbox};
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, View};
-use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -134,7 +133,7 @@ pub(super) fn restore(
         quorums,
         config: restore.config,
         keyring,
-        not_before: if mutated!("hotstuff/proposes-again-in-a-term") { View::ZERO } else { safety.begun },
+        not_before: safety.begun,
         safety,
         state: base.state,
         silent: base.silent,

@@ -37,12 +37,10 @@ impl Rules {
         }
         match self {
             // With the parent being what is certified, and one certificate for each view, this is the paper's safeNode.
-            Rules::ThreeChain => {
-                header.parent_view >= safety.locked.view || mutated!("hotstuff/votes-against-its-lock")
-            }
+            Rules::ThreeChain => header.parent_view >= safety.locked.view,
             Rules::TwoChain => {
                 let skips = tc.is_some_and(|tc| tc.view().next() == header.view && header.parent_view >= tc.high());
-                header.parent_view.next() == header.view || skips || mutated!("hotstuff/two-chain-without-timeouts")
+                header.parent_view.next() == header.view || skips
             }
         }
     }
@@ -66,9 +64,7 @@ impl Rules {
 
     /// What a certificate of this block commits, with everything before it.
     pub(super) fn commits(self, tree: &Tree, certified: Digest) -> Option<Digest> {
-        let follows = |before: View, after: View| {
-            before.next() == after || mutated!("hotstuff/commits-without-consecutive-views")
-        };
+        let follows = |before: View, after: View| before.next() == after;
         let last = &tree.get(certified)?.header;
         if mutated!("hotstuff/commits-what-is-certified-once") {
             return Some(certified);

