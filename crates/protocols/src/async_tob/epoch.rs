@@ -9,7 +9,6 @@ use super::{Outbox, WINDOW_EPOCHS};
 use quorate_core::crypto::{Certificate, Certified, CoinShare, Digest, Evidence, Toss, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::wire::Wire;
@@ -194,8 +193,7 @@ impl Replica {
                 return Err(Fault::Malformed("a head of no lane".to_owned()));
             };
             let known = lane.committed == it.head
-                || lane.certified.as_ref().is_some_and(|certified| certified.statement() == it)
-                || mutated!("async-tob/believes-heads");
+                || lane.certified.as_ref().is_some_and(|certified| certified.statement() == it);
             if !known {
                 let mut certificate = certificate.clone();
                 certificate.prove(&self.keyring, quorum)?;
@@ -262,8 +260,7 @@ impl Replica {
         let enough = epoch.agreed(true) >= answering;
         let (mut steps, mut wished) = (Vec::new(), Vec::new());
         for member in self.quorums.members() {
-            let seen = epoch.certified(member).is_some()
-                || (mutated!("async-tob/wants-what-few-have-seen") && epoch.approved.contains_key(&member));
+            let seen = epoch.certified(member).is_some();
             let Some(agreement) = epoch.agreements.get_mut(&member).filter(|it| !it.has_input()) else { continue };
             if seen {
                 steps.push((member, agreement.input(true)));
@@ -273,10 +270,8 @@ impl Replica {
             }
         }
         for certificate in wished {
-            if !mutated!("async-tob/certificates-are-not-durable") {
-                let seq = self.persist(Record::Certified(certificate), out);
-                self.epoch(op).recorded(seq);
-            }
+            let seq = self.persist(Record::Certified(certificate), out);
+            self.epoch(op).recorded(seq);
         }
         for (about, steps) in steps {
             self.take_steps(op, about, steps, out);
@@ -320,18 +315,12 @@ impl Replica {
         }
         let rest = self.words.split_off(self.words.len().min(WORDS_MAX));
         let words = std::mem::replace(&mut self.words, rest);
-        if !mutated!("async-tob/words-are-not-durable") {
-            let seq = self.persist(Record::Said(words.clone()), out);
-            for vote in &words {
-                self.epoch(vote.op).recorded(seq);
-            }
+        let seq = self.persist(Record::Said(words.clone()), out);
+        for vote in &words {
+            self.epoch(vote.op).recorded(seq);
         }
         self.speaking = true;
-        if mutated!("async-tob/says-before-the-sync") {
-            out.broadcast_unsynced(Message::Agree(words.clone()));
-        } else {
-            out.broadcast(Message::Agree(words.clone()));
-        }
+        out.broadcast(Message::Agree(words.clone()));
         out.send(self.me(), Message::Agree(words)); // comes back when they are on disk, and only then counts
         self.expect_progress(out);
     }

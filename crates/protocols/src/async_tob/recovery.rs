@@ -17,7 +17,6 @@ use super::{HEIGHTS_PER_EPOCH_BITS, Outbox, Timer, WINDOW_EPOCHS};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use std::collections::BTreeMap;
 
@@ -231,8 +230,7 @@ impl Replica {
         for decided in self.catch_up.claims.values().filter_map(|claims| claims.get(&op)) {
             said.entry(decided.root).or_insert((0, decided)).0 += 1;
         }
-        let needed = if mutated!("async-tob/catches-up-from-one") { 1 } else { self.quorums.vouch() };
-        let (_, decided) = said.into_values().find(|(count, _)| *count >= needed)?;
+        let (_, decided) = said.into_values().find(|(count, _)| *count >= self.quorums.vouch())?;
         let follows = self.last_decided().next(decided.time, decided.heads.clone()) == *decided;
         follows.then(|| decided.clone())
     }

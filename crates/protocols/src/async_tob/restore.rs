@@ -10,7 +10,6 @@ use super::reads::Reads;
 use super::replica::{Bounds, CatchUp, Machine, Replica};
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -221,9 +220,7 @@ impl Replica {
             out.note(Note::Other("promises are damaged: it says nothing until the group is beyond them"));
         }
         let spoken = self.epochs.last_key_value().map_or(0, |(op, _)| op.get());
-        if !mutated!("async-tob/forgets-where-it-was") {
-            self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
-        }
+        self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
         self.close();
         let mut again = Vec::new();
         let closed = self.closed_before;

@@ -10,7 +10,6 @@ use super::{AsyncTob, ClientTimer};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber, SessionId};
-use quorate_core::mutated;
 use quorate_core::protocol::{self, Answer, Call, CallError, ClientConfig, ClientOutbox, Consistency, Ticket};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{Body, Ruling, WINDOW};
@@ -394,7 +393,7 @@ impl Client {
         if !self.quorums.contains(from) {
             return;
         }
-        let needed = if mutated!("async-tob/client-believes-one") { 1 } else { self.quorums.vouch() };
+        let needed = self.quorums.vouch();
         for (number, told) in reply.rulings {
             if reply.session == SessionId::ZERO {
                 self.on_opened(from, reply.op, told);
