@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 pub const PUBLICATION_BYTES_MAX: usize = OPERATION_BYTES_MAX - 8 * 1024;
 
 /// ⟨d, rts⟩: the signer has the publication with this digest on its disk, received it at this time, and keeps it until it is
-/// ordered. One time for each digest.
+/// ordered. Published again after that, it is received again, at another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Reception {
     /// The publication (d).

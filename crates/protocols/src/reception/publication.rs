@@ -6,7 +6,7 @@ use super::replica::{Late, Replica};
 use super::{Outbox, Timer};
 use crate::pbft::{self, Group};
 use quorate_core::crypto::{Digest, Verified};
-use quorate_core::fault::{Fault, Why};
+use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::outbox::Class;
 use quorate_core::protocol;
@@ -138,13 +138,15 @@ impl Replica {
         }
         let is_here = self.pending.contains_key(&it.digest);
         let votes = self.receptions.get(&it.digest);
-        match votes.and_then(|votes| votes.get(&by)).map(|known| known.statement().time) {
-            Some(time) if time == it.time => return out.ignore(Peer::Replica(from), Why::Duplicate),
-            Some(time) => {
-                let what = format!("it received one publication at {} and at {}", time.as_nanos(), it.time.as_nanos());
-                return out.blame(Peer::Replica(by), Fault::Contradiction(what));
-            }
-            None => {}
+        let known = votes.and_then(|votes| votes.get(&by)).map(|known| known.statement().time);
+        if known == Some(it.time) {
+            return out.ignore(Peer::Replica(from), Why::Duplicate);
+        }
+        if known.is_some() {
+            // What was ordered may be published again, and received again at another time. Either time is this replica's word, and
+            // it counts once.
+            self.receptions.entry(it.digest).or_default().insert(by, vote);
+            return;
         }
         let parked = self.parked.get(&by).copied().unwrap_or_default();
         if !is_here && parked >= PARKED_MAX {

