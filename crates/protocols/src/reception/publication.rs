@@ -2,12 +2,14 @@
 
 use super::durable::Record;
 use super::message::{Certified, Message, Reception as Received, digest, weight};
+use super::order::number;
 use super::replica::{Late, Replica};
-use super::{Outbox, Timer};
+use super::{LIFT, Outbox, Timer};
 use crate::pbft::{self, Group};
 use quorate_core::crypto::{Digest, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::nested::nested;
 use quorate_core::outbox::Class;
 use quorate_core::protocol;
 use quorate_core::time::{Duration, WallTime};
@@ -260,6 +262,11 @@ impl Replica {
         if !known.is_empty() {
             out.persist(Class::Entry, Record::Inserted(known));
         }
+        let module = &mut self.module;
+        // Otherwise a replica that asked PBFT for one of these would wait for its own request, and suspect one primary after the
+        // other.
+        let wanted = nested(out, &LIFT, |inner| digests.iter().for_each(|it| module.withdraw(number(*it), inner)));
+        assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
         for digest in digests {
             if self.unknown.remove(&digest).is_some() {
                 for replica in self.receptions.get(&digest).into_iter().flat_map(|votes| votes.keys()) {

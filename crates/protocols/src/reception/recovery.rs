@@ -134,8 +134,6 @@ pub(super) fn restore(
         claims: BTreeMap::new(),
         bytes: 0,
         client_bytes: BTreeMap::new(),
-        session: out.nonce() | 1,
-        number: 0,
         module_needs: RecordSeq::ZERO,
         forgotten: RecordSeq::ZERO,
         again: false,

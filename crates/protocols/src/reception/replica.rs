@@ -47,9 +47,6 @@ pub struct Replica {
     pub(super) claims: BTreeMap<Digest, BTreeSet<ReplicaId>>,
     pub(super) bytes: usize,
     pub(super) client_bytes: BTreeMap<ClientId, usize>,
-    /// Names my requests to PBFT: drawn anew in each life, and counted.
-    pub(super) session: u64,
-    pub(super) number: u64,
     /// PBFT needs no records before this one.
     pub(super) module_needs: RecordSeq,
     pub(super) forgotten: RecordSeq,
