@@ -114,7 +114,6 @@ impl Replica {
     /// Takes a publication out of the books: it is ordered.
     pub(super) fn leave(&mut self, digest: Digest) -> Option<Pending> {
         self.receptions.remove(&digest);
-        self.claims.remove(&digest);
         let pending = self.pending.remove(&digest)?;
         let bytes = weight(&pending.group);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -131,12 +130,12 @@ impl Replica {
     /// ⟨d, rts⟩ from a replica, oneself included: it comes back when it is on disk.
     pub(super) fn on_reception(&mut self, from: ReplicaId, vote: Verified<Received>, again: bool, out: &mut Outbox) {
         let (by, it) = (vote.by(), *vote.statement());
-        if self.inserted.contains_key(&it.digest) {
-            if again && from != self.me {
-                // A hint of one replica, which promises nothing: who asks counts f + 1 of them.
-                out.send_unsynced(Peer::Replica(from), Message::Inserted { digest: it.digest });
+        if let Some(late) = self.inserted.get(&it.digest) {
+            if !again || out.now().since(late.at) < self.config.resend_max {
+                return out.ignore(Peer::Replica(from), Why::Duplicate);
             }
-            return out.ignore(Peer::Replica(from), Why::Duplicate);
+            // It has missed the order, or its client asks again: ordered once more, everybody is done with it and it is answered.
+            self.inserted.remove(&it.digest);
         }
         let is_here = self.pending.contains_key(&it.digest);
         let votes = self.receptions.get(&it.digest);
@@ -221,9 +220,6 @@ impl Replica {
     /// Somebody lacks what it has heard of.
     pub(super) fn on_get_publication(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
         let Some(pending) = self.pending.get(&digest) else {
-            if self.inserted.contains_key(&digest) {
-                out.send_unsynced(Peer::Replica(from), Message::Inserted { digest }); // a hint
-            }
             return out.ignore(Peer::Replica(from), Why::NotHere);
         };
         // Its client's promise, not ours.
@@ -240,20 +236,6 @@ impl Replica {
             return out.ignore(Peer::Replica(from), Why::Busy);
         }
         self.receive(digest, group, false, out);
-    }
-
-    /// Somebody says that something which is pending here is ordered. When f + 1 say so it is, and this replica has missed it: the
-    /// state that it has fetched, or will, contains it.
-    pub(super) fn on_inserted(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
-        let is_here = self.pending.contains_key(&digest) || self.unknown.contains_key(&digest);
-        if !is_here || from == self.me {
-            return out.ignore(Peer::Replica(from), Why::Unasked);
-        }
-        let claims = self.claims.entry(digest).or_default();
-        claims.insert(from);
-        if claims.len() >= self.quorums.vouch() {
-            self.settle(vec![digest], out);
-        }
     }
 
     /// These are ordered: what was promised is kept.
@@ -274,7 +256,7 @@ impl Replica {
                 }
             }
             let direct = self.leave(digest).is_some_and(|pending| pending.direct);
-            if self.inserted.insert(digest, Late { direct }).is_none() {
+            if self.inserted.insert(digest, Late { direct, at: out.now() }).is_none() {
                 self.inserted_order.push_back(digest);
             }
         }

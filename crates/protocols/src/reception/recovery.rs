@@ -131,7 +131,6 @@ pub(super) fn restore(
         parked: BTreeMap::<ReplicaId, usize>::new(),
         inserted: BTreeMap::new(),
         inserted_order: VecDeque::new(),
-        claims: BTreeMap::new(),
         bytes: 0,
         client_bytes: BTreeMap::new(),
         module_needs: RecordSeq::ZERO,

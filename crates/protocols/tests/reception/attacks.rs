@@ -141,21 +141,6 @@ fn it_session(it: &Cluster) -> u64 {
 }
 
 #[test]
-fn one_replica_that_says_that_something_is_ordered_is_not_believed() {
-    let mut it = with_liar(3);
-    it.lose(|it| it.label == "Reception" && it.from != it.to);
-    let ticket = it.submit(1, "b");
-    it.deliver();
-    let of = digest(&it.published(1));
-    for id in 0..3 {
-        it.say(replica(3), id, Message::Inserted { digest: of });
-    }
-    it.heal();
-    it.run_until("it is not forgotten", |it| it.answer(1, ticket).is_some());
-    assert_eq!(it.applied_times("b"), 1);
-}
-
-#[test]
 fn a_replica_cannot_publish_in_the_place_of_a_client_nor_a_client_ask_pbft() {
     let mut it = with_liar(3);
     let keys = keyring(3, 4);
