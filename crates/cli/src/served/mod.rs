@@ -3,7 +3,6 @@
 
 mod machine;
 mod pbft;
-mod reception;
 mod vr;
 
 pub use machine::Machine;
@@ -25,10 +24,6 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
-            $crate::served::Protocol::Reception => {
-                type $P = quorate_protocols::reception::Reception;
-                $body
-            }
         }
     };
 }
@@ -42,8 +37,6 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
-    /// PBFT behind Byzantine reception: requests may come through brokers that lie
-    Reception,
 }
 
 impl fmt::Display for Protocol {
