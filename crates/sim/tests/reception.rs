@@ -17,6 +17,12 @@ fn no_fault_and_no_lie_breaks_it() {
 }
 
 #[test]
+fn seeds_that_found_a_bug_hold() {
+    // A session that was opened again: the same publication, received again at other times.
+    [69, 75, 191].into_iter().for_each(|seed| holds(seed..seed + 1, &Options { replicas: 4, ..Options::default() }));
+}
+
+#[test]
 fn two_liars_of_seven_do_not_break_it_either() {
     holds(1..6, &Options { replicas: 7, ops: 80, ..Options::default() });
 }

@@ -167,10 +167,13 @@ impl FromStr for Span {
     }
 }
 
-/// What the simulator runs: every protocol that real processes run, and one that is wrong on purpose.
+/// What the simulator runs: every protocol that real processes run, one that they do not run yet, and one that is wrong on
+/// purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Simulatable {
     Served(Protocol),
+    /// PBFT behind Byzantine reception.
+    Reception,
     /// Deliver as received: to see that the checkers notice.
     Naive,
 }
@@ -179,7 +182,7 @@ impl ValueEnum for Simulatable {
     fn value_variants<'a>() -> &'a [Self] {
         static ALL: LazyLock<Vec<Simulatable>> = LazyLock::new(|| {
             let served = Protocol::value_variants().iter().copied().map(Simulatable::Served);
-            served.chain([Simulatable::Naive]).collect()
+            served.chain([Simulatable::Reception, Simulatable::Naive]).collect()
         });
         &ALL
     }
@@ -187,6 +190,9 @@ impl ValueEnum for Simulatable {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         match self {
             Simulatable::Served(protocol) => protocol.to_possible_value(),
+            Simulatable::Reception => Some(
+                PossibleValue::new("reception").help("PBFT behind Byzantine reception: in the simulator only, so far"),
+            ),
             Simulatable::Naive => Some(
                 PossibleValue::new("naive")
                     .help("Deliver as received: wrong on purpose, to see that the checkers notice"),
@@ -200,6 +206,10 @@ macro_rules! with_simulated {
     ($simulatable:expr, $P:ident => $body:expr) => {
         match $simulatable {
             Simulatable::Served(protocol) => $crate::served::with_protocol!(protocol, $P => $body),
+            Simulatable::Reception => {
+                type $P = quorate_protocols::reception::Reception;
+                $body
+            }
             Simulatable::Naive => {
                 type $P = quorate_protocols::naive::Naive;
                 $body
@@ -222,7 +232,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     if arguments.model.bench {
         let Simulatable::Served(protocol) = arguments.protocol else {
-            return Err(failure("naive broadcast is wrong at any speed", "ask for another --protocol"));
+            let what = "only protocols that real processes run can be measured";
+            return Err(failure(what, "ask for another --protocol: see quorate bench --help"));
         };
         return model::run(protocol, arguments.replicas, &arguments.model, arguments.json);
     }

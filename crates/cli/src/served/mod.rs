@@ -5,7 +5,6 @@ mod async_tob;
 mod hotstuff;
 mod machine;
 mod pbft;
-mod reception;
 mod sync_tob;
 mod vr;
 
@@ -40,10 +39,6 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::async_tob::AsyncTob;
                 $body
             }
-            $crate::served::Protocol::Reception => {
-                type $P = quorate_protocols::reception::Reception;
-                $body
-            }
         }
     };
 }
@@ -64,8 +59,6 @@ pub enum Protocol {
     SyncTob,
     /// Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
     AsyncTob,
-    /// PBFT behind Byzantine reception: requests may come through brokers that lie
-    Reception,
 }
 
 impl fmt::Display for Protocol {

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 pub const PUBLICATION_BYTES_MAX: usize = OPERATION_BYTES_MAX - 8 * 1024;
 
 /// ⟨d, rts⟩: the signer has the publication with this digest on its disk, received it at this time, and keeps it until it is
-/// ordered. One time for each digest.
+/// ordered. Published again after that, it is received again, at another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Reception {
     /// The publication (d).
@@ -124,7 +124,7 @@ pub enum Message {
     Reception {
         /// The statement.
         vote: Signed<Reception>,
-        /// It was said before: who knows that it is ordered, says so.
+        /// It was said before, and is still not ordered there: who had it ordered long ago takes part again.
         again: bool,
     },
     /// Replica → one who has received it: what does this digest stand for?
@@ -134,11 +134,6 @@ pub enum Message {
     },
     /// The answer. It proves itself.
     Publication(Group),
-    /// Replica → one who still asks for receptions: it is ordered.
-    Inserted {
-        /// The digest.
-        digest: Digest,
-    },
     /// PBFT's: between replicas, its answers to clients, and clients' reads.
     Module(pbft::Message),
 }
@@ -149,7 +144,7 @@ impl Message {
         match self {
             Message::Publish(group) | Message::Publication(group) => prove_publication(group, keyring),
             Message::Reception { vote, .. } => vote.prove(keyring),
-            Message::GetPublication { .. } | Message::Inserted { .. } => Ok(()),
+            Message::GetPublication { .. } => Ok(()),
             Message::Module(message) => message.prove_inside(keyring),
         }
     }
@@ -161,7 +156,6 @@ impl Message {
             Message::Reception { .. } => "Reception",
             Message::GetPublication { .. } => "GetPublication",
             Message::Publication(_) => "Publication",
-            Message::Inserted { .. } => "Inserted",
             Message::Module(message) => Pbft::label(message),
         }
     }

@@ -65,21 +65,19 @@ impl Replica {
 
     /// Asks PBFT to order a certificate; the primary does so at once, a backup when the primary has not.
     pub(super) fn hand_over(&mut self, digest: Digest, out: &mut Outbox) {
-        let number = self.number.saturating_add(1);
-        let (keyring, session) = (self.keyring.clone(), self.session);
+        let keyring = self.keyring.clone();
         let Some(pending) = self.pending.get_mut(&digest) else { return };
         let Stage::Certified { certified, request } = &mut pending.stage else { return };
         let Some(client) = keyring.proxy().map(|proxy| keyring.address(&proxy)) else { return };
         let request: Group = request
             .get_or_insert_with(|| {
-                self.number = number;
                 let body = Body::Apply(Bytes::from(certified.encode()));
                 keyring.sign_as_proxy(Requests {
                     client,
-                    session: SessionId::new(session),
+                    session: SessionId::new(1), // PBFT's own filter only: no such session is ever looked up
                     acknowledged: RequestNumber::ZERO,
                     full: None,
-                    requests: vec![(RequestNumber::new(number), body)],
+                    requests: vec![(number(digest), body)],
                 })
             })
             .clone();
@@ -121,6 +119,12 @@ impl Replica {
         out.execute(op, Batch { time, tick: ordered.tick, requests }.encode().into());
         self.settle(digests, out);
     }
+}
+
+/// The number under which every replica asks PBFT for a publication: when it is ordered, what others asked is done, too.
+pub(super) fn number(digest: Digest) -> RequestNumber {
+    let first = digest.as_bytes().first_chunk().copied().unwrap_or_default();
+    RequestNumber::new(u64::from_le_bytes(first) >> 2)
 }
 
 /// A publication's requests as the machine is given them.

@@ -2,12 +2,14 @@
 
 use super::durable::Record;
 use super::message::{Certified, Message, Reception as Received, digest, weight};
+use super::order::number;
 use super::replica::{Late, Replica};
-use super::{Outbox, Timer};
+use super::{LIFT, Outbox, Timer};
 use crate::pbft::{self, Group};
 use quorate_core::crypto::{Digest, Verified};
-use quorate_core::fault::{Fault, Why};
+use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::nested::nested;
 use quorate_core::outbox::Class;
 use quorate_core::protocol;
 use quorate_core::time::{Duration, WallTime};
@@ -112,7 +114,6 @@ impl Replica {
     /// Takes a publication out of the books: it is ordered.
     pub(super) fn leave(&mut self, digest: Digest) -> Option<Pending> {
         self.receptions.remove(&digest);
-        self.claims.remove(&digest);
         let pending = self.pending.remove(&digest)?;
         let bytes = weight(&pending.group);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -129,22 +130,24 @@ impl Replica {
     /// ⟨d, rts⟩ from a replica, oneself included: it comes back when it is on disk.
     pub(super) fn on_reception(&mut self, from: ReplicaId, vote: Verified<Received>, again: bool, out: &mut Outbox) {
         let (by, it) = (vote.by(), *vote.statement());
-        if self.inserted.contains_key(&it.digest) {
-            if again && from != self.me {
-                // A hint of one replica, which promises nothing: who asks counts f + 1 of them.
-                out.send_unsynced(Peer::Replica(from), Message::Inserted { digest: it.digest });
+        if let Some(late) = self.inserted.get(&it.digest) {
+            if !again || out.now().since(late.at) < self.config.resend_max {
+                return out.ignore(Peer::Replica(from), Why::Duplicate);
             }
-            return out.ignore(Peer::Replica(from), Why::Duplicate);
+            // It has missed the order, or its client asks again: ordered once more, everybody is done with it and it is answered.
+            self.inserted.remove(&it.digest);
         }
         let is_here = self.pending.contains_key(&it.digest);
         let votes = self.receptions.get(&it.digest);
-        match votes.and_then(|votes| votes.get(&by)).map(|known| known.statement().time) {
-            Some(time) if time == it.time => return out.ignore(Peer::Replica(from), Why::Duplicate),
-            Some(time) => {
-                let what = format!("it received one publication at {} and at {}", time.as_nanos(), it.time.as_nanos());
-                return out.blame(Peer::Replica(by), Fault::Contradiction(what));
-            }
-            None => {}
+        let known = votes.and_then(|votes| votes.get(&by)).map(|known| known.statement().time);
+        if known == Some(it.time) {
+            return out.ignore(Peer::Replica(from), Why::Duplicate);
+        }
+        if known.is_some() {
+            // What was ordered may be published again, and received again at another time. Either time is this replica's word, and
+            // it counts once.
+            self.receptions.entry(it.digest).or_default().insert(by, vote);
+            return;
         }
         let parked = self.parked.get(&by).copied().unwrap_or_default();
         if !is_here && parked >= PARKED_MAX {
@@ -217,9 +220,6 @@ impl Replica {
     /// Somebody lacks what it has heard of.
     pub(super) fn on_get_publication(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
         let Some(pending) = self.pending.get(&digest) else {
-            if self.inserted.contains_key(&digest) {
-                out.send_unsynced(Peer::Replica(from), Message::Inserted { digest }); // a hint
-            }
             return out.ignore(Peer::Replica(from), Why::NotHere);
         };
         // Its client's promise, not ours.
@@ -238,26 +238,17 @@ impl Replica {
         self.receive(digest, group, false, out);
     }
 
-    /// Somebody says that something which is pending here is ordered. When f + 1 say so it is, and this replica has missed it: the
-    /// state that it has fetched, or will, contains it.
-    pub(super) fn on_inserted(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
-        let is_here = self.pending.contains_key(&digest) || self.unknown.contains_key(&digest);
-        if !is_here || from == self.me {
-            return out.ignore(Peer::Replica(from), Why::Unasked);
-        }
-        let claims = self.claims.entry(digest).or_default();
-        claims.insert(from);
-        if claims.len() >= self.quorums.vouch() {
-            self.settle(vec![digest], out);
-        }
-    }
-
     /// These are ordered: what was promised is kept.
     pub(super) fn settle(&mut self, digests: Vec<Digest>, out: &mut Outbox) {
         let known: Vec<Digest> = digests.iter().copied().filter(|it| self.pending.contains_key(it)).collect();
         if !known.is_empty() {
             out.persist(Class::Entry, Record::Inserted(known));
         }
+        let module = &mut self.module;
+        // Otherwise a replica that asked PBFT for one of these would wait for its own request, and suspect one primary after the
+        // other.
+        let wanted = nested(out, &LIFT, |inner| digests.iter().for_each(|it| module.withdraw(number(*it), inner)));
+        assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
         for digest in digests {
             if self.unknown.remove(&digest).is_some() {
                 for replica in self.receptions.get(&digest).into_iter().flat_map(|votes| votes.keys()) {
@@ -265,7 +256,7 @@ impl Replica {
                 }
             }
             let direct = self.leave(digest).is_some_and(|pending| pending.direct);
-            if self.inserted.insert(digest, Late { direct }).is_none() {
+            if self.inserted.insert(digest, Late { direct, at: out.now() }).is_none() {
                 self.inserted_order.push_back(digest);
             }
         }

@@ -12,8 +12,8 @@ use quorate_core::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId};
 use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
-use quorate_core::time::{Duration, WallTime};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use quorate_core::time::{Duration, Instant, WallTime};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// A replica.
@@ -43,13 +43,8 @@ pub struct Replica {
     /// Digests that were ordered lately, the oldest first: copies and receptions of them are late.
     pub(super) inserted: BTreeMap<Digest, Late>,
     pub(super) inserted_order: VecDeque<Digest>,
-    /// Who says that something of mine is ordered.
-    pub(super) claims: BTreeMap<Digest, BTreeSet<ReplicaId>>,
     pub(super) bytes: usize,
     pub(super) client_bytes: BTreeMap<ClientId, usize>,
-    /// Names my requests to PBFT: drawn anew in each life, and counted.
-    pub(super) session: u64,
-    pub(super) number: u64,
     /// PBFT needs no records before this one.
     pub(super) module_needs: RecordSeq,
     pub(super) forgotten: RecordSeq,
@@ -64,6 +59,8 @@ pub struct Replica {
 pub(super) struct Late {
     /// Its client's own copy has come here: the next one is a retry.
     pub direct: bool,
+    /// When it was ordered, as far as this replica knows.
+    pub at: Instant,
 }
 
 impl Replica {
@@ -77,7 +74,6 @@ impl Replica {
             Message::Reception { vote, again } => self.on_reception(from, vote.verified()?, again, out),
             Message::GetPublication { digest } => self.on_get_publication(from, digest, out),
             Message::Publication(group) => self.on_publication(from, group, out),
-            Message::Inserted { digest } => self.on_inserted(from, digest, out),
             Message::Module(message) => {
                 self.module(out, |module, inner| {
                     protocol::Replica::on_message(module, Peer::Replica(from), message, inner);

@@ -44,7 +44,7 @@ fn a_clock_that_is_years_ahead_or_behind_does_not_move_a_certified_time() {
 }
 
 #[test]
-fn who_has_received_one_publication_at_two_times_is_blamed_and_counts_once() {
+fn who_has_received_one_publication_at_two_times_counts_once() {
     let mut it = with_liar(3);
     it.lose(|it| it.label == "Reception" && it.from != it.to);
     it.submit(1, "b");
@@ -52,7 +52,6 @@ fn who_has_received_one_publication_at_two_times_is_blamed_and_counts_once() {
     let of = digest(&it.published(1));
     it.say(replica(3), 0, reception(3, of, 5));
     it.say(replica(3), 0, reception(3, of, 6));
-    assert!(matches!(blamed_of(&it, 0), Some(Fault::Contradiction(_))));
     it.run(100);
     assert_eq!(it.count("PrePrepare"), 0, "the liar and R0 are two, not three");
 }
@@ -95,8 +94,8 @@ fn a_reception_that_somebody_else_has_not_signed_is_blamed_on_who_brings_it() {
 #[test]
 fn a_certificate_that_does_not_hold_is_void_at_every_replica() {
     let next = |it: &Cluster| it.status(1).committed.get() + 1;
-    let cases: [(&str, fn(&mut Certified)); 4] = [
-        ("too few", |certified| drop(certified.receptions.pop())),
+    let cases: [(&str, Spoil); 4] = [
+        ("too few", |certified| certified.receptions.truncate(2)),
         ("one twice", |certified| certified.receptions[1] = certified.receptions[0].clone()),
         ("of something else", |certified| certified.receptions[0] = received(0, Digest::of(b"other"), 1)),
         ("forged", |certified| {
@@ -113,7 +112,7 @@ fn a_certificate_that_does_not_hold_is_void_at_every_replica() {
         spoil(&mut certified);
         let (at, now) = (next(&it), it.now);
         for to in 1..4 {
-            it.say(replica(0), to, proposal(at, now, &certified));
+            it.say(replica(0), to, proposal(at, now, std::slice::from_ref(&certified)));
         }
         it.run(1_000);
         assert!(it.status(1).committed.get() >= at, "{name}: the entry is agreed on, and brings nothing");
@@ -128,32 +127,20 @@ fn a_certificate_that_does_not_hold_is_void_at_every_replica() {
         it.say(
             replica(0),
             to,
-            proposal(at, now, &Certified { group: of.clone(), receptions: Vec::clone(&receptions) }),
+            proposal(at, now, &[Certified { group: of.clone(), receptions: Vec::clone(&receptions) }]),
         );
     }
     it.run(1_000);
     assert_eq!(it.applied_times("true"), 1);
 }
 
+/// What a liar does to a certificate.
+type Spoil = fn(&mut Certified);
+
 /// The only session that was opened: the first entry's.
 fn it_session(it: &Cluster) -> u64 {
     assert!(it.status(1).committed.get() >= 2);
     1
-}
-
-#[test]
-fn one_replica_that_says_that_something_is_ordered_is_not_believed() {
-    let mut it = with_liar(3);
-    it.lose(|it| it.label == "Reception" && it.from != it.to);
-    let ticket = it.submit(1, "b");
-    it.deliver();
-    let of = digest(&it.published(1));
-    for id in 0..3 {
-        it.say(replica(3), id, Message::Inserted { digest: of });
-    }
-    it.heal();
-    it.run_until("it is not forgotten", |it| it.answer(1, ticket).is_some());
-    assert_eq!(it.applied_times("b"), 1);
 }
 
 #[test]
@@ -181,6 +168,24 @@ fn a_primary_that_leaves_a_certificate_out_is_replaced() {
     let ticket = it.submit(1, "b");
     it.run_until("it is ordered", |it| it.answer(1, ticket).is_some());
     assert!(!it.leads(0));
+}
+
+#[test]
+fn after_a_primary_died_nobody_waits_for_a_request_that_was_done_on_another_way() {
+    // Backups have asked PBFT for what the dead primary sat on; one request is ordered, and the others are done with it.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.crash(0);
+    for index in 0..10 {
+        it.apply(1, &format!("x{index}"));
+    }
+    let view = it.view(1);
+    for index in 10..60 {
+        it.apply(1, &format!("x{index}"));
+        it.run(200);
+    }
+    assert_eq!(it.view(1), view, "no primary is suspected for nothing");
 }
 
 #[test]

@@ -111,6 +111,36 @@ fn a_replica_that_missed_the_order_learns_that_its_publication_is_settled() {
 }
 
 #[test]
+fn what_was_ordered_and_is_published_again_is_ordered_again_with_new_times_whatever_is_remembered_of_the_old_ones() {
+    // Found by seed 69: a client that opens its session again publishes the same bytes. R1 has an old reception of R3 in its books.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    let of = it.published(1);
+    it.run(2_000);
+    let old = it.sent.iter().find(|it| it.from == replica(3) && it.label == "Reception" && received(it, &of)).cloned();
+    for _ in 0..2 {
+        it.talk();
+        for id in 0..4 {
+            it.say(replica(2), id, Message::Publish(of.clone()));
+            if id == 1 {
+                it.hand_over(&Flying { to: replica(1), ..old.clone().expect("a reception") });
+            }
+        }
+        it.run(5_000);
+    }
+    assert!(it.count("Reply") > 0, "it is answered again");
+    assert_eq!(it.applied_times("a"), 1);
+    it.talk();
+    it.run(60_000);
+    assert_eq!(it.talk(), Vec::<String>::new(), "nothing is pending");
+}
+
+fn received(it: &Flying, of: &quorate_protocols::pbft::Group) -> bool {
+    let Some(Message::Reception { vote, .. }) = it.message() else { return false };
+    vote.statement().digest == quorate_protocols::reception::digest(of)
+}
+
+#[test]
 fn the_log_keeps_a_publication_until_it_is_ordered_and_not_much_longer() {
     let config = crate::subject::Config {
         module: quorate_protocols::pbft::Config { checkpoint_entries: 4, state_entries: 8, ..Default::default() },

@@ -31,11 +31,12 @@ pub fn reception(by: usize, digest: Digest, time: u64) -> Message {
     Message::Reception { vote: received(by, digest, time), again: false }
 }
 
-/// R0, which leads view 0, proposes this as an entry.
-pub fn proposal(at: u64, time: u64, certified: &Certified) -> Message {
+/// R0, which leads view 0, proposes these as an entry.
+pub fn proposal(at: u64, time: u64, certified: &[Certified]) -> Message {
     let (keyring, session) = (keyring(0, 4), SessionId::new(7));
     let client = keyring.address(&keyring.proxy().expect("a replica"));
-    let requests = vec![(RequestNumber::new(at), Body::Apply(Bytes::from(certified.encode())))];
+    let bodies = certified.iter().map(|it| Body::Apply(Bytes::from(it.encode())));
+    let requests = (at * 100..).map(RequestNumber::new).zip(bodies).collect();
     let request = Requests { client, session, acknowledged: RequestNumber::ZERO, full: None, requests };
     let groups = vec![keyring.sign_as_proxy(request)];
     let proposal = Proposal::new(Content::Orders(Orders { time: WallTime::from_nanos(time), tick: false, groups }));

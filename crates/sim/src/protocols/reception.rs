@@ -65,7 +65,7 @@ impl Lies<Reception> for ReceptionLies {
         self.module.false_reply(message.module()?, keyring, random).map(Message::Module)
     }
 
-    /// It has received what nobody has published; everything is ordered already.
+    /// It has received what nobody has published.
     fn own(&self, to: Peer, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Vec<Message>> {
         keyring.replica()?;
         match message {
@@ -77,7 +77,7 @@ impl Lies<Reception> for ReceptionLies {
                 let Received { digest, time } = *vote.statement();
                 let invented = Digest::of_parts(&[b"invented", digest.as_bytes()]);
                 let vote = keyring.sign(Received { digest: invented, time });
-                Some(vec![Message::Reception { vote, again: false }, Message::Inserted { digest }])
+                Some(vec![Message::Reception { vote, again: false }])
             }
             _ => None,
         }

@@ -212,7 +212,8 @@ pub fn rfc3339(time: WallTime) -> String {
     let day = day - (153 * month + 2) / 5 + 1;
     let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
     let year = era * 400 + year;
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    let (minute, second) = (second / 60, second % 60);
+    let (hour, minute) = (minute / 60, minute % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
