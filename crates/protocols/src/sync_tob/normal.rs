@@ -18,7 +18,6 @@ use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
 use quorate_core::crypto::{Certified, ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
 use quorate_core::time::{Duration, WallTime};
@@ -491,15 +490,9 @@ impl Replica {
             }
             let vote = Vote { view: self.view, op: link.op, epoch: link.epoch, parent, block: link.block };
             self.voted = Some(vote);
-            if !mutated!("sync-tob/votes-are-not-durable") {
-                self.persist(Record::Voted(vote), out);
-            }
+            self.persist(Record::Voted(vote), out);
             let vote = self.keyring.sign(vote);
-            if mutated!("sync-tob/votes-before-the-sync") {
-                out.broadcast_unsynced(Message::Vote(vote.clone()));
-            } else {
-                out.broadcast(Message::Vote(vote.clone()));
-            }
+            out.broadcast(Message::Vote(vote.clone()));
             out.send(self.me(), Message::Vote(vote));
             if self.vote_made.is_none() {
                 self.vote_made = Some(out.now());
@@ -551,8 +544,7 @@ impl Replica {
             Added::TooMany => return out.ignore(from, Why::OutsideWindow),
             Added::Counted => {}
         }
-        let quorum = self.quorums.quorum().saturating_sub(usize::from(mutated!("sync-tob/confirmed-by-one-less")));
-        if let Some(certified) = self.votes.certify(it.epoch, &it, quorum) {
+        if let Some(certified) = self.votes.certify(it.epoch, &it, self.quorums.quorum()) {
             self.on_certified(certified, out);
         }
         self.expect_progress(out);
@@ -575,9 +567,7 @@ impl Replica {
             self.put(link, out);
             self.fetch_missing(out);
         }
-        if !mutated!("sync-tob/certificates-are-not-durable") {
-            self.persist(Record::Certified(certified.certificate().clone()), out);
-        }
+        self.persist(Record::Certified(certified.certificate().clone()), out);
         self.certified = Some(certified);
         self.reconsider_risk(out);
         self.vote_more(out);
@@ -605,8 +595,7 @@ impl Replica {
             Added::TooMany => return out.ignore(from, Why::OutsideWindow),
             Added::Counted => {}
         }
-        let quorum = if mutated!("sync-tob/committed-by-one") { 1 } else { self.quorums.quorum() };
-        if let Some(certified) = self.commits.certify(it.epoch, &it, quorum) {
+        if let Some(certified) = self.commits.certify(it.epoch, &it, self.quorums.quorum()) {
             self.on_proof(certified, out);
         }
         self.expect_progress(out);

@@ -6,7 +6,6 @@
 //! finds them anew. Seeds mean other runs after every change of protocol or simulator, so that is done whenever
 //! `tests/mutations.rs` says so.
 
-mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -46,7 +45,7 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST, sync_tob::LIST];
+pub const LISTS: &[List] = &[vr::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.
