@@ -3,7 +3,8 @@
 //! signed is over (`guard.rs`).
 
 use super::log::Link;
-use super::message::{Block, Bundle, Cast, Commit, NewView, State, Vote};
+use super::content::{Block, Bundle};
+use super::message::{Cast, Commit, NewView, State, Vote};
 use super::order::Order;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::{Certificate, Signed};

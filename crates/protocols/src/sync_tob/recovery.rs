@@ -10,7 +10,8 @@
 
 use super::durable::Record;
 use super::log::{Link, chained};
-use super::message::{Block, Bundle, CastId, Commit, Message, Place, WANTED_MAX};
+use super::content::{Block, Bundle};
+use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Outbox, Timer, WINDOW_BLOCKS};
