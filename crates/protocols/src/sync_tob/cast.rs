@@ -168,7 +168,7 @@ impl Replica {
         echo: Signed<Echo<Cast>>,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        let (cast, by) = (*head.statement(), echo.by());
+        let (cast, by, other) = (*head.statement(), echo.by(), head.clone().verified()?);
         if !self.order.is_open(cast.id) || by == cast.id.sender {
             out.ignore(Peer::Replica(by), Why::Duplicate);
             return Ok(());
@@ -179,6 +179,11 @@ impl Replica {
                 return Ok(());
             }
             self.ucb.insert(Chain::new(head)); // the echo has overtaken the cast
+        }
+        if let Some(known) = self.ucb.get(cast.id).filter(|known| *known.chain.statement() != cast) {
+            let known = known.chain.head.clone().verified()?;
+            self.convict(Evidence::of(&known, &other), out);
+            return Ok(());
         }
         self.count_echo(cast, echo);
         self.arm_epoch(out);

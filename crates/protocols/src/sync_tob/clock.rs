@@ -160,7 +160,8 @@ impl Clock {
     /// Looks for a quorum that agrees; without one, moves to the middle if everybody was heard.
     fn judge(&mut self, all: bool, now: Instant, wall: WallTime) -> u64 {
         let drift = |sample: &Sample| nanos(now.since(sample.at)) / 1_000_000 * self.drift_ppm * 2;
-        let others = self.samples.values().map(|sample| (sample.difference, sample.error.saturating_add(drift(sample))));
+        let others =
+            self.samples.values().map(|sample| (sample.difference, sample.error.saturating_add(drift(sample))));
         let intervals: Vec<(i128, i128)> = std::iter::once((0, 0)).chain(others).collect();
         let (count, low, high) = marzullo(&intervals);
         if count >= self.quorums.quorum() {

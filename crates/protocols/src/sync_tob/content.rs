@@ -1,7 +1,9 @@
 //! What is cast and what is ordered: encoded once, named by the digest of the encoding.
 
-use super::message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Cast, Chain, ENTRIES_MAX, Group, Proposal, REQUESTS_MAX, Requests};
 use super::message::quorums;
+use super::message::{
+    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Cast, Chain, ENTRIES_MAX, Group, Proposal, REQUESTS_MAX, Requests,
+};
 use super::schedule::EpochNumber;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -105,7 +107,9 @@ impl Block {
             return Some("more than one block takes");
         }
         let lies = it.demote.iter().all(|(one, other)| {
-            one.by() == other.by() && one.statement() != other.statement() && one.statement().slot() == other.statement().slot()
+            one.by() == other.by()
+                && one.statement() != other.statement()
+                && one.statement().slot() == other.statement().slot()
         });
         (!lies || it.demote.len() > REPLICAS_MAX).then_some("it convicts without proof")
     }

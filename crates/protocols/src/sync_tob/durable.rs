@@ -2,8 +2,8 @@
 //! Signatures of a scheduled broadcast are not: who comes back signs nothing before every broadcast in which it may have
 //! signed is over (`guard.rs`).
 
-use super::log::Link;
 use super::content::{Block, Bundle};
+use super::log::Link;
 use super::message::{Cast, Commit, NewView, State, Vote};
 use super::order::Order;
 use borsh::{BorshDeserialize, BorshSerialize};

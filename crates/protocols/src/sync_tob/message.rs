@@ -290,7 +290,9 @@ impl ViewChange {
         let fits = match last {
             None => self.links.is_empty(),
             Some(vote) => {
-                !self.links.is_empty() && (vote.op, vote.epoch, vote.chain()) == (op, epoch, chain) && vote.view < self.view
+                !self.links.is_empty()
+                    && (vote.op, vote.epoch, vote.chain()) == (op, epoch, chain)
+                    && vote.view < self.view
             }
         };
         (!fits).then(|| "its blocks do not lead to its certificate".to_owned())
@@ -532,7 +534,9 @@ impl Message {
             Message::GetBodies { blocks, bundles } if blocks.len().saturating_add(bundles.len()) > WANTED_MAX => {
                 Some("a question for too much")
             }
-            Message::Decided { links, .. } if links.is_empty() || links.len() as u64 > WINDOW_BLOCKS.saturating_mul(2) => {
+            Message::Decided { links, .. }
+                if links.is_empty() || links.len() as u64 > WINDOW_BLOCKS.saturating_mul(2) =>
+            {
                 Some("no blocks, or too many")
             }
             Message::Reply(reply) if reply.rulings.len() > REQUESTS_MAX => Some("more answers than questions"),

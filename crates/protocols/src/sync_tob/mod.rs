@@ -35,11 +35,11 @@ pub use client::Client;
 pub use clock::{Clock, Reading};
 pub use content::{Block, Bundle, Contents, Moves};
 pub use durable::{Base, Record};
-pub use message::{
-    Cast, CastId, Chain, Commit, Echo, Group, Head, Message, NewView, Place, Proposal, Reply, Requests,
-    State, Told, ViewChange, Vote,
-};
 pub use message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, ENTRIES_MAX, REQUESTS_MAX, WANTED_MAX};
+pub use message::{
+    Cast, CastId, Chain, Commit, Echo, Group, Head, Message, NewView, Place, Proposal, Reply, Requests, State, Told,
+    ViewChange, Vote,
+};
 pub use order::{Demotion, Next, Order};
 pub use replica::Replica;
 pub use scb::{Instance, Taken};

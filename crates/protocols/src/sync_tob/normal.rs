@@ -3,10 +3,12 @@
 //! the last output. What is an output here is executed when all but f have confirmed the same.
 
 use super::clock::Reading;
+use super::content::{Block, Moves};
 use super::durable::Record;
 use super::log::Link;
-use super::content::{Block, Moves};
-use super::message::{BLOCK_BYTES_MAX, Cast, Chain, Commit, ENTRIES_MAX, Echo, Group, Message, Proposal, Reply, Told, Vote};
+use super::message::{
+    BLOCK_BYTES_MAX, Cast, Chain, Commit, ENTRIES_MAX, Echo, Group, Message, Proposal, Reply, Told, Vote,
+};
 use super::replica::{Replica, Running};
 use super::scb::{Instance, Taken};
 use super::schedule::EpochNumber;
@@ -153,7 +155,10 @@ impl Replica {
             return Ok(());
         }
         if leader != self.quorums.turn(it.epoch.get()) {
-            return Err(Fault::Contradiction(format!("it passes on a block of epoch {} by who does not lead it", it.epoch)));
+            return Err(Fault::Contradiction(format!(
+                "it passes on a block of epoch {} by who does not lead it",
+                it.epoch
+            )));
         }
         let (start, clock, faults) = (self.schedule.start(it.epoch), self.now(out), self.quorums.faults());
         let running = self.running.entry(it.epoch);
@@ -339,7 +344,8 @@ impl Replica {
             if !blocks.is_empty() {
                 continue; // what it moves is not known before the one that is missing is here
             }
-            let moved = block.content().entries.iter().map(|entry| *entry.statement()).filter(|cast| order.take(cast.id));
+            let moved =
+                block.content().entries.iter().map(|entry| *entry.statement()).filter(|cast| order.take(cast.id));
             bundles.extend(moved.map(|cast| cast.bundle).filter(|bundle| !self.ucb.bundles.contains_key(bundle)));
         }
         (blocks, bundles)
@@ -377,7 +383,8 @@ impl Replica {
             return;
         }
         if self.log.get(it.op).is_none_or(|link| link.chain != it.chain()) {
-            let Some(link) = self.log.following(it.op, it.epoch, it.block).filter(|link| link.chain == it.chain()) else {
+            let Some(link) = self.log.following(it.op, it.epoch, it.block).filter(|link| link.chain == it.chain())
+            else {
                 return; // something before it is missing here; it is asked for when it is committed
             };
             if self.log.get(it.op).is_some() {
@@ -447,6 +454,7 @@ impl Replica {
         self.adopt_start(out);
         self.watch(out);
         self.dispatch(out);
+        self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
     }
 

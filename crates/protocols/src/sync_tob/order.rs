@@ -1,7 +1,7 @@
 //! What the deterministic move from `UnQueued` to `Queued` depends on, and the move itself.
 
-use super::log::Link;
 use super::content::Block;
+use super::log::Link;
 use super::message::{Cast, CastId};
 use super::schedule::EpochNumber;
 use borsh::{BorshDeserialize, BorshSerialize};

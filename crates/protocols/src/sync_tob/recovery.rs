@@ -8,9 +8,9 @@
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, confirms nothing until the others have committed
 //! something that began after it came back: whatever it may have voted for is then older than what is certain.
 
+use super::content::{Block, Bundle};
 use super::durable::Record;
 use super::log::{Link, chained};
-use super::content::{Block, Bundle};
 use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
@@ -93,9 +93,8 @@ impl Replica {
         let since = self.now(out);
         let patience = self.schedule.window().saturating_mul(4);
         let old = |id: &CastId| id.sender == self.me;
-        let mine = self.ucb.iter().filter(|(id, known)| {
-            old(id) && since.since(known.chain.statement().start) > patience
-        });
+        let mine =
+            self.ucb.iter().filter(|(id, known)| old(id) && since.since(known.chain.statement().start) > patience);
         for (_, known) in mine.take(AGAIN_MAX) {
             if let Some((bundle, _)) = self.ucb.bundles.get(&known.chain.statement().bundle) {
                 // As when it was cast first.
@@ -144,7 +143,8 @@ impl Replica {
         if self.asked.is_some_and(|(_, at)| at == self.committed) || self.machine.fetching.is_some() {
             return; // asked already
         }
-        let ahead = self.peers.iter().filter(|(_, place)| place.committed > self.committed).map(|(replica, _)| *replica);
+        let ahead =
+            self.peers.iter().filter(|(_, place)| place.committed > self.committed).map(|(replica, _)| *replica);
         let mut ahead: Vec<ReplicaId> = ahead.collect();
         if ahead.is_empty() && self.is_behind() {
             ahead = self.others().collect();
@@ -192,7 +192,8 @@ impl Replica {
         if self.asked.is_some_and(|(whom, _)| whom == from) {
             self.asked = None;
         }
-        let parent = self.log.chain_at(first.previous()).filter(|_| first > OpNumber::ZERO && first <= self.committed.next());
+        let parent =
+            self.log.chain_at(first.previous()).filter(|_| first > OpNumber::ZERO && first <= self.committed.next());
         let (Some(mut chain), true) = (parent, it.op > self.committed) else {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         };
@@ -263,7 +264,8 @@ impl Replica {
     /// A block, if it is one that this replica waits for.
     pub(super) fn on_block_body(&mut self, block: Block, out: &mut Outbox) {
         let digest = block.digest();
-        let wanted = self.wanted.remove(&digest).is_some() && self.log.after(self.order.op).any(|link| link.block == digest);
+        let wanted =
+            self.wanted.remove(&digest).is_some() && self.log.after(self.order.op).any(|link| link.block == digest);
         if !wanted {
             return out.ignore(self.me(), Why::Unasked);
         }

@@ -2,10 +2,10 @@
 //! outputs), `guard` (is the model kept?), `view_change`, `checkpoint` and `recovery`.
 
 use super::clock::{Clock, Reading};
+use super::content::Block;
 use super::durable::{Base, Record};
 use super::guard::Guard;
 use super::log::Log;
-use super::content::Block;
 use super::message::{Message, NewView, Place, Proposal, State, ViewChange, Vote};
 use super::order::Order;
 use super::recovery::Reads;
@@ -249,7 +249,11 @@ impl Replica {
             Message::BundleBody(bundle) => self.on_bundle_body(bundle, out),
             Message::Probe { sent } => self.on_probed(from, sent, out),
             Message::Time { sent, clock } => self.on_time(from, sent, clock, out),
-            Message::Request(_) | Message::Reply(_) | Message::Busy | Message::Read { .. } | Message::ReadReply { .. } => {
+            Message::Request(_)
+            | Message::Reply(_)
+            | Message::Busy
+            | Message::Read { .. }
+            | Message::ReadReply { .. } => {
                 out.ignore(Peer::Replica(from), Why::NotForSender);
             }
         }
@@ -261,7 +265,9 @@ impl Replica {
             (Peer::Client(client), Message::Request(group)) if group.statement().client == client => {
                 self.on_request(from, group.verified()?, out);
             }
-            (Peer::Client(client), Message::Read { id, at_least, query }) => self.on_read(client, id, at_least, query, out),
+            (Peer::Client(client), Message::Read { id, at_least, query }) => {
+                self.on_read(client, id, at_least, query, out)
+            }
             (from, _) => out.ignore(from, Why::NotForSender),
         }
         Ok(())

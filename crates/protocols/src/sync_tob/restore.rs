@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::durable::{Base, Record};
 use super::guard::Guard;
 use super::log::Log;
-use super::message::{Chain, Cast, Commit, State};
+use super::message::{Cast, Chain, Commit, State};
 use super::order::{Demotion, Next, Order};
 use super::recovery::{Reads, listen};
 use super::replica::{Machine, Phase, Replica};
@@ -157,7 +157,8 @@ pub(super) fn restore(
         return Err(RestoreError::PromisesLost(format!("what the order of blocks after {at} depends on")));
     };
     let state = restore.checkpoint.map(|checkpoint| State { checkpoint, order: order.clone() });
-    let (me, machine) = (restore.replica, Machine { executed: at, boundary: at, wake: restore.wake, ..Machine::default() });
+    let (me, machine) =
+        (restore.replica, Machine { executed: at, boundary: at, wake: restore.wake, ..Machine::default() });
     let mut replica = build(me, quorums, config, keyring, replayed, order, machine, out);
     replica.resume(is_new, state, out);
     Ok(replica)
@@ -195,7 +196,8 @@ fn build(
         ucb.hold(bundle, seq, WallTime::default(), false);
     }
     let quorum = quorums.quorum();
-    let certified = base.certified.and_then(|mut it| it.prove(&keyring, quorum).ok().and_then(|()| it.certified(quorum).ok()));
+    let certified =
+        base.certified.and_then(|mut it| it.prove(&keyring, quorum).ok().and_then(|()| it.certified(quorum).ok()));
     let certified = certified.filter(|it| log.chain_at(it.statement().op) == Some(it.statement().chain()));
     let silent = base.silent || lost.is_some();
     let mut start = base.start;

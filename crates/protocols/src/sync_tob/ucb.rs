@@ -64,9 +64,9 @@ pub(super) struct Ucb {
 
 fn keys(group: &Group) -> impl Iterator<Item = (Key, usize)> + '_ {
     let it = group.statement();
-    it.requests.iter().map(|(number, body)| {
-        ((it.client, it.session, *number), body.len().saturating_add(REQUEST_OVERHEAD_BYTES))
-    })
+    it.requests
+        .iter()
+        .map(|(number, body)| ((it.client, it.session, *number), body.len().saturating_add(REQUEST_OVERHEAD_BYTES)))
 }
 
 impl Ucb {

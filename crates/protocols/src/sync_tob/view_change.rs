@@ -292,7 +292,8 @@ impl Replica {
         }
         let tip = selected.tip().0.max(self.committed);
         self.log.cut(tip.next());
-        let on_chain = |vote: &super::Vote| self.log.chain_at(vote.op) == Some(vote.chain()) || vote.op <= self.committed;
+        let on_chain =
+            |vote: &super::Vote| self.log.chain_at(vote.op) == Some(vote.chain()) || vote.op <= self.committed;
         if self.certified.as_ref().is_some_and(|it| !on_chain(it.statement())) {
             self.certified = None;
         }

@@ -25,7 +25,11 @@ fn skewed(n: usize, by_ms: i64) -> Cluster {
 
 fn agree(it: &Cluster) -> usize {
     let first = it.tape(0);
-    assert!((1..it.hosts.len()).all(|id| it.tape(id) == first), "{:?}", (0..it.hosts.len()).map(|id| it.tape(id)).collect::<Vec<_>>());
+    assert!(
+        (1..it.hosts.len()).all(|id| it.tape(id) == first),
+        "{:?}",
+        (0..it.hosts.len()).map(|id| it.tape(id)).collect::<Vec<_>>()
+    );
     first.len()
 }
 

@@ -94,13 +94,16 @@ impl Cluster {
         for to in (0..n).filter(|to| *to != liar) {
             self.say(replica(liar), to, Message::Cast { chain: chain.clone(), bundle: bundle.clone() });
         }
-        let echoes: Vec<usize> = (0..n).filter(|by| *by != liar).take(SyncQuorums::new(n).expect("legal").faults()).collect();
+        let echoes: Vec<usize> =
+            (0..n).filter(|by| *by != liar).take(SyncQuorums::new(n).expect("legal").faults()).collect();
         (echoed(chain, &echoes, n), bundle)
     }
 
     /// From now on this replica's clock is wrong by so much: all that it hears of clocks says so.
     pub fn skew(&mut self, id: usize, by_ms: i64) -> &mut Self {
-        self.lose(move |it: &Flying| it.to == replica(id) && it.label == "Time" || it.from == replica(id) && it.label == "Time");
+        self.lose(move |it: &Flying| {
+            it.to == replica(id) && it.label == "Time" || it.from == replica(id) && it.label == "Time"
+        });
         let rounds = self.config.probe;
         assert!(rounds > Duration::ZERO);
         self.answer_probe(id, by_ms)

@@ -82,11 +82,8 @@ impl Simulated for SyncTob {
             return allowed;
         }
         let any_weather = SyncQuorums::new(replicas).is_some_and(|it| it.faults() <= it.faults_without_bounds());
-        let without: &[Fault] = if any_weather {
-            &[Fault::BitRot, Fault::Misdirected, Fault::LostDisk]
-        } else {
-            UNTIMELY
-        };
+        let without: &[Fault] =
+            if any_weather { &[Fault::BitRot, Fault::Misdirected, Fault::LostDisk] } else { UNTIMELY };
         without.iter().fold(allowed, |faults, fault| faults.without(*fault))
     }
 
@@ -96,11 +93,7 @@ impl Simulated for SyncTob {
             delta: Duration::from_millis(10 + random.below(20)),
             epsilon: Duration::from_millis(4),
             epoch: Duration::from_millis(2 + random.below(18)),
-            broadcast: if random.below(4) == 0 {
-                sync_tob::Broadcast::DolevStrong
-            } else {
-                sync_tob::Broadcast::Flood
-            },
+            broadcast: if random.below(4) == 0 { sync_tob::Broadcast::DolevStrong } else { sync_tob::Broadcast::Flood },
             state_blocks: 8 + random.below(56),
             state_bytes: 1 << 20,
             cast_pause: Duration::from_millis(random.below(10)),
