@@ -45,7 +45,9 @@ fn an_idle_group_says_nothing_and_waits_for_nothing() {
 fn everybody_executes_everything_in_one_order_whoever_cast_it() {
     for broadcast in [Broadcast::Flood, Broadcast::DolevStrong] {
         let mut it = Cluster::with(3, Config { broadcast, ..config() });
-        (1..=6).for_each(|client| drop(it.client(client)));
+        for client in 1..=6 {
+            it.client(client);
+        }
         for index in 0..60 {
             it.submit(1 + index % 6, &format!("x{index}"));
             it.run(7);

@@ -37,7 +37,9 @@ fn everybody_may_lose_power_at_any_moment() {
         it.client(1).apply(1, "a").apply(1, "b").apply(1, "c");
         it.submit(1, "d");
         it.run(moment * 5);
-        (0..3).for_each(|id| drop(it.crash(id)));
+        for id in 0..3 {
+            it.crash(id);
+        }
         (0..3).for_each(|id| it.restart(id));
         it.apply(1, "e");
         it.run(3_000);
@@ -116,7 +118,9 @@ fn who_is_behind_everybodys_log_fetches_a_state_and_goes_on_from_it() {
     it.restart(0);
     it.run(5_000);
     assert_eq!(agree(&it), 16);
-    (0..3).for_each(|id| drop(it.crash(id)));
+    for id in 0..3 {
+        it.crash(id);
+    }
     (0..3).for_each(|id| it.restart(id));
     it.apply(1, "z");
     it.run(5_000);

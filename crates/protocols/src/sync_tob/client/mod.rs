@@ -243,6 +243,9 @@ impl Client {
 
     /// Numbers and sends what waits, as far as the window reaches.
     fn send_waiting(&mut self, out: &mut Outbox) {
+        if self.waiting.is_empty() {
+            return; // whom to ask is decided when there is something to ask, among all who can be reached then
+        }
         let to = self.whom();
         if to.is_empty() {
             return;
