@@ -250,7 +250,10 @@ impl Timing {
         field(&mut text, "heartbeat_ms", self.heartbeat_ms);
         comment(&mut text, "The silence after which the others replace it; at least four heartbeats.");
         field(&mut text, "view_change_ms", self.view_change_ms);
-        comment(&mut text, "For protocols that trust time: what a replica sends is processed by another within this. Beyond it, outputs wait.");
+        comment(
+            &mut text,
+            "For protocols that trust time: what a replica sends is processed by another within this. Beyond it, outputs wait.",
+        );
         field(&mut text, "delay_bound_ms", self.delay_bound_ms);
         comment(&mut text, "For protocols that trust time: the clocks of two replicas differ by less than this.");
         field(&mut text, "clock_bound_ms", self.clock_bound_ms);

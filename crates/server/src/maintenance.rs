@@ -122,7 +122,10 @@ impl Api {
 
 /// Whoever says that it is the primary, in the newest view.
 fn leader(reports: &[Report]) -> Option<&Report> {
-    reports.iter().filter(|report| matches!(report.status.role.as_str(), "primary" | "leads in turn")).max_by_key(|report| report.status.view)
+    reports
+        .iter()
+        .filter(|report| matches!(report.status.role.as_str(), "primary" | "leads in turn"))
+        .max_by_key(|report| report.status.view)
 }
 
 fn folded(digest: &Digest) -> u32 {

@@ -9,7 +9,6 @@ use super::replica::Replica;
 use quorate_core::crypto::{Certified, Digest, Evidence, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -184,9 +183,6 @@ impl Replica {
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes, self.machine.executed) = (op, 0, op);
         self.order = it.order.clone();
-        if mutated!("sync-tob/forgets-the-order-with-the-log") {
-            self.order.next.fill(super::Next::default());
-        }
         self.snapshots.insert(op, it.clone());
         self.moved.clear();
         self.forget_reads();

@@ -2,8 +2,9 @@
 //! Signatures of a scheduled broadcast are not: who comes back signs nothing before every broadcast in which it may have
 //! signed is over (`guard.rs`).
 
+use super::content::{Block, Bundle};
 use super::log::Link;
-use super::message::{Block, Bundle, Cast, Commit, NewView, State, Vote};
+use super::message::{Cast, Commit, NewView, State, Vote};
 use super::order::Order;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::{Certificate, Signed};

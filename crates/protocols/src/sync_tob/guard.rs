@@ -23,8 +23,6 @@ use quorate_core::time::{Duration, WallTime};
 const PROBE_AGAIN: Duration = Duration::from_millis(50);
 /// That pause is doubled so often at most.
 const PROBE_DOUBLINGS_MAX: u32 = 3;
-/// A timer may ring this part of Δ late before this replica takes itself for one that stood still.
-const OVERSHOOT: u32 = 2;
 
 /// Why this replica may not be trusted now.
 #[derive(Debug, Default)]
@@ -90,10 +88,10 @@ impl Replica {
         self.arm_epoch(out);
     }
 
-    /// A timer should have rung at `due`. If it rings much later, this process stood still.
+    /// A timer should have rung at `due`. If it rings later than a message may come, this process stood still.
     pub(super) fn stood_still(&mut self, due: WallTime, out: &mut Outbox) -> bool {
         let late = self.now(out).since(due);
-        if late <= self.config.delta / OVERSHOOT {
+        if late <= self.config.delta {
             return false;
         }
         self.fence(self.schedule.round(), "fenced: a timer rang late, this process stood still", out);

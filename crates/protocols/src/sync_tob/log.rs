@@ -1,6 +1,6 @@
 //! The chain of blocks above the last state: what this replica takes for the outputs of the epochs, confirmed or not.
 
-use super::message::Block;
+use super::content::Block;
 use super::schedule::EpochNumber;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::{Certificate, Digest};

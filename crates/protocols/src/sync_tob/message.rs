@@ -4,6 +4,7 @@
 //! relies on the link.
 
 use super::WINDOW_BLOCKS;
+use super::content::{Block, Bundle, check_group, prove_group};
 use super::log::chained;
 use super::order::Order;
 use super::schedule::EpochNumber;
@@ -17,8 +18,6 @@ use quorate_core::quorum::{REPLICAS_MAX, SyncQuorums};
 use quorate_core::sessions::{Body, OPERATION_BYTES_MAX, Ruling};
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
-use std::io;
-use std::sync::Arc;
 
 /// Requests in one group, and in one bundle, at most.
 pub const REQUESTS_MAX: usize = 1024;
@@ -111,7 +110,7 @@ impl<T: Head> Chain<T> {
     }
 
     /// Checks form, then signatures.
-    fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+    pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let by = self.head.by();
         let in_order = self.echoes.is_sorted_by(|one, next| one.by() < next.by());
         if !in_order || self.echoes.len() >= REPLICAS_MAX || self.echoes.iter().any(|echo| echo.by() == by) {
@@ -335,117 +334,6 @@ impl Statement for NewView {
             return Err(Fault::Malformed("a new view without a quorum of view changes".to_owned()));
         }
         self.changes.iter_mut().try_for_each(|change| change.prove(keyring))
-    }
-}
-
-/// What is cast, its encoding and its digest: they cannot disagree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contents<T> {
-    bytes: Bytes,
-    digest: Digest,
-    content: Arc<T>,
-}
-
-impl<T: Wire> Contents<T> {
-    /// Encodes the content.
-    pub fn new(content: T) -> Self {
-        let bytes = Bytes::from(content.encode());
-        Self { digest: Digest::of_parts(&[b"sync-tob", &bytes]), bytes, content: Arc::new(content) }
-    }
-
-    /// The digest of the encoding.
-    pub const fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// What was encoded.
-    pub fn content(&self) -> &T {
-        &self.content
-    }
-
-    /// Bytes of the encoding.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Never: every content has an encoding.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-}
-
-impl<T> BorshSerialize for Contents<T> {
-    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
-        self.bytes.serialize(writer)
-    }
-}
-
-impl<T: Wire> BorshDeserialize for Contents<T> {
-    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
-        let bytes = Bytes::deserialize_reader(reader)?;
-        let content = T::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.0))?;
-        Ok(Self { digest: Digest::of_parts(&[b"sync-tob", &bytes]), bytes, content: Arc::new(content) })
-    }
-}
-
-/// What one replica casts at once: groups of clients' requests.
-pub type Bundle = Contents<Vec<Group>>;
-
-impl Bundle {
-    fn check(&self) -> Option<&'static str> {
-        let requests = self.content().iter().map(|group| group.statement().requests.len());
-        if self.len() > BUNDLE_BYTES_MAX || requests.fold(0, usize::saturating_add) > REQUESTS_MAX {
-            return Some("more than one bundle takes");
-        }
-        self.content().iter().find_map(check_group)
-    }
-
-    /// Checks the clients' signatures.
-    fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        Arc::make_mut(&mut self.content).iter_mut().try_for_each(|group| prove_group(group, keyring))
-    }
-}
-
-/// What an epoch moves from `UnQueued` to `Queued`.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Moves {
-    /// The epoch.
-    pub epoch: EpochNumber,
-    /// Does the machine get the tick that it asked for?
-    pub tick: bool,
-    /// What was cast, each with the signatures of f + 1 replicas, in the order in which it is moved.
-    pub entries: Vec<Chain<Cast>>,
-    /// Leaders that have lied: two proposals each for one epoch.
-    pub demote: Vec<(Signed<Proposal>, Signed<Proposal>)>,
-}
-
-/// A block and its digest.
-pub type Block = Contents<Moves>;
-
-impl Block {
-    fn check(&self) -> Option<&'static str> {
-        let it = self.content();
-        let bytes = it.entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.statement().bytes));
-        if it.entries.len() > ENTRIES_MAX || (it.entries.len() > 1 && bytes > BLOCK_BYTES_MAX) {
-            return Some("more than one block takes");
-        }
-        let lies = it.demote.iter().all(|(one, other)| {
-            one.by() == other.by()
-                && one.statement() != other.statement()
-                && one.statement().slot() == other.statement().slot()
-        });
-        (!lies || it.demote.len() > REPLICAS_MAX).then_some("it convicts without proof")
-    }
-
-    /// Checks that f + 1 have signed each entry, and the proofs against leaders.
-    fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        let needed = quorums(keyring)?.vouch();
-        let it = Arc::make_mut(&mut self.content);
-        if it.entries.iter().any(|entry| entry.signers() < needed || entry.statement().id.sender != entry.head.by()) {
-            return Err(Fault::Malformed("a block that orders what too few have".to_owned()));
-        }
-        it.entries.iter_mut().try_for_each(|entry| entry.prove(keyring))?;
-        it.demote.iter_mut().try_for_each(|(one, other)| one.prove(keyring).and_then(|()| other.prove(keyring)))
     }
 }
 
@@ -733,26 +621,10 @@ impl Message {
     }
 }
 
-fn quorums(keyring: &Keyring) -> Result<SyncQuorums, Fault> {
+pub(super) fn quorums(keyring: &Keyring) -> Result<SyncQuorums, Fault> {
     SyncQuorums::new(keyring.replicas()).ok_or_else(|| Fault::Malformed("a group without keys".to_owned()))
 }
 
 fn quorum(keyring: &Keyring) -> Result<usize, Fault> {
     Ok(quorums(keyring)?.quorum())
-}
-
-/// The client's signature, and that the address is the one of its key.
-fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
-    if keyring.address(&group.by()) != group.statement().client {
-        return Err(Fault::BadSignature(Requests::DOMAIN));
-    }
-    group.prove(keyring)
-}
-
-fn check_group(group: &Group) -> Option<&'static str> {
-    let requests = &group.statement().requests;
-    if requests.is_empty() || requests.len() > REQUESTS_MAX {
-        return Some("no requests, or too many");
-    }
-    requests.iter().any(|(_, body)| body.len() > OPERATION_BYTES_MAX).then_some("an operation longer than any")
 }

@@ -10,9 +10,11 @@
 //! blocks are numbered without the empty epochs between them; views settle what an asynchronous moment left undecided. The
 //! README argues each.
 
+mod cast;
 mod checkpoint;
 mod client;
 mod clock;
+mod content;
 mod durable;
 mod guard;
 mod invariants;
@@ -31,11 +33,12 @@ mod votes;
 
 pub use client::Client;
 pub use clock::{Clock, Reading};
+pub use content::{Block, Bundle, Contents, Moves};
 pub use durable::{Base, Record};
 pub use message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, ENTRIES_MAX, REQUESTS_MAX, WANTED_MAX};
 pub use message::{
-    Block, Bundle, Cast, CastId, Chain, Commit, Contents, Echo, Group, Head, Message, Moves, NewView, Place, Proposal,
-    Reply, Requests, State, Told, ViewChange, Vote,
+    Cast, CastId, Chain, Commit, Echo, Group, Head, Message, NewView, Place, Proposal, Reply, Requests, State, Told,
+    ViewChange, Vote,
 };
 pub use order::{Demotion, Next, Order};
 pub use replica::Replica;

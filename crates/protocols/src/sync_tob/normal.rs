@@ -3,22 +3,20 @@
 //! the last output. What is an output here is executed when all but f have confirmed the same.
 
 use super::clock::Reading;
+use super::content::{Block, Moves};
 use super::durable::Record;
 use super::log::Link;
 use super::message::{
-    BLOCK_BYTES_MAX, Block, Bundle, Cast, Chain, Commit, ENTRIES_MAX, Echo, Group, Message, Moves, Proposal, Reply,
-    Requests, Told, Vote,
+    BLOCK_BYTES_MAX, Cast, Chain, Commit, ENTRIES_MAX, Echo, Group, Message, Proposal, Reply, Told, Vote,
 };
 use super::replica::{Replica, Running};
 use super::scb::{Instance, Taken};
 use super::schedule::EpochNumber;
-use super::ucb::Gathered;
 use super::votes::Added;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
-use quorate_core::crypto::{Certified, ClientKey, Digest, Evidence, Signed, Verified};
+use quorate_core::crypto::{Certified, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
 use quorate_core::time::{Duration, WallTime};
@@ -31,184 +29,6 @@ const EXECUTING_MAX: u64 = 64;
 const REMEMBERED_WINDOWS: u32 = 4;
 
 type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
-
-/// Casts.
-impl Replica {
-    /// Input `x` at the broadcast: it is cast to all. Requests that were executed before are ordered again: whoever applies
-    /// them knows, and answers again.
-    pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
-        let client = group.statement().client;
-        self.need_clock(out);
-        let group: Group = group.into_signed();
-        let since = WallTime::from_nanos(self.now(out).as_nanos().saturating_sub(self.remembered()));
-        let refused = self.silent || self.reading(out) == Reading::Unsynced;
-        let gathered = match refused {
-            true => Gathered::Full,
-            false => self.ucb.gather(group, since, self.config.sender_bytes, self.config.client_bytes),
-        };
-        match gathered {
-            Gathered::Full => {
-                out.send_unsynced(Peer::Client(client), Message::Busy); // promises nothing
-                out.ignore(from, Why::Busy);
-            }
-            Gathered::Known => out.ignore(from, Why::Duplicate),
-            Gathered::New => {
-                self.cast_more(out);
-                self.expect_progress(out);
-            }
-        }
-    }
-
-    /// What others have cast is waited for so long, nanoseconds.
-    fn remembered(&self) -> u64 {
-        u64::try_from(self.schedule.window().as_nanos()).unwrap_or(u64::MAX).saturating_mul(4)
-    }
-
-    /// Casts what has gathered: at once, or after a pause in which more may come.
-    pub(super) fn cast_more(&mut self, out: &mut Outbox) {
-        if !self.ucb.has_gathered() || self.reading(out) != Reading::Synced || self.silent {
-            return;
-        }
-        if let Some(at) = self.ucb.cast_at {
-            let passed = out.now().since(at);
-            if passed < self.config.cast_pause {
-                return out.arm(Timer::Cast, self.config.cast_pause.saturating_sub(passed));
-            }
-        }
-        let known = self.order.next_of(self.me).life;
-        if known > self.ucb.life {
-            self.ucb.begin_after(self.me, known); // the clock went back between two lives
-        }
-        let (id, bundle) = self.ucb.take(self.me);
-        let cast = Cast { id, start: self.now(out), bundle: bundle.digest(), bytes: bundle.len() as u64 };
-        let head = self.keyring.sign(cast);
-        self.ucb.cast_at = Some(out.now());
-        let seq = self.persist(Record::Bundle(Some(head.clone()), bundle.clone()), out);
-        let chain = Chain::new(head);
-        // Overtakes the disk: it promises only that this was cast under a name that is of this life, and so is never used
-        // again. That it can be had is what the others' signatures say.
-        out.broadcast_unsynced(Message::Cast { chain: chain.clone(), bundle: bundle.clone() });
-        self.ucb.insert(chain);
-        self.ucb.hold(bundle, seq, self.now(out), true);
-        self.arm_epoch(out);
-        if self.ucb.has_gathered() {
-            out.arm(Timer::Cast, self.config.cast_pause);
-        }
-    }
-
-    /// ⟨sender, seq, τ, H(x)⟩ with x. Signed by whoever holds it; with Dolev and Strong, only if it came in time.
-    pub(super) fn on_cast(
-        &mut self,
-        from: ReplicaId,
-        chain: Chain<Cast>,
-        bundle: Bundle,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
-        let cast = *chain.statement();
-        self.need_clock(out);
-        if let Some(why) = self.refuses_cast(from, &chain, out) {
-            out.ignore(Peer::Replica(from), why);
-            return Ok(());
-        }
-        if self.ucb.get(cast.id).is_some_and(|known| *known.chain.statement() != cast) {
-            let known = self.ucb.get(cast.id).and_then(|known| known.chain.head.clone().verified().ok());
-            let other = chain.head.verified()?;
-            self.convict(known.and_then(|known| Evidence::of(&known, &other)), out);
-            return Ok(());
-        }
-        if self.ucb.get(cast.id).is_none() {
-            self.ucb.insert(Chain::new(chain.head.clone()));
-        }
-        if !self.ucb.bundles.contains_key(&cast.bundle) {
-            let seq = self.persist(Record::Bundle(Some(chain.head.clone()), bundle.clone()), out);
-            self.ucb.hold(bundle.clone(), seq, self.now(out), false);
-        }
-        for echo in &chain.echoes {
-            self.count_echo(cast, echo.clone());
-        }
-        self.sign_cast(from, chain, bundle, out);
-        self.arm_epoch(out);
-        self.vote_more(out);
-        self.dispatch(out);
-        self.expect_progress(out);
-        Ok(())
-    }
-
-    fn refuses_cast(&self, from: ReplicaId, chain: &Chain<Cast>, out: &Outbox) -> Option<Why> {
-        let cast = chain.statement();
-        if !self.order.is_open(cast.id) || from == self.me {
-            return Some(Why::Duplicate);
-        }
-        if self.ucb.get(cast.id).is_none() && !self.ucb.has_room(cast.id.sender, cast.bytes, self.config.sender_bytes) {
-            return Some(Why::Busy);
-        }
-        let clock = self.now(out);
-        let opens = self.schedule.opens(cast.start, chain.signers());
-        let in_time = clock >= opens && clock <= self.schedule.deadline(cast.start, chain.signers());
-        let judged = self.config.broadcast == Broadcast::DolevStrong && self.ucb.get(cast.id).is_none();
-        (judged && !(in_time && self.reading(out) == Reading::Synced)).then_some(Why::OutsideWindow)
-    }
-
-    /// Signs that it is here, once it is on disk. Dolev and Strong pass it on with all signatures, unless the chain is long
-    /// enough; the flooding back-end tells everybody that it has it.
-    fn sign_cast(&mut self, from: ReplicaId, chain: Chain<Cast>, bundle: Bundle, out: &mut Outbox) {
-        let (cast, me) = (*chain.statement(), self.me());
-        let Some(known) = self.ucb.get_mut(cast.id) else { return };
-        if let Some(echo) = known.echo.clone() {
-            if from == cast.id.sender {
-                let head = known.chain.head.clone();
-                out.send(Peer::Replica(from), Message::Echo { head, echo }); // it asks again: the first one was lost
-            }
-            return;
-        }
-        let echo = self.keyring.sign(Echo(cast));
-        known.echo = Some(echo.clone());
-        let head = known.chain.head.clone();
-        let pass_on = chain.signers() <= self.quorums.faults();
-        match self.config.broadcast {
-            Broadcast::Flood => out.broadcast(Message::Echo { head: head.clone(), echo: echo.clone() }),
-            Broadcast::DolevStrong if pass_on => {
-                let longer = chain.clone().with(echo.clone());
-                for other in Instance::strangers(&chain, self.others()) {
-                    out.send(Peer::Replica(other), Message::Cast { chain: longer.clone(), bundle: bundle.clone() });
-                }
-                out.send(Peer::Replica(cast.id.sender), Message::Echo { head: head.clone(), echo: echo.clone() });
-            }
-            Broadcast::DolevStrong => {}
-        }
-        out.send(me, Message::Echo { head, echo });
-    }
-
-    /// ⟨I have what was cast⟩, one's own included: it comes back when it is on disk.
-    pub(super) fn on_echo(
-        &mut self,
-        head: Signed<Cast>,
-        echo: Signed<Echo<Cast>>,
-        out: &mut Outbox,
-    ) -> Result<(), Fault> {
-        let (cast, by) = (*head.statement(), echo.by());
-        if !self.order.is_open(cast.id) || by == cast.id.sender {
-            out.ignore(Peer::Replica(by), Why::Duplicate);
-            return Ok(());
-        }
-        if self.ucb.get(cast.id).is_none() {
-            if !self.ucb.has_room(cast.id.sender, cast.bytes, self.config.sender_bytes) {
-                out.ignore(Peer::Replica(by), Why::Busy);
-                return Ok(());
-            }
-            self.ucb.insert(Chain::new(head)); // the echo has overtaken the cast
-        }
-        self.count_echo(cast, echo);
-        self.arm_epoch(out);
-        Ok(())
-    }
-
-    fn count_echo(&mut self, cast: Cast, echo: Signed<Echo<Cast>>) {
-        let Some(known) = self.ucb.get_mut(cast.id).filter(|known| *known.chain.statement() == cast) else { return };
-        let empty = Chain::new(known.chain.head.clone());
-        known.chain = std::mem::replace(&mut known.chain, empty).with(echo);
-    }
-}
 
 /// Leading.
 impl Replica {
@@ -494,15 +314,9 @@ impl Replica {
             }
             let vote = Vote { view: self.view, op: link.op, epoch: link.epoch, parent, block: link.block };
             self.voted = Some(vote);
-            if !mutated!("sync-tob/votes-are-not-durable") {
-                self.persist(Record::Voted(vote), out);
-            }
+            self.persist(Record::Voted(vote), out);
             let vote = self.keyring.sign(vote);
-            if mutated!("sync-tob/votes-before-the-sync") {
-                out.broadcast_unsynced(Message::Vote(vote.clone()));
-            } else {
-                out.broadcast(Message::Vote(vote.clone()));
-            }
+            out.broadcast(Message::Vote(vote.clone()));
             out.send(self.me(), Message::Vote(vote));
             if self.vote_made.is_none() {
                 self.vote_made = Some(out.now());
@@ -530,7 +344,8 @@ impl Replica {
             if !blocks.is_empty() {
                 continue; // what it moves is not known before the one that is missing is here
             }
-            let moved = block.content().entries.iter().map(|entry| *entry.statement()).filter(|cast| order.take(cast.id));
+            let moved =
+                block.content().entries.iter().map(|entry| *entry.statement()).filter(|cast| order.take(cast.id));
             bundles.extend(moved.map(|cast| cast.bundle).filter(|bundle| !self.ucb.bundles.contains_key(bundle)));
         }
         (blocks, bundles)
@@ -554,8 +369,7 @@ impl Replica {
             Added::TooMany => return out.ignore(from, Why::OutsideWindow),
             Added::Counted => {}
         }
-        let quorum = self.quorums.quorum().saturating_sub(usize::from(mutated!("sync-tob/confirmed-by-one-less")));
-        if let Some(certified) = self.votes.certify(it.epoch, &it, quorum) {
+        if let Some(certified) = self.votes.certify(it.epoch, &it, self.quorums.quorum()) {
             self.on_certified(certified, out);
         }
         self.expect_progress(out);
@@ -579,9 +393,7 @@ impl Replica {
             self.put(link, out);
             self.fetch_missing(out);
         }
-        if !mutated!("sync-tob/certificates-are-not-durable") {
-            self.persist(Record::Certified(certified.certificate().clone()), out);
-        }
+        self.persist(Record::Certified(certified.certificate().clone()), out);
         self.certified = Some(certified);
         self.reconsider_risk(out);
         self.vote_more(out);
@@ -609,8 +421,7 @@ impl Replica {
             Added::TooMany => return out.ignore(from, Why::OutsideWindow),
             Added::Counted => {}
         }
-        let quorum = if mutated!("sync-tob/committed-by-one") { 1 } else { self.quorums.quorum() };
-        if let Some(certified) = self.commits.certify(it.epoch, &it, quorum) {
+        if let Some(certified) = self.commits.certify(it.epoch, &it, self.quorums.quorum()) {
             self.on_proof(certified, out);
         }
         self.expect_progress(out);
@@ -643,6 +454,7 @@ impl Replica {
         self.adopt_start(out);
         self.watch(out);
         self.dispatch(out);
+        self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
     }
 

@@ -1,7 +1,8 @@
 //! What the deterministic move from `UnQueued` to `Queued` depends on, and the move itself.
 
+use super::content::Block;
 use super::log::Link;
-use super::message::{Block, Cast, CastId};
+use super::message::{Cast, CastId};
 use super::schedule::EpochNumber;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;

@@ -8,9 +8,10 @@
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, confirms nothing until the others have committed
 //! something that began after it came back: whatever it may have voted for is then older than what is certain.
 
+use super::content::{Block, Bundle};
 use super::durable::Record;
 use super::log::{Link, chained};
-use super::message::{Block, Bundle, CastId, Commit, Message, Place, WANTED_MAX};
+use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Outbox, Timer, WINDOW_BLOCKS};

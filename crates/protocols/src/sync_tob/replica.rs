@@ -2,10 +2,11 @@
 //! outputs), `guard` (is the model kept?), `view_change`, `checkpoint` and `recovery`.
 
 use super::clock::{Clock, Reading};
+use super::content::Block;
 use super::durable::{Base, Record};
 use super::guard::Guard;
 use super::log::Log;
-use super::message::{Block, Message, NewView, Place, Proposal, State, ViewChange, Vote};
+use super::message::{Message, NewView, Place, Proposal, State, ViewChange, Vote};
 use super::order::Order;
 use super::recovery::Reads;
 use super::scb::Instance;

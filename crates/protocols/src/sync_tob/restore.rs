@@ -15,7 +15,6 @@ use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
 use quorate_core::crypto::{Certificate, Digest, Keyring, Signed};
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId, View};
-use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::SyncQuorums;
@@ -200,7 +199,7 @@ fn build(
     let certified =
         base.certified.and_then(|mut it| it.prove(&keyring, quorum).ok().and_then(|()| it.certified(quorum).ok()));
     let certified = certified.filter(|it| log.chain_at(it.statement().op) == Some(it.statement().chain()));
-    let silent = (base.silent || lost.is_some()) && !mutated!("sync-tob/confirms-what-it-may-have-forgotten");
+    let silent = base.silent || lost.is_some();
     let mut start = base.start;
     if let Some(it) = &mut start
         && it.prove(&keyring).is_err()

@@ -8,7 +8,6 @@
 use super::message::{Chain, Head};
 use super::schedule::Schedule;
 use quorate_core::ids::ReplicaId;
-use quorate_core::mutated;
 use quorate_core::time::WallTime;
 
 /// Values that are kept: two prove that the sender lies, and a third would prove nothing more.
@@ -65,7 +64,7 @@ impl<T: Head> Instance<T> {
             return if signers > faults { Taken::Evidence } else { Taken::Late };
         }
         self.values.push(chain.clone());
-        Taken::New { pass_on: signers <= faults && !mutated!("sync-tob/does-not-pass-on") }
+        Taken::New { pass_on: signers <= faults }
     }
 
     /// The output at `τ + (f + 1) R`: the value, if there is exactly one. Nothing is taken any more.
@@ -73,7 +72,6 @@ impl<T: Head> Instance<T> {
         self.concluded = true;
         match self.values.as_slice() {
             [one] => Some(one),
-            [first, ..] if mutated!("sync-tob/first-of-two-counts") => Some(first),
             _ => None,
         }
     }

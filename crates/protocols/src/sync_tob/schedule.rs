@@ -2,7 +2,6 @@
 
 use super::Config;
 use borsh::{BorshDeserialize, BorshSerialize};
-use quorate_core::mutated;
 use quorate_core::quorum::SyncQuorums;
 use quorate_core::time::{Duration, WallTime};
 use std::fmt;
@@ -95,9 +94,6 @@ impl Schedule {
     /// By when a chain of `signers` counts: `τ + k R`.
     pub fn deadline(&self, start: WallTime, signers: usize) -> WallTime {
         let signers = u32::try_from(signers).unwrap_or(u32::MAX).min(self.rounds);
-        if mutated!("sync-tob/no-deadlines") {
-            return start.plus(self.window().saturating_mul(4));
-        }
         start.plus(self.round().saturating_mul(signers))
     }
 

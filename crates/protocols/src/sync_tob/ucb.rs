@@ -5,7 +5,8 @@
 //! signatures are made when is the back-end's choice ([`super::Broadcast`]); what the order needs is that all have it some day,
 //! and that the block proves it.
 
-use super::message::{Bundle, Cast, CastId, Chain, Echo, Group, REQUESTS_MAX};
+use super::content::Bundle;
+use super::message::{Cast, CastId, Chain, Echo, Group, REQUESTS_MAX};
 use super::order::Order;
 use quorate_core::crypto::{Digest, Signed};
 use quorate_core::ids::{ClientId, RecordSeq, ReplicaId, RequestNumber, SessionId};

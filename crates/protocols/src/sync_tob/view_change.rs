@@ -15,7 +15,6 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
@@ -46,10 +45,7 @@ impl Selected {
 pub(super) fn select<'a>(changes: impl Iterator<Item = &'a ViewChange> + Clone) -> Option<Selected> {
     let base = changes.clone().map(ViewChange::base).max_by_key(|base| base.0)?;
     let rank = |change: &ViewChange| change.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch));
-    let best = match mutated!("sync-tob/view-starts-from-the-lowest") {
-        true => changes.min_by_key(|change| rank(change))?,
-        false => changes.max_by_key(|change| rank(change))?,
-    };
+    let best = changes.max_by_key(|change| rank(change))?;
     let (mut op, _, mut chain) = best.base();
     let mut links = Vec::new();
     for (epoch, block) in &best.links {

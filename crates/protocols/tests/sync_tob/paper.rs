@@ -7,7 +7,9 @@ use quorate_core::ids::View;
 use quorate_core::protocol::Consistency;
 use quorate_core::quorum::SyncQuorums;
 use quorate_core::time::WallTime;
-use quorate_protocols::sync_tob::{Broadcast, Chain, Config, EpochNumber, Instance, Message, Proposal, Schedule, Taken};
+use quorate_protocols::sync_tob::{
+    Broadcast, Chain, Config, EpochNumber, Instance, Message, Proposal, Schedule, Taken,
+};
 
 #[test]
 fn an_input_is_cast_to_all_then_ordered_by_a_leader_then_confirmed_by_all() {
@@ -43,7 +45,9 @@ fn an_idle_group_says_nothing_and_waits_for_nothing() {
 fn everybody_executes_everything_in_one_order_whoever_cast_it() {
     for broadcast in [Broadcast::Flood, Broadcast::DolevStrong] {
         let mut it = Cluster::with(3, Config { broadcast, ..config() });
-        (1..=6).for_each(|client| drop(it.client(client)));
+        for client in 1..=6 {
+            it.client(client);
+        }
         for index in 0..60 {
             it.submit(1 + index % 6, &format!("x{index}"));
             it.run(7);
@@ -52,7 +56,8 @@ fn everybody_executes_everything_in_one_order_whoever_cast_it() {
         let tape = it.tape(0);
         assert_eq!(tape.len(), 60, "{broadcast:?}");
         assert!((1..3).all(|id| it.tape(id) == tape));
-        let of_client = |client: u128| (0..60).filter(move |index| 1 + index % 6 == client).map(|index| format!("x{index}"));
+        let of_client =
+            |client: u128| (0..60).filter(move |index| 1 + index % 6 == client).map(|index| format!("x{index}"));
         for client in 1..=6 {
             let places: Vec<_> = of_client(client).map(|x| tape.iter().position(|it| *it == x)).collect();
             assert!(places.is_sorted(), "what one client asks first comes first");
@@ -207,7 +212,7 @@ fn one_value_is_the_output_and_two_are_none() {
     let quorums = SyncQuorums::new(3).expect("legal");
     let schedule = Schedule::new(&Config::default(), &quorums);
     let start = schedule.start(EpochNumber::new(30));
-    let mut it = Instance::new(start);
+    let mut it = Instance::<Proposal>::new(start);
     assert!(it.conclude().is_none());
     let mut it = Instance::new(start);
     it.offer(&chain_of(&[0], 3, 1), start, 1, &schedule);

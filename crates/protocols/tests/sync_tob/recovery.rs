@@ -9,7 +9,11 @@ use quorate_protocols::sync_tob::{Config, Message, Record, rejoin};
 
 fn agree(it: &Cluster) -> usize {
     let first = it.tape(0);
-    assert!((1..it.hosts.len()).all(|id| it.tape(id) == first), "{:?}", (0..it.hosts.len()).map(|id| it.tape(id)).collect::<Vec<_>>());
+    assert!(
+        (1..it.hosts.len()).all(|id| it.tape(id) == first),
+        "{:?}",
+        (0..it.hosts.len()).map(|id| it.tape(id)).collect::<Vec<_>>()
+    );
     first.len()
 }
 
@@ -33,7 +37,9 @@ fn everybody_may_lose_power_at_any_moment() {
         it.client(1).apply(1, "a").apply(1, "b").apply(1, "c");
         it.submit(1, "d");
         it.run(moment * 5);
-        (0..3).for_each(|id| drop(it.crash(id)));
+        for id in 0..3 {
+            it.crash(id);
+        }
         (0..3).for_each(|id| it.restart(id));
         it.apply(1, "e");
         it.run(3_000);
@@ -112,7 +118,9 @@ fn who_is_behind_everybodys_log_fetches_a_state_and_goes_on_from_it() {
     it.restart(0);
     it.run(5_000);
     assert_eq!(agree(&it), 16);
-    (0..3).for_each(|id| drop(it.crash(id)));
+    for id in 0..3 {
+        it.crash(id);
+    }
     (0..3).for_each(|id| it.restart(id));
     it.apply(1, "z");
     it.run(5_000);
@@ -124,13 +132,15 @@ fn a_replica_whose_vote_cannot_be_read_confirms_nothing_until_the_others_have_go
     let mut it = Cluster::new(3);
     it.client(1).apply(1, "a").apply(1, "b");
     it.crash(2);
-    let vote = it.hosts[2].journal.iter().rposition(|record| matches!(record.record(), Record::Voted(_))).expect("a vote");
+    let vote =
+        it.hosts[2].journal.iter().rposition(|record| matches!(record.record(), Record::Voted(_))).expect("a vote");
     it.hosts[2].journal[vote].damaged = Some(Some(Class::Promise));
     it.restart(2);
     assert!(it.status(2).role.starts_with("silent"));
     it.talk();
     it.run(500);
-    let said = |it: &Cluster| it.sent.iter().filter(|m| m.from == replica(2) && matches!(m.label, "Vote" | "Commit")).count();
+    let said =
+        |it: &Cluster| it.sent.iter().filter(|m| m.from == replica(2) && matches!(m.label, "Vote" | "Commit")).count();
     assert_eq!(said(&it), 0);
     it.apply(1, "c");
     it.run(1_000);

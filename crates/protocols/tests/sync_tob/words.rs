@@ -1,12 +1,12 @@
 //! What a liar says: any statement, signed with its own key; and clocks that a test sets.
 
-use crate::harness::{Cluster, ENVELOPE, Flying, keyring, replica};
+use crate::harness::{Cluster, ENVELOPE, keyring, replica};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
-use quorate_core::ids::{ClientId, Peer, RequestNumber, SessionId, View};
+use quorate_core::ids::{ClientId, RequestNumber, SessionId, View};
 use quorate_core::quorum::SyncQuorums;
 use quorate_core::sessions::Body;
-use quorate_core::time::{Duration, WallTime};
+use quorate_core::time::WallTime;
 use quorate_protocols::sync_tob::{
     Block, Bundle, Cast, CastId, Chain, Config, Echo, EpochNumber, Group, Message, Moves, Proposal, Requests, Schedule,
 };
@@ -94,16 +94,9 @@ impl Cluster {
         for to in (0..n).filter(|to| *to != liar) {
             self.say(replica(liar), to, Message::Cast { chain: chain.clone(), bundle: bundle.clone() });
         }
-        let echoes: Vec<usize> = (0..n).filter(|by| *by != liar).take(SyncQuorums::new(n).expect("legal").faults()).collect();
+        let echoes: Vec<usize> =
+            (0..n).filter(|by| *by != liar).take(SyncQuorums::new(n).expect("legal").faults()).collect();
         (echoed(chain, &echoes, n), bundle)
-    }
-
-    /// From now on this replica's clock is wrong by so much: all that it hears of clocks says so.
-    pub fn skew(&mut self, id: usize, by_ms: i64) -> &mut Self {
-        self.lose(move |it: &Flying| it.to == replica(id) && it.label == "Time" || it.from == replica(id) && it.label == "Time");
-        let rounds = self.config.probe;
-        assert!(rounds > Duration::ZERO);
-        self.answer_probe(id, by_ms)
     }
 
     /// What this replica asked last is answered by all others with a clock that is so far from the right one.
@@ -132,8 +125,4 @@ impl Cluster {
 
 pub fn small() -> Config {
     Config { state_blocks: 4, ..crate::harness::config() }
-}
-
-pub fn peer(id: usize) -> Peer {
-    replica(id)
 }

@@ -8,7 +8,6 @@
 
 mod hotstuff;
 mod pbft;
-mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -50,7 +49,7 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, hotstuff::LIST, sync_tob::LIST];
+pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, hotstuff::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.
