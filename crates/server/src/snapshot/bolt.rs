@@ -280,7 +280,9 @@ mod tests {
         }
     }
 
-    fn written(buckets: &[(&'static str, Vec<(Vec<u8>, Vec<u8>)>)]) -> Vec<u8> {
+    type Bucket = (&'static str, Vec<(Vec<u8>, Vec<u8>)>);
+
+    fn written(buckets: &[Bucket]) -> Vec<u8> {
         let mut database = Database::create(Cursor::new(Vec::new())).expect("memory");
         for (name, content) in buckets {
             let mut bucket = database.bucket(name);
