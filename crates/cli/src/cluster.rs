@@ -8,8 +8,9 @@ use crate::processes::HeldFile;
 use crate::served::{Protocol, with_protocol};
 use clap::Args;
 use quorate_core::ids::OpNumber;
+use quorate_core::objects::Touches;
 use quorate_core::protocol::{CallError, Consistency};
-use quorate_machines::kv::{Operation, Query, Reply};
+use quorate_machines::kv::{Kv, Operation, Query, Reply};
 use quorate_runtime::client::{Client, ClientError, ClientOptions};
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
@@ -87,6 +88,7 @@ fn make_client(config: &ClusterConfig, key: &KeyPair, options: ClientOptions) ->
         let what = format!("this release does not know the protocol `{}` that the cluster runs", config.protocol);
         return Err(failure(what, "use the release that runs the cluster"));
     };
+    let options = ClientOptions { touches: Some(Touches::of::<Kv>()), ..options };
     Ok(with_protocol!(protocol, P => Client::connect::<P>(config, key, options)?))
 }
 

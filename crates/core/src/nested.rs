@@ -48,6 +48,8 @@ pub fn nested<I: Protocol, O: Protocol>(
             Effect::Note(note) => out.note(note),
             Effect::Execute { .. }
             | Effect::Query { .. }
+            | Effect::Step { .. }
+            | Effect::Image { .. }
             | Effect::Checkpoint(_)
             | Effect::Fetch { .. }
             | Effect::Forget(_) => intercepted.push(effect),

@@ -47,7 +47,9 @@
 //!
 //! # Which protocol
 //! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. [`Pbft`], Practical
-//! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. A protocol is a type; replica and
+//! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. [`Hq`], HQ replication (Cowling et
+//! al., 2006): the same, and each object is ordered by its clients while nobody competes for it; for machines that say what
+//! their operations touch. A protocol is a type; replica and
 //! client are given the same one.
 
 pub use borsh;
@@ -60,6 +62,7 @@ pub use quorate_core::machine::{
     At, Corrupt, Machine, Output, Query, Sink, Snapshot, Source, StateMachine, View, Whole,
 };
 pub use quorate_core::node::Report;
+pub use quorate_core::objects::{Objects, Touches};
 pub use quorate_core::outbox::Note;
 pub use quorate_core::protocol::{Answer, CallError, Consistency, Protocol, Status};
 pub use quorate_core::sessions::Event;
@@ -68,6 +71,7 @@ pub use quorate_core::time::WallTime;
 
 pub use quorate_machines::{Counter, Kv, counter, kv};
 
+pub use quorate_protocols::hq::{self, Hq};
 pub use quorate_protocols::pbft::{self, Pbft};
 pub use quorate_protocols::vr::{self, Vr};
 

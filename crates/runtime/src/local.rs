@@ -9,6 +9,7 @@ use bytes::Bytes;
 use quorate_core::ids::{Epoch, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::Report;
+use quorate_core::objects::Touches;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Answer, Consistency, Protocol};
 use quorate_store::{DiskError, FolderLock, RealDisk};
@@ -50,6 +51,7 @@ pub enum LocalError {
 pub struct Local {
     cluster: ClusterConfig,
     key: KeyPair,
+    touches: Touches,
     replicas: Vec<Place>,
     run: Arc<Run>,
     folder: PathBuf,
@@ -102,6 +104,7 @@ impl Local {
                 members: Vec::new(),
             },
             key,
+            touches: Touches::of::<M>(),
             replicas: Vec::new(),
             run: Arc::new(run),
             folder,
@@ -170,7 +173,8 @@ impl Local {
     /// # Errors
     /// [`LocalError`].
     pub fn client<P: Protocol>(&self) -> Result<BlockingClient, LocalError> {
-        BlockingClient::connect::<P>(&self.cluster, &self.key, ClientOptions::default())
+        let options = ClientOptions { touches: Some(self.touches), ..ClientOptions::default() };
+        BlockingClient::connect::<P>(&self.cluster, &self.key, options)
     }
 }
 

@@ -81,6 +81,9 @@ pub struct Arguments {
     /// Of 100 requests, so many are linearizable reads
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
     read_percent: u64,
+    /// The share of the requests that go to one key, from 0 to 1: what HQ's clients contend for
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    contention: f64,
     /// Where the replicas put their disks; without it, the temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -104,6 +107,7 @@ struct Results {
     replicas: usize,
     payload_bytes: u32,
     read_percent: u64,
+    contention: f64,
     seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_write_ms: Option<f64>,
@@ -164,6 +168,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
         payload_bytes: arguments.payload,
         read_percent: arguments.read_percent,
+        contention: arguments.contention,
         seconds: arguments.seconds,
         foreign_cores_before: foreign(temporary.path()).await,
         raw_before: control::measure(temporary.path()).explain("the disk cannot be measured")?,
@@ -315,6 +320,7 @@ impl Target {
             in_flight,
             payload: arguments.payload as usize,
             read_percent: arguments.read_percent,
+            contended_per_mille: (arguments.contention * 1000.0) as u64,
             measure: Duration::from_secs(arguments.seconds),
         }
     }
@@ -352,6 +358,12 @@ impl Target {
             }
         }
     }
+}
+
+/// A share from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "give a number from 0 to 1".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("give a number from 0 to 1".to_owned()) }
 }
 
 /// How many clients share so many requests.
@@ -433,8 +445,13 @@ fn show(results: &Results) {
         ]);
     }
     println!(
-        "{}, {} replicas, values of {} bytes, {} % reads, {} s each",
-        results.protocol, results.replicas, results.payload_bytes, results.read_percent, results.seconds
+        "{}, {} replicas, values of {} bytes, {} % reads, a share of {} for one key, {} s each",
+        results.protocol,
+        results.replicas,
+        results.payload_bytes,
+        results.read_percent,
+        results.contention,
+        results.seconds
     );
     println!("{}", columns(&lines));
     for (when, raws) in [("before", &results.raw_before), ("after", &results.raw_after)] {

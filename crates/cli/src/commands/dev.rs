@@ -79,7 +79,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         dev.stop().await;
         return Err(error);
     }
-    let gateway = match listener {
+    let offered = Protocol::named(&dev.config.protocol).is_none_or(Protocol::offers_etcd);
+    let gateway = match listener.filter(|_| offered) {
         Some(listener) => Some(gateway::start(&dev.layout.cluster_file(), listener, Options::default())?),
         None => None,
     };

@@ -110,6 +110,11 @@ pub fn start(cluster_file: &Path, listener: TcpListener, options: Options) -> an
         let what = format!("{file}: this release has no client for the protocol `{other}`");
         return Err(failure(what, "use the release that the replicas run"));
     };
+    if !protocol.offers_etcd() {
+        let what =
+            format!("`{protocol}` orders each key by itself: there are no revisions of all keys, watches or leases");
+        return Err(failure(what, "use `quorate kv`, or run the cluster with vr or pbft"));
+    }
     let started = with_protocol!(protocol, P => Gateway::start::<P>(&config, &key, listener, options));
     started.map_err(|error| match error {
         GatewayError::Listen(error @ ListenError::Unprotected { .. }) => {

@@ -7,6 +7,7 @@ use crate::errors::failure;
 use crate::progress::Progress;
 use crate::text::{count, thousands};
 use clap::{Args, ValueEnum};
+use quorate_protocols::hq::Hq;
 use quorate_protocols::naive::Naive;
 use quorate_protocols::pbft::Pbft;
 use quorate_protocols::vr::Vr;
@@ -123,6 +124,8 @@ enum Simulatable {
     Vr,
     /// Practical Byzantine Fault Tolerance
     Pbft,
+    /// HQ replication
+    Hq,
     /// Deliver as received: wrong on purpose, to see that the checkers notice
     Naive,
 }
@@ -150,7 +153,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let holds = match arguments.protocol {
             Simulatable::Vr => one::explore_all::<Vr>(arguments),
             Simulatable::Naive => one::explore_all::<Naive>(arguments),
-            Simulatable::Pbft => {
+            Simulatable::Pbft | Simulatable::Hq => {
                 let what = "small scopes are explored for vr and naive: the search has no keys for replicas that sign";
                 return Err(failure(what, "look at many seeds: quorate sim --protocol pbft --seeds 1000"));
             }
@@ -166,6 +169,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let holds = match arguments.protocol {
         Simulatable::Vr => simulate::<Vr>(arguments)?,
         Simulatable::Pbft => simulate::<Pbft>(arguments)?,
+        Simulatable::Hq => simulate::<Hq>(arguments)?,
         Simulatable::Naive => simulate::<Naive>(arguments)?,
     };
     Ok(exit_code(holds))

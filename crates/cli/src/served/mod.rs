@@ -1,6 +1,7 @@
 //! What the commands must know of each protocol that runs as real processes. The one place where a protocol's name becomes
 //! its type.
 
+mod hq;
 mod pbft;
 mod vr;
 
@@ -21,6 +22,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
+            $crate::served::Protocol::Hq => {
+                type $P = quorate_protocols::hq::Hq;
+                $body
+            }
         }
     };
 }
@@ -34,6 +39,8 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
+    /// HQ replication: 3f+1 replicas survive f that lie; each key is ordered by its clients
+    Hq,
 }
 
 impl fmt::Display for Protocol {
@@ -58,6 +65,11 @@ impl Protocol {
         with_protocol!(self, P => P::REPLICAS)
     }
 
+    /// Does what etcd's clients rely on hold under it?
+    pub fn offers_etcd(self) -> bool {
+        with_protocol!(self, P => P::OFFERS_ETCD)
+    }
+
     /// Why a number of replicas is a waste, or worse.
     pub fn warns(self, replicas: usize) -> Option<String> {
         with_protocol!(self, P => P::warns(replicas))
@@ -68,6 +80,9 @@ impl Protocol {
 pub trait Served: quorate_core::protocol::Protocol {
     /// Replicas, unless somebody asks for another number: as few as survive the loss of one.
     const REPLICAS: usize;
+
+    /// Does what etcd's clients rely on hold under it: one revision for all keys, watches, leases?
+    const OFFERS_ETCD: bool = true;
 
     /// Why a number of replicas is a waste, or worse.
     fn warns(replicas: usize) -> Option<String>;

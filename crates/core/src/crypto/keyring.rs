@@ -74,6 +74,14 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
+    /// The nonce of a replica that asks a protocol inside its own one for something, in its own name.
+    const PROXY: u64 = u64::MAX;
+
+    /// Is this a replica's key, in the place of a client's? Only a protocol inside another one takes its requests.
+    pub const fn is_proxy(&self) -> bool {
+        self.nonce == Self::PROXY
+    }
+
     /// The address of this process: a digest of key and nonce, so nobody without the key can sign for the address.
     pub fn client(&self) -> ClientId {
         let digest = Digest::of_parts(&[b"quorate client", &self.key.0, &self.nonce.to_le_bytes()]);
@@ -303,6 +311,29 @@ impl Keyring {
         Signed::own(*me, statement, signature)
     }
 
+    /// Says something in the owner's name to a protocol inside this one whose only clients are replicas.
+    ///
+    /// # Panics
+    /// If the keyring is not a replica's.
+    pub fn sign_as_proxy<T: Statement>(&self, statement: T) -> Signed<T, ClientKey> {
+        let Some(by) = self.proxy() else { panic!("only a replica's keyring signs for a proxy") };
+        let signature = match &self.owner {
+            Owner::Replica(_, own) => own.sign(&self.preimage(&by, &statement)),
+            _ => Signature([0; 64]),
+        };
+        Signed::own(by, statement, signature)
+    }
+
+    /// Under which name this replica asks a protocol inside its own one.
+    pub fn proxy(&self) -> Option<ClientKey> {
+        let key = match &self.owner {
+            Owner::Replica(_, Own::Ed25519(secret)) => secret.public(),
+            Owner::Replica(me, Own::Simulated(_)) => simulated_key(*me),
+            _ => return None,
+        };
+        Some(ClientKey { key, nonce: ClientKey::PROXY })
+    }
+
     pub(super) fn proves<T: Statement, S: Proves>(&self, by: &S, statement: &T, signature: &Signature) -> bool {
         by.proves(self, &self.preimage(by, statement), signature)
     }
@@ -334,6 +365,15 @@ impl Keyring {
     fn client_proves(&self, by: &ClientKey, preimage: &Preimage, signature: &Signature) -> bool {
         match &self.scheme {
             Scheme::None => false,
+            Scheme::Ed25519 { replicas, .. } if by.is_proxy() => {
+                let key = replicas.iter().find(|key| PublicKey(<[u8; 32]>::from(**key)) == by.key);
+                key.is_some_and(|key| verifies(key, preimage, signature))
+            }
+            Scheme::Simulated { replicas } if by.is_proxy() => {
+                let members = (0..=u8::MAX).map(ReplicaId::new).take(*replicas);
+                members.map(simulated_key).any(|key| key == by.key)
+                    && simulated_signature(&simulated_secret(&by.key), preimage) == *signature
+            }
             Scheme::Ed25519 { clients, .. } => {
                 clients.get(&by.key).is_some_and(|key| verifies(key, preimage, signature))
             }

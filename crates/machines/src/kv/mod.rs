@@ -19,7 +19,7 @@
 //! notifications, fragments, cluster and member ids in headers.
 //!
 //! # How to read it
-//! `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease` and `watch` the rules, `digest` and
+//! `objects` is the store under a protocol that orders each key by itself; `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease` and `watch` the rules, `digest` and
 //! `snapshot` the two forms in which replicas compare and copy states.
 
 mod client;
@@ -27,6 +27,7 @@ mod digest;
 mod error;
 mod lease;
 pub mod limits;
+mod objects;
 mod operation;
 mod places;
 mod range;
@@ -44,8 +45,10 @@ pub use reply::{DeleteResponse, Event, EventKind, EventsResponse, KeyValue, Leas
 pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
 pub use snapshot::{KvSink, KvSource};
 
+use objects::Owns;
 use quorate_core::crypto::Digest;
-use quorate_core::machine::{self, At, Output, Snapshot, StateMachine, View};
+use quorate_core::machine::{self, At, Corrupt, Output, Snapshot, StateMachine, View};
+use quorate_core::objects::{Image, Objects};
 use quorate_core::time::WallTime;
 use range::ReplyBudget;
 use store::{Store, Write};
@@ -57,18 +60,21 @@ pub const WATCH_TOPIC: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Kv {
     store: Store,
+    /// Keys that have an order of their own; none unless the protocol orders each by itself.
+    owns: Owns,
 }
 
 /// The store as it was when the view was taken.
 #[derive(Clone, Debug)]
 pub struct KvView {
     store: Store,
+    owns: Owns,
 }
 
 impl Kv {
     /// An empty store, at revision 1.
     pub fn new() -> Self {
-        Self { store: Store::new() }
+        Self { store: Store::new(), owns: Owns::default() }
     }
 
     fn run(&mut self, at: &At, operation: Operation, out: &mut Output) -> Result<Response, KvError> {
@@ -122,8 +128,29 @@ impl StateMachine for Kv {
         self.store.leases.next_expiry().map(|(expires, _)| expires)
     }
 
+    fn objects(operation: &[u8]) -> Objects {
+        objects::touched(operation)
+    }
+
+    fn queried(query: &[u8]) -> Objects {
+        objects::looked_at(query)
+    }
+
+    fn apply_to(&mut self, object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
+        let reply = self.run_alone(object, at, operation);
+        out.reply(&encode(&reply));
+    }
+
+    fn image(&self, object: &[u8]) -> Image {
+        self.own_image(object)
+    }
+
+    fn put_image(&mut self, object: &[u8], image: Option<&[u8]>) -> Result<(), Corrupt> {
+        self.put_own(object, image)
+    }
+
     fn digest(&self) -> Digest {
-        self.store.digest
+        self.owns.digest(self.store.digest)
     }
 }
 
@@ -131,14 +158,23 @@ impl machine::Query for Kv {
     type View = KvView;
 
     fn view(&self) -> KvView {
-        KvView { store: self.store.clone() }
+        KvView { store: self.store.clone(), owns: self.owns.clone() }
     }
 }
 
 impl View for KvView {
     fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
-        let result = Query::decode(query).and_then(|query| answer(&self.store, &query));
-        reply.extend_from_slice(&encode(&Reply { revision: self.store.revision, result }));
+        let query = Query::decode(query);
+        let (revision, result) = match &query {
+            Ok(Query::Range(range)) if !self.owns.is_empty() => {
+                let store = self.owns.store(range);
+                let result = objects::range(&store, range);
+                (store.revision, result.map(Response::Range))
+            }
+            Ok(query) => (self.store.revision, answer(&self.store, query)),
+            Err(error) => (self.store.revision, Err(*error)),
+        };
+        reply.extend_from_slice(&encode(&Reply { revision, result }));
     }
 }
 
@@ -147,7 +183,7 @@ impl Snapshot for Kv {
     type Sink = KvSink;
 
     fn snapshot(&self) -> KvSource {
-        KvSource::new(self.store.clone())
+        KvSource::new(self.store.clone(), self.owns.clone())
     }
 
     fn rebuild() -> KvSink {

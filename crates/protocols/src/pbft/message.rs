@@ -366,6 +366,12 @@ pub struct Place {
     pub stable: OpNumber,
 }
 
+impl Place {
+    /// Where everybody is who has never heard of anything: it need not be told.
+    pub(super) const BEGINNING: Self =
+        Self { view: View::ZERO, active: true, committed: OpNumber::ZERO, stable: OpNumber::ZERO };
+}
+
 /// The words of PBFT.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {
@@ -495,6 +501,36 @@ impl Message {
             _ => None,
         };
         what.map(str::to_owned)
+    }
+
+    /// The groups of requests in it.
+    fn groups(&self) -> &[Group] {
+        match self {
+            Message::Request(group) => std::slice::from_ref(group),
+            Message::PrePrepare { proposal, .. }
+            | Message::Committed { proposal, .. }
+            | Message::Proposal { proposal, .. } => match proposal.content() {
+                Content::Orders(orders) => &orders.groups,
+                Content::Null(_) => &[],
+            },
+            _ => &[],
+        }
+    }
+
+    /// Has a replica signed a request in it? Not where replicas are no clients.
+    pub(super) fn is_by_proxy(&self) -> bool {
+        self.groups().iter().any(|group| group.by().is_proxy())
+    }
+
+    /// As [`quorate_core::protocol::Protocol::prove`], for a protocol inside another one: its clients are the replicas.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+        if !self.groups().iter().all(|group| group.by().is_proxy()) {
+            return Err(Fault::Malformed("a request to the inner protocol that is not a replica's".to_owned()));
+        }
+        self.prove(keyring)
     }
 
     /// Checks form, then signatures: what a handler is given is signed by whom it says.

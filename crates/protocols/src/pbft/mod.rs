@@ -154,6 +154,9 @@ impl Protocol for Pbft {
     }
 
     fn prove(message: &mut Message, keyring: &Keyring) -> Result<(), Fault> {
+        if message.is_by_proxy() {
+            return Err(Fault::Malformed("a replica's request in the place of a client's".to_owned()));
+        }
         message.prove(keyring)
     }
 }

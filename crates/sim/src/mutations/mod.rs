@@ -6,6 +6,7 @@
 //! finds them anew. Seeds mean other runs after every change of protocol or simulator, so that is done whenever
 //! `tests/mutations.rs` says so.
 
+mod hq;
 mod vr;
 
 use crate::checker::Violation;
@@ -45,7 +46,7 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST];
+pub const LISTS: &[List] = &[vr::LIST, hq::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.

@@ -25,6 +25,8 @@ pub struct Load {
     pub payload: usize,
     /// Of 100 requests, so many are reads.
     pub read_percent: u64,
+    /// Of 1000 requests, so many are for one key.
+    pub contended_per_mille: u64,
     /// How long to measure.
     pub measure: Duration,
 }
@@ -124,7 +126,9 @@ impl Worker {
     }
 
     async fn ask(&mut self, value: &mut [u8]) -> bool {
-        let key = Bytes::from(format!("bench/{:010}", self.random() % KEYS));
+        let contended = self.load.contended_per_mille > 0 && self.random() % 1000 < self.load.contended_per_mille;
+        let key = if contended { 0 } else { self.random() % KEYS };
+        let key = Bytes::from(format!("bench/{key:010}"));
         let answer = if self.random() % 100 < self.load.read_percent {
             let Ok(query) = Query::get(key).encode() else { return false };
             self.client.read(Consistency::Linearizable, query).await
