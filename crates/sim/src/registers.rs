@@ -125,7 +125,11 @@ impl Registers {
 
     /// How many writes a read of a register reflects.
     fn revision(&self, key: u8) -> u64 {
-        self.state.orders.get(&key).unwrap_or(&self.state.order).len() as u64
+        match self.state.orders.get(&key) {
+            Some(own) => own.len() as u64,
+            None if self.state.orders.is_empty() => self.state.order.len() as u64,
+            None => 0, // the others have orders of their own; nothing was written here
+        }
     }
 
     /// What a register holds; zero for nothing.

@@ -29,6 +29,8 @@ pub struct Kept {
     pub writes: Vec<Write>,
     /// Operations of the latest resolution, for those who lack them.
     pub settled: Vec<Write>,
+    /// What was granted in it.
+    pub granted: Vec<Signed<Grant>>,
     /// It is frozen, and this was said.
     pub frozen: Option<Start>,
     /// It is being resolved: the viewstamp, the place of the first operation, all operations.

@@ -56,7 +56,7 @@ pub struct Ask {
     pub object: Digest,
     /// The number of the request, larger than that of any earlier one of the client (op#).
     pub number: RequestNumber,
-    /// Stands for name and operation (h).
+    /// Stands for all of it (h).
     pub hash: Digest,
     /// A write that the object had seen when the client asked. Replicas that have forgotten the client refuse what is
     /// older than what they have forgotten: a copy of an old request is never taken for a new one.
@@ -79,9 +79,10 @@ pub struct Write {
 }
 
 impl Write {
-    /// What stands for a name and an operation.
-    pub fn hash(name: &[u8], operation: &[u8]) -> Digest {
-        Digest::of_parts(&[b"hq write", &(name.len() as u64).to_le_bytes(), name, operation])
+    /// What stands for a request: H(cid, op#, oid, op). Two clients that want the same have different ones.
+    pub fn hash(client: ClientId, number: RequestNumber, name: &[u8], operation: &[u8]) -> Digest {
+        let numbers = [client.get().to_le_bytes().as_slice(), &number.get().to_le_bytes()].concat();
+        Digest::of_parts(&[b"hq write", &numbers, &(name.len() as u64).to_le_bytes(), name, operation])
     }
 
     /// What the client has signed.
@@ -94,7 +95,9 @@ impl Write {
         if self.name.len() > NAME_BYTES_MAX || self.operation.len() > OPERATION_BYTES_MAX {
             return Err(Fault::Malformed("a write longer than any".to_owned()));
         }
-        if ask.object != object_of(&self.name) || ask.hash != Self::hash(&self.name, &self.operation) {
+        if ask.object != object_of(&self.name)
+            || ask.hash != Self::hash(ask.client, ask.number, &self.name, &self.operation)
+        {
             return Err(Fault::Malformed("a write that its client has not signed".to_owned()));
         }
         prove_ask(&mut self.ask, keyring)

@@ -170,6 +170,8 @@ pub(super) struct Object {
     pub(super) bodies: BTreeMap<Digest, Write>,
     /// Operations of the latest resolution: perhaps nobody else who is correct has them (A.8).
     pub(super) settled: BTreeMap<Digest, Write>,
+    /// My grants of the latest resolution: others may lack them when it is over here.
+    pub(super) granted: Vec<Signed<Grant>>,
     /// A certified write whose operation or whose predecessor is not here, and whether its client waits.
     pub(super) pending: Option<(Proof, bool)>,
     pub(super) phase: Phase,
@@ -191,6 +193,7 @@ impl Object {
             writes: BTreeMap::new(),
             bodies: BTreeMap::new(),
             settled: BTreeMap::new(),
+            granted: Vec::new(),
             pending: None,
             phase: Phase::Free,
             decided: None,
@@ -278,6 +281,7 @@ impl Object {
             grant: self.grant.clone(),
             writes: self.writes.values().cloned().collect(),
             settled: self.settled.values().cloned().collect(),
+            granted: self.granted.clone(),
             frozen,
             resolving,
             step,

@@ -211,6 +211,7 @@ impl Replayed {
 fn restored(kept: Kept, keyring: &Keyring) -> Object {
     let mut object = Object::new(kept.name);
     (object.now, object.before, object.seen, object.grant) = (kept.now, kept.before, kept.seen, kept.grant);
+    object.granted = kept.granted;
     object.settled = kept.settled.into_iter().map(|write| (write.ask().hash, write)).collect();
     object.writes = kept.writes.into_iter().map(|write| (write.ask().client, write)).collect();
     if let Some(start) = kept.frozen {

@@ -12,7 +12,7 @@ use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
 use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::Note;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Replica {
     /// resolve(startQ), in PBFT's order.
@@ -46,7 +46,7 @@ impl Replica {
         } else {
             base
         };
-        let asks = starts.iter().flat_map(|start| start.statement().asks.iter().cloned()).collect();
+        let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
         let mut resolving = Resolving { vs, base, asks, votes: BTreeMap::new(), stage: Stage::Reaching };
         for grant in early.into_values().flatten() {
@@ -144,7 +144,7 @@ impl Replica {
         resolving.stage = Stage::Granting(Plan { first, asks, own: own.clone(), executed: 0 });
         self.set_resolving(id, resolving);
         if let Some(object) = self.objects.get_mut(&id) {
-            object.settled = settled;
+            (object.settled, object.granted) = (settled, own.clone());
         }
         self.keep(id, None, out); // before any of it is executed: a restart must not compute it anew from a later state
         out.broadcast(Message::Grants { grants: own.clone(), again: false });
@@ -288,6 +288,18 @@ fn count(resolving: &mut Resolving, grant: Verified<Grant>) -> Option<Evidence> 
         }
         Some(earlier) => Evidence::of(earlier, &grant),
     }
+}
+
+/// The requests that `f + 1` STARTs hold: one of these replicas is correct and has the operation. One that fewer hold may
+/// stand for an operation that nobody will ever show; its client asks again.
+fn vouched(starts: &[Signed<Start>], vouch: usize) -> Vec<Signed<Ask, ClientKey>> {
+    let mut held: BTreeMap<(ClientId, u64, Digest), (BTreeSet<ReplicaId>, &Signed<Ask, ClientKey>)> = BTreeMap::new();
+    for (start, ask) in starts.iter().flat_map(|start| start.statement().asks.iter().map(move |ask| (start, ask))) {
+        let it = ask.statement();
+        let key = (it.client, it.number.get(), it.hash);
+        held.entry(key).or_insert_with(|| (BTreeSet::new(), ask)).0.insert(start.by());
+    }
+    held.into_values().filter(|(by, _)| by.len() >= vouch).map(|(_, ask)| ask.clone()).collect()
 }
 
 /// L (R4, c and d): the requests that are not over, of each client one, in an order that no client can choose.

@@ -174,9 +174,10 @@ impl Replica {
     pub(super) fn help(&mut self, to: ReplicaId, id: Digest, out: &mut Outbox) {
         let Some(object) = self.objects.get(&id) else { return };
         let to = Peer::Replica(to);
-        if let Some(grants) = own_grants(object) {
-            out.send(to, Message::Grants { grants, again: false });
-        } else if let Some(proof) = object.now.proof.clone() {
+        if !object.granted.is_empty() {
+            out.send(to, Message::Grants { grants: object.granted.clone(), again: false });
+        }
+        if let Some(proof) = object.now.proof.clone() {
             out.send(to, Message::Write2 { proof, write: object.now.last.clone(), answer: false });
         }
     }

@@ -108,7 +108,11 @@ impl Cluster {
     }
 
     pub fn at_client(&mut self, client: ClientId, it: &Flying) {
-        let (Peer::Replica(from), Some(message)) = (it.from, it.message()) else { return };
+        let (Peer::Replica(from), Some(mut message)) = (it.from, it.message()) else { return };
+        let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, self.hosts.len(), client);
+        if Hq::prove(&mut message, &keyring).is_err() {
+            return;
+        }
         self.at(client, |core, out| core.on_message(from, message, out));
     }
 

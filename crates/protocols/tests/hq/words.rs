@@ -13,7 +13,7 @@ pub fn write(client: u128, number: u64, operation: &str) -> Write {
     let (name, _) = operation.split_once('=').expect("object=word");
     let (name, operation) = (Bytes::from(name.to_owned()), Bytes::from(operation.to_owned()));
     let id = ClientId::new(client);
-    let hash = Write::hash(&name, &operation);
+    let hash = Write::hash(id, RequestNumber::new(number), &name, &operation);
     let ask =
         Ask { client: id, object: object_of(&name), number: RequestNumber::new(number), hash, after: Position::ZERO };
     let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);

@@ -76,8 +76,8 @@ impl Client {
             return;
         };
         self.number = self.number.next();
-        let hash = Write::hash(&queue.name, &next.operation);
         let (client, number, after) = (self.config.client, self.number, queue.after);
+        let hash = Write::hash(client, number, &queue.name, &next.operation);
         let ask = self.keyring.sign_as_client(Ask { client, object: id, number, hash, after });
         let write = Write { name: queue.name.clone(), operation: next.operation, ask };
         queue.current = Some(Writing {
