@@ -4,7 +4,7 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = ["proto/rpc.proto", "proto/lock.proto", "proto/election.proto"];
+const FILES: [&str; 4] = ["proto/rpc.proto", "proto/lock.proto", "proto/election.proto", "proto/lease.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -5,12 +5,11 @@
 
 use crate::errors::{Advise, failure};
 use crate::processes::HeldFile;
-use crate::served::{Protocol, with_protocol};
+use crate::served::{Machine, Protocol, with_protocol};
 use clap::Args;
 use quorate_core::ids::OpNumber;
-use quorate_core::objects::Touches;
-use quorate_core::protocol::{CallError, Consistency};
-use quorate_machines::kv::{Kv, Operation, Query, Reply};
+use quorate_core::protocol::{Answer, Call, CallError, Consistency};
+use quorate_machines::kv::{Operation, Query, Reply};
 use quorate_runtime::client::{Client, ClientError, ClientOptions};
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
@@ -88,7 +87,6 @@ fn make_client(config: &ClusterConfig, key: &KeyPair, options: ClientOptions) ->
         let what = format!("this release does not know the protocol `{}` that the cluster runs", config.protocol);
         return Err(failure(what, "use the release that runs the cluster"));
     };
-    let options = ClientOptions { touches: Some(Touches::of::<Kv>()), ..options };
     Ok(with_protocol!(protocol, P => Client::connect::<P>(config, key, options)?))
 }
 
@@ -127,6 +125,32 @@ impl Connection {
         let bytes = operation.encode()?;
         let answer = self.with_hope(self.client.apply(bytes)).await?;
         Ok(Reply::decode(&answer.reply)?)
+    }
+
+    /// Makes a call with bytes of the machine's.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn call(&self, call: Call) -> anyhow::Result<Answer> {
+        self.with_hope(self.client.call(call)).await
+    }
+
+    /// Refuses a cluster that replicates another machine than the command is for.
+    ///
+    /// # Errors
+    /// What to use instead.
+    pub fn must_replicate(&self, machine: Machine) -> anyhow::Result<()> {
+        match Machine::of(&self.config.machine) {
+            Some(found) if found == machine => Ok(()),
+            Some(found) => {
+                let what = format!("this cluster replicates {}, not {}", found.words(), machine.words());
+                Err(failure(what, format!("use `quorate {}`, or name another cluster", found.name())))
+            }
+            None => {
+                let what = format!("this release does not know the machine `{}` of the cluster", self.config.machine);
+                Err(failure(what, "use the release that runs the cluster"))
+            }
+        }
     }
 
     /// Asks a query; the entry that the answer reflects comes with it.

@@ -4,6 +4,7 @@
 //! D/cluster.toml  client.key          what a client needs
 //! D/replica-N/    replica.toml        what one replica needs; copy the folder to its machine
 //!                 replica.key
+//!                 replica.coin        keys for common coins, if the protocol tosses any
 //!                 pid                 while it runs
 //!                 log                 what it said, when `dev` started it
 //!                 data/               its log and snapshots
@@ -13,9 +14,10 @@
 //! superblock is never formatted: the old self may have promised things that only its disk knew (vr.md §2.5, case D).
 
 use crate::errors::{Advise, failure};
+use crate::served::{Machine, Protocol};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
-use quorate_core::quorum::REPLICAS_MAX;
-use quorate_runtime::config::{ClusterConfig, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
+use quorate_runtime::coin;
+use quorate_runtime::config::{ClusterConfig, Limits, MEMBERS_MAX, Member, ReplicaConfig, Timing, draw_cluster_id};
 use quorate_runtime::keys::KeyPair;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -56,6 +58,15 @@ impl Layout {
     /// # Errors
     /// If the folder holds anything, or cannot be written.
     pub fn create(dir: &Path, protocol: &str, addresses: &[String]) -> anyhow::Result<Self> {
+        Self::create_for(dir, protocol, Machine::Kv, addresses)
+    }
+
+    /// As [`Layout::create`], for this machine.
+    ///
+    /// # Errors
+    /// As [`Layout::create`].
+    pub fn create_for(dir: &Path, protocol: &str, machine: Machine, addresses: &[String]) -> anyhow::Result<Self> {
+        let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
         let layout = Self { dir: dir.to_owned() };
         check_size(addresses.len())?;
         layout.make_empty()?;
@@ -75,6 +86,7 @@ impl Layout {
                 cluster,
                 epoch: Epoch::ZERO,
                 protocol: protocol.to_owned(),
+                machine: machine.name().to_owned(),
                 replica: member.replica,
                 key_file: REPLICA_KEY_FILE.into(),
                 data_dir: "data".into(),
@@ -86,9 +98,15 @@ impl Layout {
             };
             layout.write_replica(&config, key)?;
         }
+        for (replica, keys) in
+            (0..).map(ReplicaId::new).zip(if tosses { coin::deal(addresses.len())? } else { Vec::new() })
+        {
+            coin::save(&keys, &coin::file_beside(&layout.replica(replica).dir.join(REPLICA_KEY_FILE)))?;
+        }
         client.save(&layout.dir.join(CLIENT_KEY_FILE))?;
         let key_file = CLIENT_KEY_FILE.into();
-        let config = ClusterConfig { cluster, epoch: Epoch::ZERO, protocol: protocol.to_owned(), key_file, members };
+        let (protocol, machine) = (protocol.to_owned(), machine.name().to_owned());
+        let config = ClusterConfig { cluster, epoch: Epoch::ZERO, protocol, machine, key_file, members };
         if let Some(problem) = config.check().into_iter().find(|problem| !problem.is_warning()) {
             return Err(problem.into());
         }
@@ -153,11 +171,11 @@ pub fn pid_file_beside(config_file: &Path) -> PathBuf {
 }
 
 fn check_size(replicas: usize) -> anyhow::Result<()> {
-    if (1..=REPLICAS_MAX).contains(&replicas) {
+    if (1..=MEMBERS_MAX).contains(&replicas) {
         return Ok(());
     }
     let what = format!("a cluster of {replicas} replicas is not possible");
-    Err(failure(what, format!("choose between 1 and {REPLICAS_MAX}; 3 survive one crash, 5 survive two")))
+    Err(failure(what, format!("choose between 1 and {MEMBERS_MAX}; 3 survive one crash, 5 survive two")))
 }
 
 fn new_text(cluster: ClusterId, replica: ReplicaId) -> String {

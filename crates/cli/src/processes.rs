@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 /// A file that this process keeps locked as long as this value lives, with something to read for others.
@@ -104,8 +104,8 @@ pub struct Replica {
     /// Where its files are.
     pub folder: ReplicaFolder,
     child: Child,
-    /// Closing it ends the replica: it does not outlive us, however we end.
-    _stdin: Option<ChildStdin>,
+    /// Closing it ends the replica: it does not outlive us, however we end. What is written there it obeys.
+    control: Option<ChildStdin>,
 }
 
 impl Replica {
@@ -129,8 +129,8 @@ impl Replica {
             .process_group(0)
             .spawn()
             .explain(format!("cannot start {id}"))?;
-        let stdin = child.stdin.take();
-        let mut replica = Self { id, folder, child, _stdin: stdin };
+        let control = child.stdin.take();
+        let mut replica = Self { id, folder, child, control };
         replica.wait_until_ready().await?;
         Ok(replica)
     }
@@ -160,6 +160,16 @@ impl Replica {
         self.child.wait().await
     }
 
+    /// Lets it drop all messages from and to these replicas, and from and to no others.
+    ///
+    /// # Errors
+    /// What the system says; for example that it has ended.
+    pub async fn cut(&mut self, others: &[ReplicaId]) -> io::Result<()> {
+        let control = self.control.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        control.write_all(Control::Cut(others.to_vec()).line().as_bytes()).await?;
+        control.flush().await
+    }
+
     /// Kills it as a crash would, and waits until it is gone.
     ///
     /// # Errors
@@ -183,6 +193,39 @@ impl Replica {
     }
 }
 
+/// What a replica obeys that comes from its stdin: a pipe that nobody has but the `dev` that started it. One that is started in
+/// any other way does not read its stdin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Drop all messages from and to these replicas, and from and to no others.
+    Cut(Vec<ReplicaId>),
+}
+
+impl Control {
+    /// As a line.
+    fn line(&self) -> String {
+        let Control::Cut(others) = self;
+        let numbers: String = others.iter().map(|it| format!(" {}", it.get())).collect();
+        format!("cut{numbers}\n")
+    }
+
+    /// The control that a line is, if it is one.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        match words.next()? {
+            "cut" => words.map(|word| word.parse().ok().map(ReplicaId::new)).collect::<Option<_>>().map(Control::Cut),
+            _ => None,
+        }
+    }
+}
+
+/// Ends when stdin does: how a process makes sure that those it has started end with it, however it ends itself.
+pub async fn stdin_closes() {
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 64];
+    while matches!(stdin.read(&mut ignored).await, Ok(count) if count > 0) {}
+}
+
 /// The last thing that a replica said, for an error message.
 pub fn last_words(folder: &ReplicaFolder) -> String {
     let log = fs::read(folder.log_file()).unwrap_or_default();
@@ -201,5 +244,21 @@ pub fn describe(status: ExitStatus) -> String {
         (None, Some(9)) => "killed by signal 9".to_owned(),
         (None, Some(signal)) => format!("ended by signal {signal}"),
         (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_is_a_line_and_nothing_else_is_a_control() {
+        for control in [vec![], vec![1, 2]] {
+            let control = Control::Cut(control.into_iter().map(ReplicaId::new).collect());
+            assert_eq!(Control::parse(&control.line()), Some(control));
+        }
+        for nothing in ["", "cut one", "cut 256", "lie", "cut -1"] {
+            assert_eq!(Control::parse(nothing), None, "{nothing}");
+        }
     }
 }

@@ -299,7 +299,7 @@ fn flags_that_make_no_sense_and_files_that_are_not_there_are_told() {
     let folder = cluster.folder().display().to_string();
     let said = cluster.must_fail(&["init", "--dir", &folder]);
     assert!(said.contains("not empty"), "{said}");
-    let said = cluster.must_fail(&["dev", "--dir", &folder, "--etcd", "off", "--replicas", "5"]);
+    let said = cluster.must_fail(&["dev", "--dir", &folder, "--etcd", "off", "--dashboard", "off", "--replicas", "5"]);
     assert!(said.contains("3 replicas"), "{said}");
     cluster.must_fail(&["serve", "--config", "/nowhere/replica.toml"]);
     cluster.must_fail(&["verify", "--dir", &folder]);

@@ -3,75 +3,13 @@
 
 mod common;
 
+use common::etcdctl::{Etcdctl, Running};
 use common::{Cluster, signal};
 use rustix::process::Signal;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-
-/// A command that ends with the test, however that ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// `etcdctl`, told where the gateway is.
-struct Etcdctl {
-    endpoint: String,
-}
-
-impl Etcdctl {
-    /// `None` if it is not installed.
-    fn of(url: &str) -> Option<Self> {
-        if Command::new("etcdctl").arg("version").env("ETCDCTL_API", "3").output().is_err() {
-            assert!(std::env::var_os("QUORATE_NEEDS_ETCD").is_none(), "etcdctl is not installed");
-            eprintln!("etcdctl is not installed: nothing was tried");
-            return None;
-        }
-        let endpoint = url.trim_start_matches("http://").to_owned();
-        Some(Self { endpoint })
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint, "--command-timeout", "20s"]);
-        command.args(arguments);
-        command
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).stdin(Stdio::null()).output().expect("etcdctl runs")
-    }
-
-    /// What it prints; it must succeed.
-    fn must(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        assert!(output.status.success(), "etcdctl {arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// What it says on stderr; it must fail.
-    fn must_fail(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        assert!(!output.status.success(), "etcdctl {arguments:?} should have failed");
-        String::from_utf8(output.stderr).expect("text")
-    }
-
-    /// A transaction, as etcdctl reads it.
-    fn txn(&self, text: &str) -> String {
-        let mut command = self.command(&["txn"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("etcdctl runs");
-        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
-        let output = child.wait_with_output().expect("it ends");
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).expect("text")
-    }
-}
 
 #[test]
 fn etcdctls_commands_do_with_dev_what_they_do_with_etcd() {
@@ -117,8 +55,91 @@ fn etcdctls_commands_do_with_dev_what_they_do_with_etcd() {
     etcdctl.must(&["alarm", "list"]);
     etcdctl.must(&["defrag"]);
     assert_eq!(etcdctl.must(&["lock", "l", "echo", "locked"]), "locked\n");
-    let refused = etcdctl.must_fail(&["user", "list"]);
-    assert!(refused.contains("users and roles are not offered"), "{refused}");
+    assert_eq!(etcdctl.must(&["user", "list"]), "");
+    assert!(cluster.stop_dev());
+}
+
+#[test]
+fn what_is_not_offered_says_so_to_etcdctl() {
+    let (mut cluster, url) = Cluster::dev_with_etcd();
+    let Some(etcdctl) = Etcdctl::of(&url) else { return };
+    let leader = etcdctl.must(&["member", "list"]).split(',').next().expect("an id").to_owned();
+    for (arguments, words) in [
+        (&["member", "add", "x", "--peer-urls", "http://127.0.0.1:1"][..], "members are changed with"),
+        (&["member", "remove", &leader], "members are changed with"),
+        (&["member", "update", &leader, "--peer-urls", "http://127.0.0.1:1"], "members are changed with"),
+        (&["member", "promote", &leader], "members are changed with"),
+        (&["move-leader", &leader], "the replicas choose their primary themselves"),
+    ] {
+        let said = etcdctl.must_fail(arguments);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    assert!(cluster.stop_dev());
+}
+
+#[test]
+fn etcdctl_elects_locks_mirrors_and_disarms() {
+    let (mut cluster, url) = Cluster::dev_with_etcd();
+    let Some(etcdctl) = Etcdctl::of(&url) else { return };
+    assert_eq!(etcdctl.must(&["alarm", "disarm"]), "");
+    let elected = etcdctl.command(&["elect", "post", "ann"]).stdout(Stdio::piped()).spawn().expect("etcdctl runs");
+    let mut elected = Running(elected);
+    let lines = BufReader::new(elected.0.stdout.take().expect("a pipe")).lines();
+    let told: Vec<String> = lines.take(2).map(|line| line.expect("text")).collect();
+    assert!(told[0].starts_with("post/") && told[1] == "ann", "{told:?}");
+    let listened = etcdctl.command(&["elect", "-l", "post"]).stdout(Stdio::piped()).spawn().expect("etcdctl runs");
+    let mut listened = Running(listened);
+    let lines = BufReader::new(listened.0.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.take(2).map(|line| line.expect("text")).last().as_deref(), Some("ann"));
+    drop((elected, listened));
+
+    etcdctl.must(&["put", "from/a", "1"]);
+    let address = url.trim_start_matches("http://");
+    let mirror = ["make-mirror", "--prefix", "from/", "--dest-prefix", "to/", address];
+    let mut mirror = etcdctl.command(&mirror);
+    let _mirror = Running(mirror.stdout(Stdio::null()).spawn().expect("etcdctl runs"));
+    let mirrored = |key: &str, value: &str| {
+        let until = std::time::Instant::now() + common::PATIENCE;
+        while etcdctl.must(&["get", key, "--print-value-only"]) != format!("{value}\n") {
+            assert!(std::time::Instant::now() < until, "{key} is not mirrored");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    mirrored("to/a", "1");
+    etcdctl.must(&["put", "from/b", "2"]);
+    mirrored("to/b", "2");
+    assert!(cluster.stop_dev());
+}
+
+/// What etcd's own clients do most, under a protocol whose replicas may lie, before and after one of them is gone.
+#[test]
+fn under_pbft_etcdctl_goes_on_when_one_of_four_replicas_is_killed() {
+    let (mut cluster, url) = Cluster::dev_with_etcd_of("pbft", 4);
+    let Some(etcdctl) = Etcdctl::of(&url) else { return };
+    let watched = etcdctl.command(&["watch", "a", "--rev", "2"]).stdout(Stdio::piped()).spawn();
+    let mut watched = Running(watched.expect("etcdctl runs"));
+    let mut told = BufReader::new(watched.0.stdout.take().expect("a pipe")).lines();
+    let mut used = |value: &str| {
+        assert_eq!(etcdctl.must(&["put", "a", value]), "OK\n");
+        assert_eq!(etcdctl.must(&["get", "a"]), format!("a\n{value}\n"));
+        let txn = format!("value(\"a\") = \"{value}\"\n\nput b {value}\nget b\n\nput b no\n\n");
+        assert_eq!(etcdctl.txn(&txn), format!("SUCCESS\n\nOK\n\nb\n{value}\n"));
+        let granted = etcdctl.must(&["lease", "grant", "60"]);
+        let lease = granted.split(' ').nth(1).expect("an id");
+        etcdctl.must(&["put", "leased", value, "--lease", lease]);
+        assert!(etcdctl.must(&["lease", "keep-alive", "--once", lease]).contains("TTL(60)"));
+        etcdctl.must(&["lease", "revoke", lease]);
+        assert_eq!(etcdctl.must(&["get", "leased"]), "");
+        let heard: Vec<String> = told.by_ref().take(3).map(|line| line.expect("text")).collect();
+        assert_eq!(heard, ["PUT", "a", value]);
+    };
+    used("with-four");
+    cluster.kill(0); // the primary of the first view
+    used("with-three");
+    cluster.spawn(0);
+    cluster.wait_until_ready(0);
+    used("with-four-again");
+    drop(watched);
     assert!(cluster.stop_dev());
 }
 

@@ -1,17 +1,15 @@
 //! The machine's side: applies committed batches, answers queries, saves and restores states. Runs apart from the protocol
 //! (on a thread of its own in the host), so that a slow machine never delays a vote or a timer: jobs go in, what is done
-//! comes out, in order.
-//!
-//! The tree of speculative states (commit, abort) that HotStuff, PBFT's tentative execution and HQ's one-level undo need
-//! belongs here and arrives with the first of them.
+//! comes out, in order. States that are not committed yet are in a tree (`speculation.rs`).
 
 use crate::crypto::Digest;
 use crate::ids::{OpNumber, Peer, Position, SessionId};
 use crate::machine::{At, Corrupt, Machine, Output, Sink, Source, View};
 use crate::mutated;
 use crate::objects::{self, Image, MISPLACED, Objects, Step, Stepped};
-use crate::protocol::{Checkpoint, QueryTicket};
+use crate::protocol::{Checkpoint, ProposeTicket, QueryTicket, StateId};
 use crate::sessions::{Admission, Batch, Body, Event, Outcome, Reply, Request, Ruling, Sessions};
+use crate::speculation::{Branches, Work};
 use crate::time::WallTime;
 use crate::wire::Wire;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -74,6 +72,33 @@ pub enum Job {
         /// An encoded [`Batch`]; bytes that do not decode are an empty batch, at every replica alike.
         batch: Bytes,
     },
+    /// Apply a batch to a state that may never be committed.
+    Speculate {
+        /// The state that it is applied to.
+        parent: StateId,
+        /// The name of the state that it leads to.
+        state: StateId,
+        /// As in [`Job::Execute`].
+        batch: Bytes,
+    },
+    /// A speculative state is the entry's.
+    Commit {
+        /// The entry.
+        op: OpNumber,
+        /// The state.
+        state: StateId,
+    },
+    /// A speculative state will never be committed. Its children are gone already.
+    Abort(StateId),
+    /// Get ready to let the machine add to a batch.
+    Propose {
+        /// The state that the batch is for.
+        parent: StateId,
+        /// Comes back.
+        ticket: ProposeTicket,
+        /// As in [`Job::Execute`].
+        batch: Bytes,
+    },
     /// Answer a query from the present state.
     Query {
         /// Comes back.
@@ -122,6 +147,17 @@ pub enum Done {
         /// What it came to.
         outcome: Outcome,
     },
+    /// A batch was applied to a speculative state, if that was possible: otherwise it is applied when it is committed.
+    Speculated {
+        /// The state.
+        state: StateId,
+        /// What it comes to if it is committed.
+        outcome: Option<Outcome>,
+    },
+    /// A speculative state is gone.
+    Aborted(StateId),
+    /// The machine is ready to add to a batch, on any thread.
+    Proposing(Box<dyn Make>),
     /// A query was answered.
     Queried {
         /// Which.
@@ -183,6 +219,31 @@ pub trait Save: Send {
     fn finish(self: Box<Self>) -> Manifest;
 }
 
+/// A machine that is about to add to a batch: the step that may be expensive. Nothing waits for it but the proposal.
+pub trait Make: Send {
+    /// Does it; `None` if the machine has nothing to add.
+    fn make(self: Box<Self>) -> (ProposeTicket, Option<Bytes>);
+}
+
+struct Making<M> {
+    machine: Option<(M, At)>,
+    ticket: ProposeTicket,
+    batch: Bytes,
+}
+
+impl<M: Machine> Make for Making<M> {
+    fn make(self: Box<Self>) -> (ProposeTicket, Option<Bytes>) {
+        let batch = Batch::decode(&self.batch).unwrap_or_default();
+        let operations = batch.requests.into_iter().filter_map(|request| match request.body {
+            Body::Apply(operation) => Some(operation),
+            _ => None,
+        });
+        let operations: Vec<Bytes> = operations.collect();
+        let made = self.machine.and_then(|(machine, at)| machine.propose(&at, &operations));
+        (self.ticket, made.map(Bytes::from))
+    }
+}
+
 #[derive(BorshSerialize, BorshDeserialize)]
 struct Head {
     op: OpNumber,
@@ -197,19 +258,30 @@ const QUICK_BYTES_MAX: usize = 16 * 1024;
 
 /// A machine with its sessions and its place in the order.
 #[derive(Debug)]
-pub struct Executor<M> {
+pub(crate) struct State<M> {
     machine: M,
     sessions: Sessions,
-    op: OpNumber,
     position: Position,
     time: WallTime,
+}
+
+/// The committed state, and those that may follow it.
+#[derive(Debug)]
+pub struct Executor<M> {
+    op: OpNumber,
+    state: State<M>,
+    branches: Branches<State<M>, Outcome>,
 }
 
 impl<M: Machine> Executor<M> {
     /// A machine in its first state.
     pub fn new(machine: M) -> Self {
-        let (op, position, time) = (OpNumber::ZERO, Position::ZERO, WallTime::default());
-        Self { machine, sessions: Sessions::default(), op, position, time }
+        let (position, time) = (Position::ZERO, WallTime::default());
+        Self::of(OpNumber::ZERO, State { machine, sessions: Sessions::default(), position, time })
+    }
+
+    fn of(op: OpNumber, state: State<M>) -> Self {
+        Self { op, state, branches: Branches::default() }
     }
 
     /// The state that a snapshot holds.
@@ -235,7 +307,7 @@ impl<M: Machine> Executor<M> {
         let (head, sink) = sink.ok_or_else(|| Corrupt("it ends within its head".to_owned()))?;
         let machine = sink.finish()?;
         let Head { op, position, time, sessions } = head;
-        let restored = Self { machine, sessions, op, position, time };
+        let restored = Self::of(op, State { machine, sessions, position, time });
         if (op, position, restored.digest()) != (manifest.op, manifest.position, manifest.digest) {
             return Err(Corrupt("its state is not the one that its manifest names".to_owned()));
         }
@@ -260,13 +332,30 @@ impl<M: Machine> Executor<M> {
             Job::Execute { op, batch } => {
                 Done::Executed { op, outcome: self.execute(op, Batch::decode(&batch).unwrap_or_default()) }
             }
+            Job::Speculate { parent, state, batch } => {
+                let outcome = self.branches.speculate(&self.state, parent, state, batch);
+                Done::Speculated { state, outcome }
+            }
+            Job::Commit { op, state } => Done::Executed { op, outcome: self.commit(op, state) },
+            Job::Abort(state) => {
+                self.branches.abort(state);
+                Done::Aborted(state)
+            }
+            Job::Propose { parent, ticket, batch } => {
+                let state = self.branches.state(&self.state, parent).and_then(State::fork);
+                let machine = state.map(|state| {
+                    let at = state.next_at();
+                    (state.machine, at)
+                });
+                Done::Proposing(Box::new(Making { machine, ticket, batch }))
+            }
             Job::Query { ticket, query } => {
                 let mut answer = Vec::new();
-                self.machine.view().query(&query, &mut answer);
+                self.state.machine.view().query(&query, &mut answer);
                 Done::Queried { ticket, answer: answer.into() }
             }
             Job::Step { op, step } => Done::Stepped { op, stepped: self.step(op, step) },
-            Job::Image { ticket, object } => Done::Image { ticket, image: self.machine.image(&object) },
+            Job::Image { ticket, object } => Done::Image { ticket, image: self.state.machine.image(&object) },
             Job::Checkpoint(op) => {
                 assert_eq!(op, self.op, "a checkpoint follows the execution of its entry");
                 Done::Saving(self.save())
@@ -276,15 +365,43 @@ impl<M: Machine> Executor<M> {
                 let restored = Self::restore(&manifest, chunks.as_mut());
                 let error = match restored {
                     Ok(executor) => {
-                        *self = executor;
+                        *self = executor; // what was speculated is void
                         None
                     }
                     Err(error) => Some(error),
                 };
-                Done::Installed { checkpoint: manifest.checkpoint(), error, wake: self.machine.wake() }
+                Done::Installed { checkpoint: manifest.checkpoint(), error, wake: self.wake() }
             }
             Job::Digest { to, nonce } => {
-                Done::Digest { to, nonce, op: self.op, position: self.position, digest: self.digest() }
+                Done::Digest { to, nonce, op: self.op, position: self.state.position, digest: self.digest() }
+            }
+        }
+    }
+
+    fn step(&mut self, op: OpNumber, step: Step) -> Stepped {
+        assert_eq!(op, self.op.next(), "steps are done in order, each once");
+        self.op = op;
+        let machine = &mut self.state.machine;
+        match step {
+            Step::Apply { object, at, operation } => {
+                let before = machine.image(&object);
+                if M::objects(&operation) != Objects::One(object.clone()) {
+                    return Stepped { reply: MISPLACED.into(), before };
+                }
+                let entropy = objects::entropy(&object, at);
+                let at = At { position: at, time: WallTime::default(), session: SessionId::ZERO, entropy };
+                let mut output = Output::default();
+                machine.apply_to(&object, &at, &operation, &mut output);
+                Stepped { reply: output.take().0.into(), before }
+            }
+            Step::Put { object, image } => {
+                let before = machine.image(&object);
+                let put = machine.put_image(&object, image.as_deref());
+                assert!(
+                    put.is_ok(),
+                    "an image is this machine's own, or that of several replicas, one of which is correct"
+                );
+                Stepped { reply: Bytes::new(), before }
             }
         }
     }
@@ -295,13 +412,19 @@ impl<M: Machine> Executor<M> {
     /// # Errors
     /// The job, untouched: it is one for [`Executor::run`], on a thread of its own.
     pub fn run_quick(&mut self, job: Job) -> Result<Done, Job> {
-        let Job::Execute { op, batch } = job else { return Err(job) };
+        let (op, batch) = match job {
+            Job::Execute { op, batch } => (op, batch),
+            // What was applied before takes its place, or goes.
+            Job::Commit { state, .. } if self.branches.is_ready(state) => return Ok(self.run(job)),
+            Job::Abort(_) => return Ok(self.run(job)),
+            other => return Err(other),
+        };
         if batch.len() > QUICK_BYTES_MAX {
             return Err(Job::Execute { op, batch });
         }
         let decoded = Batch::decode(&batch).unwrap_or_default();
         let is_quick = |request: &Request| match &request.body {
-            Body::Apply(operation) => self.machine.is_quick(operation),
+            Body::Apply(operation) => self.state.machine.is_quick(operation),
             Body::Register | Body::Close => true,
             Body::Query(_) => false,
         };
@@ -314,9 +437,10 @@ impl<M: Machine> Executor<M> {
     /// The digest of everything that is replicated: machine, sessions, position, time.
     pub fn digest(&self) -> Digest {
         let forgotten = mutated!("executor/checkpoint-without-sessions"); // a forgetful checkpoint must not betray itself
-        let sessions = if forgotten { Digest::ZERO } else { Digest::of(&self.sessions.encode()) };
-        let (position, time) = (self.position.get().to_le_bytes(), self.time.as_nanos().to_le_bytes());
-        Digest::of_parts(&[&position, &time, sessions.as_bytes(), self.machine.digest().as_bytes()])
+        let state = &self.state;
+        let sessions = if forgotten { Digest::ZERO } else { Digest::of(&state.sessions.encode()) };
+        let (position, time) = (state.position.get().to_le_bytes(), state.time.as_nanos().to_le_bytes());
+        Digest::of_parts(&[&position, &time, sessions.as_bytes(), state.machine.digest().as_bytes()])
     }
 
     /// The last entry applied.
@@ -326,19 +450,81 @@ impl<M: Machine> Executor<M> {
 
     /// When the machine wants its next tick.
     pub fn wake(&self) -> Option<WallTime> {
-        self.machine.wake()
+        self.state.machine.wake()
     }
 
     /// The machine, to look at.
     pub fn machine(&self) -> &M {
-        &self.machine
+        &self.state.machine
+    }
+
+    /// The batch that a speculative state is made with, if it is here.
+    pub fn speculated(&self, state: StateId) -> Option<&Bytes> {
+        self.branches.batch(state)
+    }
+
+    /// How many speculative states there are.
+    pub fn branches(&self) -> usize {
+        self.branches.len()
     }
 
     fn execute(&mut self, op: OpNumber, batch: Batch) -> Outcome {
         assert_eq!(op, self.op.next(), "entries are applied in order, each once");
         self.op = op;
+        if !batch.is_nothing() {
+            self.branches.overtaken();
+        }
+        self.state.apply(batch)
+    }
+
+    fn commit(&mut self, op: OpNumber, state: StateId) -> Outcome {
+        assert_eq!(op, self.op.next(), "entries are committed in order, each once");
+        self.op = op;
+        self.branches.commit(&mut self.state, state)
+    }
+
+    fn save(&self) -> Box<dyn Save> {
+        let forgotten = mutated!("executor/checkpoint-without-sessions");
+        let sessions = if forgotten { Sessions::default() } else { self.state.sessions.clone() };
+        let (position, time) = (self.state.position, self.state.time);
+        let head = Head { op: self.op, position, time, sessions }.encode();
+        let mut buffer = (head.len() as u64).to_le_bytes().to_vec();
+        buffer.extend_from_slice(&head);
+        let (op, digest) = (self.op, self.digest());
+        let manifest = Manifest { op, position, digest, length: 0, chunks: Vec::new() };
+        Box::new(Saving { source: self.state.machine.snapshot(), buffer, manifest })
+    }
+}
+
+impl<M: Machine> Work for State<M> {
+    type Outcome = Outcome;
+
+    fn fork(&self) -> Option<Self> {
+        let (sessions, position, time) = (self.sessions.clone(), self.position, self.time);
+        Some(Self { machine: self.machine.fork()?, sessions, position, time })
+    }
+
+    fn work(&mut self, batch: &Bytes) -> Outcome {
+        self.apply(Batch::decode(batch).unwrap_or_default())
+    }
+}
+
+impl<M: Machine> State<M> {
+    fn apply(&mut self, batch: Batch) -> Outcome {
         self.time = self.time.max(batch.time);
         let mut outcome = Outcome::default();
+        let mut requests = batch.requests.as_slice();
+        if let Some((first, rest)) = requests.split_first()
+            && let Some(made) = first.made()
+        {
+            // Before the tick: the machine has made it for the state that is before all of the batch.
+            requests = rest;
+            self.position = self.position.next();
+            let at = self.at(SessionId::ZERO);
+            let mut output = Output::default();
+            self.machine.proposed(&at, made, &mut output);
+            self.publish(output, &mut outcome);
+        }
         if batch.tick && self.machine.wake().is_some_and(|time| time <= self.time) {
             self.position = self.position.next();
             let at = self.at(SessionId::ZERO);
@@ -346,7 +532,7 @@ impl<M: Machine> Executor<M> {
             self.machine.tick(&at, &mut output);
             self.publish(output, &mut outcome);
         }
-        for request in &batch.requests {
+        for request in requests {
             self.position = self.position.next();
             if let Some(ruling) = self.rule(request, &mut outcome) {
                 let Request { client, session, number, .. } = *request;
@@ -357,31 +543,9 @@ impl<M: Machine> Executor<M> {
         outcome
     }
 
-    fn step(&mut self, op: OpNumber, step: Step) -> Stepped {
-        assert_eq!(op, self.op.next(), "steps are done in order, each once");
-        self.op = op;
-        match step {
-            Step::Apply { object, at, operation } => {
-                let before = self.machine.image(&object);
-                if M::objects(&operation) != Objects::One(object.clone()) {
-                    return Stepped { reply: MISPLACED.into(), before };
-                }
-                let entropy = objects::entropy(&object, at);
-                let at = At { position: at, time: WallTime::default(), session: SessionId::ZERO, entropy };
-                let mut output = Output::default();
-                self.machine.apply_to(&object, &at, &operation, &mut output);
-                Stepped { reply: output.take().0.into(), before }
-            }
-            Step::Put { object, image } => {
-                let before = self.machine.image(&object);
-                let put = self.machine.put_image(&object, image.as_deref());
-                assert!(
-                    put.is_ok(),
-                    "an image is this machine's own, or that of several replicas, one of which is correct"
-                );
-                Stepped { reply: Bytes::new(), before }
-            }
-        }
+    /// Where the next operation will be applied, if it is the protocol's own.
+    fn next_at(&self) -> At {
+        at(self.position.next(), self.time, SessionId::ZERO)
     }
 
     fn rule(&mut self, request: &Request, outcome: &mut Outcome) -> Option<Ruling> {
@@ -424,20 +588,13 @@ impl<M: Machine> Executor<M> {
     }
 
     fn at(&self, session: SessionId) -> At {
-        let entropy = Digest::of_parts(&[b"quorate entropy", &self.position.get().to_le_bytes()]);
-        At { position: self.position, time: self.time, session, entropy: *entropy.as_bytes() }
+        at(self.position, self.time, session)
     }
+}
 
-    fn save(&self) -> Box<dyn Save> {
-        let forgotten = mutated!("executor/checkpoint-without-sessions");
-        let sessions = if forgotten { Sessions::default() } else { self.sessions.clone() };
-        let head = Head { op: self.op, position: self.position, time: self.time, sessions }.encode();
-        let mut buffer = (head.len() as u64).to_le_bytes().to_vec();
-        buffer.extend_from_slice(&head);
-        let (op, position, digest) = (self.op, self.position, self.digest());
-        let manifest = Manifest { op, position, digest, length: 0, chunks: Vec::new() };
-        Box::new(Saving { source: self.machine.snapshot(), buffer, manifest })
-    }
+fn at(position: Position, time: WallTime, session: SessionId) -> At {
+    let entropy = Digest::of_parts(&[b"quorate entropy", &position.get().to_le_bytes()]);
+    At { position, time, session, entropy: *entropy.as_bytes() }
 }
 
 struct Saving<S> {

@@ -16,6 +16,9 @@ pub fn check<M: Machine>(new: impl Fn() -> M, operations: &[Vec<u8>], queries: &
         let at = at(index);
         let before = answers(&first, queries);
         let view = first.view();
+        if let Some(broken) = forks(&first, &at, operation) {
+            return Err(format!("{broken} at operation {index}"));
+        }
         if apply(&mut first, &at, operation) != apply(&mut second, &at, operation) {
             return Err(format!("replay gave another reply or event at operation {index}"));
         }
@@ -54,6 +57,29 @@ pub fn check<M: Machine>(new: impl Fn() -> M, operations: &[Vec<u8>], queries: &
         return Err("half of a snapshot was accepted as the whole".to_owned());
     }
     Ok(())
+}
+
+/// A fork is the same state; what is applied to it leaves the state that it was forked from alone, and the other way round.
+/// What a leader's machine proposes leaves no trace in either, and has the same effect on both.
+fn forks<M: Machine>(machine: &M, at: &At, operation: &[u8]) -> Option<&'static str> {
+    let (mut one, mut other) = (machine.fork()?, machine.fork()?);
+    let before = machine.digest();
+    if one.digest() != before {
+        return Some("a fork is another state");
+    }
+    let made = machine.propose(at, &[operation.to_vec().into()]);
+    let mut out = [Output::default(), Output::default()];
+    let [first, second] = &mut out;
+    if let Some(made) = &made {
+        one.proposed(at, made, first);
+        other.proposed(at, made, second);
+    }
+    if apply(&mut one, at, operation) != apply(&mut other, at, operation) || one.digest() != other.digest() {
+        return Some("two forks went different ways");
+    }
+    one.proposed(at, &[0xff; 9], &mut Output::default());
+    drop(one);
+    (machine.digest() != before).then_some("a fork changed what it was forked from")
 }
 
 /// Bent and cut operations, queries and snapshots: a panic fails the test that called [`check`].

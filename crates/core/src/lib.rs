@@ -19,6 +19,7 @@ pub mod protocol;
 pub mod quorum;
 pub mod sessions;
 pub mod small;
+mod speculation;
 pub mod time;
 pub mod transfer;
 pub mod votes;

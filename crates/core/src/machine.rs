@@ -1,12 +1,13 @@
 //! What a user writes: a deterministic machine. Three small traits; storage and network are not extension points.
 //!
 //! [`StateMachine`] is the seed's `T(state, input) → (state', output)`. [`Query`] lets reads run without the log where the
-//! protocol allows it. [`Snapshot`] lets a replica forget its log and lets another catch up. Speculation (`Speculate`,
-//! `Fork`, `Propose` of the design) has its place here and arrives with the first protocol that speculates.
+//! protocol allows it. [`Snapshot`] lets a replica forget its log and lets another catch up. A machine that
+//! [`StateMachine::fork`]s can be applied to ahead of the order; one that [`StateMachine::propose`]s takes part in making it.
 //!
 //! # The laws
 //! The kit in [`crate::laws`] checks them on any machine: replay gives the same digest and replies; snapshot then restore
-//! gives the same digest and the same chunks; garbage never panics; a view is untouched by later operations.
+//! gives the same digest and the same chunks; garbage never panics; a view is untouched by later operations, and so are a
+//! fork and what it was forked from by each other's.
 
 use crate::crypto::Digest;
 use crate::ids::{Position, SessionId};
@@ -63,6 +64,26 @@ pub trait StateMachine: Send + 'static {
     fn is_quick(&self, _operation: &[u8]) -> bool {
         false
     }
+
+    /// A copy of the state that shares nothing which operations change, in O(1): a clone of persistent maps. With it, batches
+    /// can be applied to states that may never be committed, which are dropped if they are not. `None`: there is no cheap
+    /// copy, and every batch is applied when it is committed and no sooner.
+    fn fork(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// The leader's part, for machines whose proposals are work: what a batch of these operations is to begin with, given that
+    /// this is the state before it. May take long and use threads; runs on a fork, beside everything else. Whatever it returns
+    /// is given to [`StateMachine::proposed`] on every replica, which must not trust it: a leader may lie.
+    fn propose(&self, _at: &At, _operations: &[bytes::Bytes]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// What a leader's machine has proposed for the operations that follow. Bad bytes have no effect.
+    fn proposed(&mut self, _at: &At, _made: &[u8], _out: &mut Output) {}
 
     /// The tick that [`StateMachine::wake`] asks for has been ordered.
     fn tick(&mut self, _at: &At, _out: &mut Output) {}

@@ -47,6 +47,10 @@ pub fn nested<I: Protocol, O: Protocol>(
             Effect::Blame(from, fault) => out.blame(from, fault),
             Effect::Note(note) => out.note(note),
             Effect::Execute { .. }
+            | Effect::Speculate { .. }
+            | Effect::Commit { .. }
+            | Effect::Abort(_)
+            | Effect::Propose { .. }
             | Effect::Query { .. }
             | Effect::Step { .. }
             | Effect::Image { .. }

@@ -9,7 +9,7 @@
 use crate::fault::{Fault, Why};
 use crate::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
 use crate::objects::Step;
-use crate::protocol::{Checkpoint, Protocol, QueryTicket};
+use crate::protocol::{Checkpoint, ProposeTicket, Protocol, QueryTicket, StateId};
 use crate::time::{Duration, Instant, WallTime};
 use bytes::Bytes;
 
@@ -117,6 +117,33 @@ pub enum Effect<P: Protocol> {
     Execute {
         /// The log entry that holds it.
         op: OpNumber,
+        /// An encoded [`crate::sessions::Batch`].
+        batch: Bytes,
+    },
+    /// Apply a batch to a state that may never be committed, and give the state that it leads to a name.
+    Speculate {
+        /// The state that it is applied to: the one committed last, or a speculative one.
+        parent: StateId,
+        /// The new state.
+        state: StateId,
+        /// An encoded [`crate::sessions::Batch`].
+        batch: Bytes,
+    },
+    /// A speculative state, whose parent was committed last, is the entry's; [`crate::protocol::Replica::on_executed`] follows.
+    Commit {
+        /// The log entry.
+        op: OpNumber,
+        /// The state.
+        state: StateId,
+    },
+    /// A speculative state will never be committed. Its children are aborted before it.
+    Abort(StateId),
+    /// Let the machine add to a batch; [`crate::protocol::Replica::on_proposed`] follows.
+    Propose {
+        /// The state that the batch is for.
+        parent: StateId,
+        /// Comes back with the answer.
+        ticket: ProposeTicket,
         /// An encoded [`crate::sessions::Batch`].
         batch: Bytes,
     },
@@ -233,6 +260,27 @@ impl<P: Protocol> Outbox<P> {
     /// Applies a committed batch after all those asked for before.
     pub fn execute(&mut self, op: OpNumber, batch: Bytes) {
         self.effects.push(Effect::Execute { op, batch });
+    }
+
+    /// Applies a batch to a state that may never be committed. Every state named here is committed or aborted in the end,
+    /// exactly once, unless a checkpoint is installed meanwhile.
+    pub fn speculate(&mut self, parent: StateId, state: StateId, batch: Bytes) {
+        self.effects.push(Effect::Speculate { parent, state, batch });
+    }
+
+    /// Makes a speculative state the committed one, as the next entry's.
+    pub fn commit(&mut self, op: OpNumber, state: StateId) {
+        self.effects.push(Effect::Commit { op, state });
+    }
+
+    /// Drops a speculative state without children.
+    pub fn abort(&mut self, state: StateId) {
+        self.effects.push(Effect::Abort(state));
+    }
+
+    /// Lets the machine add to a batch that is meant for a state.
+    pub fn propose(&mut self, parent: StateId, ticket: ProposeTicket, batch: Bytes) {
+        self.effects.push(Effect::Propose { parent, ticket, batch });
     }
 
     /// Answers from the state after all executions asked for so far.

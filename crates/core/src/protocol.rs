@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, View};
 use crate::objects::{Image, Stepped, Touches};
 use crate::outbox::{Class, Outbox};
+use crate::quorum::ByzantineQuorums;
 use crate::sessions::Outcome;
 use crate::time::{Duration, Instant, WallTime};
 use crate::wire::Wire;
@@ -24,6 +25,8 @@ pub trait Protocol: Sized + Debug + 'static {
     const NAME: &'static str;
     /// Does it sign what it says? Then hosts give its replicas and clients keyrings with keys.
     const SIGNS: bool = false;
+    /// Does it toss common coins? Then hosts give its replicas keyrings with a hand in them.
+    const TOSSES: bool = false;
     /// Between replicas, and between clients and replicas.
     type Message: Wire + Clone + Debug + Send + 'static;
     /// What the write-ahead log holds.
@@ -49,6 +52,16 @@ pub trait Protocol: Sized + Debug + 'static {
         format!("\n{message:?}")
     }
 
+    /// How many of `replicas` replicas must say the same so that one of them, at least, is correct. What so many say is
+    /// believed, outside of the protocol's own messages, too: events. 1 where nobody lies, and for protocols that sign
+    /// `f + 1` of `3f + 1`; others say it themselves.
+    fn vouch(replicas: usize) -> usize {
+        match ByzantineQuorums::new(replicas) {
+            Some(quorums) if Self::SIGNS => quorums.vouch(),
+            _ => 1,
+        }
+    }
+
     /// Checks every signature in a message, before a replica or a client is given it, on any thread. What it leaves
     /// unchecked no handler can use: only a checked [`crate::crypto::Signed`] becomes a [`crate::crypto::Verified`].
     /// Protocols that sign nothing have nothing to check.
@@ -72,6 +85,15 @@ pub struct Checkpoint {
 /// Names a query that a replica has asked its executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueryTicket(pub u64);
+
+/// Names a state that may be committed. The protocol chooses it, so that a child can be asked for before its parent is
+/// done; equal on all replicas or not, as the protocol likes. The default names the state that a replica starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StateId(pub crate::crypto::Digest);
+
+/// Names a proposal that a replica has asked its machine for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProposeTicket(pub u64);
 
 /// One record as the log gave it back.
 #[derive(Clone, Debug)]
@@ -181,6 +203,13 @@ pub trait Replica<P: Protocol>: Sized {
     /// The machine has applied the batch of an entry.
     fn on_executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox<P>);
 
+    /// The machine has applied a batch to a state that may never be committed: what its replies would be. Advisory; it does
+    /// not come for a batch that is applied only when it is committed.
+    fn on_speculated(&mut self, _state: StateId, _outcome: Outcome, _out: &mut Outbox<P>) {}
+
+    /// The machine has added to a batch; `None` if it has nothing to add, or the state was not there.
+    fn on_proposed(&mut self, _ticket: ProposeTicket, _made: Option<Bytes>, _out: &mut Outbox<P>) {}
+
     /// The machine has answered.
     fn on_queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox<P>);
 
@@ -195,8 +224,9 @@ pub trait Replica<P: Protocol>: Sized {
 
     /// A fetched checkpoint is durable and the machine is in its state; it wants its next tick at `wake`.
     ///
-    /// Executions, queries and checkpoints that were asked for and are not answered by now will not be: those through the
-    /// checkpoint's entry are contained in it, those after it are to be asked for again. It may be the checkpoint of a fetch
+    /// Executions, queries, proposals and checkpoints that were asked for and are not answered by now will not be: those
+    /// through the checkpoint's entry are contained in it, those after it are to be asked for again. Speculative states
+    /// are gone, and the present one has the name that a replica starts with. It may be the checkpoint of a fetch
     /// that was replaced when it was too late to stop it.
     fn on_installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox<P>);
 

@@ -3,8 +3,8 @@
 use crate::ids::{OpNumber, ReplicaId, View};
 use crate::mutated;
 
-/// Replicas in one epoch at most: vote sets are small arrays, and a crash-fault group of more gains nothing.
-pub const REPLICAS_MAX: usize = 15;
+/// Replicas that the arithmetic is made for. Groups of real processes are smaller: see the configuration's own limit.
+pub const REPLICAS_MAX: usize = 100;
 
 /// Quorums of a group that fails only by crashing: `n = 2f + 1` replicas tolerate `f` (VRR §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,11 @@ impl ByzantineQuorums {
         Some(Self { n, faults, quorum })
     }
 
+    /// The smallest group that tolerates so many liars: `3f + 1`.
+    pub fn tolerating(faults: usize) -> Option<Self> {
+        Self::new(faults.checked_mul(3)?.checked_add(1)?)
+    }
+
     /// Replicas in the group.
     pub const fn replicas(&self) -> usize {
         self.n
@@ -126,8 +131,13 @@ impl ByzantineQuorums {
     }
 
     /// Replicas any two sets of which have a correct one in common.
-    pub const fn quorum(&self) -> usize {
-        self.quorum
+    pub fn quorum(&self) -> usize {
+        self.quorum - usize::from(mutated!("quorum/byzantine-one-short"))
+    }
+
+    /// Replicas that answer whatever the liars do (n - f): who waits for more may wait for ever.
+    pub const fn answering(&self) -> usize {
+        self.n - self.faults
     }
 
     /// Replicas one of which at least is correct (f + 1): what they all say, a correct one says.
@@ -160,13 +170,85 @@ impl ByzantineQuorums {
     }
 }
 
+/// Quorums of a group some of whose members may lie, and whose messages and clocks keep their bounds: with signatures, `n ≥
+/// 2f + 1` replicas tolerate `f`. A quorum is all but `f`, hence a majority; what a quorum has confirmed is the only such thing
+/// even when no bound was kept, as long as at most [`SyncQuorums::faults_without_bounds`] lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncQuorums {
+    n: usize,
+    faults: usize,
+    quorum: usize,
+}
+
+impl SyncQuorums {
+    /// The quorums of `n` replicas; `None` unless `1 ≤ n ≤ REPLICAS_MAX`. Fewer than three replicas tolerate no liar.
+    pub fn new(n: usize) -> Option<Self> {
+        if n == 0 || n > REPLICAS_MAX {
+            return None;
+        }
+        let faults = (n - 1) / 2;
+        let quorum = n - faults;
+        assert!(quorum > faults, "in a quorum there is a correct replica");
+        assert!(quorum + quorum > n, "two quorums have a replica in common");
+        Some(Self { n, faults, quorum })
+    }
+
+    /// Replicas in the group.
+    pub const fn replicas(&self) -> usize {
+        self.n
+    }
+
+    /// Liars that the group tolerates while bounds are kept (f, or `t_s`).
+    pub const fn faults(&self) -> usize {
+        self.faults
+    }
+
+    /// Liars despite whom two quorums have a correct replica in common (`t_a`): `t_a + 2 t_s < n`.
+    pub const fn faults_without_bounds(&self) -> usize {
+        2 * self.quorum - self.n - 1
+    }
+
+    /// All replicas but those that may be faulty.
+    pub const fn quorum(&self) -> usize {
+        self.quorum
+    }
+
+    /// Replicas one of which at least is correct (f + 1): what they all say, a correct one says.
+    pub const fn vouch(&self) -> usize {
+        self.faults + 1
+    }
+
+    /// Of numbers that different replicas report, the largest that a correct one certainly reaches: the (f + 1)-th. `None`
+    /// with fewer reports.
+    pub fn vouched<T: Copy + Ord>(&self, reports: impl IntoIterator<Item = T>) -> Option<T> {
+        let mut reports: Vec<T> = reports.into_iter().collect();
+        reports.sort_unstable_by(|one, other| other.cmp(one));
+        reports.get(self.faults).copied()
+    }
+
+    /// Whose turn it is, round robin: of epochs to lead, of views to start.
+    pub fn turn(&self, number: u64) -> ReplicaId {
+        ReplicaId::new(u8::try_from(number % self.n as u64).unwrap_or(0)) // below REPLICAS_MAX
+    }
+
+    /// Every replica of the group, in order.
+    pub fn members(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.n).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new)
+    }
+
+    /// Is `replica` in the group?
+    pub const fn contains(&self, replica: ReplicaId) -> bool {
+        replica.index() < self.n
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_group_size_has_intersecting_quorums_by_enumeration() {
-        for n in 1..=REPLICAS_MAX {
+        for n in 1..=15 {
             let quorums = CrashQuorums::new(n).expect("a legal size");
             let of_size = |size: usize| (0u32..1 << n).filter(move |set| set.count_ones() as usize == size);
             for replicated in of_size(quorums.replication()).take(2000) {
@@ -178,6 +260,14 @@ mod tests {
                     "n={n}: those outside a replication quorum must not form a nack quorum"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn quorums_intersect_in_groups_of_every_size() {
+        for n in 1..=REPLICAS_MAX {
+            assert!(CrashQuorums::new(n).is_some_and(|it| it.replication() + it.view_change() > n));
+            assert!(ByzantineQuorums::new(n).is_some_and(|it| 2 * it.quorum() > n + it.faults()));
         }
     }
 
@@ -240,7 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn two_quorums_that_trust_clocks_meet_in_a_correct_replica_if_few_enough_lie_without_bounds() {
+        for n in 1..=12 {
+            let quorums = SyncQuorums::new(n).expect("a legal size");
+            let one = (1_u32 << quorums.quorum()) - 1; // sets differ by renaming only: one of them is enough
+            for other in (0u32..1 << n).filter(|set| set.count_ones() as usize == quorums.quorum()) {
+                assert!((one & other).count_ones() as usize > quorums.faults_without_bounds(), "n={n}");
+            }
+            assert!(quorums.quorum() > quorums.faults() && quorums.quorum() <= n - quorums.faults());
+            assert!(quorums.faults_without_bounds() + 2 * quorums.faults() < n, "n={n}: no protocol can do more");
+        }
+        let table: Vec<_> = (1..=7).filter_map(SyncQuorums::new).collect();
+        assert_eq!(table.iter().map(SyncQuorums::faults).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2, 3]);
+        assert_eq!(table.iter().map(SyncQuorums::quorum).collect::<Vec<_>>(), [1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(table.iter().map(SyncQuorums::faults_without_bounds).collect::<Vec<_>>(), [0, 1, 0, 1, 0, 1, 0]);
+    }
+
+    #[test]
     fn a_group_of_none_or_of_too_many_is_refused() {
+        assert_eq!(SyncQuorums::new(0), None);
+        assert_eq!(SyncQuorums::new(REPLICAS_MAX + 1), None);
         assert_eq!(ByzantineQuorums::new(0), None);
         assert_eq!(ByzantineQuorums::new(REPLICAS_MAX + 1), None);
         assert_eq!(CrashQuorums::new(0), None);

@@ -11,7 +11,9 @@ use crate::mutated;
 use crate::time::WallTime;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+use imbl::OrdMap;
 use std::collections::BTreeMap;
+use std::io;
 
 /// Requests that one session may have in flight.
 pub const WINDOW: u64 = 1024;
@@ -76,6 +78,23 @@ pub struct Request {
     pub body: Body,
 }
 
+impl Request {
+    /// What a leader's machine has added to a batch, in the place of a request: nobody's, in no session. No client can send it
+    /// under a protocol that checks that clients sign for their own addresses, for nobody has the key of this one.
+    pub fn of_machine(made: Bytes) -> Self {
+        let (client, session, none) = (ClientId::new(0), SessionId::ZERO, RequestNumber::ZERO);
+        Self { client, session, number: none, acknowledged: none, body: Body::Apply(made) }
+    }
+
+    /// What the machine has added, if this is that.
+    pub fn made(&self) -> Option<&Bytes> {
+        match &self.body {
+            Body::Apply(made) if self.client == ClientId::new(0) && self.session == SessionId::ZERO => Some(made),
+            _ => None,
+        }
+    }
+}
+
 /// What one log entry orders: requests of any clients, at one agreed time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Batch {
@@ -88,6 +107,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Does it neither hold a request nor give the machine a tick nor move the time?
+    pub fn is_nothing(&self) -> bool {
+        self.requests.is_empty() && !self.tick && self.time == WallTime::default()
+    }
+
     /// The requests for people, separated by commas; `words` puts the machine's bytes into words.
     pub fn text(&self, words: &dyn Fn(&[u8]) -> String) -> String {
         let tick = self.tick.then(|| "tick".to_owned());
@@ -176,13 +200,40 @@ impl Stored {
     }
 }
 
+/// A map whose clone costs nothing and shares what does not change. Its bytes are those of a sorted map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Map<K: Ord + Clone, V: Clone>(OrdMap<K, V>);
+
+impl<K: Ord + Clone, V: Clone> Default for Map<K, V> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<K: Ord + Clone + BorshSerialize, V: Clone + BorshSerialize> BorshSerialize for Map<K, V> {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        let length = u32::try_from(self.0.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+        length.serialize(writer)?;
+        self.0.iter().try_for_each(|(key, value)| {
+            key.serialize(writer)?;
+            value.serialize(writer)
+        })
+    }
+}
+
+impl<K: Ord + Clone + BorshDeserialize, V: Clone + BorshDeserialize> BorshDeserialize for Map<K, V> {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        BTreeMap::<K, V>::deserialize_reader(reader).map(|map| Self(map.into_iter().collect()))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Session {
     client: ClientId,
     active: Position,
     acknowledged: RequestNumber,
     reply_bytes: u64,
-    replies: BTreeMap<RequestNumber, Stored>,
+    replies: Map<RequestNumber, Stored>,
 }
 
 /// What the table says of a request that is being applied.
@@ -199,18 +250,18 @@ pub enum Admission {
 /// The table: sessions and their last replies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
-    by_client: BTreeMap<ClientId, SessionId>,
+    sessions: Map<SessionId, Session>,
+    by_client: Map<ClientId, SessionId>,
     reply_bytes: u64,
 }
 
 impl Sessions {
     /// Opens a session named after `position`. A client process has one: asking again gives the same.
     pub fn open(&mut self, client: ClientId, position: Position) -> SessionId {
-        if let Some(&session) = self.by_client.get(&client) {
+        if let Some(&session) = self.by_client.0.get(&client) {
             return session;
         }
-        while self.sessions.len() >= SESSIONS_MAX {
+        while self.sessions.0.len() >= SESSIONS_MAX {
             self.evict_oldest();
         }
         let session = SessionId::new(position.get());
@@ -219,31 +270,36 @@ impl Sessions {
             active: position,
             acknowledged: RequestNumber::ZERO,
             reply_bytes: 0,
-            replies: BTreeMap::new(),
+            replies: Map::default(),
         };
-        self.sessions.insert(session, empty);
-        self.by_client.insert(client, session);
+        self.sessions.0.insert(session, empty);
+        self.by_client.0.insert(client, session);
         session
     }
 
     /// Closes a session.
     pub fn close(&mut self, session: SessionId) {
-        if let Some(gone) = self.sessions.remove(&session) {
-            self.by_client.remove(&gone.client);
+        if let Some(gone) = self.sessions.0.remove(&session) {
+            self.by_client.0.remove(&gone.client);
             self.reply_bytes = self.reply_bytes.saturating_sub(gone.reply_bytes);
         }
     }
 
     /// Looks a request up, and forgets the replies that its client has acknowledged.
     pub fn admit(&mut self, request: &Request, position: Position) -> Admission {
-        let Some(session) = self.sessions.get_mut(&request.session).filter(|it| it.client == request.client) else {
+        let Some(session) = self.sessions.0.get_mut(&request.session).filter(|it| it.client == request.client) else {
             return Admission::Answered(Ruling::Evicted);
         };
         if request.acknowledged > session.acknowledged {
             session.acknowledged = request.acknowledged;
-            let kept = session.replies.split_off(&request.acknowledged.next());
-            let dropped = session.replies.values().fold(0, |sum: u64, stored| sum.saturating_add(stored.weight()));
-            session.replies = kept;
+            let mut dropped = 0_u64;
+            while let Some((number, stored)) =
+                session.replies.0.iter().next().filter(|it| *it.0 <= request.acknowledged)
+            {
+                dropped = dropped.saturating_add(stored.weight());
+                let number = *number;
+                session.replies.0.remove(&number);
+            }
             session.reply_bytes = session.reply_bytes.saturating_sub(dropped);
             self.reply_bytes = self.reply_bytes.saturating_sub(dropped);
         }
@@ -254,7 +310,7 @@ impl Sessions {
         if request.number <= session.acknowledged {
             return Admission::Acknowledged;
         }
-        match session.replies.get(&request.number) {
+        match session.replies.0.get(&request.number) {
             Some(stored) if stored.check != check(&request.body) => Admission::Answered(Ruling::Reused),
             Some(stored) => Admission::Answered(Ruling::Replied(stored.reply.clone())),
             None if request.number.since(session.acknowledged) > WINDOW => Admission::Answered(Ruling::OutsideWindow),
@@ -264,39 +320,40 @@ impl Sessions {
 
     /// Keeps the reply to a fresh request until the client acknowledges it.
     pub fn store(&mut self, request: &Request, reply: Bytes) {
-        let Some(session) = self.sessions.get_mut(&request.session) else { return };
+        let Some(session) = self.sessions.0.get_mut(&request.session) else { return };
         let stored = Stored { check: check(&request.body), reply };
         session.reply_bytes = session.reply_bytes.saturating_add(stored.weight());
         self.reply_bytes = self.reply_bytes.saturating_add(stored.weight());
         if mutated!("sessions/only-the-last-reply") {
-            session.replies.clear();
+            session.replies.0.clear();
         }
-        session.replies.insert(request.number, stored);
-        while self.reply_bytes > REPLY_BYTES_MAX as u64 && self.sessions.len() > 1 {
+        session.replies.0.insert(request.number, stored);
+        while self.reply_bytes > REPLY_BYTES_MAX as u64 && self.sessions.0.len() > 1 {
             self.evict_greediest();
         }
     }
 
     /// How many sessions are open.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.sessions.0.len()
     }
 
     /// Is no session open?
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.0.is_empty()
     }
 
     /// Not the oldest: one client that acknowledges nothing would push all others out before itself.
     fn evict_greediest(&mut self) {
-        let greediest = self.sessions.iter().max_by_key(|(id, session)| (session.reply_bytes, **id)).map(|(id, _)| *id);
+        let greediest =
+            self.sessions.0.iter().max_by_key(|(id, session)| (session.reply_bytes, **id)).map(|(id, _)| *id);
         if let Some(greediest) = greediest {
             self.close(greediest);
         }
     }
 
     fn evict_oldest(&mut self) {
-        let oldest = self.sessions.iter().min_by_key(|(id, session)| (session.active, **id)).map(|(id, _)| *id);
+        let oldest = self.sessions.0.iter().min_by_key(|(id, session)| (session.active, **id)).map(|(id, _)| *id);
         if let Some(oldest) = oldest {
             self.close(oldest);
         }
@@ -398,7 +455,7 @@ mod tests {
             table.store(&request(greedy, number, 0, b"x"), reply.clone());
         }
         assert_eq!(table.len(), 1);
-        assert!(table.sessions.contains_key(&honest));
+        assert!(table.sessions.0.contains_key(&honest));
         assert_eq!(table.reply_bytes, 0);
     }
 

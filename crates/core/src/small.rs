@@ -16,6 +16,14 @@ pub trait Small: Clone + BorshSerialize + BorshDeserialize + Send + Sync + 'stat
 
     /// Answers a query by appending to `reply`. Bad bytes are answered with an error reply.
     fn query(&self, query: &[u8], reply: &mut Vec<u8>);
+
+    /// As [`StateMachine::propose`]: what the leader adds to a batch of these operations.
+    fn propose(&self, _at: &At, _operations: &[bytes::Bytes]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// As [`StateMachine::proposed`]: what a leader has added, which may be a lie.
+    fn proposed(&mut self, _at: &At, _made: &[u8], _out: &mut Output) {}
 }
 
 impl<T: Small> StateMachine for T {
@@ -25,6 +33,18 @@ impl<T: Small> StateMachine for T {
 
     fn digest(&self) -> Digest {
         Digest::of(&self.encode())
+    }
+
+    fn fork(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    fn propose(&self, at: &At, operations: &[bytes::Bytes]) -> Option<Vec<u8>> {
+        Small::propose(self, at, operations)
+    }
+
+    fn proposed(&mut self, at: &At, made: &[u8], out: &mut Output) {
+        Small::proposed(self, at, made, out);
     }
 }
 

@@ -19,6 +19,15 @@ impl<const FLAW: char> StateMachine for Sum<FLAW> {
     fn digest(&self) -> Digest {
         Digest::of(&self.0.to_le_bytes())
     }
+    fn fork(&self) -> Option<Self> {
+        Some(if FLAW == 'f' { Self(self.0 / 2) } else { self.clone() })
+    }
+    fn propose(&self, _: &At, _: &[bytes::Bytes]) -> Option<Vec<u8>> {
+        Some(self.0.to_le_bytes().to_vec())
+    }
+    fn proposed(&mut self, _: &At, made: &[u8], _: &mut Output) {
+        assert!(FLAW != 'g' || made.len() == 8, "a proposal has eight bytes");
+    }
 }
 
 impl<const FLAW: char> View for Sum<FLAW> {
@@ -78,4 +87,15 @@ fn a_machine_that_panics_on_garbage_is_caught() {
 #[test]
 fn a_machine_that_takes_any_bytes_for_a_snapshot_is_caught() {
     assert_eq!(check::<'s'>(), Err("bytes that are no machine's snapshot were accepted as one".to_owned()));
+}
+
+#[test]
+fn a_fork_that_is_another_state_is_caught() {
+    assert_eq!(check::<'f'>(), Err("a fork is another state at operation 1".to_owned()));
+}
+
+#[test]
+#[should_panic(expected = "a proposal has eight bytes")]
+fn a_machine_that_panics_on_a_false_proposal_is_caught() {
+    let _ = check::<'g'>();
 }

@@ -79,6 +79,10 @@ impl StateMachine for Counter {
     fn digest(&self) -> Digest {
         Digest::of_parts(&[b"quorate counter", &self.thousandths.to_le_bytes()])
     }
+
+    fn fork(&self) -> Option<Self> {
+        Some(*self)
+    }
 }
 
 impl Query for Counter {

@@ -29,6 +29,7 @@ fn error_texts_and_codes_are_etcds_to_the_letter() {
         (KvError::RequestTooLarge(Limit::Key), InvalidArgument, 3, "etcdserver: request is too large"),
         (KvError::Undecodable, InvalidArgument, 3, "quorate: the bytes are not a request"),
         (KvError::ReplyTooLarge, ResourceExhausted, 8, "quorate: the reply is too large, ask for pages with limit"),
+        (KvError::Auth(AuthError::PermissionDenied), PermissionDenied, 7, "etcdserver: permission denied"),
     ];
     for (error, code, number, text) in table {
         assert_eq!(error.etcd(), (code, text));
@@ -38,7 +39,55 @@ fn error_texts_and_codes_are_etcds_to_the_letter() {
         assert_eq!(borsh::from_slice::<KvError>(&bytes).unwrap(), error);
     }
     let tags: std::collections::BTreeSet<u8> = table.iter().map(|row| borsh::to_vec(&row.0).unwrap()[0]).collect();
-    assert_eq!(tags, (0..14).collect(), "every error has its row");
+    assert_eq!(tags, (0..15).collect(), "every error has its row");
+}
+
+#[test]
+fn error_texts_about_users_are_etcds_to_the_letter() {
+    use AuthError::*;
+    let precondition = Code::FailedPrecondition;
+    let table = [
+        (RootUserMissing, precondition, "etcdserver: root user does not exist"),
+        (RootRoleMissing, precondition, "etcdserver: root user does not have root role"),
+        (UserExists, precondition, "etcdserver: user name already exists"),
+        (UserEmpty, Code::InvalidArgument, "etcdserver: user name is empty"),
+        (UserNotFound, precondition, "etcdserver: user name not found"),
+        (RoleExists, precondition, "etcdserver: role name already exists"),
+        (RoleNotFound, precondition, "etcdserver: role name not found"),
+        (RoleEmpty, Code::InvalidArgument, "etcdserver: role name is empty"),
+        (PermissionDenied, Code::PermissionDenied, "etcdserver: permission denied"),
+        (RoleNotGranted, precondition, "etcdserver: role is not granted to the user"),
+        (PermissionNotGranted, precondition, "etcdserver: permission is not granted to the role"),
+        (InvalidToken, Code::Unauthenticated, "etcdserver: invalid auth token"),
+        (InvalidManagement, Code::InvalidArgument, "etcdserver: invalid auth management"),
+        (TooManyUsers, Code::ResourceExhausted, "quorate: there are too many users"),
+        (TooManyRoles, Code::ResourceExhausted, "quorate: there are too many roles"),
+        (TooManyRolesOfUser, Code::ResourceExhausted, "quorate: the user has too many roles"),
+        (TooManyPermissions, Code::ResourceExhausted, "quorate: the role has too many permissions"),
+    ];
+    for (error, code, text) in table {
+        assert_eq!(KvError::Auth(error).etcd(), (code, text));
+    }
+    let tags: std::collections::BTreeSet<u8> = table.iter().map(|row| borsh::to_vec(&row.0).unwrap()[0]).collect();
+    assert_eq!(tags, (0..17).collect(), "every error has its row");
+}
+
+#[test]
+fn a_delete_or_put_whose_answer_is_too_large_is_refused_and_changes_nothing() {
+    let mut bench = Bench::new();
+    let keys = REPLY_BYTES_MAX / VALUE_BYTES_MAX + 1;
+    for number in 0..keys {
+        bench.ok(Operation::put(format!("k{number:02}"), vec![7; VALUE_BYTES_MAX]));
+    }
+    let delete = |prev_kv| DeleteRange { key: "k".into(), range_end: "l".into(), prev_kv };
+    assert_eq!(bench.refused(Operation::Delete(delete(true))), KvError::ReplyTooLarge);
+    let in_txn = |op| Operation::Txn(Txn { success: vec![put_op("a", "1"), op], ..Txn::default() });
+    assert_eq!(bench.refused(in_txn(TxnOp::Delete(delete(true)))), KvError::ReplyTooLarge);
+    let puts = (0..keys).map(|n| TxnOp::Put(Put { prev_kv: true, ..Put::new(format!("k{n:02}"), "") }));
+    let puts = Operation::Txn(Txn { success: puts.collect(), ..Txn::default() });
+    assert_eq!(bench.refused(puts), KvError::ReplyTooLarge);
+    bench.ok(Operation::Delete(delete(false)));
+    assert!(bench.keys().is_empty());
 }
 
 #[test]

@@ -83,6 +83,71 @@ fn the_bytes_of_format_version_1_do_not_change() {
 }
 
 #[test]
+fn the_bytes_of_format_version_2_do_not_change() {
+    let mut bench = Bench::new();
+    let permission = Permission { kind: PermissionKind::Write, key: "a".into(), range_end: "b".into() };
+    for operation in [
+        AuthOperation::UserAdd { name: "root".into(), hash: Some("hash".into()) },
+        AuthOperation::UserAdd { name: "ann".into(), hash: None },
+        AuthOperation::RoleAdd { name: "r".into() },
+        AuthOperation::RoleGrantPermission { name: "r".into(), permission },
+        AuthOperation::UserGrantRole { name: "ann".into(), role: "r".into() },
+        AuthOperation::UserGrantRole { name: "root".into(), role: "root".into() },
+        AuthOperation::Enable,
+    ] {
+        bench.ok(Operation::Auth(operation));
+    }
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let by_ann =
+        Operation::As { who: Who { user: "ann".into(), since: 7 }, operation: Labelled::new(Operation::delete("a")) };
+    assert_eq!(
+        hex(&by_ann.encode().unwrap()),
+        concat!("08", "03000000", "616e6e", "0700000000000000", "01", "01000000", "61", "00000000", "00")
+    );
+    assert_eq!(bench.status().digest.to_string(), "f0e0bcb6c626370195420fcce0e4ba8d483ddf228f731241f2277e3cac3bbb65");
+    let stream = stream(&bench.kv);
+    let after_header = 1 + 4 + 8 + 8 + 32 + 8 + 8;
+    assert_eq!(
+        hex(&stream[after_header..stream.len() - 32]),
+        concat!(
+            "21000000",
+            "01",
+            "0800000000000000",
+            "0800000000000000",
+            "0200000000000000",
+            "0100000000000000",
+            "19000000",
+            "03000000",
+            "616e6e",
+            "00",
+            "0300000000000000",
+            "01000000",
+            "01000000",
+            "72",
+            "25000000",
+            "04000000",
+            "726f6f74",
+            "01",
+            "04000000",
+            "68617368",
+            "0200000000000000",
+            "01000000",
+            "04000000",
+            "726f6f74",
+            "14000000",
+            "01000000",
+            "72",
+            "01000000",
+            "01",
+            "01000000",
+            "61",
+            "01000000",
+            "62",
+        )
+    );
+}
+
+#[test]
 fn only_a_put_is_applied_by_the_thread_that_votes() {
     use quorate_core::machine::StateMachine;
     let is_quick = |operation: Operation| Kv::new().is_quick(&operation.encode().unwrap());

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
+use bytes::Bytes;
 use common::*;
 use quorate_machines::kv::*;
 
@@ -189,4 +190,34 @@ fn an_answer_of_events_ends_when_it_is_large_enough() {
     }
     let answer = bench.events(Events { prev_kv: false, ..from(2) });
     assert_eq!((answer.batches.len(), answer.next_revision), (4, 6));
+}
+
+/// More than is published, and more than one answer holds: the event says that there is one, history says what it is.
+#[test]
+fn a_revision_too_large_to_be_published_is_read_in_parts() {
+    let mut bench = Bench::new();
+    let keys = limits::EVENT_BYTES_MAX / limits::VALUE_BYTES_MAX + 2;
+    for number in 0..keys {
+        bench.ok(Operation::put(format!("k{number:02}"), vec![7; limits::VALUE_BYTES_MAX]));
+    }
+    bench.ok(Operation::delete_prefix("k"));
+    bench.put("after", "1");
+    let revision = bench.revision() - 1;
+    let published = &bench.batches[bench.batches.len() - 2];
+    assert_eq!((published.revision, published.events.len()), (revision, 0));
+    let interest = Events { prev_kv: true, from_revision: revision, ..Events::default() };
+    let all = Events { range_end: Bytes::from_static(&[0]), ..interest };
+    assert_eq!(bench.query(&Query::Events(all.clone())).result, Err(KvError::ReplyTooLarge));
+    let (mut events, mut answers, mut next, mut from_change) = (Vec::new(), 0, revision, 0);
+    while next <= bench.revision() {
+        let query = Query::EventsPart { events: Events { from_revision: next, ..all.clone() }, from_change };
+        let Response::EventsPart(part) = bench.query(&query).result.unwrap() else { panic!("another answer") };
+        events.extend(part.batches.into_iter().flat_map(|batch| batch.events));
+        (next, from_change, answers) = (part.next_revision, part.next_change, answers + 1);
+    }
+    assert!(answers > 3);
+    let told: Vec<_> = events.iter().map(|event| (event.kv.mod_revision - revision, event.kv.key.clone())).collect();
+    let expected = (0..keys).map(|number| (0, Bytes::from(format!("k{number:02}"))));
+    assert_eq!(told, expected.chain([(1, Bytes::from("after"))]).collect::<Vec<_>>());
+    assert!(events.iter().take(keys).all(|event| event.prev_kv.is_some()));
 }

@@ -132,6 +132,7 @@ async fn prepare() -> Outcome<PathBuf> {
             cluster: ClusterId::new(1),
             epoch: Epoch::ZERO,
             protocol: "vr".into(),
+            machine: "kv".into(),
             replica: id,
             key_file: format!("{id}.key").into(),
             data_dir: "data".into(),

@@ -5,11 +5,11 @@ use crate::config::ClusterConfig;
 use crate::host::Clock;
 use crate::keys::{KeyError, KeyPair};
 use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace};
+use crate::vouched::Vouched;
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
 use quorate_core::ids::{Peer, ReplicaId};
-use quorate_core::node::{Payload, Report, Service};
-use quorate_core::objects::Touches;
+use quorate_core::node::{Payload, Recorded, Report, Service};
 use quorate_core::protocol::{
     Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
 };
@@ -35,14 +35,11 @@ pub struct ClientOptions {
     pub retry: Duration,
     /// Silence after which a call fails. 10 s.
     pub timeout: Duration,
-    /// What the operations of the cluster's machine touch. Protocols that order each object by itself refuse operations and
-    /// read many times what one read would do without it; others need not know. None.
-    pub touches: Option<Touches>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { retry: Duration::from_millis(150), timeout: Duration::from_secs(10), touches: None }
+        Self { retry: Duration::from_millis(150), timeout: Duration::from_secs(10) }
     }
 }
 
@@ -97,9 +94,13 @@ pub enum ConnectError {
     },
 }
 
+/// What a replica has recorded, and the number to go on from.
+type Told = (Vec<Recorded>, u64);
+
 enum Command {
     Call(Call, oneshot::Sender<Result<Answer, ClientError>>),
     Status(ReplicaId, oneshot::Sender<Report>),
+    Recorded(ReplicaId, u64, oneshot::Sender<Told>),
     Watch(u32, mpsc::Sender<Vec<Event>>, oneshot::Sender<()>),
     Links(oneshot::Sender<LinkStatus>),
 }
@@ -132,8 +133,7 @@ impl Client {
         let links = ClientLinks::start(config, key, client, Pace::default())?;
         let replicas = config.members.len();
         let client_config = ClientConfig { client, replicas, retry: options.retry, timeout: options.timeout };
-        let mut core = P::Client::start(client_config, keyring.clone());
-        options.touches.into_iter().for_each(|touches| core.knows(touches));
+        let core = P::Client::start(client_config, keyring.clone());
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let task = Task::<P> {
             core,
@@ -144,7 +144,9 @@ impl Client {
             timers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             watch: None,
+            vouch: P::vouch(replicas),
             next: 0,
             failed: BTreeMap::new(),
         };
@@ -189,11 +191,21 @@ impl Client {
         tokio::time::timeout(patience, report).await.ok()?.ok()
     }
 
-    /// Watches a topic of the machine's events at one replica; the stream ends when the link does, or when the watcher is
-    /// too slow, and the watcher then reads the history and watches again. One watch for each client.
+    /// What messages came and went at one replica lately, from number `from` on, and the number to go on from; `None` if it
+    /// does not say within `patience`. A replica records only while somebody asks: the first answer is empty.
+    pub async fn recorded(&self, replica: ReplicaId, from: u64, patience: Duration) -> Option<(Vec<Recorded>, u64)> {
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(Command::Recorded(replica, from, sender)).await.ok()?;
+        tokio::time::timeout(patience, answer).await.ok()?.ok()
+    }
+
+    /// Watches a topic of the machine's events. Where replicas do not lie, at one of them; otherwise at all, and an event is
+    /// told when enough of them have told it ([`Protocol::vouch`]). Events are in their order, and some may be missing, which
+    /// the watcher must be able to see by their content. The stream ends when a link does that it needs, or when the watcher
+    /// is too slow; the watcher then reads the history and watches again. One watch for each client.
     ///
     /// # Errors
-    /// [`ClientError::Call`] if no replica confirms the watch in time.
+    /// [`ClientError::Call`] if not enough replicas confirm the watch in time.
     pub async fn watch(&self, topic: u32) -> Result<mpsc::Receiver<Vec<Event>>, ClientError> {
         let (sender, events) = mpsc::channel(WATCH_BATCHES_MAX);
         let (ready, confirmed) = oneshot::channel();
@@ -230,9 +242,17 @@ fn keyring<P: Protocol>(config: &ClusterConfig, key: &KeyPair, nonce: u64) -> Re
 
 struct Watch {
     topic: u32,
-    at: Option<ReplicaId>,
+    /// Where it watches, or has asked to; and whether that was confirmed.
+    at: BTreeMap<ReplicaId, bool>,
+    vouched: Vouched,
     events: mpsc::Sender<Vec<Event>>,
     ready: Option<oneshot::Sender<()>>,
+}
+
+impl Watch {
+    fn confirmed(&self) -> usize {
+        self.at.values().filter(|confirmed| **confirmed).count()
+    }
 }
 
 struct Task<P: Protocol> {
@@ -244,7 +264,10 @@ struct Task<P: Protocol> {
     timers: BTreeMap<P::ClientTimer, Instant>,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Answer, ClientError>>>,
     statuses: BTreeMap<u64, (ReplicaId, oneshot::Sender<Report>)>,
+    recorded: BTreeMap<u64, (ReplicaId, oneshot::Sender<Told>)>,
     watch: Option<Watch>,
+    /// How many replicas must tell an event.
+    vouch: usize,
     next: u64,
     failed: BTreeMap<ReplicaId, DialError>,
 }
@@ -292,13 +315,17 @@ impl<P: Protocol> Task<P> {
                 self.statuses.insert(self.next, (replica, sender));
                 self.ask(replica, Service::GetStatus { nonce: self.next });
             }
+            Command::Recorded(replica, from, sender) => {
+                self.recorded.retain(|_, (_, sender)| !sender.is_closed());
+                self.next = self.next.wrapping_add(1);
+                self.recorded.insert(self.next, (replica, sender));
+                self.ask(replica, Service::GetRecorded { nonce: self.next, from });
+            }
             Command::Watch(topic, events, ready) => {
-                self.watch = Some(Watch { topic, at: None, events, ready: Some(ready) });
-                let members: Vec<_> =
-                    self.links.status().replicas.iter().map(|it| (it.replica, it.connected)).collect();
-                if let Some((replica, _)) = members.into_iter().find(|(_, connected)| *connected) {
-                    self.watch_at(replica);
-                }
+                let vouched = Vouched::new(self.vouch);
+                self.watch = Some(Watch { topic, at: BTreeMap::new(), vouched, events, ready: Some(ready) });
+                let replicas = self.links.status().replicas;
+                replicas.iter().filter(|it| it.connected).for_each(|it| self.watch_at(it.replica));
             }
             Command::Links(sender) => drop(sender.send(self.links.status())),
         }
@@ -315,15 +342,11 @@ impl<P: Protocol> Task<P> {
                         self.ask(replica, Service::GetStatus { nonce: *nonce });
                     }
                 }
-                if self.watch.as_ref().is_some_and(|watch| watch.at.is_none()) {
-                    self.watch_at(replica);
-                }
+                self.watch_at(replica);
             }
             Incoming::Disconnected { peer: Peer::Replica(replica), .. } => {
                 self.core.on_disconnected(replica, out);
-                if self.watch.as_ref().is_some_and(|watch| watch.at == Some(replica)) {
-                    self.watch = None; // dropping the sender ends the stream; the watcher decides where to go on
-                }
+                self.on_watch_lost(replica);
             }
             Incoming::DialFailed { replica, error } => {
                 self.failed.insert(replica, error);
@@ -349,14 +372,26 @@ impl<P: Protocol> Task<P> {
                     let _gone = sender.send(*report);
                 }
             }
+            Payload::Service(Service::Recorded { nonce, recorded, next }) => {
+                // Nobody speaks for another replica.
+                if self.recorded.get(&nonce).is_some_and(|(asked, _)| *asked == from)
+                    && let Some((_, sender)) = self.recorded.remove(&nonce)
+                {
+                    let _gone = sender.send((recorded, next));
+                }
+            }
             Payload::Service(Service::Watching { topic }) => {
-                if let Some(watch) = self.watch.as_mut().filter(|it| it.topic == topic && it.at == Some(from)) {
+                let Some(watch) = self.watch.as_mut().filter(|it| it.topic == topic) else { return };
+                let Some(confirmed) = watch.at.get_mut(&from) else { return };
+                *confirmed = true;
+                if watch.confirmed() >= self.vouch {
                     let _gone = watch.ready.take().map(|ready| ready.send(()));
                 }
             }
             Payload::Service(Service::Events(events)) => {
-                let Some(watch) = self.watch.as_ref().filter(|watch| watch.at == Some(from)) else { return };
-                if watch.events.try_send(events).is_err() {
+                let Some(watch) = self.watch.as_mut().filter(|watch| watch.at.contains_key(&from)) else { return };
+                let believed = if self.vouch == 1 { events } else { watch.vouched.hear(from, events) };
+                if !believed.is_empty() && watch.events.try_send(believed).is_err() {
                     self.watch = None; // too slow, or gone
                 }
             }
@@ -398,11 +433,23 @@ impl<P: Protocol> Task<P> {
         }
     }
 
+    /// Watches at this replica, too, unless one is enough.
     fn watch_at(&mut self, replica: ReplicaId) {
-        if let Some(watch) = &mut self.watch {
-            watch.at = Some(replica);
+        let one_is_enough = self.vouch == 1;
+        if let Some(watch) = self.watch.as_mut().filter(|watch| !one_is_enough || watch.at.is_empty()) {
+            watch.at.insert(replica, false);
             let topic = watch.topic;
             self.ask(replica, Service::Watch { topic });
+        }
+    }
+
+    /// A stream that has begun, and that too few tell from now on, ends; the watcher decides where to go on.
+    fn on_watch_lost(&mut self, replica: ReplicaId) {
+        let Some(watch) = &mut self.watch else { return };
+        let told = watch.at.remove(&replica).is_some();
+        watch.vouched.forget(replica);
+        if told && (self.vouch == 1 || watch.ready.is_none() && watch.confirmed() < self.vouch) {
+            self.watch = None; // dropping the sender ends the stream
         }
     }
 

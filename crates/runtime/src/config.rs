@@ -5,7 +5,7 @@
 
 mod check;
 
-pub use check::Problem;
+pub use check::{MEMBERS_MAX, Problem};
 
 use crate::keys::{PublicKey, hex, random, unhex};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
@@ -27,6 +27,9 @@ pub struct ReplicaConfig {
     pub epoch: Epoch,
     /// The protocol of this epoch, for example `vr`.
     pub protocol: String,
+    /// The machine that is replicated, for example `kv`, which it is in files that do not say.
+    #[serde(default = "default_machine")]
+    pub machine: String,
     /// Which of `members` this replica is.
     #[serde(deserialize_with = "replica_id")]
     pub replica: ReplicaId,
@@ -61,6 +64,9 @@ pub struct ClusterConfig {
     pub epoch: Epoch,
     /// The protocol of this epoch.
     pub protocol: String,
+    /// The machine that is replicated, as in [`ReplicaConfig::machine`].
+    #[serde(default = "default_machine")]
+    pub machine: String,
     /// The file with the client's private key.
     pub key_file: PathBuf,
     /// All replicas of the epoch.
@@ -117,11 +123,16 @@ pub struct Timing {
     pub heartbeat_ms: u64,
     /// The silence after which the others replace it; 300. At least four heartbeats, or leaders change for nothing.
     pub view_change_ms: u64,
+    /// For protocols that trust bounds on time: what a replica sends is processed by another within this; 40. It must cover
+    /// the worst moments of network and scheduler: when it is broken, outputs wait. A LAN wants 50, a WAN 500.
+    pub delay_bound_ms: u64,
+    /// For the same protocols: the clocks of two replicas differ by less than this; 10. A WAN wants 50.
+    pub clock_bound_ms: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, view_change_ms: 300 }
+        Self { heartbeat_ms: 50, view_change_ms: 300, delay_bound_ms: 40, clock_bound_ms: 10 }
     }
 }
 
@@ -176,7 +187,8 @@ impl ReplicaConfig {
     }
 
     fn to_text(&self) -> String {
-        let mut text = head("replica.toml: what one replica must know.", self.cluster, self.epoch, &self.protocol);
+        let mut text =
+            head("replica.toml: what one replica must know.", self.cluster, self.epoch, &self.protocol, &self.machine);
         comment(&mut text, "Which of the members below this replica is.");
         field(&mut text, "replica", self.replica.get());
         comment(&mut text, "This replica's private key. Relative paths start at this file's folder.");
@@ -205,7 +217,8 @@ impl ClusterConfig {
 
     /// Writes the file, with a comment at each field. Replaces one that exists.
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        let mut text = head("cluster.toml: what a client must know.", self.cluster, self.epoch, &self.protocol);
+        let mut text =
+            head("cluster.toml: what a client must know.", self.cluster, self.epoch, &self.protocol, &self.machine);
         comment(&mut text, "The client's private key. Relative paths start at this file's folder.");
         field(&mut text, "key_file", quoted(&self.key_file.to_string_lossy()));
         members_text(&mut text, &self.members);
@@ -237,6 +250,13 @@ impl Timing {
         field(&mut text, "heartbeat_ms", self.heartbeat_ms);
         comment(&mut text, "The silence after which the others replace it; at least four heartbeats.");
         field(&mut text, "view_change_ms", self.view_change_ms);
+        comment(
+            &mut text,
+            "For protocols that trust time: what a replica sends is processed by another within this. Beyond it, outputs wait.",
+        );
+        field(&mut text, "delay_bound_ms", self.delay_bound_ms);
+        comment(&mut text, "For protocols that trust time: the clocks of two replicas differ by less than this.");
+        field(&mut text, "clock_bound_ms", self.clock_bound_ms);
         text
     }
 }
@@ -286,7 +306,11 @@ fn replica_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ReplicaId, D
     u8::deserialize(deserializer).map(ReplicaId::new)
 }
 
-fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str) -> String {
+fn default_machine() -> String {
+    "kv".to_owned()
+}
+
+fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str, machine: &str) -> String {
     let mut text = format!("# {title}\n\n");
     comment(&mut text, "The cluster: drawn once, the same in every file of the cluster.");
     field(&mut text, "cluster", quoted(&hex(&cluster.get().to_be_bytes())));
@@ -294,6 +318,8 @@ fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str) -> String
     field(&mut text, "epoch", epoch);
     comment(&mut text, "The replication protocol of this epoch.");
     field(&mut text, "protocol", quoted(protocol));
+    comment(&mut text, "The machine that is replicated; the same for ever, in every file of the cluster.");
+    field(&mut text, "machine", quoted(machine));
     text
 }
 

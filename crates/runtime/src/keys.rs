@@ -205,6 +205,12 @@ impl KeyPair {
         secret.ok_or(KeyError::NoSeed)
     }
 
+    /// A secret for one purpose, that whoever holds the private half can find again. `context` names the purpose; another
+    /// one gives another secret, and none of them tells of the key.
+    pub fn secret_for(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, &self.pkcs8)
+    }
+
     pub(crate) fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
     }
@@ -248,7 +254,7 @@ fn permission_warning(path: &Path, mode: u32) -> Option<String> {
 }
 
 /// `N` random bytes of the system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;
     Ok(bytes)

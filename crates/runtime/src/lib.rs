@@ -2,9 +2,11 @@
 //! the keys that stand for identities, and the files that say who belongs to a cluster.
 
 pub mod client;
+pub mod coin;
 pub mod config;
 pub mod host;
 pub mod keys;
 pub mod link;
 pub mod local;
 pub mod replica;
+mod vouched;

@@ -2,6 +2,7 @@
 //! thread for each replica. `quorate dev` runs processes instead; the code of a replica is the same.
 
 use crate::client::{Client, ClientError, ClientOptions, ConnectError};
+use crate::coin;
 use crate::config::{ClusterConfig, ConfigError, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
 use crate::keys::{KeyError, KeyPair};
 use crate::replica::{self, ServeError};
@@ -9,7 +10,6 @@ use bytes::Bytes;
 use quorate_core::ids::{Epoch, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::Report;
-use quorate_core::objects::Touches;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Answer, Consistency, Protocol};
 use quorate_store::{DiskError, FolderLock, RealDisk};
@@ -51,7 +51,6 @@ pub enum LocalError {
 pub struct Local {
     cluster: ClusterConfig,
     key: KeyPair,
-    touches: Touches,
     replicas: Vec<Place>,
     run: Arc<Run>,
     folder: PathBuf,
@@ -100,21 +99,22 @@ impl Local {
                 cluster,
                 epoch: Epoch::ZERO,
                 protocol: P::NAME.to_owned(),
+                machine: "own".to_owned(),
                 key_file: PathBuf::new(),
                 members: Vec::new(),
             },
             key,
-            touches: Touches::of::<M>(),
             replicas: Vec::new(),
             run: Arc::new(run),
             folder,
         };
-        local.set_up(replicas)?;
+        local.set_up(replicas, P::TOSSES)?;
         Ok(local)
     }
 
     /// Draws keys and ports, makes folders, starts everybody.
-    fn set_up(&mut self, replicas: u8) -> Result<(), LocalError> {
+    fn set_up(&mut self, replicas: u8, tosses: bool) -> Result<(), LocalError> {
+        let coins = if tosses { coin::deal(usize::from(replicas))? } else { Vec::new() };
         let mut drawn = Vec::new();
         for replica in (0..replicas).map(ReplicaId::new) {
             let (listener, key) = (TcpListener::bind("127.0.0.1:0")?, KeyPair::generate()?);
@@ -127,8 +127,9 @@ impl Local {
                 cluster: self.cluster.cluster,
                 epoch: self.cluster.epoch,
                 protocol: self.cluster.protocol.clone(),
+                machine: self.cluster.machine.clone(),
                 replica: member.replica,
-                key_file: PathBuf::new(),
+                key_file: self.folder.join(format!("replica-{}.key", member.replica.get())), // only its name is used
                 data_dir: self.folder.join(format!("replica-{}", member.replica.get())),
                 listen: member.address.clone(),
                 clients: vec![self.key.public()],
@@ -137,6 +138,9 @@ impl Local {
                 timing: Timing::default(),
             };
             replica::format(&settings)?;
+            if let Some(keys) = coins.get(member.replica.index()) {
+                coin::save(keys, &coin::file_beside(&settings.key_file))?;
+            }
             let seat = Arc::new(Seat { settings, key });
             let running = Some(spawn(&self.run, &seat, listener)?);
             self.replicas.push(Place { seat, running });
@@ -173,8 +177,7 @@ impl Local {
     /// # Errors
     /// [`LocalError`].
     pub fn client<P: Protocol>(&self) -> Result<BlockingClient, LocalError> {
-        let options = ClientOptions { touches: Some(self.touches), ..ClientOptions::default() };
-        BlockingClient::connect::<P>(&self.cluster, &self.key, options)
+        BlockingClient::connect::<P>(&self.cluster, &self.key, ClientOptions::default())
     }
 }
 

@@ -1,5 +1,6 @@
 //! From a `replica.toml` to a running replica: the folder is checked, what it holds is restored, the host starts.
 
+use crate::coin;
 use crate::config::ReplicaConfig;
 use crate::host::{Host, HostError, Notes};
 use crate::keys::{KeyError, KeyPair, random};
@@ -143,7 +144,11 @@ fn keyring<P: Protocol>(config: &ReplicaConfig, key: &KeyPair) -> Result<Keyring
     let replicas: Vec<_> = config.members.iter().map(|member| member.public_key.for_statements()).collect();
     let clients: Vec<_> = config.clients.iter().map(|key| key.for_statements()).collect();
     let keyring = Keyring::ed25519(config.cluster, config.epoch, &replicas, &clients)?;
-    Ok(keyring.of_replica(config.replica, key.secret()?)?)
+    let keyring = keyring.of_replica(config.replica, key.secret()?)?;
+    if !P::TOSSES {
+        return Ok(keyring);
+    }
+    Ok(keyring.with_coin(&coin::load(&coin::file_beside(&config.key_file))?)?)
 }
 
 fn in_folder(folder: &Path) -> impl Fn(FolderError) -> ServeError {

@@ -34,6 +34,7 @@ fn replica_config() -> ReplicaConfig {
         cluster: ClusterId::new(0x0123_4567_89ab_cdef),
         epoch: Epoch::new(4),
         protocol: "vr".into(),
+        machine: "events".into(),
         replica: ReplicaId::new(1),
         key_file: "keys/\"odd\" name.key".into(),
         data_dir: "/var/lib/quorate".into(),
@@ -41,7 +42,7 @@ fn replica_config() -> ReplicaConfig {
         clients: vec![public_key(8), public_key(9)],
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
         limits: Limits { clients_max: 12, ..Limits::default() },
-        timing: Timing { heartbeat_ms: 20, view_change_ms: 100 },
+        timing: Timing { heartbeat_ms: 20, view_change_ms: 100, ..Timing::default() },
     }
 }
 
@@ -82,6 +83,7 @@ fn a_cluster_file_is_read_as_it_was_written() {
         cluster: draw_cluster_id().expect("randomness"),
         epoch: Epoch::ZERO,
         protocol: "vr".into(),
+        machine: "events".into(),
         key_file: "client.key".into(),
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
     };

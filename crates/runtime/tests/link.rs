@@ -224,6 +224,39 @@ async fn a_message_longer_than_a_frame_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_cut_drops_messages_both_ways_keeps_the_connection_and_spares_others() {
+    let key = key();
+    let mut seats = seats(3, &[key.public()]).await;
+    let mut hosts = Vec::new();
+    for seat in &mut seats {
+        hosts.push(seat.start().await);
+    }
+    for host in &hosts {
+        host.until(|status| status.replicas.iter().all(|replica| replica.connected)).await;
+    }
+    let mut caller = dial(&seats[0].for_clients(), &key, 7);
+    caller.until(|status| status.replicas.iter().all(|replica| replica.connected)).await;
+    hosts[0].until(|status| status.clients.len() == 1).await;
+
+    hosts[0].links.handle().cut(&[ReplicaId::new(1)]);
+    assert_eq!(hosts[0].links.send(replica(1), Bytes::from_static(b"lost")), Sent::Unconnected);
+    assert_eq!(hosts[1].links.send(replica(0), Bytes::from_static(b"lost too")), Sent::Queued);
+    let dropped = |status: &quorate_runtime::link::LinkStatus| status.replicas[0].traffic.dropped_unconnected == 2;
+    hosts[0].until(dropped).await;
+    assert_eq!(hosts[0].links.send(replica(2), Bytes::from_static(b"r2")), Sent::Queued);
+    assert_eq!(hosts[2].message().await, (replica(0), Bytes::from_static(b"r2")));
+    assert_eq!(hosts[0].links.send(client(7), Bytes::from_static(b"client")), Sent::Queued);
+    assert_eq!(caller.message().await, (replica(0), Bytes::from_static(b"client")));
+
+    hosts[0].links.handle().cut(&[]);
+    assert_eq!(hosts[1].links.send(replica(0), Bytes::from_static(b"again")), Sent::Queued);
+    assert_eq!(hosts[0].message().await, (replica(1), Bytes::from_static(b"again")), "the first that came");
+    assert_eq!(hosts[0].links.send(replica(1), Bytes::from_static(b"and back")), Sent::Queued);
+    assert_eq!(hosts[1].message().await, (replica(0), Bytes::from_static(b"and back")));
+    assert_eq!(hosts[0].links.status().replicas[0].traffic.connects, 1, "the connection was never lost");
+}
+
+#[tokio::test]
 async fn links_that_were_dropped_take_nothing_more() {
     let mut seats = seats(2, &[]).await;
     let mut r0 = seats[0].start().await;

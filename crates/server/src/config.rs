@@ -1,9 +1,11 @@
 //! `gateway.toml`: a gateway beyond loopback needs more than an address.
 
 use crate::gateway::Options;
+use crate::limits::TOKEN_LIFETIME;
 use crate::listen::Security;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// A gateway's file. Unknown fields are errors; relative paths start at the file's folder.
@@ -16,6 +18,8 @@ pub struct GatewayConfig {
     pub listen: String,
     /// Where clients are told to connect, `https://host:port`; without it, the address that is listened on.
     pub advertise: Option<String>,
+    /// How long a user who has logged in need not do it again, in seconds; a day without it.
+    pub token_seconds: Option<u64>,
     /// The certificates that the gateway shows, its own first, in PEM. Needed beyond loopback, as are the next two.
     pub cert_file: Option<PathBuf>,
     /// The private key of the first certificate, in PEM.
@@ -83,6 +87,7 @@ impl GatewayConfig {
             },
             _ => Security::Plain,
         };
-        Options { security, advertise: self.advertise.clone(), ..Options::default() }
+        let token_lifetime = self.token_seconds.map_or(TOKEN_LIFETIME, Duration::from_secs);
+        Options { security, advertise: self.advertise.clone(), token_lifetime, ..Options::default() }
     }
 }

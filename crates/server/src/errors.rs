@@ -27,8 +27,18 @@ pub enum EtcdError {
     InvalidSortOption,
     /// A comparison that does not exist.
     InvalidCompare,
-    /// Users and passwords are not in use here.
+    /// Users do not count, so nobody logs in.
     AuthNotEnabled,
+    /// No such user, or not its password.
+    AuthFailed,
+    /// A permission is to be granted, and none is named.
+    PermissionNotGiven,
+    /// More was there before the last compaction than a snapshot can be sorted from.
+    SnapshotTooLarge,
+    /// A snapshot's file could not be written or read: why.
+    NoRoom(String),
+    /// A password longer than can be told from others.
+    PasswordTooLong,
     /// An election in which nobody leads.
     NobodyLeads,
     /// The election was won by somebody else since, or was never won with this key.
@@ -58,6 +68,15 @@ impl EtcdError {
             EtcdError::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
             EtcdError::InvalidCompare => (Code::InvalidArgument, "quorate: this comparison does not exist"),
             EtcdError::AuthNotEnabled => (Code::FailedPrecondition, "etcdserver: authentication is not enabled"),
+            EtcdError::AuthFailed => {
+                (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password")
+            }
+            EtcdError::PermissionNotGiven => (Code::InvalidArgument, "etcdserver: permission not given"),
+            EtcdError::PasswordTooLong => (Code::InvalidArgument, "quorate: the password is too long"),
+            EtcdError::SnapshotTooLarge => {
+                (Code::ResourceExhausted, "quorate: the store is too large for a snapshot, use `quorate kv export`")
+            }
+            EtcdError::NoRoom(_) => (Code::Unavailable, "quorate: the gateway has no room for the snapshot's file"),
             EtcdError::NobodyLeads => (Code::Unknown, "election: no leader"),
             EtcdError::NotLeader => (Code::Unknown, "election: not leader"),
             EtcdError::SessionExpired => (Code::NotFound, "etcdserver: requested lease not found"),
@@ -74,7 +93,8 @@ impl EtcdError {
                 let whole = error.to_string();
                 whole.strip_prefix(error.etcd().1).filter(|rest| !rest.is_empty()).map(|rest| rest.trim().to_owned())
             }
-            EtcdError::TooManyRequests(bound) => Some(bound.clone()),
+            EtcdError::TooManyRequests(bound) | EtcdError::NoRoom(bound) => Some(bound.clone()),
+            EtcdError::PasswordTooLong => Some(format!("(at most {} bytes)", crate::limits::PASSWORD_BYTES_MAX)),
             EtcdError::RequestTooLarge => {
                 Some(format!("(at most {} bytes, as the gateway encodes them)", crate::limits::OPERATION_BYTES_MAX))
             }
@@ -90,6 +110,8 @@ const fn kv_code(code: kv::Code) -> Code {
         kv::Code::ResourceExhausted => Code::ResourceExhausted,
         kv::Code::FailedPrecondition => Code::FailedPrecondition,
         kv::Code::OutOfRange => Code::OutOfRange,
+        kv::Code::PermissionDenied => Code::PermissionDenied,
+        kv::Code::Unauthenticated => Code::Unauthenticated,
     }
 }
 
@@ -165,6 +187,15 @@ mod tests {
             (EtcdError::InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option"),
             (EtcdError::InvalidCompare, InvalidArgument, "quorate: this comparison does not exist"),
             (EtcdError::AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled"),
+            (EtcdError::AuthFailed, InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
+            (EtcdError::PermissionNotGiven, InvalidArgument, "etcdserver: permission not given"),
+            (
+                EtcdError::SnapshotTooLarge,
+                ResourceExhausted,
+                "quorate: the store is too large for a snapshot, use `quorate kv export`",
+            ),
+            (EtcdError::NoRoom("x".into()), Unavailable, "quorate: the gateway has no room for the snapshot's file"),
+            (EtcdError::PasswordTooLong, InvalidArgument, "quorate: the password is too long"),
             (EtcdError::NobodyLeads, Unknown, "election: no leader"),
             (EtcdError::NotLeader, Unknown, "election: not leader"),
             (EtcdError::SessionExpired, NotFound, "etcdserver: requested lease not found"),

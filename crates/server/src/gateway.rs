@@ -1,9 +1,12 @@
 //! A gateway as a whole: made of a cluster's files and an address, it serves until it is dropped.
 
+use crate::access::{Access, Tokens};
 use crate::http::Front;
 use crate::hub::Hub;
+use crate::limits::{SNAPSHOTS_MAX, TOKEN_LIFETIME};
 use crate::listen::{self, ListenError, Security};
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::store::Store;
 use quorate_core::protocol::Protocol;
 use quorate_runtime::client::ConnectError;
@@ -14,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tonic::metadata::MetadataMap;
 
 /// The responses of a streaming call.
 pub(crate) type Responses<T> = tokio_stream::wrappers::ReceiverStream<Result<T, tonic::Status>>;
@@ -28,9 +33,8 @@ pub struct Options {
     pub progress_interval: Duration,
     /// Where clients are told to connect, `http://host:port`; `None` for the address that is listened on.
     pub advertise: Option<String>,
-    /// Takes one replica's events for hints, and reads what happened from all of them, even under a protocol whose replicas
-    /// do not lie. Under one whose replicas may, this is always so.
-    pub confirm_events: bool,
+    /// How long a user who has logged in need not do it again; [`crate::limits::TOKEN_LIFETIME`].
+    pub token_lifetime: Duration,
 }
 
 impl Default for Options {
@@ -39,7 +43,7 @@ impl Default for Options {
             security: Security::Plain,
             progress_interval: Duration::from_secs(600),
             advertise: None,
-            confirm_events: false,
+            token_lifetime: TOKEN_LIFETIME,
         }
     }
 }
@@ -62,6 +66,16 @@ pub(crate) struct Api {
     pub(crate) hub: Arc<Hub>,
     pub(crate) url: Arc<str>,
     pub(crate) progress_interval: Duration,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) snapshots: Arc<Semaphore>,
+}
+
+impl Api {
+    /// The store, for whoever sent this.
+    pub(crate) fn access(&self, metadata: &MetadataMap) -> Access {
+        self.tokens.access(&self.store, metadata)
+    }
 }
 
 /// A gateway that serves. Dropping it ends all its connections; the cluster does not notice.
@@ -88,8 +102,16 @@ impl Gateway {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url: Arc<str> = options.advertise.unwrap_or_else(|| format!("{scheme}://{address}")).into();
         let store = Arc::new(Store::connect::<P>(config, key)?);
-        let hub = Hub::new(store.clone(), options.confirm_events || P::SIGNS);
-        let api = Api { store, hub: hub.clone(), url: url.clone(), progress_interval: options.progress_interval };
+        let hub = Hub::new(store.clone());
+        let api = Api {
+            store,
+            hub: hub.clone(),
+            url: url.clone(),
+            progress_interval: options.progress_interval,
+            tokens: Arc::new(Tokens::new(key, options.token_lifetime)),
+            passwords: Arc::new(Passwords::new()),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+        };
         let front = Front::new(api, Metrics::new());
         let tasks = [tokio::spawn(hub.run()), tokio::spawn(listen::serve(listener, tls, front))];
         Ok(Self { address, url, tasks })

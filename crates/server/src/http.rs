@@ -4,9 +4,10 @@ use crate::errors::EtcdError;
 use crate::gateway::Api;
 use crate::json;
 use crate::limits::{MESSAGE_BYTES_MAX, REQUESTS_MAX, STREAMS_MAX};
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::offered::{self, API_VERSION};
 use crate::proto::DESCRIPTORS;
+use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::lease_server::LeaseServer;
@@ -42,6 +43,26 @@ pub static CALLS: LazyLock<BTreeMap<String, MethodDescriptor>> = LazyLock::new(|
     methods.map(|method| (format!("/{}/{}", method.parent_service().full_name(), method.name()), method)).collect()
 });
 
+/// What is known of a call before it comes.
+#[derive(Debug)]
+struct Route {
+    /// Whether it is a stream, or may take as long as one.
+    long: bool,
+    service: &'static str,
+    method: &'static str,
+    counted: Counted,
+}
+
+/// All calls that are offered, by their paths.
+fn routes(metrics: &Metrics) -> BTreeMap<&'static str, Route> {
+    let route = |(path, call): (&'static String, &'static MethodDescriptor)| {
+        let long = call.is_server_streaming() || WAITING_CALLS.contains(&path.as_str());
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        (path.as_str(), Route { long, service, method, counted: metrics.of(service, method) })
+    };
+    CALLS.iter().map(route).collect()
+}
+
 /// Calls that may take as long as a stream: their answer waits for what others do.
 const WAITING_CALLS: [&str; 2] = ["/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"];
 
@@ -51,6 +72,7 @@ pub struct Front {
     api: Api,
     routes: Routes,
     metrics: Metrics,
+    known: Arc<BTreeMap<&'static str, Route>>,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
@@ -63,11 +85,13 @@ impl Front {
             .add_service(LeaseServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(ClusterServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(MaintenanceServer::new(api.clone()).max_decoding_message_size(max))
+            .add_service(AuthServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(LockServer::new(api.clone()).max_decoding_message_size(max))
             .add_service(ElectionServer::new(api.clone()).max_decoding_message_size(max))
             .prepare();
         let (requests, streams) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Semaphore::new(STREAMS_MAX)));
-        Self { api, routes, metrics, requests, streams }
+        let known = Arc::new(self::routes(&metrics));
+        Self { api, routes, metrics, known, requests, streams }
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -88,7 +112,7 @@ impl Front {
             (&Method::GET, "/health") => self.health().await,
             (&Method::GET, "/metrics") => self.metrics_page().await,
             (&Method::POST, path) => match json::call(path) {
-                Some(call) => json::answer(self, call, request.into_body()).await,
+                Some(call) => json::answer(self, call, request).await,
                 None => page(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n"),
             },
             (_, path) if json::call(path).is_some() => {
@@ -101,28 +125,29 @@ impl Front {
     /// A call, within the bounds on how many there may be at a time.
     pub async fn grpc(mut self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path();
-        let Some((path, call)) = CALLS.get_key_value(path) else {
+        let known = self.known.clone();
+        let Some(route) = known.get(path) else {
             let refusal = offered::refusal(path).unwrap_or(EtcdError::NotOffered(
                 "quorate: this is not a call of etcd's API, or one that is not known here",
             ));
             return Status::from(refusal).into_http();
         };
-        let long = call.is_server_streaming() || WAITING_CALLS.contains(&path.as_str());
-        let (places, max) = if long { (&self.streams, STREAMS_MAX) } else { (&self.requests, REQUESTS_MAX) };
+        let (places, max) = if route.long { (&self.streams, STREAMS_MAX) } else { (&self.requests, REQUESTS_MAX) };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            let kind = if long { "streams" } else { "requests" };
+            let kind = if route.long { "streams" } else { "requests" };
             return Status::from(EtcdError::TooManyRequests(format!("at most {max} {kind} at a time"))).into_http();
         };
-        let (service, method) = (call.parent_service().full_name(), call.name());
-        let (service, method) = (static_name(service), static_name(method));
-        self.metrics.started(service, method);
+        route.counted.started();
         let began = Instant::now();
         let response = match self.routes.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
         let code = response.headers().get("grpc-status").and_then(|it| it.to_str().ok()?.parse().ok()).unwrap_or(0);
-        self.metrics.handled(service, method, code, began.elapsed());
+        match code {
+            0 => route.counted.answered(began.elapsed()),
+            refused => self.metrics.refused(route.service, route.method, refused, began.elapsed()),
+        }
         response.map(|body| Body::new(Placed { body, _place: place }))
     }
 
@@ -142,16 +167,6 @@ impl Front {
         let text = self.metrics.page(&self.api.store, streams, watches).await;
         page(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
     }
-}
-
-/// The descriptors live as long as the program, but lend their names for less.
-fn static_name(name: &str) -> &'static str {
-    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let names =
-            CALLS.values().flat_map(|call| [call.parent_service().full_name().to_owned(), call.name().to_owned()]);
-        names.collect()
-    });
-    NAMES.iter().find(|known| *known == name).map_or("unknown", String::as_str)
 }
 
 /// etcd's answer to the question which API this is.

@@ -1,22 +1,20 @@
 //! The events of the store, once for all who watch through this gateway.
 //!
-//! One task follows one replica's stream of events, as long as anybody is interested, and keeps what happened lately. The
-//! stream is checked against revisions: each revision has exactly one batch, so a gap shows at the next one, and is read from
-//! history, linearizably. While the stream is silent the cluster is asked once a second whether something was missed,
-//! so that a replica that is cut off from the others delays events and loses none.
-//!
-//! Under a protocol whose replicas may lie, one replica's events are only a hint that something happened: what it was is read
-//! from history, by the client's rule.
+//! One task follows the cluster's stream of events, as long as anybody is interested, and keeps what happened lately. The
+//! stream is one replica's where replicas do not lie; otherwise it has what enough of them have told alike
+//! ([`quorate_core::protocol::Protocol::vouch`]). It is checked against revisions: each revision has exactly one batch, so a
+//! gap shows at the next one, and is read from history, linearizably. While the stream is silent the cluster is asked once a
+//! second whether something was missed, so that replicas that are cut off from the others delay events and lose none.
 //!
 //! Whoever watches reads at its own pace, by revision: from what is kept here, and beyond that from history. Nobody
 //! waits for a slow watcher, and a slow watcher loses nothing (etcd #17529).
 
 use crate::errors::EtcdError;
 use crate::limits::{RECENT_BYTES_MAX, RECENT_REVISIONS_MAX, WATCH_RESPONSE_BYTES_SOFT_MAX};
-use crate::store::{Read, Store};
+use crate::store::Store;
 use bytes::Bytes;
 use quorate_core::wire::Wire as _;
-use quorate_machines::kv::{Event, Events, KeyValue, KvError, Query, Response, WATCH_TOPIC, WatchBatch};
+use quorate_machines::kv::{Event, Events, KeyValue, KvError, WATCH_TOPIC, WatchBatch};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,8 +41,6 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Hub {
     store: Arc<Store>,
-    /// Whether one replica's events are to be confirmed by the others.
-    hints: bool,
     recent: Mutex<Recent>,
     seen: watch::Sender<Seen>,
     interested: watch::Sender<usize>,
@@ -81,10 +77,9 @@ impl Drop for Interest {
 
 impl Hub {
     /// A hub; [`Hub::run`] is to be spawned.
-    pub fn new(store: Arc<Store>, hints: bool) -> Arc<Self> {
+    pub fn new(store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
             store,
-            hints,
             recent: Mutex::default(),
             seen: watch::Sender::default(),
             interested: watch::Sender::new(0),
@@ -120,11 +115,7 @@ impl Hub {
     }
 
     async fn history(&self, interest: Events, next: i64) -> Result<Found, EtcdError> {
-        let query = Query::Events(Events { from_revision: next, limit: EVENTS_AT_A_TIME, ..interest });
-        match self.store.query(Read::Linearizable, &query).await?.1 {
-            Response::Events(events) => Ok(Found { batches: events.batches, next: events.next_revision }),
-            _ => Err(EtcdError::Strange),
-        }
+        self.store.events_from(Events { from_revision: next, limit: EVENTS_AT_A_TIME, ..interest }).await
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -153,7 +144,7 @@ impl Hub {
         }
     }
 
-    /// Follows one replica until its stream ends or has missed something.
+    /// Follows the stream until it ends or has missed something.
     async fn follow(&self) -> Result<(), EtcdError> {
         let mut stream = self.store.events().watch(WATCH_TOPIC).await?;
         // What is applied from here on is in the stream; what came before is in history.
@@ -165,7 +156,7 @@ impl Hub {
                     self.take(events.into_iter().map(|event| event.bytes)).await?;
                     self.take_ready(&mut stream).await?;
                 }
-                Err(_) if self.catch_up().await? => return Ok(()), // the replica does not tell all: try another
+                Err(_) if self.catch_up().await? => return Ok(()), // it does not tell all: try others
                 Err(_) => {}
             }
         }
@@ -185,7 +176,7 @@ impl Hub {
         for bytes in batches {
             let batch = WatchBatch::decode(&bytes).map_err(|_| EtcdError::Strange)?;
             let next = self.seen.borrow().revision.saturating_add(1);
-            if batch.revision == next && !self.hints {
+            if batch.revision == next && !batch.events.is_empty() {
                 self.push(batch);
             } else if batch.revision >= next {
                 self.catch_up().await?;
@@ -216,8 +207,8 @@ impl Hub {
                     missed = true;
                     found.batches.into_iter().for_each(|batch| self.push(batch));
                 }
-                Err(EtcdError::Kv(KvError::Compacted { .. })) => {
-                    *self.recent() = Recent::default(); // each watcher reads for itself what is left
+                Err(EtcdError::Kv(KvError::Compacted { .. } | KvError::ReplyTooLarge)) => {
+                    *self.recent() = Recent::default(); // each watcher reads for itself what is left, or what it wants of it
                     self.seen.send_modify(|seen| seen.revision = 0);
                 }
                 Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use crate::http::{CALLS, Front, page};
 use crate::limits::{BODY_PATIENCE, JSON_REQUESTS_MAX, MESSAGE_BYTES_MAX, RESPONSES_WAITING_MAX};
 use crate::offered;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue, TE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -85,16 +85,21 @@ pub fn call(path: &str) -> Option<&'static str> {
 }
 
 /// Answers a JSON request to a call.
-pub async fn answer(front: Front, path: &'static str, body: Body) -> Response<Body> {
+pub async fn answer(front: Front, path: &'static str, request: Request<Body>) -> Response<Body> {
     let Some(call) = CALLS.get(path) else {
         let refusal = offered::refusal(path).map_or_else(|| Status::unimplemented("not offered"), Status::from);
         return error(&refusal);
     };
+    let (head, body) = request.into_parts();
     let messages = match messages(call, body).await {
         Ok(messages) => messages,
         Err(refusal) => return error(&refusal),
     };
-    let response = front.grpc(grpc_request(path, messages)).await;
+    let mut request = grpc_request(path, messages);
+    if let Some(token) = head.headers.get(AUTHORIZATION) {
+        request.headers_mut().insert(AUTHORIZATION, token.clone()); // as etcd's gateway passes tokens on
+    }
+    let response = front.grpc(request).await;
     let (head, body) = response.into_parts();
     if let Some(refusal) = Status::from_header_map(&head.headers).filter(|status| status.code() != Code::Ok) {
         return error(&refusal);

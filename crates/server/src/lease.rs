@@ -1,5 +1,6 @@
 //! The Lease service. Leases live in the store, by agreed time; a gateway only passes on who asks for what.
 
+use crate::access::Access;
 use crate::errors::EtcdError;
 use crate::gateway::{Api, Responses};
 use crate::limits::RESPONSES_WAITING_MAX;
@@ -21,8 +22,9 @@ impl Lease for Api {
     type LeaseKeepAliveStream = Responses<LeaseKeepAliveResponse>;
 
     async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+        let access = self.access(request.metadata());
         let LeaseGrantRequest { ttl, id } = request.into_inner();
-        match self.store.apply(&Operation::LeaseGrant { id, ttl }).await? {
+        match access.apply(Operation::LeaseGrant { id, ttl }).await? {
             (header, Answer::LeaseGrant { id, ttl }) => {
                 Ok(Response::new(LeaseGrantResponse { header: Some(header), id, ttl, error: String::new() }))
             }
@@ -34,7 +36,8 @@ impl Lease for Api {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let (header, _) = self.store.apply(&Operation::LeaseRevoke { id: request.into_inner().id }).await?;
+        let access = self.access(request.metadata());
+        let (header, _) = access.apply(Operation::LeaseRevoke { id: request.into_inner().id }).await?;
         Ok(Response::new(LeaseRevokeResponse { header: Some(header) }))
     }
 
@@ -45,7 +48,8 @@ impl Lease for Api {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let (responses, stream) = mpsc::channel(RESPONSES_WAITING_MAX);
-        tokio::spawn(keep_alive(self.clone(), request.into_inner(), responses));
+        let access = self.access(request.metadata());
+        tokio::spawn(keep_alive(access, request.into_inner(), responses));
         Ok(Response::new(stream.into()))
     }
 
@@ -53,9 +57,10 @@ impl Lease for Api {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let access = self.access(request.metadata());
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let query = Query::LeaseTimeToLive { id, keys, now: now() };
-        let (header, Answer::LeaseTimeToLive(lease)) = self.store.query(Read::Linearizable, &query).await? else {
+        let (header, Answer::LeaseTimeToLive(lease)) = access.query(Read::Linearizable, query).await? else {
             return Err(EtcdError::Strange.into());
         };
         Ok(Response::new(LeaseTimeToLiveResponse {
@@ -67,8 +72,11 @@ impl Lease for Api {
         }))
     }
 
-    async fn lease_leases(&self, _: Request<LeaseLeasesRequest>) -> Result<Response<LeaseLeasesResponse>, Status> {
-        match self.store.query(Read::Linearizable, &Query::LeaseLeases).await? {
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        match self.access(request.metadata()).query(Read::Linearizable, Query::LeaseLeases).await? {
             (header, Answer::LeaseLeases(ids)) => {
                 let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
                 Ok(Response::new(LeaseLeasesResponse { header: Some(header), leases }))
@@ -79,12 +87,12 @@ impl Lease for Api {
 }
 
 async fn keep_alive(
-    api: Api,
+    access: Access,
     mut requests: Streaming<LeaseKeepAliveRequest>,
     responses: mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
 ) {
     while let Ok(Some(LeaseKeepAliveRequest { id })) = requests.message().await {
-        let response = match api.store.apply(&Operation::LeaseKeepAlive { id }).await {
+        let response = match access.apply(Operation::LeaseKeepAlive { id }).await {
             Ok((header, Answer::LeaseKeepAlive { id, ttl })) => {
                 Ok(LeaseKeepAliveResponse { header: Some(header), id, ttl })
             }

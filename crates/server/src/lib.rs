@@ -9,17 +9,22 @@
 //! # Where it deviates from etcd
 //! - `MemberList` names the replicas, but the URL of each is this gateway's: replicas themselves do not speak etcd's API.
 //! - `HashKV` and `Hash` answer for the present revision, with four bytes of the digest of the whole history.
+//! - A token holds for a time that its use does not prolong, at every gateway with the same key.
+//! - `Snapshot` is a database of etcd's, which etcd starts from and Quorate does not.
 //! - The details that etcd's error texts leave out are in the metadata `quorate-detail`; the texts are etcd's own, since
 //!   clients compare them.
 //!
 //! # How to read it
 //! A request's way: [`listen`] accepts connections, `http` tells gRPC, JSON and plain pages apart, `codec` bounds what is
-//! decoded, `kv`, `lease`, `watch`, `lock`, `election`, `maintenance` answer, through `store`, which is the client of the
-//! cluster. `convert` translates messages, `errors` refusals.
+//! decoded, `access` says who asks, `kv`, `lease`, `watch`, `lock`, `election`, `auth`, `maintenance`, `snapshot` answer, through `store`,
+//! which is the client of the cluster. `convert` translates messages, `errors` refusals.
 
+mod access;
+mod auth;
 mod codec;
 mod config;
 mod convert;
+pub mod dashboard;
 mod election;
 mod errors;
 mod gateway;
@@ -35,7 +40,9 @@ mod maintenance;
 mod metrics;
 mod offered;
 mod pages;
+mod passwords;
 pub mod proto;
+mod snapshot;
 mod store;
 mod turn;
 mod watch;

@@ -46,3 +46,16 @@ pub const FRAGMENT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 pub const JSON_REQUESTS_MAX: usize = 1024;
 /// How long the cluster may take to answer: etcd's patience with its default election timeout.
 pub const CALL_PATIENCE: Duration = Duration::from_secs(7);
+/// How long a token holds, if nothing ends it before and the gateway's file does not say otherwise. etcd's end 5 minutes after
+/// they were last used; ours cannot be prolonged, so they hold for a day.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest password, in bytes: what bcrypt looks at.
+pub const PASSWORD_BYTES_MAX: usize = 71;
+/// Passwords that are hashed at a time.
+pub const HASHES_AT_A_TIME_MAX: usize = 2;
+/// Passwords that wait to be hashed; further ones are refused with `too many requests`.
+pub const HASHES_WAITING_MAX: usize = 64;
+/// Bytes of one message of a snapshot.
+pub const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
+/// Snapshots at a time: each is a file on the gateway's disk.
+pub const SNAPSHOTS_MAX: usize = 1;

@@ -12,14 +12,16 @@ use tonic::{Request, Response, Status, async_trait};
 impl Lock for Api {
     /// Answers when the lock is held. A client that goes away before leaves the line.
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        let line = self.line(request.metadata());
         let LockRequest { name, lease } = request.into_inner();
-        let place = Place::take(self, &name, lease, Bytes::new()).await?;
+        let place = Place::take(&line, &name, lease, Bytes::new()).await?;
         let (header, place) = place.wait().await?;
         Ok(Response::new(LockResponse { header: Some(header), key: place.key.clone() }))
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        let (header, _) = self.store.apply(&Operation::delete(request.into_inner().key)).await?;
+        let access = self.access(request.metadata());
+        let (header, _) = access.apply(Operation::delete(request.into_inner().key)).await?;
         Ok(Response::new(UnlockResponse { header: Some(header) }))
     }
 }

@@ -2,14 +2,15 @@
 
 use crate::convert::signed;
 use crate::errors::EtcdError;
-use crate::gateway::Api;
+use crate::gateway::{Api, Responses};
 use crate::offered::API_VERSION;
 use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, StatusRequest, StatusResponse,
+    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use crate::store::{Read, member_id};
 use quorate_core::crypto::Digest;
@@ -34,6 +35,13 @@ impl Cluster for Api {
 
 #[async_trait]
 impl Maintenance for Api {
+    type SnapshotStream = Responses<SnapshotResponse>;
+
+    async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.administer(request.metadata()).await?;
+        Ok(Response::new(self.take_snapshot().await?))
+    }
+
     /// There are no alarms to raise: the store has no quota, and a replica whose state differs stops by itself.
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
         if request.get_ref().action() == AlarmAction::Activate {
@@ -43,17 +51,21 @@ impl Maintenance for Api {
         Ok(Response::new(AlarmResponse { header: Some(header), alarms: Vec::new() }))
     }
 
-    /// The primary's view as the term, its log as Raft's.
+    /// The primary's view as the term, its log as Raft's. A gateway sends what is written to the primary, so it says that it is
+    /// the leader: clients that look for the endpoint of the leader have found it.
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (store, reports) = tokio::join!(self.present(), self.store.reports());
         let (_, status) = store?;
         let leader = leader(&reports);
         let down = self.store.members().iter().filter(|it| reports.iter().all(|report| report.replica != it.replica));
+        let leader_id = leader.and_then(|leader| self.id_of(leader)).unwrap_or_default();
+        let header = self.store.header(status.revision); // anew: the reports may have told of a new term
+        let member_id = if leader_id == 0 { header.member_id } else { leader_id };
         Ok(Response::new(StatusResponse {
-            header: Some(self.store.header(status.revision)), // anew: the reports may have told of a new term
+            header: Some(ResponseHeader { member_id, ..header }),
             version: API_VERSION.to_owned(),
             db_size: signed(status.bytes),
-            leader: leader.and_then(|leader| self.id_of(leader)).unwrap_or_default(),
+            leader: leader_id,
             raft_index: leader.map(|leader| leader.status.op.get()).unwrap_or_default(),
             raft_term: self.store.header(0).raft_term,
             raft_applied_index: leader.map(|leader| leader.status.executed.get()).unwrap_or_default(),
@@ -64,16 +76,19 @@ impl Maintenance for Api {
     }
 
     /// Nothing to do: there is no file that could be smaller.
-    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
-        Ok(Response::new(DefragmentResponse { header: Some(self.store.header(0)) }))
+    async fn defragment(&self, request: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+        self.administer(request.metadata()).await?;
+        Ok(Response::new(DefragmentResponse { header: None })) // like etcd's
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.administer(request.metadata()).await?;
         let (header, status) = self.present().await?;
         Ok(Response::new(HashResponse { header: Some(header), hash: folded(&status.digest) }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        self.administer(request.metadata()).await?;
         let revision = request.into_inner().revision;
         let (header, status) = self.present().await?;
         if revision > status.revision {
@@ -107,7 +122,10 @@ impl Api {
 
 /// Whoever says that it is the primary, in the newest view.
 fn leader(reports: &[Report]) -> Option<&Report> {
-    reports.iter().filter(|report| report.status.role == "primary").max_by_key(|report| report.status.view)
+    reports
+        .iter()
+        .filter(|report| matches!(report.status.role.as_str(), "primary" | "leads in turn"))
+        .max_by_key(|report| report.status.view)
 }
 
 fn folded(digest: &Digest) -> u32 {

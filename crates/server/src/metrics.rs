@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use quorate_machines::kv::Status;
 use std::sync::Arc;
 use std::time::Duration;
+use tonic::Code;
 
 /// How long the cluster may take to say how it is; then the page says that it did not.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ struct Method {
 struct Handled {
     grpc_service: &'static str,
     grpc_method: &'static str,
-    grpc_code: i64,
+    grpc_code: &'static str,
 }
 
 impl Metrics {
@@ -88,15 +89,19 @@ impl Metrics {
         Self(Arc::new(Inner { registry, ..inner }))
     }
 
-    /// A call of a method that is offered begins.
-    pub fn started(&self, service: &'static str, method: &'static str) {
-        self.0.started.get_or_create(&Method { grpc_service: service, grpc_method: method }).inc();
+    /// What counts the calls of a method; found once, since finding it costs more than counting.
+    pub fn of(&self, service: &'static str, method: &'static str) -> Counted {
+        let labels = Method { grpc_service: service, grpc_method: method };
+        Counted {
+            started: self.0.started.get_or_create_owned(&labels),
+            answered: self.0.handled.get_or_create_owned(&handled(service, method, 0)),
+            seconds: self.0.seconds.get_or_create_owned(&labels),
+        }
     }
 
-    /// It was answered.
-    pub fn handled(&self, service: &'static str, method: &'static str, code: i32, took: Duration) {
-        let handled = Handled { grpc_service: service, grpc_method: method, grpc_code: code.into() };
-        self.0.handled.get_or_create(&handled).inc();
+    /// A call was refused.
+    pub fn refused(&self, service: &'static str, method: &'static str, code: i32, took: Duration) {
+        self.0.handled.get_or_create(&handled(service, method, code)).inc();
         let method = Method { grpc_service: service, grpc_method: method };
         self.0.seconds.get_or_create(&method).observe(took.as_secs_f64());
     }
@@ -137,6 +142,54 @@ impl Inner {
         self.keys.set(signed(status.keys));
         self.bytes.set(signed(status.bytes));
         self.leases.set(signed(status.leases));
+    }
+}
+
+/// Counts the calls of one method.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    started: Counter,
+    answered: Counter,
+    seconds: Histogram,
+}
+
+impl Counted {
+    /// A call begins.
+    pub fn started(&self) {
+        self.started.inc();
+    }
+
+    /// It was answered, and not refused.
+    pub fn answered(&self, took: Duration) {
+        self.answered.inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+fn handled(service: &'static str, method: &'static str, code: i32) -> Handled {
+    Handled { grpc_service: service, grpc_method: method, grpc_code: code_name(code) }
+}
+
+/// The names that etcd's own metrics have for gRPC's codes.
+fn code_name(code: i32) -> &'static str {
+    match Code::from_i32(code) {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
     }
 }
 

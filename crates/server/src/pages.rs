@@ -3,11 +3,12 @@
 //! Only in the order of keys, in which the next page begins where the last one ended. Whoever sorts by something else is told
 //! to ask for less.
 
+use crate::access::Access;
 use crate::errors::EtcdError;
 use crate::hub::kv_size;
 use crate::limits::{PAGE_KEYS_MAX, RANGE_BYTES_MAX};
 use crate::proto::etcdserverpb::ResponseHeader;
-use crate::store::{Read, Store};
+use crate::store::Read;
 use quorate_machines::kv::{KvError, Query, Range, RangeResponse, Response, SortOrder, SortTarget};
 
 /// Whether pages of the range, one after the other, are the range.
@@ -20,14 +21,14 @@ pub fn possible(range: &Range) -> bool {
 /// # Errors
 /// [`KvError::ReplyTooLarge`] beyond [`RANGE_BYTES_MAX`]; [`KvError::Compacted`] if the revision is compacted meanwhile; no
 /// answer.
-pub async fn read(store: &Store, mut range: Range) -> Result<(ResponseHeader, RangeResponse), EtcdError> {
+pub async fn read(access: &Access, mut range: Range) -> Result<(ResponseHeader, RangeResponse), EtcdError> {
     let wanted = if range.limit == 0 { u64::MAX } else { range.limit };
     let mut page_keys = PAGE_KEYS_MAX;
     let (mut bytes, mut whole): (usize, Option<(ResponseHeader, RangeResponse)>) = (0, None);
     loop {
         let have = whole.as_ref().map_or(0, |(_, whole)| whole.kvs.len() as u64);
         range.limit = page_keys.min(wanted.saturating_sub(have));
-        let (header, page) = match store.query(Read::Linearizable, &Query::Range(range.clone())).await {
+        let (header, page) = match access.query(Read::Linearizable, Query::Range(range.clone())).await {
             Ok((header, Response::Range(page))) => (header, page),
             Ok(_) => return Err(EtcdError::Strange),
             Err(EtcdError::Kv(KvError::ReplyTooLarge)) if page_keys > 1 => {

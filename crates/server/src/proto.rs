@@ -2,6 +2,14 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code; etcd documents its API")]
 
+/// Leases in a snapshot.
+pub mod leasepb {
+    tonic::include_proto!("leasepb");
+}
+/// Permissions, and users and roles in a snapshot.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
 /// Keys and events.
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

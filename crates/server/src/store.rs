@@ -1,13 +1,13 @@
 //! The cluster, as the gateway sees it: operations and queries in, responses with etcd's header out.
 
 use crate::errors::EtcdError;
-use crate::limits::{CALL_PATIENCE, OPERATION_BYTES_MAX};
+use crate::hub::Found;
+use crate::limits::{CALL_PATIENCE, OPERATION_BYTES_MAX, RANGE_BYTES_MAX};
 use crate::proto::etcdserverpb::ResponseHeader;
 use quorate_core::ids::{OpNumber, ReplicaId};
 use quorate_core::node::Report;
-use quorate_core::objects::Touches;
 use quorate_core::protocol::{CallError, Consistency, Protocol};
-use quorate_machines::kv::{Kv, Operation, Query, Reply, Response, Status};
+use quorate_machines::kv::{Events, KvError, Operation, Query, Reply, Response, Status};
 use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};
 use quorate_runtime::config::{ClusterConfig, Member};
 use quorate_runtime::keys::KeyPair;
@@ -35,8 +35,7 @@ impl Store {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect<P: Protocol>(config: &ClusterConfig, key: &KeyPair) -> Result<Self, ConnectError> {
-        let options =
-            ClientOptions { timeout: CALL_PATIENCE, touches: Some(Touches::of::<Kv>()), ..ClientOptions::default() };
+        let options = ClientOptions { timeout: CALL_PATIENCE, ..ClientOptions::default() };
         Ok(Self {
             client: Client::connect::<P>(config, key, options)?,
             events: Client::connect::<P>(config, key, options)?,
@@ -82,6 +81,37 @@ impl Store {
         match self.query(Read::Linearizable, &Query::Status).await?.1 {
             Response::Status(status) => Ok(status),
             _ => Err(EtcdError::Strange),
+        }
+    }
+
+    /// The events of interest from `interest.from_revision` on: some of them, in whole revisions. A revision that is larger than
+    /// an answer of the cluster is read in parts.
+    ///
+    /// # Errors
+    /// [`KvError::ReplyTooLarge`] for a revision beyond [`RANGE_BYTES_MAX`]; as [`Store::apply`].
+    pub async fn events_from(&self, interest: Events) -> Result<Found, EtcdError> {
+        let mut found = Found { batches: Vec::new(), next: interest.from_revision };
+        let (mut from_change, mut bytes) = (0, 0_usize);
+        loop {
+            let events = Events { from_revision: found.next, ..interest.clone() };
+            let query = Query::EventsPart { events, from_change };
+            let Response::EventsPart(part) = self.query(Read::Linearizable, &query).await?.1 else {
+                return Err(EtcdError::Strange);
+            };
+            for batch in part.batches {
+                bytes = bytes.saturating_add(crate::hub::size(&batch.events));
+                match found.batches.last_mut().filter(|last| last.revision == batch.revision) {
+                    Some(last) => last.events.extend(batch.events),
+                    None => found.batches.push(batch),
+                }
+            }
+            (found.next, from_change) = (part.next_revision, part.next_change);
+            if from_change == 0 {
+                return Ok(found);
+            }
+            if bytes > RANGE_BYTES_MAX {
+                return Err(EtcdError::Kv(KvError::ReplyTooLarge));
+            }
         }
     }
 

@@ -2,9 +2,14 @@
 //!
 //! Whoever wants something puts a key under its name, with a lease. The keys queue up in the order of their creation; the
 //! oldest has what they all want. Each waits only for the one before it, so that nobody is woken in vain.
+//!
+//! All of it is done with the rights of whoever asked: who may write under a name may queue up there, and who may read under
+//! it may look who is first.
 
+use crate::access::Access;
 use crate::errors::EtcdError;
 use crate::gateway::Api;
+use crate::hub::Hub;
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::store::Read;
 use bytes::Bytes;
@@ -12,17 +17,33 @@ use quorate_machines::kv::{
     Compare, DeleteRange, Events, KeyValue, KvError, Operand, Operation, Put, Query, Range, Response, SortOrder,
     SortTarget, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
+use std::sync::Arc;
 use std::time::Duration;
+use tonic::metadata::MetadataMap;
 
 /// Seconds that a lease lives that was granted because a client came without one (etcd's session).
 const LEASE_SECONDS: i64 = 60;
 /// How often a lease is kept alive in the time that it lives.
 const KEEPALIVES_PER_TTL: u32 = 3;
 
+/// Where lines are: the store as the caller may use it, and what happens in it.
+#[derive(Clone, Debug)]
+pub struct Line {
+    access: Access,
+    hub: Arc<Hub>,
+}
+
+impl Api {
+    /// Lines, for whoever sent this.
+    pub(crate) fn line(&self, metadata: &MetadataMap) -> Line {
+        Line { access: self.access(metadata), hub: self.hub.clone() }
+    }
+}
+
 /// A place in the line. Dropped while it waits, its key is deleted: the client is gone.
 #[derive(Debug)]
 pub struct Place {
-    api: Api,
+    line: Line,
     prefix: Bytes,
     /// The key that stands in the line.
     pub key: Bytes,
@@ -37,8 +58,8 @@ pub struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.waits {
-            let (api, operation) = (self.api.clone(), Operation::delete(self.key.clone()));
-            tokio::spawn(async move { api.store.apply(&operation).await });
+            let (access, operation) = (self.line.access.clone(), Operation::delete(self.key.clone()));
+            tokio::spawn(async move { access.apply(operation).await });
         }
     }
 }
@@ -48,9 +69,9 @@ impl Place {
     ///
     /// # Errors
     /// A lease that does not exist, or no answer.
-    pub async fn take(api: &Api, name: &[u8], lease: i64, value: Bytes) -> Result<Self, EtcdError> {
-        let lease = if lease == 0 { granted(api).await? } else { lease };
-        let ttl = kept_alive(api, lease).await?;
+    pub async fn take(line: &Line, name: &[u8], lease: i64, value: Bytes) -> Result<Self, EtcdError> {
+        let lease = if lease == 0 { granted(line).await? } else { lease };
+        let ttl = kept_alive(line, lease).await?;
         let prefix = Bytes::from([name, b"/"].concat());
         let key = Bytes::from([&prefix[..], format!("{lease:x}").as_bytes()].concat());
         let put = Put { lease, ..Put::new(key.clone(), value.clone()) };
@@ -60,12 +81,12 @@ impl Place {
             success: vec![TxnOp::Put(put)],
             failure: vec![TxnOp::Range(get)],
         };
-        let (header, response) = transact(api, txn).await?;
+        let (header, response) = transact(line, txn).await?;
         let before = if response.succeeded { None } else { first(response) };
         let revision = before.as_ref().map_or(header.revision, |kv| kv.create_revision);
-        let place = Self { api: api.clone(), prefix, key, revision, lease, ttl, waits: true };
+        let place = Self { line: line.clone(), prefix, key, revision, lease, ttl, waits: true };
         if before.is_some_and(|kv| kv.value != value) {
-            set_value(api, &place.key, revision, lease, value).await?;
+            set_value(line, &place.key, revision, lease, value).await?;
         }
         Ok(place)
     }
@@ -75,7 +96,7 @@ impl Place {
     /// # Errors
     /// [`EtcdError::SessionExpired`] if the lease ends before; no answer.
     pub async fn wait(mut self) -> Result<(ResponseHeader, Self), EtcdError> {
-        let (_interest, _) = self.api.hub.join();
+        let (_interest, _) = self.line.hub.join();
         loop {
             let before = Range {
                 order: SortOrder::Descend,
@@ -84,7 +105,7 @@ impl Place {
                 limit: 1,
                 ..Range::prefix(self.prefix.clone())
             };
-            let (header, response) = self.api.store.query(Read::Linearizable, &Query::Range(before)).await?;
+            let (header, response) = self.line.access.query(Read::Linearizable, Query::Range(before)).await?;
             let Response::Range(range) = response else { return Err(EtcdError::Strange) };
             match range.kvs.into_iter().next() {
                 Some(other) => self.wait_for_deletion(other.key, header.revision).await?,
@@ -99,12 +120,12 @@ impl Place {
 
     async fn wait_for_deletion(&self, key: Bytes, since: i64) -> Result<(), EtcdError> {
         let interest = Events { key, no_put: true, ..Events::default() };
-        let mut deletion = std::pin::pin!(next_event(&self.api, &interest, since.saturating_add(1)));
+        let mut deletion = std::pin::pin!(next_event(&self.line, &interest, since.saturating_add(1)));
         loop {
             tokio::select! {
                 found = &mut deletion => return found.map(drop),
                 () = tokio::time::sleep(self.ttl / KEEPALIVES_PER_TTL) => {
-                    kept_alive(&self.api, self.lease).await?;
+                    kept_alive(&self.line, self.lease).await?;
                 }
             }
         }
@@ -113,7 +134,7 @@ impl Place {
     /// Has the lease ended, and the key with it, while this waited?
     async fn check_key(&self) -> Result<(), EtcdError> {
         let query = Query::get(self.key.clone());
-        match self.api.store.query(Read::Linearizable, &query).await?.1 {
+        match self.line.access.query(Read::Linearizable, query).await?.1 {
             Response::Range(range) if range.kvs.iter().any(|kv| kv.create_revision == self.revision) => Ok(()),
             Response::Range(_) => Err(EtcdError::SessionExpired),
             _ => Err(EtcdError::Strange),
@@ -125,10 +146,10 @@ impl Place {
 ///
 /// # Errors
 /// No answer.
-pub async fn head(api: &Api, name: &[u8]) -> Result<(ResponseHeader, Option<KeyValue>), EtcdError> {
+pub async fn head(line: &Line, name: &[u8]) -> Result<(ResponseHeader, Option<KeyValue>), EtcdError> {
     let prefix = Bytes::from([name, b"/"].concat());
     let oldest = Range { order: SortOrder::Ascend, target: SortTarget::Create, limit: 1, ..Range::prefix(prefix) };
-    match api.store.query(Read::Linearizable, &Query::Range(oldest)).await? {
+    match line.access.query(Read::Linearizable, Query::Range(oldest)).await? {
         (header, Response::Range(range)) => Ok((header, range.kvs.into_iter().next())),
         _ => Err(EtcdError::Strange),
     }
@@ -139,14 +160,14 @@ pub async fn head(api: &Api, name: &[u8]) -> Result<(ResponseHeader, Option<KeyV
 /// # Errors
 /// [`EtcdError::NotLeader`] if it is not; no answer.
 pub async fn set_value(
-    api: &Api,
+    line: &Line,
     key: &Bytes,
     revision: i64,
     lease: i64,
     value: Bytes,
 ) -> Result<ResponseHeader, EtcdError> {
     let put = TxnOp::Put(Put { lease, ..Put::new(key.clone(), value) });
-    let (header, response) = transact(api, if_created(key, revision, put)).await?;
+    let (header, response) = transact(line, if_created(key, revision, put)).await?;
     if response.succeeded { Ok(header) } else { Err(EtcdError::NotLeader) }
 }
 
@@ -154,21 +175,21 @@ pub async fn set_value(
 ///
 /// # Errors
 /// No answer.
-pub async fn leave(api: &Api, key: &Bytes, revision: i64) -> Result<ResponseHeader, EtcdError> {
+pub async fn leave(line: &Line, key: &Bytes, revision: i64) -> Result<ResponseHeader, EtcdError> {
     let delete = TxnOp::Delete(DeleteRange { key: key.clone(), ..DeleteRange::default() });
-    Ok(transact(api, if_created(key, revision, delete)).await?.0)
+    Ok(transact(line, if_created(key, revision, delete)).await?.0)
 }
 
 /// The first event of interest from a revision on, and its revision.
 ///
 /// # Errors
 /// Compacted meanwhile; no answer.
-pub async fn next_event(api: &Api, interest: &Events, from: i64) -> Result<(i64, KeyValue), EtcdError> {
-    let (_interest, mut seen) = api.hub.join();
+pub async fn next_event(line: &Line, interest: &Events, from: i64) -> Result<(i64, KeyValue), EtcdError> {
+    let (_interest, mut seen) = line.hub.join();
     let mut next = from;
     loop {
         if next <= seen.borrow_and_update().revision {
-            let found = api.hub.read(interest, next).await?;
+            let found = line.hub.read(interest, next).await?;
             let mut batches = found
                 .batches
                 .into_iter()
@@ -188,8 +209,8 @@ fn if_created(key: &Bytes, revision: i64, operation: TxnOp) -> Txn {
     Txn { compare: vec![compare], success: vec![operation], failure: Vec::new() }
 }
 
-async fn transact(api: &Api, txn: Txn) -> Result<(ResponseHeader, TxnResponse), EtcdError> {
-    match api.store.apply(&Operation::Txn(txn)).await? {
+async fn transact(line: &Line, txn: Txn) -> Result<(ResponseHeader, TxnResponse), EtcdError> {
+    match line.access.apply(Operation::Txn(txn)).await? {
         (header, Response::Txn(response)) => Ok((header, response)),
         _ => Err(EtcdError::Strange),
     }
@@ -203,16 +224,16 @@ fn first(response: TxnResponse) -> Option<KeyValue> {
     }
 }
 
-async fn granted(api: &Api) -> Result<i64, EtcdError> {
-    match api.store.apply(&Operation::LeaseGrant { id: 0, ttl: LEASE_SECONDS }).await?.1 {
+async fn granted(line: &Line) -> Result<i64, EtcdError> {
+    match line.access.apply(Operation::LeaseGrant { id: 0, ttl: LEASE_SECONDS }).await?.1 {
         Response::LeaseGrant { id, .. } => Ok(id),
         _ => Err(EtcdError::Strange),
     }
 }
 
 /// How long the lease lives from now on.
-async fn kept_alive(api: &Api, id: i64) -> Result<Duration, EtcdError> {
-    match api.store.apply(&Operation::LeaseKeepAlive { id }).await?.1 {
+async fn kept_alive(line: &Line, id: i64) -> Result<Duration, EtcdError> {
+    match line.access.apply(Operation::LeaseKeepAlive { id }).await?.1 {
         Response::LeaseKeepAlive { ttl, .. } if ttl > 0 => Ok(Duration::from_secs(ttl.unsigned_abs())),
         Response::LeaseKeepAlive { .. } => Err(EtcdError::Kv(KvError::LeaseNotFound)),
         _ => Err(EtcdError::Strange),

@@ -6,6 +6,7 @@
 //!
 //! Source: etcd's API reference, *Watch API*; where it is silent, etcd 3.4's observed behaviour (the differential test).
 
+use crate::access::Access;
 use crate::convert;
 use crate::errors::EtcdError;
 use crate::gateway::{Api, Responses};
@@ -16,10 +17,11 @@ use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::watch_server::Watch;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::proto::mvccpb;
-use crate::store::Store;
+use crate::store::{Read, Store};
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_machines::kv::{Events, KvError};
+use quorate_machines::kv::limits::KEY_BYTES_MAX;
+use quorate_machines::kv::{Events, KvError, Query};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ impl Watch for Api {
         let (responses, stream) = mpsc::channel(RESPONSES_WAITING_MAX);
         let (interest, seen) = self.hub.join();
         let task = Stream {
+            access: self.access(request.metadata()),
             store: self.store.clone(),
             hub: self.hub.clone(),
             seen,
@@ -69,6 +72,7 @@ struct Watched {
 }
 
 struct Stream {
+    access: Access,
     store: Arc<Store>,
     hub: Arc<Hub>,
     seen: watch::Receiver<Seen>,
@@ -140,15 +144,16 @@ impl Stream {
     }
 
     /// `created` is a watch's first response. Its revision is not older than anything that was acknowledged before, so that
-    /// a watch from now on hears nothing that its client has seen already.
+    /// a watch from now on hears nothing that its client has seen already. Whether the client may watch is decided then: like
+    /// etcd's, a watch outlives the right to it.
     async fn on_create(&mut self, create: WatchCreateRequest) -> Result<(), Over> {
-        let present = match self.store.status().await {
-            Ok(status) => status.revision,
+        let (allowed, present) = match self.ask_leave(interest(&create)).await {
+            Ok(answer) => answer,
             Err(error) => return self.end(error).await,
         };
         self.present = present;
         let header = Some(self.store.header(present));
-        let (id, watched) = match self.admit(create, present) {
+        let (id, watched) = match allowed.and_then(|()| self.admit(create, present)) {
             Ok(admitted) => admitted,
             Err(why) => {
                 let response = WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() };
@@ -161,6 +166,22 @@ impl Stream {
         self.send(WatchResponse { header, watch_id: id, created: true, ..WatchResponse::default() }).await
     }
 
+    /// Whether the client may watch this, or why not; and the present revision.
+    async fn ask_leave(&self, interest: Events) -> Result<(Result<(), String>, i64), EtcdError> {
+        let refused = |error: &EtcdError| {
+            let (code, text) = error.etcd();
+            Err(format!("rpc error: code = {code:?} desc = {text}")) // as Go writes an error of gRPC
+        };
+        if let Some(too_long) = too_long(&interest) {
+            return Ok((Err(too_long), self.store.status().await?.revision));
+        }
+        match self.access.query(Read::Linearizable, Query::Events(interest)).await {
+            Ok((header, _)) => Ok((Ok(()), header.revision)),
+            Err(error @ EtcdError::Kv(KvError::Auth(_))) => Ok((refused(&error), self.store.status().await?.revision)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The id and the watch, or why there is none.
     fn admit(&mut self, create: WatchCreateRequest, present: i64) -> Result<(i64, Watched), String> {
         let interest = interest(&create);
@@ -169,10 +190,6 @@ impl Stream {
         }
         if !matches!(*interest.range_end, [] | [0]) && interest.key >= interest.range_end {
             return Err("mvcc: watcher range is empty".to_owned());
-        }
-        if interest.key.len().max(interest.range_end.len()) > quorate_machines::kv::limits::KEY_BYTES_MAX {
-            let max = quorate_machines::kv::limits::KEY_BYTES_MAX;
-            return Err(format!("etcdserver: request is too large (a key has at most {max} bytes)"));
         }
         if self.watches.len() >= WATCHES_PER_STREAM_MAX {
             return Err(format!(
@@ -317,6 +334,12 @@ impl Stream {
         let _gone = self.responses.send(Err(error.into())).await;
         Err(Over)
     }
+}
+
+/// What is wrong with the keys of a watch that are longer than keys can be.
+fn too_long(interest: &Events) -> Option<String> {
+    let long = interest.key.len().max(interest.range_end.len()) > KEY_BYTES_MAX;
+    long.then(|| format!("etcdserver: request is too large (a key has at most {KEY_BYTES_MAX} bytes)"))
 }
 
 fn interest(create: &WatchCreateRequest) -> Events {

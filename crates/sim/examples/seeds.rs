@@ -3,6 +3,7 @@
 //! With one seed, prints the last lines of what happened too.
 
 use quorate_protocols::naive::Naive;
+use quorate_protocols::sync_tob::SyncTob;
 use quorate_protocols::vr::Vr;
 use quorate_sim::{Options, Simulated, campaign, name_runs_in_panics, run};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     match word(0, "naive").as_str() {
         "naive" => go::<Naive>(options, first, last),
         "vr" => go::<Vr>(options, first, last),
+        "sync-tob" => go::<SyncTob>(options, first, last),
         other => {
             eprintln!("{other:?} is not a protocol that can be simulated");
             ExitCode::FAILURE

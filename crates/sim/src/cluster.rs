@@ -18,7 +18,7 @@ use crate::report::Counts;
 use crate::trace::{Recording, Trace, Travel, What, name, words};
 use crate::workload::Workload;
 use bytes::Bytes;
-use quorate_core::executor::Save;
+use quorate_core::executor::{Make, Save};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId, View};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Input, Payload};
@@ -80,6 +80,8 @@ pub enum Event {
     Synced { replica: usize, life: u32, seq: RecordSeq },
     /// The executor has done the job in front.
     Worked { replica: usize, life: u32 },
+    /// The machine has added to a batch.
+    Make { replica: usize, life: u32, make: Box<dyn Make> },
     /// A snapshot has been written out.
     Save { replica: usize, life: u32, save: Box<dyn Save> },
     /// A replica starts (again).
@@ -114,6 +116,7 @@ impl Event {
             | Event::Report { replica, life, .. }
             | Event::Synced { replica, life, .. }
             | Event::Worked { replica, life }
+            | Event::Make { replica, life, .. }
             | Event::Save { replica, life, .. } => Some((*replica, Some(*life))),
             _ => None,
         }
@@ -346,6 +349,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::Report { replica, input, .. } => self.input(replica, input),
             Event::Synced { replica, seq, .. } => self.on_synced(replica, seq),
             Event::Worked { replica, .. } => self.on_worked(replica),
+            Event::Make { replica, make, .. } => self.on_make(replica, make),
             Event::Save { replica, save, .. } => self.on_save(replica, save),
             Event::Start { replica } => self.start(replica),
             Event::Resume { replica, life } => self.resume(replica, life),

@@ -86,6 +86,8 @@ faults! {
     OwnLies = "own-lies",
     /// A lying replica tells different peers different things.
     Equivocate = "equivocate",
+    /// Lying replicas work together: they tell the same other version of everything to the same victims.
+    Collude = "collude",
     /// A lying replica tells clients what did not happen.
     FalseReply = "false-reply",
     /// A lying replica serves wrong bytes of a state.
@@ -111,12 +113,15 @@ faults! {
 impl Fault {
     /// Does it take a replica that lies?
     pub const fn is_lie(self) -> bool {
-        use Fault::{BadChunks, Corrupt, Drip, Equivocate, FalseReply, Flood, OwnLies, Replay, Silent, StaleState};
+        use Fault::{
+            BadChunks, Collude, Corrupt, Drip, Equivocate, FalseReply, Flood, OwnLies, Replay, Silent, StaleState,
+        };
         use Fault::{Twins, Withhold};
         matches!(
             self,
             OwnLies
                 | Equivocate
+                | Collude
                 | FalseReply
                 | BadChunks
                 | StaleState

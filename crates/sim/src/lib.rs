@@ -27,8 +27,11 @@
 //! | `run`, `campaign`, `report`, `trace` | one run, many runs, what is told of them |
 //! | `script`, `scenarios` | scenarios written by hand; those that have a name |
 //! | `diagram` | pictures |
+//! | `model/` | what everything costs: throughput and latency of groups that fit no single computer |
+//! | `bad_primary` | how long a primary stays that lies or is slow |
 //! | `exhaustive` | every interleaving of a tiny cluster |
 
+pub mod bad_primary;
 pub mod campaign;
 pub mod checker;
 pub mod diagram;
@@ -36,6 +39,7 @@ pub mod exhaustive;
 pub mod faults;
 pub mod history;
 pub mod misfortune;
+pub mod model;
 #[cfg(feature = "mutations")]
 pub mod mutations;
 pub mod protocols;

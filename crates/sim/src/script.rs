@@ -1,5 +1,6 @@
 //! Scenarios written by hand: who says what, which links are held, who dies when. Any protocol, any machine.
 
+use crate::adversary::{Lies, Misdeed};
 use crate::clock::MILLI;
 use crate::cluster::{Cluster, Setup};
 use crate::faults::Faults;
@@ -23,6 +24,21 @@ pub struct Scenario<P: Protocol, M> {
 impl<P: Protocol, M: Machine> Scenario<P, M> {
     /// So many replicas and clients, started. `seed` decides latencies.
     pub fn new(seed: u64, replicas: usize, clients: usize, config: P::Config, machine: fn() -> M) -> Self {
+        Self::begin(seed, (replicas, clients), config, machine, true)
+    }
+
+    /// As [`Scenario::new`], for long runs: nothing is recorded.
+    pub fn unrecorded(seed: u64, replicas: usize, clients: usize, config: P::Config, machine: fn() -> M) -> Self {
+        Self::begin(seed, (replicas, clients), config, machine, false)
+    }
+
+    fn begin(
+        seed: u64,
+        (replicas, clients): (usize, usize),
+        config: P::Config,
+        machine: fn() -> M,
+        trace: bool,
+    ) -> Self {
         let setup = Setup {
             seed,
             replicas,
@@ -34,7 +50,7 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
             rejoin: None,
             config,
             machine,
-            trace: true,
+            trace,
             only: None,
         };
         let mut scenario = Self { cluster: Cluster::new(setup) };
@@ -139,6 +155,15 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
             assert!(process.running.is_none(), "a disk is replaced while its replica is down");
             let replaced = process.storage.replace(life, &(Class::Promise, record.encode()));
             replaced.expect("an empty disk in memory takes a format");
+        }
+        self
+    }
+
+    /// From now on a replica does this, and `lies` say what its protocol's messages can be turned into. What it does is not
+    /// judged.
+    pub fn lies(&mut self, replica: usize, misdeed: Misdeed, lies: Option<Box<dyn Lies<P>>>) -> &mut Self {
+        if let Some(id) = self.cluster.replicas.get(replica).map(|process| process.id) {
+            self.cluster.adversary.begin(id, self.cluster.members, misdeed, lies);
         }
         self
     }

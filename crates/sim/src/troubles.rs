@@ -191,7 +191,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let others = self.replicas.iter().enumerate().filter(|(at, it)| *at != replica && it.paused.is_none());
         let statuses = others.filter_map(|(_, it)| it.running.as_ref()).map(|it| it.node.replica().status());
         let statuses: Vec<Status> = statuses.filter(|status| status.op >= first).collect();
-        let Some((class, record)) = (rejoin.record)(self.replicas.len(), &statuses) else {
+        let Some((class, record)) = (rejoin.record)(self.members, first, &statuses) else {
             return self.queue.after(OWNER_LOOKS, later);
         };
         let number = self.disks_lost.saturating_mul(0x100).saturating_add(replica as u64);

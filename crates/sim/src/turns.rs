@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::trace::{Applied, Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
-use quorate_core::executor::{Done, Job, Save};
+use quorate_core::executor::{Done, Job, Make, Save};
 use quorate_core::ids::{ClientId, Peer, RecordSeq};
 use quorate_core::machine::{Corrupt, Machine};
 use quorate_core::mutated;
@@ -44,7 +44,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.rearm(replica);
     }
 
-    /// The protocol's own invariants.
+    /// The protocol's own invariants. And whom does it hold a proof against? Two signatures for one slot are a broken promise,
+    /// whether or not anything came of it.
     pub(crate) fn look_at(&mut self, replica: usize) {
         let Some(running) = self.replicas.get(replica).and_then(|process| process.running.as_ref()) else { return };
         self.trace.stated(self.queue.now(), replica, || running.node.replica().status());
@@ -52,7 +53,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             return;
         }
         if let Err(broken) = running.node.replica().check() {
-            self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
+            return self.violate(Property::INVARIANT, format!("R{replica}: {broken}"));
+        }
+        let proofs = running.node.ledger().proofs().iter();
+        let mut unjust = proofs.filter(|(accused, _)| !self.adversary.lies(accused.index()));
+        if let Some(detail) = unjust.next().map(|(accused, proof)| format!("{accused} {}", proof.words())) {
+            self.violate(Property::NO_FALSE_PROOF, detail);
         }
     }
 
@@ -84,6 +90,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             }
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
             Action::Run(job) => self.enqueue(replica, job),
+            Action::Make(make) => {
+                let delay = self.of_the_executor(replica, Chance::Work).between(100 * MICRO, 150 * MILLI);
+                self.later(replica, delay, |replica, life| Event::Make { replica, life, make });
+            }
             Action::Save(save) => {
                 let delay = self.on_snapshots_thread(replica, 40 * MILLI);
                 self.later(replica, delay, |replica, life| Event::Save { replica, life, save });
@@ -233,6 +243,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let Some(job) = running.jobs.pop_front() else { return };
         let input = match &job {
             Job::Execute { batch, .. } => Some(batch.clone()),
+            Job::Commit { state, .. } => running.executor.speculated(*state).cloned(),
             _ => None,
         };
         let done = running.executor.run(job);
@@ -293,6 +304,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             running.wake = Some(at);
             self.queue.at(at, Event::Wake { replica, life });
         }
+    }
+
+    pub(crate) fn on_make(&mut self, replica: usize, make: Box<dyn Make>) {
+        let (ticket, made) = make.make();
+        self.input(replica, Input::Made(ticket, made));
     }
 
     pub(crate) fn on_save(&mut self, replica: usize, save: Box<dyn Save>) {

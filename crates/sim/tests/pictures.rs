@@ -49,6 +49,12 @@ fn the_scenarios_show_what_their_titles_say() {
     let anew = |what: &What| matches!(what, What::Stated { replica: 1, status } if status.view.get() >= 2);
     assert!(has(&play("vr-lost-disk"), anew));
 
+    let leads = |what: &What| matches!(what, What::Stated { replica: 1, status } if status.view.get() == 1 && status.role == "primary");
+    let equivocation = play("pbft-equivocating-primary");
+    assert!(has(&equivocation, leads) && has(&equivocation, |what| matches!(what, What::Lied { replica: 0, .. })));
+    assert_eq!(last_answer(&equivocation), Some("2"));
+    assert_eq!(last_answer(&play("pbft-normal-case")), Some("2"));
+
     let round = |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == "ReadReply");
     assert!(has(&play("vr-lease-read"), round));
 }

@@ -1,23 +1,25 @@
 //! `quorate bench`: real processes, real disks, and what the same disk does without us.
 
-mod control;
+pub mod control;
+mod etcd;
 mod load;
-mod system;
+pub mod system;
 
 use super::Protocol;
-use super::status::{ask, columns};
+use super::status::{ask, columns, leads};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
 use crate::processes::{Replica, holder};
 use crate::text::thousands;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use control::Raw;
-use load::{Load, Watched};
+use etcd::Front;
+use load::{Asked, Load, Watched};
 use quorate_core::ids::ReplicaId;
 use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
-use quorate_runtime::client::Client;
+use quorate_runtime::config::Timing;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const FAILOVER_IN_FLIGHT: u32 = 16;
 /// Clients that the requests in flight come from, unless `--clients` says otherwise: one keeps many in flight.
 const CLIENTS_DEFAULT: u32 = 4;
+/// The same through etcd's API, where they are connections.
+const CONNECTIONS_DEFAULT: u32 = 16;
 /// Requests that one of them then keeps in flight at most: half of what a session can, as answers come out of order.
 const IN_FLIGHT_EACH: u32 = 512;
 /// How long the machine is watched before anything starts.
@@ -48,6 +52,8 @@ const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
   quorate bench
   quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
   quorate bench --idle --failover --in-flight 1
+  quorate bench --api etcd --read-percent 50
+  quorate bench --against http://127.0.0.1:2379,http://127.0.0.1:22379 --processes 4711,4712
 
 Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first.
 
@@ -55,7 +61,9 @@ Columns: `op/s` answers a second; `p50 ms` to `max ms` from a request to its ans
 `fsync/s` fdatasyncs of the replicas' logs a second; `µs/op` processor time of the replicas for each request; `cores`
 processors that the replicas kept busy, `client` this program, `foreign` everything else on the machine; `disk B/op` bytes
 that the disk was written for each request, by whomever; `MB` memory of the replicas. fsync/s, µs/op, cores, disk B/op and MB
-count all replicas together.
+count all replicas together, and with --api etcd their gateway.
+
+--against puts the same load on anything that speaks etcd's API, and on its leader only if that is among the endpoints.
 
 `raw fdatasync` is what a write of so many bytes costs on the same disk without us, before and after. If other programs took
 more than a tenth of a core, the numbers say little about this one: the last line says so.")]
@@ -63,6 +71,15 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
+    /// How to ask: as the cluster's own client, or through a gateway with etcd's API, which is started beside the replicas
+    #[arg(long, value_enum, default_value_t)]
+    api: Api,
+    /// Measure these endpoints of etcd's API, whoever they are, instead of starting anything
+    #[arg(long, value_name = "URLS", value_delimiter = ',', conflicts_with_all = ["cluster", "protocol", "replicas", "failover", "api"])]
+    against: Vec<String>,
+    /// With --against, the processes on this machine to count as replicas
+    #[arg(long, value_name = "PIDS", value_delimiter = ',', requires = "against")]
+    processes: Vec<u32>,
     /// How many replicas to start; without it, as few as survive the loss of one
     #[arg(long, value_name = "COUNT")]
     replicas: Option<usize>,
@@ -75,15 +92,13 @@ pub struct Arguments {
     /// Bytes of a value
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     payload: u32,
-    /// Clients that share the requests in flight, each with connections of its own; without it, 4 (fewer requests: 1 each)
+    /// Clients that share the requests in flight, each with connections of its own; without it, 4, with etcd's API 16 (fewer
+    /// requests: 1 each)
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=512))]
     clients: Option<u32>,
     /// Of 100 requests, so many are linearizable reads
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
     read_percent: u64,
-    /// The share of the requests that go to one key, from 0 to 1: what HQ's clients contend for
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
-    contention: f64,
     /// Where the replicas put their disks; without it, the temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -101,14 +116,29 @@ pub struct Arguments {
     json: bool,
 }
 
+/// How the load asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Api {
+    /// As the cluster's own client
+    #[default]
+    Own,
+    /// Through a gateway, as etcd's clients do
+    Etcd,
+}
+
 #[derive(Debug, Default, Serialize)]
 struct Results {
+    /// With --against, the endpoints.
     protocol: String,
+    api: Api,
     replicas: usize,
     payload_bytes: u32,
     read_percent: u64,
-    contention: f64,
     seconds: u64,
+    /// What the protocol promises for a request while its model is kept, if it promises anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_bound_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_write_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,12 +195,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .advise(format!("cannot create a folder in {}", place.display()), "choose another place with --dir")?;
     let mut results = Results {
         protocol: arguments.protocol.to_string(),
+        api: if arguments.against.is_empty() { arguments.api } else { Api::Etcd },
         replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
         payload_bytes: arguments.payload,
         read_percent: arguments.read_percent,
-        contention: arguments.contention,
         seconds: arguments.seconds,
         foreign_cores_before: foreign(temporary.path()).await,
+        latency_bound_ms: bound(&arguments),
         raw_before: control::measure(temporary.path()).explain("the disk cannot be measured")?,
         ..Results::default()
     };
@@ -192,7 +223,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// The cluster that is measured, and the clients that ask it.
 struct Target {
-    connection: Connection,
+    /// As its own client; nothing if it is somebody else's.
+    connection: Option<Connection>,
+    /// Through etcd's API.
+    front: Option<Front>,
+    /// Processes that were named.
+    named: Vec<u32>,
     layout: Option<Layout>,
     /// A folder on the disk that the replicas use, as far as they are on this machine.
     disk: PathBuf,
@@ -202,12 +238,24 @@ struct Target {
 
 impl Target {
     async fn start(arguments: &Arguments, dir: &Path, results: &mut Results) -> anyhow::Result<Self> {
+        if !arguments.against.is_empty() {
+            let front = Front::against(&arguments.against).await?;
+            (results.protocol, results.replicas) = (front.names(), arguments.processes.len());
+            let named = arguments.processes.clone();
+            let disk = dir.parent().map(Path::to_owned).unwrap_or_default();
+            return Ok(Self { connection: None, front: Some(front), named, layout: None, disk, replicas: Vec::new() });
+        }
+        let front = async |file: &Path| match arguments.api {
+            Api::Own => Ok(None),
+            Api::Etcd => Front::gateway(file).await.map(Some),
+        };
         if let Some(file) = &arguments.cluster {
             let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
             results.replicas = connection.config.members.len();
             let layout = file.parent().and_then(Layout::existing);
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
-            return Ok(Self { connection, layout, disk, replicas: Vec::new() });
+            let (front, connection) = (front(file).await?, Some(connection));
+            return Ok(Self { connection, front, named: Vec::new(), layout, disk, replicas: Vec::new() });
         }
         let addresses = free_addresses(results.replicas)?;
         let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
@@ -224,14 +272,20 @@ impl Target {
         while let Some(started) = starting.join_next().await {
             replicas.push(started??);
         }
-        Ok(Self { connection, layout: Some(layout), disk: dir.to_owned(), replicas })
+        let front = front(&layout.cluster_file()).await?;
+        let (connection, layout) = (Some(connection), Some(layout));
+        Ok(Self { connection, front, named: Vec::new(), layout, disk: dir.to_owned(), replicas })
     }
 
     /// The processes of all replicas, as far as they are on this machine.
     fn processes(&self) -> Vec<u32> {
-        let Some(layout) = &self.layout else { return Vec::new() };
-        let members = self.connection.config.members.iter();
-        members.filter_map(|member| holder(&layout.replica(member.replica).pid_file())).collect()
+        let mut processes = self.named.clone();
+        if let (Some(layout), Some(connection)) = (&self.layout, &self.connection) {
+            let members = connection.config.members.iter();
+            processes.extend(members.filter_map(|member| holder(&layout.replica(member.replica).pid_file())));
+        }
+        processes.extend(self.front.as_ref().and_then(Front::process));
+        processes
     }
 
     async fn measure(&mut self, arguments: &Arguments, results: &mut Results) -> anyhow::Result<()> {
@@ -272,19 +326,29 @@ impl Target {
         }
     }
 
-    fn clients(&self, count: u32) -> anyhow::Result<Vec<Client>> {
-        (0..count).map(|_| Ok(self.connection.another()?.client)).collect()
+    async fn clients(&self, arguments: &Arguments, in_flight: u32) -> anyhow::Result<Vec<Asked>> {
+        if let Some(front) = &self.front {
+            let count = arguments.clients.unwrap_or(CONNECTIONS_DEFAULT).min(in_flight);
+            return Ok(front.clients(count).await?.into_iter().map(Asked::Etcd).collect());
+        }
+        let connection = self.own()?;
+        (0..client_count(arguments, in_flight)?).map(|_| Ok(Asked::Cluster(connection.another()?.client))).collect()
+    }
+
+    fn own(&self) -> anyhow::Result<&Connection> {
+        self.connection.as_ref().ok_or_else(|| failure("this cluster is not ours to ask", "leave --against out"))
     }
 
     async fn level(&self, arguments: &Arguments, in_flight: u32) -> anyhow::Result<Level> {
-        let clients = self.clients(client_count(arguments, in_flight)?)?;
+        let clients = self.clients(arguments, in_flight).await?;
         let processes = self.processes();
         let load = self.load(arguments, in_flight);
         let mut fsyncs_per_second = None;
         let count_syncs = async {
-            let before = Syncs::count(&self.connection).await;
+            let Some(connection) = &self.connection else { return Ok(()) };
+            let before = Syncs::count(connection).await;
             tokio::time::sleep(load.measure.saturating_sub(COUNTED_BEFORE_END)).await;
-            let after = Syncs::count(&self.connection).await;
+            let after = Syncs::count(connection).await;
             fsyncs_per_second = before.zip(after).map(|(before, after)| before.per_second_until(&after));
             Ok(())
         };
@@ -320,14 +384,13 @@ impl Target {
             in_flight,
             payload: arguments.payload as usize,
             read_percent: arguments.read_percent,
-            contended_per_mille: (arguments.contention * 1000.0) as u64,
             measure: Duration::from_secs(arguments.seconds),
         }
     }
 
     /// Kills the primary in the middle of a load, and brings it back after. Milliseconds.
     async fn fail_over(&mut self, arguments: &Arguments) -> anyhow::Result<f64> {
-        let clients = self.clients(client_count(arguments, FAILOVER_IN_FLIGHT)?)?;
+        let clients = self.clients(arguments, FAILOVER_IN_FLIGHT).await?;
         let load = self.load(arguments, FAILOVER_IN_FLIGHT);
         let primary = self.primary().await?;
         let Some(index) = self.replicas.iter().position(|replica| replica.id == primary) else {
@@ -345,9 +408,8 @@ impl Target {
     }
 
     async fn primary(&self) -> anyhow::Result<ReplicaId> {
-        let status = ask(&self.connection, Duration::from_secs(2)).await;
-        let is_primary = |role: &str| role == "primary";
-        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| is_primary(&said.role)));
+        let status = ask(self.own()?, Duration::from_secs(2)).await;
+        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| leads(&said.role)));
         found.map(|row| ReplicaId::new(row.replica)).ok_or_else(|| failure("there is no primary", "try again"))
     }
 
@@ -360,10 +422,11 @@ impl Target {
     }
 }
 
-/// A share from 0 to 1.
-fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "give a number from 0 to 1".to_owned())?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("give a number from 0 to 1".to_owned()) }
+/// What the protocol promises with the defaults, for a cluster that we start.
+fn bound(arguments: &Arguments) -> Option<f64> {
+    let replicas = arguments.replicas.unwrap_or(arguments.protocol.replicas());
+    let ours = arguments.cluster.is_none();
+    ours.then(|| arguments.protocol.latency_bound_ms(replicas, &Timing::default())).flatten()
 }
 
 /// How many clients share so many requests.
@@ -444,14 +507,10 @@ fn show(results: &Results) {
             format!("{:.0}", level.resident_mb),
         ]);
     }
+    let through = if results.api == Api::Etcd { " through etcd's API" } else { "" };
     println!(
-        "{}, {} replicas, values of {} bytes, {} % reads, a share of {} for one key, {} s each",
-        results.protocol,
-        results.replicas,
-        results.payload_bytes,
-        results.read_percent,
-        results.contention,
-        results.seconds
+        "{}{through}, {} replicas, values of {} bytes, {} % reads, {} s each",
+        results.protocol, results.replicas, results.payload_bytes, results.read_percent, results.seconds
     );
     println!("{}", columns(&lines));
     for (when, raws) in [("before", &results.raw_before), ("after", &results.raw_after)] {
@@ -461,6 +520,11 @@ fn show(results: &Results) {
     }
     if let Some(ratio) = results.p50_over_raw {
         println!("p50 with one in flight = {ratio:.1} × raw");
+    }
+    if let Some(bound) = results.latency_bound_ms {
+        let within = results.levels.iter().filter(|level| level.p99_ms <= bound).count();
+        let levels = results.levels.len();
+        println!("latency bound of the configuration: {bound:.0} ms; p99 is within it at {within} of {levels} levels");
     }
     if let Some(ms) = results.first_write_ms {
         println!("first acknowledged write {ms:.0} ms after starting {} empty replicas", results.replicas);

@@ -1,22 +1,30 @@
 //! `quorate dev`: a whole cluster on this machine, without set-up.
 
-use super::Protocol;
+mod controls;
+
+use super::dashboard::{self, DASHBOARD_ADDRESS};
 use super::gateway::{self, ETCD_ADDRESS};
+use super::{Machine, Protocol};
 use crate::cluster::{Connection, register};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
 use crate::processes::{Replica, describe, holder, last_words, signal};
 use clap::Args;
+pub use controls::Controls;
+use controls::Ordered;
 use quorate_core::ids::ReplicaId;
-use quorate_machines::kv::Operation;
+use quorate_core::protocol::Call;
 use quorate_runtime::config::ClusterConfig;
+use quorate_server::dashboard::Dashboard;
 use quorate_server::{Gateway, Options};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal as listen};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Between two looks at the pid files of replicas that were started by hand.
@@ -31,6 +39,7 @@ const FIRST_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 #[command(after_help = "Examples:
   quorate dev
   quorate dev --protocol pbft       four replicas, one of which may lie
+  quorate dev --events              an event store instead of the key-value store: see `quorate events --help`
   quorate dev --dir cluster         keeps everything in ./cluster; run again, it goes on where it stopped
 
 Each replica is a process of its own with its own disk folder. Kill one and see what happens: nothing that was acknowledged
@@ -39,15 +48,35 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with the others
     #[arg(long)]
     replicas: Option<usize>,
     /// Where to keep the cluster; without it, a temporary folder that goes away with the cluster
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Replicate an event store instead of the key-value store
+    #[arg(long)]
+    events: bool,
     /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
     etcd: String,
+    /// Where to show the dashboard; `off` for nowhere
+    #[arg(long, value_name = "ADDRESS|off", default_value = DASHBOARD_ADDRESS)]
+    dashboard: String,
+}
+
+impl Arguments {
+    /// Is it an event store, by its flag or by the files of the folder?
+    fn replicates_events(&self) -> bool {
+        let file = self.dir.as_deref().and_then(Layout::existing).map(|layout| layout.cluster_file());
+        let found = file.and_then(|file| ClusterConfig::load(&file).ok());
+        found.map_or(self.events, |config| Machine::of(&config.machine) == Some(Machine::Events))
+    }
+
+    /// What the replicas of a new cluster replicate.
+    fn machine(&self) -> Machine {
+        if self.events { Machine::Events } else { Machine::Kv }
+    }
 }
 
 /// Runs the command.
@@ -58,17 +87,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let start = Instant::now();
-    let listener = match arguments.etcd.as_str() {
-        "off" => None,
-        address => Some(gateway::bind(address, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?),
+    // etcd's API and the dashboard's browser need a key-value store.
+    let (etcd, page) = match arguments.replicates_events() {
+        true => ("off", "off"),
+        false => (arguments.etcd.as_str(), arguments.dashboard.as_str()),
     };
+    let etcd = bind(etcd, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?;
+    let page = bind(page, "--dashboard ADDRESS, or do without it with --dashboard off").await?;
     let temporary = match arguments.dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("quorate-dev-").tempdir()?),
     };
     let dir = arguments.dir.clone().or_else(|| temporary.as_ref().map(|it| it.path().to_owned())).unwrap_or_default();
     let (layout, config) = create_or_resume(&dir, &arguments)?;
-    let mut dev = Dev { layout, config, up: Vec::new() };
+    let (controls, orders) = Controls::new();
+    let mut dev = Dev { layout, config, up: Vec::new(), controls };
     let _registration = register(&dev.layout.cluster_file())?;
     let ready = tokio::select! {
         ready = dev.start() => ready,
@@ -79,14 +112,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         dev.stop().await;
         return Err(error);
     }
-    let offered = Protocol::named(&dev.config.protocol).is_none_or(Protocol::offers_etcd);
-    let gateway = match listener.filter(|_| offered) {
-        Some(listener) => Some(gateway::start(&dev.layout.cluster_file(), listener, Options::default())?),
-        None => None,
-    };
-    dev.welcome(start.elapsed(), temporary.as_ref(), &dir, gateway.as_ref());
+    let shown = dev.offer(etcd, page);
+    match &shown {
+        Ok((gateway, dashboard)) => {
+            dev.welcome(start.elapsed(), temporary.as_ref(), &dir, gateway.as_ref(), dashboard.as_ref());
+        }
+        Err(_) => dev.stop().await,
+    }
+    let _until_the_end = shown?;
     tokio::select! {
-        () = dev.watch_over() => {}
+        () = dev.watch_over(orders) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -108,7 +143,7 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     let Some(layout) = Layout::existing(dir) else {
         let protocol = arguments.protocol.unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
-        let layout = Layout::create(dir, protocol.name(), &addresses)?;
+        let layout = Layout::create_for(dir, protocol.name(), arguments.machine(), &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         return Ok((layout, config));
     };
@@ -122,13 +157,26 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
         let what = format!("the cluster in {shown} runs `{}`, not `{protocol}`", config.protocol);
         return Err(failure(what, "leave --protocol out, or choose another folder"));
     }
+    if arguments.events && Machine::of(&config.machine) != Some(Machine::Events) {
+        let what = format!("the cluster in {shown} replicates `{}`, not an event store", config.machine);
+        return Err(failure(what, "leave --events out, or choose another folder"));
+    }
     Ok((layout, config))
+}
+
+/// Listens at an address, unless it is `off`.
+async fn bind(address: &str, how: &str) -> anyhow::Result<Option<TcpListener>> {
+    match address {
+        "off" => Ok(None),
+        address => gateway::bind(address, how).await.map(Some),
+    }
 }
 
 struct Dev {
     layout: Layout,
     config: ClusterConfig,
     up: Vec<Watched>,
+    controls: Controls,
 }
 
 /// A replica that we look after.
@@ -138,6 +186,10 @@ struct Watched {
     child: Option<Replica>,
     /// Started by hand: its process, as its pid file says.
     by_hand: Option<u32>,
+    /// It was told to stand still.
+    paused: bool,
+    /// Replicas whose messages it was told to drop.
+    cut: Vec<ReplicaId>,
 }
 
 impl Dev {
@@ -147,7 +199,7 @@ impl Dev {
         for member in &self.config.members {
             let folder = self.layout.replica(member.replica);
             let by_hand = holder(&folder.pid_file());
-            self.up.push(Watched { id: member.replica, child: None, by_hand });
+            self.up.push(Watched { id: member.replica, child: None, by_hand, paused: false, cut: Vec::new() });
             if by_hand.is_none() {
                 starting.spawn(Replica::start(member.replica, folder));
             }
@@ -159,12 +211,33 @@ impl Dev {
                 watched.child = Some(replica);
             }
         }
-        // Deleting a key that does not exist takes the whole way through the log and changes nothing.
-        connection.apply(&Operation::delete("quorate/dev/first-write")).await?.result?;
+        let nothing = Machine::of(&self.config.machine).unwrap_or_default().nothing()?;
+        connection.call(Call::Apply(nothing.into())).await?;
+        self.publish();
         Ok(())
     }
 
-    fn welcome(&self, took: Duration, temporary: Option<&TempDir>, dir: &Path, gateway: Option<&Gateway>) {
+    /// Offers the cluster to others, as far as there are listeners for it.
+    fn offer(
+        &self,
+        etcd: Option<TcpListener>,
+        page: Option<TcpListener>,
+    ) -> anyhow::Result<(Option<Gateway>, Option<Dashboard>)> {
+        let file = self.layout.cluster_file();
+        let gateway = etcd.map(|listener| gateway::start(&file, listener, Options::default())).transpose()?;
+        let dashboard =
+            page.map(|listener| dashboard::start(&file, listener, Some(self.controls.clone()))).transpose()?;
+        Ok((gateway, dashboard))
+    }
+
+    fn welcome(
+        &self,
+        took: Duration,
+        temporary: Option<&TempDir>,
+        dir: &Path,
+        gateway: Option<&Gateway>,
+        dashboard: Option<&Dashboard>,
+    ) {
         let (count, protocol) = (self.config.members.len(), &self.config.protocol);
         println!("{count} replicas run {protocol}; the first write was acknowledged after {:.2} s", took.as_secs_f64());
         for (watched, member) in self.up.iter().zip(&self.config.members) {
@@ -175,14 +248,28 @@ impl Dev {
             Some(_) => println!("  {} holds their disks, and is removed at the end; --dir DIR keeps it", dir.display()),
             None => println!("  {} holds their disks", dir.display()),
         }
+        if Protocol::named(protocol).is_some_and(Protocol::tosses) {
+            println!(
+                "  the keys of its coins were dealt here: whoever made the cluster could know all coins in advance"
+            );
+        }
         if let Some(gateway) = gateway {
             println!("  the etcd v3 API is at {}", gateway.url());
         }
+        if let Some(dashboard) = dashboard {
+            println!("  look at it, and break it, at {}", dashboard.url());
+        }
         let quorate = program();
         println!("\nTry in another terminal:");
-        println!("  {quorate} kv put greeting hello");
-        println!("  {quorate} kv get greeting");
-        println!("  {quorate} status");
+        if Machine::of(&self.config.machine) == Some(Machine::Events) {
+            println!("  {quorate} events append --stream account-1 --type opened --data '{{\"owner\":\"Ann\"}}'");
+            println!("  {quorate} events read --stream account-1");
+            println!("  {quorate} events subscribe --all");
+        } else {
+            println!("  {quorate} kv put greeting hello");
+            println!("  {quorate} kv get greeting");
+        }
+        println!("  {quorate} top");
         if let Some(gateway) = gateway {
             println!("  etcdctl --endpoints {} get greeting", gateway.address());
         }
@@ -195,13 +282,17 @@ impl Dev {
         format!("{} serve --config {}", program(), self.layout.replica(replica).config_file().display())
     }
 
-    /// Tells of replicas that end, and of those that somebody starts again. Never ends.
-    async fn watch_over(&mut self) {
+    /// Tells of replicas that end, and of those that somebody starts again; does what the dashboard's buttons say. Never ends.
+    async fn watch_over(&mut self, mut orders: mpsc::Receiver<Ordered>) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                Some(ordered) = orders.recv() => self.obey(ordered).await,
+            }
             for index in 0..self.up.len() {
                 self.look_at(index).await;
             }
+            self.publish();
         }
     }
 
@@ -213,6 +304,7 @@ impl Dev {
             let Ok(ended) = tokio::time::timeout(Duration::ZERO, child.ended()).await else { return };
             let how = ended.map_or_else(|error| error.to_string(), describe);
             watched.child = None;
+            (watched.paused, watched.cut) = (false, Vec::new());
             println!("{id} has ended ({how})");
             if how.starts_with("exit status") {
                 println!("  {}", last_words(&folder));
@@ -226,6 +318,7 @@ impl Dev {
             (Some(_), None) => println!("{id} has ended; start it again: {} serve --config …", program()),
             _ => {}
         }
+        watched.paused &= watched.by_hand == found;
         watched.by_hand = found;
     }
 
@@ -236,6 +329,7 @@ impl Dev {
             let pid = watched.child.as_ref().and_then(Replica::pid).or(pid);
             if let Some(pid) = pid {
                 let _gone_already = signal(pid, Signal::TERM);
+                let _not_paused = signal(pid, Signal::CONT); // who stands still does not hear the first
             }
         }
         let until = Instant::now() + STOP_PATIENCE;

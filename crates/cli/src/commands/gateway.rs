@@ -2,7 +2,8 @@
 
 use crate::cluster::running_file;
 use crate::errors::{Advise, failure};
-use crate::served::{Protocol, with_protocol};
+use crate::processes::stdin_closes;
+use crate::served::{Machine, Protocol, with_protocol};
 use clap::Args;
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
@@ -29,7 +30,8 @@ A gateway keeps nothing: stop it, start it elsewhere, run several. gateway.toml,
   advertise = \"https://db.example.org:2379\"
   cert_file = \"gateway.crt\"
   key_file = \"gateway.key\"
-  client_ca_file = \"clients-ca.crt\"")]
+  client_ca_file = \"clients-ca.crt\"
+  token_seconds = 86400                # how long a user's login holds, if there are users")]
 pub struct Arguments {
     /// The cluster's file; without it QUORATE_CLUSTER, or the `quorate dev` that is running
     #[arg(long, value_name = "FILE")]
@@ -40,6 +42,9 @@ pub struct Arguments {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = ETCD_ADDRESS)]
     listen: String,
+    /// Stop when stdin closes: how `bench` makes sure that its gateway ends with it
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 /// Runs the command.
@@ -61,6 +66,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = stdin_closes(), if arguments.until_stdin_closes => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,17 +110,17 @@ pub fn start(cluster_file: &Path, listener: TcpListener, options: Options) -> an
     if let Some(problem) = config.check().into_iter().find(|problem| !problem.is_warning()) {
         return Err(problem).explain(format!("{} contradicts itself", cluster_file.display()));
     }
+    if Machine::of(&config.machine) != Some(Machine::Kv) {
+        let what =
+            format!("{}: etcd's API needs a key-value store, this is `{}`", cluster_file.display(), config.machine);
+        return Err(failure(what, "name a cluster that was made without --events"));
+    }
     let key = KeyPair::load(&config.key_file)?.key;
     let Some(protocol) = Protocol::named(&config.protocol) else {
         let (file, other) = (cluster_file.display(), &config.protocol);
         let what = format!("{file}: this release has no client for the protocol `{other}`");
         return Err(failure(what, "use the release that the replicas run"));
     };
-    if !protocol.offers_etcd() {
-        let what =
-            format!("`{protocol}` orders each key by itself: there are no revisions of all keys, watches or leases");
-        return Err(failure(what, "use `quorate kv`, or run the cluster with vr or pbft"));
-    }
     let started = with_protocol!(protocol, P => Gateway::start::<P>(&config, &key, listener, options));
     started.map_err(|error| match error {
         GatewayError::Listen(error @ ListenError::Unprotected { .. }) => {

@@ -1,6 +1,6 @@
 //! `quorate init`: keys and files for a real deployment.
 
-use super::Protocol;
+use super::{Machine, Protocol};
 use crate::errors::failure;
 use crate::layout::{Layout, free_addresses};
 use clap::Args;
@@ -19,7 +19,10 @@ pub struct Arguments {
     /// The replication protocol
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// How many replicas; without it, as few as survive the loss of one: 3 with vr, 4 with pbft
+    /// Replicate an event store instead of the key-value store
+    #[arg(long)]
+    events: bool,
+    /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with the others
     #[arg(long)]
     replicas: Option<usize>,
     /// The folder to make
@@ -42,9 +45,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Err(failure(what, "give one address for each replica"));
     }
     let addresses = if given == 0 { free_addresses(replicas)? } else { arguments.addresses.clone() };
-    let layout = Layout::create(&arguments.dir, &arguments.protocol.to_string(), &addresses)?;
+    let machine = if arguments.events { Machine::Events } else { Machine::Kv };
+    let layout = Layout::create_for(&arguments.dir, arguments.protocol.name(), machine, &addresses)?;
     if let Some(warning) = arguments.protocol.warns(replicas) {
         eprintln!("warning: {warning}");
+    }
+    if arguments.protocol.tosses() {
+        println!(
+            "the coins: this command was their trusted dealer. Whoever watched it, or reads one more of the files replica.coin \
+             than replicas may lie, knows all coins in advance"
+        );
     }
     for (index, address) in (0_u8..).zip(&addresses) {
         let config = layout.replica(ReplicaId::new(index)).config_file();

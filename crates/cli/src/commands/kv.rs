@@ -7,6 +7,7 @@ mod watch;
 
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::failure;
+use crate::served::Machine;
 use crate::text::json_bytes;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -105,6 +106,7 @@ Each line: key, tab, value. In both, a tab is written \\t, a newline \\n and a b
 /// Why it could not be done.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let connection = arguments.cluster.connect()?;
+    connection.must_replicate(Machine::Kv)?;
     match arguments.command {
         Command::Put { key, value } => put(&connection, bytes(key), value).await,
         Command::Get { key, json } => get(&connection, bytes(key), json).await,

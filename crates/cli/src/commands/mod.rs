@@ -1,7 +1,9 @@
 //! One file for each subcommand.
 
 pub mod bench;
+pub mod dashboard;
 pub mod dev;
+pub mod events;
 pub mod gateway;
 pub mod init;
 pub mod kv;
@@ -9,6 +11,7 @@ pub mod recover;
 pub mod serve;
 pub mod sim;
 pub mod status;
+pub mod top;
 pub mod verify;
 
-pub use crate::served::Protocol;
+pub use crate::served::{Machine, Protocol};

@@ -3,25 +3,28 @@
 use super::gateway;
 use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
-use crate::processes::{HeldFile, hold_pid_file};
-use crate::served::{Protocol, Served, with_protocol};
+use crate::processes::{Control, HeldFile, hold_pid_file};
+use crate::served::{Machine, Protocol, Served, with_protocol};
 use clap::{Args, ValueEnum as _};
 use quorate_core::ids::OpNumber;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
-use quorate_machines::kv::Kv;
+use quorate_machines::{Events, Kv};
 use quorate_runtime::config::ReplicaConfig;
 use quorate_runtime::host::{Host, Notes};
 use quorate_runtime::keys::KeyPair;
+use quorate_runtime::link::LinkHandle;
 use quorate_runtime::{link, replica};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A replica that fetched nothing for so long has caught up, or waits for somebody who can help it.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a line that is obeyed.
+const CONTROL_BYTES_MAX: u64 = 1024;
 
 /// Run one replica
 #[derive(Debug, Args)]
@@ -69,11 +72,12 @@ async fn serve<P: Served>(arguments: Arguments, config: ReplicaConfig, key: KeyP
     if let Some(gateway) = &gateway {
         println!("the etcd v3 API at {}", gateway.url());
     }
+    let links = host.links();
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            () = stdin_closed(arguments.until_stdin_closes) => {}
+            () = stdin_closed(arguments.until_stdin_closes, links) => {}
         }
     };
     host.run_until(stop).await.explain("the replica had to stop")?;
@@ -85,12 +89,23 @@ async fn start<P: Served>(file: &Path, config: ReplicaConfig, key: &KeyPair) -> 
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
     let patience = P::configure(&config.timing);
-    let started = replica::start::<P, Kv>(&config, key, listener, patience, &Kv::new, notes())?;
+    let started = match machine(&config, file)? {
+        Machine::Kv => replica::start::<P, Kv>(&config, key, listener, patience, &Kv::new, notes()),
+        Machine::Events => replica::start::<P, Events>(&config, key, listener, patience, &Events::new, notes()),
+    }?;
     for finding in started.findings {
         eprintln!("{finding}");
     }
     println!("ready: {} of {} at {}, process {}", config.replica, config.cluster, config.listen, std::process::id());
     Ok((started.host, pid))
+}
+
+/// The machine that the file names, if this release has it.
+fn machine(config: &ReplicaConfig, file: &Path) -> anyhow::Result<Machine> {
+    Machine::of(&config.machine).ok_or_else(|| {
+        let what = format!("{}: this release has no machine `{}`", file.display(), config.machine);
+        failure(what, format!("set `machine` to one of {}, on all replicas alike", Machine::list()))
+    })
 }
 
 /// Reads a replica's file and key, and refuses contradictions.
@@ -198,12 +213,26 @@ fn say(note: &Note, fetched: &UnboundedSender<OpNumber>) {
     }
 }
 
-/// Ends when stdin does; never, if nobody asked.
-async fn stdin_closed(asked: bool) {
+/// Ends when stdin does, and obeys what comes from there until then; never ends and reads nothing, if nobody asked.
+async fn stdin_closed(asked: bool, links: LinkHandle) {
     if !asked {
         return std::future::pending().await;
     }
-    let mut stdin = tokio::io::stdin();
-    let mut ignored = [0; 64];
-    while matches!(stdin.read(&mut ignored).await, Ok(count) if count > 0) {}
+    let mut stdin = BufReader::new(tokio::io::stdin());
+    let mut line = String::new();
+    // A line that is too long ends at its bound, and means nothing.
+    while matches!((&mut stdin).take(CONTROL_BYTES_MAX).read_line(&mut line).await, Ok(count) if count > 0) {
+        match Control::parse(&line) {
+            Some(Control::Cut(others)) if others.is_empty() => eprintln!("no link is cut any more"),
+            Some(Control::Cut(others)) => {
+                let names: Vec<_> = others.iter().map(ToString::to_string).collect();
+                eprintln!("cut off from {}: their messages are dropped, as told", names.join(", "));
+            }
+            None => eprintln!("not understood: {}", line.trim().escape_debug()),
+        }
+        if let Some(Control::Cut(others)) = Control::parse(&line) {
+            links.cut(&others);
+        }
+        line.clear();
+    }
 }

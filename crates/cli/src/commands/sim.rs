@@ -1,21 +1,26 @@
 //! `quorate sim`: protocols in the simulator.
 
+mod calibrate;
+mod model;
 mod one;
 
+use super::Protocol;
 use super::status::columns;
 use crate::errors::failure;
 use crate::progress::Progress;
 use crate::text::{count, thousands};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use quorate_protocols::hq::Hq;
-use quorate_protocols::naive::Naive;
+use quorate_core::quorum::REPLICAS_MAX;
 use quorate_protocols::pbft::Pbft;
-use quorate_protocols::vr::Vr;
+use quorate_runtime::config::MEMBERS_MAX;
 use quorate_sim::{Faults, Options, Simulated, Summary, campaign, name_runs_in_panics};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::LazyLock;
 
 /// Failures that are shown one by one.
 const SHOWN_MAX: usize = 5;
@@ -31,14 +36,16 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol naive --seed 1 --shrink short.txt   leaves out all that does not matter
   quorate sim --script short.txt --html short.html
   quorate sim --protocol vr --exhaustive --clients 1 --crashes 1 --timeouts 2
+  quorate sim --protocol pbft --bad-primary --seeds 20       how long one stays that lies
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
   quorate sim --protocol vr --seeds 100 --faults twins --beyond-model
+  quorate sim --protocol pbft --bench --replicas 4..100 --plot pbft.svg
 
 A seed decides everything: the same seed gives the same run. Exit status 1, and the command that repeats the run, if
 anything was violated.")]
 pub struct Arguments {
     /// The protocol
-    #[arg(long, value_enum, default_value_t = Simulatable::Vr)]
+    #[arg(long, value_enum, default_value_t = Simulatable::Served(Protocol::Vr))]
     protocol: Simulatable,
     /// Run this one seed
     #[arg(long, conflicts_with = "seeds")]
@@ -70,6 +77,9 @@ pub struct Arguments {
     /// States after which the search gives up (--exhaustive)
     #[arg(long, default_value_t = 100_000, requires = "exhaustive")]
     states: u64,
+    /// Measure how long a primary stays that is silent, equivocates or is slow, in virtual time, with so many seeds
+    #[arg(long, conflicts_with_all = ["seed", "scenario", "script", "exhaustive"])]
+    bad_primary: bool,
     /// Show the names of all scenarios
     #[arg(long)]
     list_scenarios: bool,
@@ -89,9 +99,9 @@ pub struct Arguments {
     /// Calls that the clients of one run make
     #[arg(long, default_value_t = 150)]
     ops: u64,
-    /// Replicas; without it, as few as go on without one of them
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=15))]
-    replicas: Option<u8>,
+    /// Replicas, or for --bench a span of them, A..B; without it, as few as go on without one of them
+    #[arg(long, value_name = "COUNT")]
+    replicas: Option<Span>,
     /// Clients
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
     clients: u8,
@@ -113,22 +123,110 @@ pub struct Arguments {
     /// Run every seed twice and compare every turn
     #[arg(long)]
     twice: bool,
+    #[command(flatten)]
+    model: model::ModelArguments,
+    /// Measure what the work of a replica costs on this machine, for --bench --costs, and write it into this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "bench"])]
+    calibrate: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+impl Arguments {
+    /// The size of the group in which things go wrong.
+    fn group(&self, usual: usize) -> anyhow::Result<usize> {
+        match self.replicas {
+            None => Ok(usual),
+            Some(Span { from, to }) if from == to && to <= MEMBERS_MAX => Ok(from),
+            Some(_) => {
+                let what = "a run has one group of a size that real ones can have";
+                Err(failure(what, format!("say one number from 1 to {MEMBERS_MAX}; --bench takes more, and spans")))
+            }
+        }
+    }
+}
+
+/// How many replicas: one number, or from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    from: usize,
+    to: usize,
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<usize>().ok().filter(|count| (1..=REPLICAS_MAX).contains(count));
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        match (number(from), number(to)) {
+            (Some(from), Some(to)) if from <= to => Ok(Self { from, to }),
+            _ => Err(format!("write a number from 1 to {REPLICAS_MAX}, or two of them, for example 4..100")),
+        }
+    }
+}
+
+/// What the simulator runs: every protocol that real processes run, two that they do not run yet, and one that is wrong on
+/// purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Simulatable {
-    /// Viewstamped Replication
-    Vr,
-    /// Practical Byzantine Fault Tolerance
-    Pbft,
-    /// HQ replication
+    Served(Protocol),
+    /// HQ replication.
     Hq,
-    /// Deliver as received: wrong on purpose, to see that the checkers notice
+    /// PBFT behind Byzantine reception.
+    Reception,
+    /// Deliver as received: to see that the checkers notice.
     Naive,
 }
+
+impl ValueEnum for Simulatable {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Simulatable>> = LazyLock::new(|| {
+            let served = Protocol::value_variants().iter().copied().map(Simulatable::Served);
+            served.chain([Simulatable::Hq, Simulatable::Reception, Simulatable::Naive]).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Simulatable::Served(protocol) => protocol.to_possible_value(),
+            Simulatable::Hq => Some(
+                PossibleValue::new("hq").help("HQ replication: in the simulator only, where some seeds still stall"),
+            ),
+            Simulatable::Reception => Some(
+                PossibleValue::new("reception").help("PBFT behind Byzantine reception: in the simulator only, so far"),
+            ),
+            Simulatable::Naive => Some(
+                PossibleValue::new("naive")
+                    .help("Deliver as received: wrong on purpose, to see that the checkers notice"),
+            ),
+        }
+    }
+}
+
+/// Runs `$body` with `$P` standing for the type of `$simulatable`.
+macro_rules! with_simulated {
+    ($simulatable:expr, $P:ident => $body:expr) => {
+        match $simulatable {
+            Simulatable::Served(protocol) => $crate::served::with_protocol!(protocol, $P => $body),
+            Simulatable::Hq => {
+                type $P = quorate_protocols::hq::Hq;
+                $body
+            }
+            Simulatable::Reception => {
+                type $P = quorate_protocols::reception::Reception;
+                $body
+            }
+            Simulatable::Naive => {
+                type $P = quorate_protocols::naive::Naive;
+                $body
+            }
+        }
+    };
+}
+use with_simulated;
 
 /// Runs the command.
 ///
@@ -137,6 +235,16 @@ enum Simulatable {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.seeds == 0 {
         return Err(failure("no seeds, nothing to run", "ask for at least one: --seeds 1"));
+    }
+    if let Some(file) = &arguments.calibrate {
+        return crate::wait(calibrate::run(file));
+    }
+    if arguments.model.bench {
+        let Simulatable::Served(protocol) = arguments.protocol else {
+            let what = "only protocols that real processes run can be measured";
+            return Err(failure(what, "ask for another --protocol: see quorate bench --help"));
+        };
+        return model::run(protocol, arguments.replicas, &arguments.model, arguments.json);
     }
     name_runs_in_panics();
     if arguments.list_scenarios {
@@ -150,15 +258,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return one::play(name, arguments).map(|()| ExitCode::SUCCESS);
     }
     if arguments.exhaustive {
-        let holds = match arguments.protocol {
-            Simulatable::Vr => one::explore_all::<Vr>(arguments),
-            Simulatable::Naive => one::explore_all::<Naive>(arguments),
-            Simulatable::Pbft | Simulatable::Hq => {
-                let what = "small scopes are explored for vr and naive: the search has no keys for replicas that sign";
-                return Err(failure(what, "look at many seeds: quorate sim --protocol pbft --seeds 1000"));
-            }
-        };
-        return Ok(exit_code(holds));
+        return Ok(exit_code(with_simulated!(arguments.protocol, P => one::explore_all::<P>(arguments)?)));
+    }
+    if arguments.bad_primary {
+        if arguments.protocol != Simulatable::Served(Protocol::Pbft) {
+            let what = "how soon a primary that lies is replaced is measured for pbft only";
+            return Err(failure(what, "ask for it: quorate sim --protocol pbft --bad-primary"));
+        }
+        return Ok(exit_code(one::replace_bad_primaries::<Pbft>(arguments)?));
     }
     if let Some(file) = &arguments.script {
         return one::run_script(file, arguments).map(exit_code);
@@ -166,12 +273,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.html.is_some() && arguments.seed.is_none() {
         return Err(failure("one picture shows one run", "name it with --seed or --scenario"));
     }
-    let holds = match arguments.protocol {
-        Simulatable::Vr => simulate::<Vr>(arguments)?,
-        Simulatable::Pbft => simulate::<Pbft>(arguments)?,
-        Simulatable::Hq => simulate::<Hq>(arguments)?,
-        Simulatable::Naive => simulate::<Naive>(arguments)?,
-    };
+    let holds = with_simulated!(arguments.protocol, P => simulate::<P>(arguments)?);
     Ok(exit_code(holds))
 }
 
@@ -182,7 +284,7 @@ fn exit_code(holds: bool) -> ExitCode {
 fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
     let options = Options {
         seed: arguments.seed.unwrap_or(1),
-        replicas: usize::from(arguments.replicas.unwrap_or(P::REPLICAS)),
+        replicas: arguments.group(usize::from(P::REPLICAS))?,
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),

@@ -50,27 +50,27 @@ pub struct Row {
 /// What a replica says of itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct Said {
-    protocol: String,
+    pub protocol: String,
     /// `primary`, `backup`, or what else it is busy with.
     pub role: String,
-    view: u64,
-    op: u64,
+    pub view: u64,
+    pub op: u64,
     /// The last entry that it knows to be committed.
     pub committed: u64,
-    executed: u64,
-    lag: u64,
-    checkpoint: u64,
-    missing: u64,
-    digest_op: u64,
-    position: u64,
-    digest: String,
-    ignored: u64,
-    blamed: u64,
+    pub executed: u64,
+    pub lag: u64,
+    pub checkpoint: u64,
+    pub missing: u64,
+    pub digest_op: u64,
+    pub position: u64,
+    pub digest: String,
+    pub ignored: u64,
+    pub blamed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_fault: Option<String>,
+    pub last_fault: Option<String>,
     /// Proofs against other replicas, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    evidence: Vec<String>,
+    pub evidence: Vec<String>,
     /// How often its log was synced since it started.
     pub syncs: u64,
 }
@@ -78,9 +78,9 @@ pub struct Said {
 /// All replicas of a cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cluster {
-    cluster: String,
-    protocol: String,
-    epoch: u32,
+    pub cluster: String,
+    pub protocol: String,
+    pub epoch: u32,
     /// Is everything as it should be?
     pub healthy: bool,
     /// In words.
@@ -90,7 +90,7 @@ pub struct Cluster {
     /// In the order of their numbers.
     pub replicas: Vec<Row>,
     #[serde(skip)]
-    majority: bool,
+    pub majority: bool,
 }
 
 /// Runs the command.
@@ -177,7 +177,7 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
     let (up, all) = (said.len(), replicas.len());
     let needed = CrashQuorums::new(all).map_or(all, |quorums| quorums.view_change());
     let enough = up >= needed;
-    let primaries = said.iter().filter(|it| it.role == "primary").count();
+    let primaries = said.iter().filter(|it| leads(&it.role)).count();
     let behind = said.iter().filter(|it| it.lag > 0 || it.missing > 0).count();
     let summary = if let Some(op) = diverged {
         format!("DIVERGED: replicas have different states after entry {op}. Stop writing, and keep all data folders")
@@ -205,6 +205,11 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
         majority: enough,
         replicas,
     }
+}
+
+/// Does a replica with this role lead, alone or when it is its turn?
+pub fn leads(role: &str) -> bool {
+    role == "primary" || role == "leads in turn" || role == "member"
 }
 
 fn table(rows: &[Row]) -> String {

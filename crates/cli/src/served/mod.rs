@@ -1,9 +1,14 @@
 //! What the commands must know of each protocol that runs as real processes. The one place where a protocol's name becomes
 //! its type.
 
-mod hq;
+mod async_tob;
+mod hotstuff;
+mod machine;
 mod pbft;
+mod sync_tob;
 mod vr;
+
+pub use machine::Machine;
 
 use clap::ValueEnum;
 use quorate_core::ids::{OpNumber, View};
@@ -22,8 +27,16 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
-            $crate::served::Protocol::Hq => {
-                type $P = quorate_protocols::hq::Hq;
+            $crate::served::Protocol::HotStuff => {
+                type $P = quorate_protocols::hotstuff::HotStuff;
+                $body
+            }
+            $crate::served::Protocol::SyncTob => {
+                type $P = quorate_protocols::sync_tob::SyncTob;
+                $body
+            }
+            $crate::served::Protocol::AsyncTob => {
+                type $P = quorate_protocols::async_tob::AsyncTob;
                 $body
             }
         }
@@ -39,8 +52,13 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
-    /// HQ replication: 3f+1 replicas survive f that lie; each key is ordered by its clients
-    Hq,
+    /// Chained HotStuff: 3f+1 replicas survive f that lie
+    #[value(name = "hotstuff")]
+    HotStuff,
+    /// Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
+    SyncTob,
+    /// Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
+    AsyncTob,
 }
 
 impl fmt::Display for Protocol {
@@ -65,9 +83,14 @@ impl Protocol {
         with_protocol!(self, P => P::REPLICAS)
     }
 
-    /// Does what etcd's clients rely on hold under it?
-    pub fn offers_etcd(self) -> bool {
-        with_protocol!(self, P => P::OFFERS_ETCD)
+    /// Does it toss common coins, with keys that a trusted dealer makes?
+    pub fn tosses(self) -> bool {
+        with_protocol!(self, P => <P as quorate_core::protocol::Protocol>::TOSSES)
+    }
+
+    /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
+    pub fn latency_bound_ms(self, replicas: usize, timing: &Timing) -> Option<f64> {
+        with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
     }
 
     /// Why a number of replicas is a waste, or worse.
@@ -81,8 +104,8 @@ pub trait Served: quorate_core::protocol::Protocol {
     /// Replicas, unless somebody asks for another number: as few as survive the loss of one.
     const REPLICAS: usize;
 
-    /// Does what etcd's clients rely on hold under it: one revision for all keys, watches, leases?
-    const OFFERS_ETCD: bool = true;
+    /// So many more replicas tolerate one fault more.
+    const STEP: usize;
 
     /// Why a number of replicas is a waste, or worse.
     fn warns(replicas: usize) -> Option<String>;
@@ -95,6 +118,11 @@ pub trait Served: quorate_core::protocol::Protocol {
 
     /// How many of the others must say which view they are in.
     fn witnesses(replicas: usize) -> Option<usize>;
+
+    /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
+    fn latency_bound_ms(_replicas: usize, _timing: &Timing) -> Option<f64> {
+        None
+    }
 
     /// The first record of a replica whose disk was lost: `first` was committed after that, the others are in `view`.
     fn rejoin(first: OpNumber, view: View) -> Self::Record;

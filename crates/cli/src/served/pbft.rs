@@ -9,6 +9,7 @@ use quorate_runtime::config::Timing;
 
 impl Served for Pbft {
     const REPLICAS: usize = 4;
+    const STEP: usize = 3;
 
     fn warns(replicas: usize) -> Option<String> {
         let spared = ByzantineQuorums::new(replicas)?.faults();

@@ -9,6 +9,7 @@ use quorate_runtime::config::Timing;
 
 impl Served for Vr {
     const REPLICAS: usize = 3;
+    const STEP: usize = 2;
 
     fn warns(replicas: usize) -> Option<String> {
         let fewer = replicas.saturating_sub(1);

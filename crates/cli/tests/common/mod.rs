@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod etcdctl;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,7 +41,12 @@ impl Cluster {
 
     /// `quorate init` for this protocol, and a `quorate serve` for each replica.
     pub fn serve_all_of(protocol: &str, replicas: usize) -> Self {
-        let mut cluster = Self::init_of(protocol, replicas);
+        Self::serve_all_with(&["--protocol", protocol], replicas)
+    }
+
+    /// `quorate init` with these flags, and a `quorate serve` for each replica.
+    pub fn serve_all_with(flags: &[&str], replicas: usize) -> Self {
+        let mut cluster = Self::init_with(flags, replicas);
         for replica in 0..replicas {
             cluster.spawn(replica);
         }
@@ -56,36 +63,51 @@ impl Cluster {
 
     /// Only the files, for this protocol.
     pub fn init_of(protocol: &str, replicas: usize) -> Self {
+        Self::init_with(&["--protocol", protocol], replicas)
+    }
+
+    /// Only the files, with these flags.
+    pub fn init_with(flags: &[&str], replicas: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
         let cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas };
         let folder = cluster.folder();
         let (count, folder) = (replicas.to_string(), folder.display().to_string());
-        let made = cluster.run(&["init", "--protocol", protocol, "--replicas", &count, "--dir", &folder]);
+        let made = cluster.run(&[&["init", "--replicas", &count, "--dir", &folder], flags].concat());
         assert!(made.ok, "{}", made.stderr);
         cluster
     }
 
     /// `quorate dev --dir D` with the etcd API at a free port; and where that is.
     pub fn dev_with_etcd() -> (Self, String) {
+        Self::dev_with_etcd_of("vr", 3)
+    }
+
+    /// The same with this protocol.
+    pub fn dev_with_etcd_of(protocol: &str, replicas: usize) -> (Self, String) {
         let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
-        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 };
-        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0"]);
+        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas };
+        let said = cluster.start_dev_with(&["--etcd", "127.0.0.1:0", "--dashboard", "off", "--protocol", protocol]);
         let url =
             said.iter().find_map(|line| line.trim().strip_prefix("the etcd v3 API is at ")).expect("it says where");
         (cluster, url.to_owned())
     }
 
+    /// A folder for a cluster of three, with nothing in it.
+    pub fn made() -> Self {
+        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
+        Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 }
+    }
+
     /// `quorate dev --dir D`, until it says that the cluster works.
     pub fn dev() -> Self {
-        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a temporary folder");
-        let mut cluster = Self { dir, dev: None, served: BTreeMap::new(), replicas: 3 };
+        let mut cluster = Self::made();
         cluster.start_dev();
         cluster
     }
 
     /// Starts `quorate dev` in the cluster's folder; without the etcd API, whose port may be taken.
     pub fn start_dev(&mut self) {
-        let _said = self.start_dev_with(&["--etcd", "off"]);
+        let _said = self.start_dev_with(&["--etcd", "off", "--dashboard", "off"]);
     }
 
     /// Starts `quorate dev` in the cluster's folder. What it said until it was ready.

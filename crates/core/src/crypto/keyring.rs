@@ -1,5 +1,7 @@
 //! Who may say what: the public keys of an epoch, and one's own secret.
 
+use super::coin::{Coin, CoinKeys, CoinShare, Toss};
+use super::deferred::Deferred;
 use super::digest::Digest;
 use super::signed::{Signed, Statement};
 use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId};
@@ -9,6 +11,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_zebra::{SigningKey, VerificationKey};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 use zeroize::Zeroize;
 
@@ -127,6 +131,9 @@ pub enum KeyringError {
     /// The secret is not that of the member.
     #[error("this is not the private key of {0}")]
     NotMine(ReplicaId),
+    /// The keys for the coins are not those of the member, or of a group of another size.
+    #[error("these are not the coin keys of {0} in this group")]
+    NotMyCoin(ReplicaId),
 }
 
 /// How signatures are made and checked.
@@ -137,7 +144,22 @@ enum Scheme {
     Ed25519 { replicas: Vec<VerificationKey>, clients: BTreeMap<PublicKey, VerificationKey> },
     /// A keyed hash in the place of signatures, for simulated worlds. A keyring signs as its owner only, so a simulated
     /// liar cannot sign for others either; but whoever holds this code can, so no host uses it.
-    Simulated { replicas: usize },
+    Simulated { replicas: usize, signed: AtomicU64, checked: AtomicU64 },
+}
+
+/// How often a keyring of a simulated world has signed and checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyWork {
+    /// Signatures made.
+    pub signed: u64,
+    /// Signatures checked.
+    pub checked: u64,
+}
+
+impl Scheme {
+    const fn simulated(replicas: usize) -> Self {
+        Self::Simulated { replicas, signed: AtomicU64::new(0), checked: AtomicU64::new(0) }
+    }
 }
 
 /// Whose keyring it is.
@@ -157,8 +179,12 @@ enum Own {
 pub struct Keyring {
     cluster: ClusterId,
     epoch: Epoch,
-    scheme: Scheme,
+    scheme: Arc<Scheme>,
     owner: Owner,
+    /// Signatures that are taken for good until [`Keyring::settle`] checks them all.
+    deferred: Option<Deferred>,
+    /// Its hand in the common coins, if its protocol tosses any.
+    coin: Option<Coin>,
 }
 
 impl fmt::Debug for Keyring {
@@ -174,8 +200,8 @@ impl fmt::Debug for Keyring {
 /// Keyrings.
 impl Keyring {
     /// No keys at all: for protocols that sign nothing.
-    pub const fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
-        Self { cluster, epoch, scheme: Scheme::None, owner: Owner::Nobody }
+    pub fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
+        Self { cluster, epoch, scheme: Arc::new(Scheme::None), owner: Owner::Nobody, coin: None, deferred: None }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -200,7 +226,8 @@ impl Keyring {
             keys.push(VerificationKey::try_from(key.0).map_err(|_| KeyringError::NoKey(id))?);
         }
         let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
-        Ok(Self { cluster, epoch, scheme: Scheme::Ed25519 { replicas: keys, clients }, owner: Owner::Nobody })
+        let scheme = Arc::new(Scheme::Ed25519 { replicas: keys, clients });
+        Ok(Self { cluster, epoch, scheme, owner: Owner::Nobody, coin: None, deferred: None })
     }
 
     /// The same keys, in the hands of a replica.
@@ -208,12 +235,23 @@ impl Keyring {
     /// # Errors
     /// If the secret is not the one whose public half the keyring has for this replica.
     pub fn of_replica(self, me: ReplicaId, secret: Secret) -> Result<Self, KeyringError> {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::Ed25519 { replicas, .. } if replicas.get(me.index()).is_some_and(|key| is(key, &secret)) => {
                 Ok(Self { owner: Owner::Replica(me, Own::Ed25519(secret)), ..self })
             }
             _ => Err(KeyringError::NotMine(me)),
         }
+    }
+
+    /// The same keyring, with a hand in the common coins.
+    ///
+    /// # Errors
+    /// If the keys are not those of the owner in this group.
+    pub fn with_coin(self, keys: &CoinKeys) -> Result<Self, KeyringError> {
+        let me = self.replica().unwrap_or_default();
+        let coin = self.replica().and_then(|me| Coin::bls(me, keys)).filter(|coin| coin.replicas() == self.replicas());
+        let coin = Some(coin.ok_or(KeyringError::NotMyCoin(me))?);
+        Ok(Self { coin, ..self })
     }
 
     /// The same keys, in the hands of a client process.
@@ -226,19 +264,17 @@ impl Keyring {
     /// The keyring of a replica in a simulated world of `replicas`.
     pub fn simulated_replica(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ReplicaId) -> Self {
         let own = Own::Simulated(simulated_secret(&simulated_key(me)));
-        Self { cluster, epoch, scheme: Scheme::Simulated { replicas }, owner: Owner::Replica(me, own) }
+        let coin = Coin::simulated(me, replicas);
+        let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Replica(me, own));
+        Self { cluster, epoch, scheme, owner, coin, deferred: None }
     }
 
     /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
     pub fn simulated_client(cluster: ClusterId, epoch: Epoch, replicas: usize, me: ClientId) -> Self {
         let key = simulated_client_key(me);
         let own = Own::Simulated(simulated_secret(&key));
-        Self {
-            cluster,
-            epoch,
-            scheme: Scheme::Simulated { replicas },
-            owner: Owner::Client(ClientKey { key, nonce: 0 }, own),
-        }
+        let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Client(ClientKey { key, nonce: 0 }, own));
+        Self { cluster, epoch, scheme, owner, coin: None, deferred: None }
     }
 
     /// Which cluster's.
@@ -252,11 +288,22 @@ impl Keyring {
     }
 
     /// How many replicas it has keys of.
-    pub const fn replicas(&self) -> usize {
-        match &self.scheme {
+    pub fn replicas(&self) -> usize {
+        match &*self.scheme {
             Scheme::None => 0,
             Scheme::Ed25519 { replicas, .. } => replicas.len(),
-            Scheme::Simulated { replicas } => *replicas,
+            Scheme::Simulated { replicas, .. } => *replicas,
+        }
+    }
+
+    /// What it has done so far, in a simulated world: there signatures are cheap, and somebody may want to know what real
+    /// ones would have cost. Real keyrings do not count.
+    pub fn work(&self) -> KeyWork {
+        match &*self.scheme {
+            Scheme::Simulated { signed, checked, .. } => {
+                KeyWork { signed: signed.load(Ordering::Relaxed), checked: checked.load(Ordering::Relaxed) }
+            }
+            _ => KeyWork::default(),
         }
     }
 
@@ -278,7 +325,7 @@ impl Keyring {
 
     /// The address that belongs to a client's key and nonce.
     pub fn address(&self, client: &ClientKey) -> ClientId {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::Simulated { .. } => {
                 ClientId::new(u128::from_le_bytes(*client.key.0.first_chunk().unwrap_or(&[0; 16])))
             }
@@ -298,6 +345,7 @@ impl Keyring {
             panic!("only a replica's keyring signs a replica's statement")
         };
         let signature = own.sign(&self.preimage(me, &statement));
+        self.has_signed();
         Signed::own(*me, statement, signature)
     }
 
@@ -308,7 +356,14 @@ impl Keyring {
     pub fn sign_as_client<T: Statement>(&self, statement: T) -> Signed<T, ClientKey> {
         let Owner::Client(me, own) = &self.owner else { panic!("only a client's keyring signs a client's statement") };
         let signature = own.sign(&self.preimage(me, &statement));
+        self.has_signed();
         Signed::own(*me, statement, signature)
+    }
+
+    fn has_signed(&self) {
+        if let Scheme::Simulated { signed, .. } = &*self.scheme {
+            signed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Says something in the owner's name to a protocol inside this one whose only clients are replicas.
@@ -349,13 +404,45 @@ impl Keyring {
         preimage
     }
 
+    /// The same public keys, taking every signature for good until [`Keyring::settle`]. `None` if there is nothing to gain.
+    pub(crate) fn deferring(&self) -> Option<Self> {
+        let Self { cluster, epoch, scheme, .. } = self;
+        let (cluster, epoch, scheme) = (*cluster, *epoch, scheme.clone());
+        let is_worth_it = matches!(*scheme, Scheme::Ed25519 { .. });
+        is_worth_it.then(|| Self {
+            cluster,
+            epoch,
+            scheme,
+            owner: Owner::Nobody,
+            coin: None,
+            deferred: Some(Deferred::default()),
+        })
+    }
+
+    /// Were all signatures good that were taken for good since the last time? If not, nothing may be believed that was proved
+    /// with this keyring meanwhile.
+    pub(crate) fn settle(&self) -> bool {
+        self.deferred.as_ref().is_none_or(Deferred::settle)
+    }
+
+    fn verifies(&self, key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {
+        match &self.deferred {
+            Some(deferred) => {
+                deferred.add(*key, *preimage, *signature);
+                true
+            }
+            None => key.verify(&signature.into(), preimage).is_ok(),
+        }
+    }
+
     fn replica_proves(&self, by: ReplicaId, preimage: &Preimage, signature: &Signature) -> bool {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::None => false,
             Scheme::Ed25519 { replicas, .. } => {
-                replicas.get(by.index()).is_some_and(|key| verifies(key, preimage, signature))
+                replicas.get(by.index()).is_some_and(|key| self.verifies(key, preimage, signature))
             }
-            Scheme::Simulated { replicas } => {
+            Scheme::Simulated { replicas, checked, .. } => {
+                checked.fetch_add(1, Ordering::Relaxed);
                 by.index() < *replicas
                     && simulated_signature(&simulated_secret(&simulated_key(by)), preimage) == *signature
             }
@@ -363,26 +450,52 @@ impl Keyring {
     }
 
     fn client_proves(&self, by: &ClientKey, preimage: &Preimage, signature: &Signature) -> bool {
-        match &self.scheme {
+        match &*self.scheme {
             Scheme::None => false,
             Scheme::Ed25519 { replicas, .. } if by.is_proxy() => {
                 let key = replicas.iter().find(|key| PublicKey(<[u8; 32]>::from(**key)) == by.key);
-                key.is_some_and(|key| verifies(key, preimage, signature))
+                key.is_some_and(|key| self.verifies(key, preimage, signature))
             }
-            Scheme::Simulated { replicas } if by.is_proxy() => {
+            Scheme::Simulated { replicas, checked, .. } if by.is_proxy() => {
+                checked.fetch_add(1, Ordering::Relaxed);
                 let members = (0..=u8::MAX).map(ReplicaId::new).take(*replicas);
                 members.map(simulated_key).any(|key| key == by.key)
                     && simulated_signature(&simulated_secret(&by.key), preimage) == *signature
             }
             Scheme::Ed25519 { clients, .. } => {
-                clients.get(&by.key).is_some_and(|key| verifies(key, preimage, signature))
+                clients.get(&by.key).is_some_and(|key| self.verifies(key, preimage, signature))
             }
-            Scheme::Simulated { .. } => {
+            Scheme::Simulated { checked, .. } => {
+                checked.fetch_add(1, Ordering::Relaxed);
                 by.nonce == 0
                     && by.key == simulated_client_key(self.address(by))
                     && simulated_signature(&simulated_secret(&by.key), preimage) == *signature
             }
         }
+    }
+}
+
+/// Common coins.
+impl Keyring {
+    /// Can its owner toss coins?
+    pub const fn tosses(&self) -> bool {
+        self.coin.is_some()
+    }
+
+    /// The owner's share of a coin; the same whenever it is asked for. `None` without a hand in the coins.
+    pub fn coin_share(&self, name: &Digest) -> Option<CoinShare> {
+        self.coin.as_ref()?.share(&self.coin_name(name))
+    }
+
+    /// How a coin falls, by these shares.
+    pub fn toss(&self, name: &Digest, shares: &BTreeMap<ReplicaId, CoinShare>) -> Toss {
+        self.coin.as_ref().map_or(Toss::Waits, |coin| coin.toss(&self.coin_name(name), shares))
+    }
+
+    /// No coin of another cluster or epoch is this one.
+    fn coin_name(&self, name: &Digest) -> Digest {
+        let (cluster, epoch) = (self.cluster.get().to_le_bytes(), self.epoch.get().to_le_bytes());
+        Digest::of_parts(&[b"quorate coin", &cluster, &epoch, name.as_bytes()])
     }
 }
 
@@ -415,10 +528,6 @@ impl Own {
 
 fn is(key: &VerificationKey, secret: &Secret) -> bool {
     PublicKey(<[u8; 32]>::from(*key)) == secret.public()
-}
-
-fn verifies(key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {
-    key.verify(&ed25519_zebra::Signature::from_bytes(&signature.0), preimage).is_ok()
 }
 
 fn simulated_key(replica: ReplicaId) -> PublicKey {

@@ -12,13 +12,16 @@
 //! split a group. Nothing is ever named by the bytes of a signature: one statement can have several valid ones.
 
 mod certificate;
+mod coin;
+mod deferred;
 mod digest;
 mod evidence;
 mod keyring;
 mod signed;
 
 pub use certificate::{Certificate, Certified};
+pub use coin::{CoinKeys, CoinShare, Toss};
 pub use digest::Digest;
 pub use evidence::Evidence;
-pub use keyring::{ClientKey, Keyring, KeyringError, Proves, PublicKey, Secret, Signature};
+pub use keyring::{ClientKey, KeyWork, Keyring, KeyringError, Proves, PublicKey, Secret, Signature};
 pub use signed::{Signed, Slot, Statement, Verified};

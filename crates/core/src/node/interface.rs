@@ -1,10 +1,11 @@
 //! What goes into a node and what comes out of it: what happened, what the host must do, and what travels in frames.
 
+use super::Recorded;
 use crate::crypto::Digest;
-use crate::executor::{Done, Job, Manifest, Save};
+use crate::executor::{Done, Job, Make, Manifest, Save};
 use crate::ids::{OpNumber, Peer, Position, RecordSeq, ReplicaId};
 use crate::outbox::{Class, Note, To};
-use crate::protocol::{Checkpoint, Status};
+use crate::protocol::{Checkpoint, ProposeTicket, Status};
 use crate::sessions::Event;
 use crate::transfer;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -50,6 +51,22 @@ pub enum Service {
     },
     /// Events, in order.
     Events(Vec<Event>),
+    /// What messages came and went here lately? A replica keeps that only while somebody asks.
+    GetRecorded {
+        /// Comes back.
+        nonce: u64,
+        /// The first number that the client has not seen: `next` of the last answer.
+        from: u64,
+    },
+    /// These.
+    Recorded {
+        /// The question's.
+        nonce: u64,
+        /// In the order in which it happened, at most [`RECORDED_MAX`](super::RECORDED_MAX).
+        recorded: Vec<Recorded>,
+        /// What to ask for next time.
+        next: u64,
+    },
 }
 
 /// One replica's answer to [`Service::GetStatus`].
@@ -96,6 +113,8 @@ pub enum Input {
     Synced(RecordSeq),
     /// The executor has done a job.
     Done(Done),
+    /// The machine has added to a batch.
+    Made(ProposeTicket, Option<Bytes>),
     /// A snapshot of our own state is durable.
     Saved(Checkpoint),
     /// The store is ready for a snapshot that arrives in chunks, and lacks these.
@@ -146,6 +165,8 @@ pub enum Action {
     },
     /// Give a job to the executor.
     Run(Job),
+    /// Let the machine add to a batch (off this thread, and off the executor's), then report [`Input::Made`].
+    Make(Box<dyn Make>),
     /// Write a snapshot out (off this thread), then report [`Input::Saved`].
     Save(Box<dyn Save>),
     /// Read a part of a stored snapshot, then report [`Input::Read`].

@@ -6,16 +6,18 @@
 //!    report [`Input::Synced`];
 //! 2. carry out the other actions in the order given; [`Action::Send`] may leave at once (the node holds back what may not);
 //! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed;
-//! 4. answer every [`Action::Read`], and report [`Input::Saved`] in the order of the saves;
+//! 4. answer every [`Action::Read`] and every [`Action::Make`], and report [`Input::Saved`] in the order of the saves;
 //! 5. read no more frames while [`Node::held`] is above a limit of its own: a slow disk must not become memory.
 
 mod interface;
 mod opening;
+mod recorder;
 mod service;
 mod snapshots;
 
 pub use interface::{Action, Input, Part, Payload, Report, Service};
 pub use opening::{Opened, Opener, Refused};
+pub use recorder::{Happened, RECORDED_MAX, RECORDING, Recorded};
 pub use service::{ASKING_MAX, WATCHERS_MAX};
 pub use snapshots::{READS_MAX, SNAPSHOTS_KEPT};
 
@@ -30,6 +32,7 @@ use crate::time::Instant;
 use crate::transfer::Fetch;
 use crate::wire::{Envelope, Wire};
 use bytes::Bytes;
+use recorder::Recorder;
 use service::Asking;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -78,6 +81,7 @@ pub struct Node<P: Protocol> {
     watchers: BTreeMap<ClientId, u32>,
     asking: Asking,
     ledger: Ledger,
+    recorder: Recorder,
     audit: Option<blake3::Hasher>,
     turns: u64,
     halted: bool,
@@ -117,6 +121,7 @@ impl<P: Protocol> Node<P> {
         let replica = P::Replica::start(restore, keyring.clone(), &mut out)?;
         let envelope = Envelope { cluster: identity.cluster, epoch: identity.epoch };
         let opener = Opener::new(&identity, replicas, keyring);
+        let recorder = Recorder::new(identity.replica, replicas, opener.recording());
         let mut node = Self {
             identity,
             envelope,
@@ -136,6 +141,7 @@ impl<P: Protocol> Node<P> {
             watchers: BTreeMap::new(),
             asking: Asking::default(),
             ledger: Ledger::default(),
+            recorder,
             audit: audit.then(blake3::Hasher::new),
             turns: 0,
             halted: false,
@@ -151,6 +157,7 @@ impl<P: Protocol> Node<P> {
         if self.halted {
             return;
         }
+        let before = actions.len();
         match input {
             Input::Frame { from, bytes } => {
                 let opened = self.opener.open(from, &bytes);
@@ -173,18 +180,24 @@ impl<P: Protocol> Node<P> {
                 };
                 self.take_steps(steps, turn, actions);
             }
+            Input::Made(ticket, made) => {
+                self.turn(turn, actions, |replica, out| replica.on_proposed(ticket, made, out));
+            }
             Input::Stored(checkpoint) => self.on_stored(checkpoint, actions),
             Input::Read { to, checkpoint, part, bytes } => self.on_read(to, checkpoint, part, bytes, actions),
         }
         self.settle(turn, actions);
+        self.recorder.actions(actions.get(before..).unwrap_or_default(), turn);
     }
 
     /// Takes a frame that [`Node::opener`] has looked at, on whatever thread. Instead of [`Input::Frame`]; the frames of one
     /// peer must come in the order in which they arrived.
     pub fn handle_opened(&mut self, opened: Result<Opened<P>, Refused>, turn: Turn, actions: &mut Vec<Action>) {
         if !self.halted {
+            let before = actions.len();
             self.on_opened(opened, turn, actions);
             self.settle(turn, actions);
+            self.recorder.actions(actions.get(before..).unwrap_or_default(), turn);
         }
     }
 
@@ -257,6 +270,14 @@ impl<P: Protocol> Node<P> {
                     self.timers.remove(&Wake::Protocol(timer));
                 }
                 Effect::Execute { op, batch } => self.run(Job::Execute { op, batch }, actions),
+                Effect::Speculate { parent, state, batch } => {
+                    self.run(Job::Speculate { parent, state, batch }, actions);
+                }
+                Effect::Commit { op, state } => self.run(Job::Commit { op, state }, actions),
+                Effect::Abort(state) => self.run(Job::Abort(state), actions),
+                Effect::Propose { parent, ticket, batch } => {
+                    self.run(Job::Propose { parent, ticket, batch }, actions);
+                }
                 Effect::Query { ticket, query } => self.run(Job::Query { ticket, query }, actions),
                 Effect::Step { op, step } => self.run(Job::Step { op, step }, actions),
                 Effect::Image { ticket, object } => self.run(Job::Image { ticket, object }, actions),
@@ -363,17 +384,20 @@ impl<P: Protocol> Node<P> {
     }
 
     fn on_opened(&mut self, opened: Result<Opened<P>, Refused>, turn: Turn, actions: &mut Vec<Action>) {
-        let Opened { from, payload } = match opened {
+        let Opened { from, payload, mark } = match opened {
             Ok(opened) => opened,
             Err(Refused::Ignored(why)) => return self.ledger.ignore(why),
             Err(Refused::Blamed(from, fault)) => return self.ledger.blame(from, fault),
         };
+        if let Some((label, mark)) = recorder::label(&payload, P::label).zip(mark) {
+            self.recorder.received(from, label, mark, turn);
+        }
         match (payload, from) {
             (Payload::Protocol(message), _) => {
                 self.turn(turn, actions, |replica, out| replica.on_message(from, message, out));
             }
             (Payload::Transfer(message), Peer::Replica(replica)) => self.on_transfer(replica, message, turn, actions),
-            (Payload::Service(message), Peer::Client(client)) => self.on_service(client, message, actions),
+            (Payload::Service(message), Peer::Client(client)) => self.on_service(client, message, turn.now, actions),
             (Payload::Transfer(_) | Payload::Service(_), _) => self.ledger.ignore(Why::NotForSender),
         }
     }
@@ -403,6 +427,11 @@ impl<P: Protocol> Node<P> {
                 self.publish(&outcome.events, actions);
                 self.turn(turn, actions, |replica, out| replica.on_executed(op, outcome, out));
             }
+            Done::Speculated { state, outcome: Some(outcome) } => {
+                self.turn(turn, actions, |replica, out| replica.on_speculated(state, outcome, out));
+            }
+            Done::Speculated { outcome: None, .. } | Done::Aborted(_) => {}
+            Done::Proposing(make) => actions.push(Action::Make(make)),
             Done::Queried { ticket, answer } => {
                 self.turn(turn, actions, |replica, out| replica.on_queried(ticket, answer, out));
             }

@@ -8,8 +8,11 @@ use crate::ids::{ClientId, OpNumber, Peer, Position};
 use crate::outbox::To;
 use crate::protocol::{Protocol, Replica};
 use crate::sessions::Event;
+use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The names of what goes to clients beside the protocol.
+pub(super) const LABELS: [&str; 4] = ["Status", "Watching", "Events", "Recorded"];
 /// Clients that may watch events at one replica.
 pub const WATCHERS_MAX: usize = 1024;
 /// Clients that may wait for the next answer to [`Service::GetStatus`].
@@ -24,7 +27,7 @@ pub(super) struct Asking {
 }
 
 impl<P: Protocol> Node<P> {
-    pub(super) fn on_service(&mut self, from: ClientId, message: Service, actions: &mut Vec<Action>) {
+    pub(super) fn on_service(&mut self, from: ClientId, message: Service, now: Instant, actions: &mut Vec<Action>) {
         match message {
             Service::GetStatus { nonce } => {
                 if self.asking.waiting.len() >= ASKING_MAX && !self.asking.waiting.contains_key(&from) {
@@ -40,7 +43,12 @@ impl<P: Protocol> Node<P> {
                 self.watchers.insert(from, topic);
                 self.answer(Peer::Client(from), Service::Watching { topic }, "Watching", actions);
             }
-            Service::Status { .. } | Service::Watching { .. } | Service::Events(_) => {
+            Service::GetRecorded { nonce, from: seen } => {
+                let (recorded, next) = self.recorder.answer(seen, now);
+                let answer = Service::Recorded { nonce, recorded, next };
+                self.answer(Peer::Client(from), answer, "Recorded", actions);
+            }
+            Service::Status { .. } | Service::Watching { .. } | Service::Events(_) | Service::Recorded { .. } => {
                 self.ledger.ignore(Why::NotForSender);
             }
         }

@@ -1,5 +1,6 @@
 //! Snapshots: serving them to peers, fetching them from a peer, and what waits while one is being installed.
 
+use super::recorder::transfer_label;
 use super::{Action, Node, Part, Payload, Wake};
 use crate::executor::Manifest;
 use crate::fault::{Fault, Why};
@@ -164,14 +165,7 @@ impl<P: Protocol> Node<P> {
     }
 
     fn send_transfer(&self, to: ReplicaId, message: transfer::Message, actions: &mut Vec<Action>) {
-        use transfer::Message as M;
-        let label = match message {
-            M::GetManifest(_) => "GetManifest",
-            M::Manifest(_) => "Manifest",
-            M::Unavailable(_) => "Unavailable",
-            M::GetChunk(..) => "GetChunk",
-            M::Chunk(..) => "Chunk",
-        };
+        let label = transfer_label(&message);
         let bytes = self.envelope.seal(&Payload::<P::Message>::Transfer(message));
         actions.push(Action::Send { to: To::One(Peer::Replica(to)), bytes, label });
     }

@@ -197,6 +197,7 @@ fn one(action: &Action) -> String {
             _ => format!("send {label} to {to:?}"),
         },
         Action::Run(_) => "run".to_owned(),
+        Action::Make(_) => "make".to_owned(),
         Action::Save(_) => "save".to_owned(),
         Action::Read { to, .. } => format!("read for {to}"),
         Action::Prepare(_) => "prepare".to_owned(),

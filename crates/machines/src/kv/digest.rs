@@ -9,6 +9,7 @@
 //! write       digest 32 | 1 u8 | revision i64 | changes u64 | change*
 //! compaction  digest 32 | 2 u8 | revision i64
 //! lease       digest 32 | 3 u8 | id i64 | ttl i64 | expires u64      ttl 0: revoked
+//! auth        digest 32 | 4 u8 | revision u64 | operation            of users and roles, borsh
 //! change      sub u64 | lease i64 | version i64 | key length u64 | value length u64 | key | value
 //! ```
 //! Integers are little-endian.
@@ -51,6 +52,11 @@ pub(super) fn after_lease(store: &Store, id: i64, lease: Option<&Lease>) -> Dige
     let mut hasher = start(store, 3);
     hasher.update(&id.to_le_bytes()).update(&ttl.to_le_bytes()).update(&expires.to_le_bytes());
     finish(&hasher)
+}
+
+/// The digest after users or roles were changed by an operation with these bytes.
+pub(super) fn after_auth(store: &Store, operation: &[u8]) -> Digest {
+    finish(start(store, 4).update(&store.auth.revision.to_le_bytes()).update(operation))
 }
 
 fn start(store: &Store, kind: u8) -> blake3::Hasher {

@@ -1,7 +1,8 @@
 //! Refusals. Texts and codes are etcd's, byte for byte: its clients map errors back *by text*
-//! (etcd `api/v3rpc/rpctypes/error.go`). The two that etcd does not have begin with `quorate:`.
+//! (etcd `api/v3rpc/rpctypes/error.go`). Those that etcd does not have begin with `quorate:`.
 
 use super::limits::{EVENTS_MAX, KEY_BYTES_MAX, OPERATION_BYTES_MAX, REPLY_BYTES_MAX, TXN_DEPTH_MAX, VALUE_BYTES_MAX};
+use super::limits::{NAME_BYTES_MAX, PERMISSIONS_PER_ROLE_MAX, ROLES_MAX, ROLES_PER_USER_MAX, USERS_MAX};
 use super::limits::{TXN_OPS_MAX, TXN_OPS_TOTAL_MAX};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
@@ -41,6 +42,8 @@ pub enum KvError {
     Undecodable,
     /// The answer would be beyond [`REPLY_BYTES_MAX`]: ask for pages with `limit`.
     ReplyTooLarge,
+    /// About users and roles.
+    Auth(AuthError),
 }
 
 /// Which limit a request went beyond.
@@ -54,6 +57,47 @@ pub enum Limit {
     Operation,
     /// [`EVENTS_MAX`]
     Events,
+    /// [`NAME_BYTES_MAX`]
+    Name,
+}
+
+/// Why something about users and roles was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum AuthError {
+    /// Users cannot begin to count without one called root.
+    RootUserMissing,
+    /// Nor without one called root that has the role root.
+    RootRoleMissing,
+    /// A user with this name exists.
+    UserExists,
+    /// No user is named, where users count.
+    UserEmpty,
+    /// No such user.
+    UserNotFound,
+    /// A role with this name exists.
+    RoleExists,
+    /// No such role.
+    RoleNotFound,
+    /// A role without a name.
+    RoleEmpty,
+    /// The user has no right to do this.
+    PermissionDenied,
+    /// The user does not have the role.
+    RoleNotGranted,
+    /// The role does not have the permission.
+    PermissionNotGranted,
+    /// The user has been deleted, its password changed, or users not counted since it logged in.
+    InvalidToken,
+    /// While users count, root stays root.
+    InvalidManagement,
+    /// [`USERS_MAX`]
+    TooManyUsers,
+    /// [`ROLES_MAX`]
+    TooManyRoles,
+    /// [`ROLES_PER_USER_MAX`]
+    TooManyRolesOfUser,
+    /// [`PERMISSIONS_PER_ROLE_MAX`]
+    TooManyPermissions,
 }
 
 /// gRPC's number for a kind of failure.
@@ -64,12 +108,16 @@ pub enum Code {
     InvalidArgument = 3,
     /// What the request names does not exist.
     NotFound = 5,
+    /// The user has no right to do this.
+    PermissionDenied = 7,
     /// A bound of this server, not of etcd.
     ResourceExhausted = 8,
     /// The state is not one in which this can be done.
     FailedPrecondition = 9,
     /// Beyond what exists or is kept.
     OutOfRange = 11,
+    /// Whoever asks has not proved who it is.
+    Unauthenticated = 16,
 }
 
 impl KvError {
@@ -91,6 +139,7 @@ impl KvError {
             KvError::RequestTooLarge(_) => (InvalidArgument, "etcdserver: request is too large"),
             KvError::Undecodable => (InvalidArgument, "quorate: the bytes are not a request"),
             KvError::ReplyTooLarge => (ResourceExhausted, "quorate: the reply is too large, ask for pages with limit"),
+            KvError::Auth(error) => error.etcd(),
         }
     }
 
@@ -105,9 +154,47 @@ impl KvError {
             KvError::RequestTooLarge(Limit::Value) => format!(" (a value has at most {VALUE_BYTES_MAX} bytes)"),
             KvError::RequestTooLarge(Limit::Operation) => format!(" (at most {OPERATION_BYTES_MAX} bytes)"),
             KvError::RequestTooLarge(Limit::Events) => format!(" (at most {EVENTS_MAX} events at a time)"),
+            KvError::RequestTooLarge(Limit::Name) => format!(" (a name has at most {NAME_BYTES_MAX} bytes)"),
             KvError::ReplyTooLarge => format!(" (at most {REPLY_BYTES_MAX} bytes)"),
+            KvError::Auth(AuthError::TooManyUsers) => format!(" (at most {USERS_MAX})"),
+            KvError::Auth(AuthError::TooManyRoles) => format!(" (at most {ROLES_MAX})"),
+            KvError::Auth(AuthError::TooManyRolesOfUser) => format!(" (at most {ROLES_PER_USER_MAX})"),
+            KvError::Auth(AuthError::TooManyPermissions) => format!(" (at most {PERMISSIONS_PER_ROLE_MAX})"),
             _ => String::new(),
         }
+    }
+}
+
+impl AuthError {
+    const fn etcd(self) -> (Code, &'static str) {
+        use Code::{FailedPrecondition, InvalidArgument, PermissionDenied, ResourceExhausted, Unauthenticated};
+        match self {
+            AuthError::RootUserMissing => (FailedPrecondition, "etcdserver: root user does not exist"),
+            AuthError::RootRoleMissing => (FailedPrecondition, "etcdserver: root user does not have root role"),
+            AuthError::UserExists => (FailedPrecondition, "etcdserver: user name already exists"),
+            AuthError::UserEmpty => (InvalidArgument, "etcdserver: user name is empty"),
+            AuthError::UserNotFound => (FailedPrecondition, "etcdserver: user name not found"),
+            AuthError::RoleExists => (FailedPrecondition, "etcdserver: role name already exists"),
+            AuthError::RoleNotFound => (FailedPrecondition, "etcdserver: role name not found"),
+            AuthError::RoleEmpty => (InvalidArgument, "etcdserver: role name is empty"),
+            AuthError::PermissionDenied => (PermissionDenied, "etcdserver: permission denied"),
+            AuthError::RoleNotGranted => (FailedPrecondition, "etcdserver: role is not granted to the user"),
+            AuthError::PermissionNotGranted => {
+                (FailedPrecondition, "etcdserver: permission is not granted to the role")
+            }
+            AuthError::InvalidToken => (Unauthenticated, "etcdserver: invalid auth token"),
+            AuthError::InvalidManagement => (InvalidArgument, "etcdserver: invalid auth management"),
+            AuthError::TooManyUsers => (ResourceExhausted, "quorate: there are too many users"),
+            AuthError::TooManyRoles => (ResourceExhausted, "quorate: there are too many roles"),
+            AuthError::TooManyRolesOfUser => (ResourceExhausted, "quorate: the user has too many roles"),
+            AuthError::TooManyPermissions => (ResourceExhausted, "quorate: the role has too many permissions"),
+        }
+    }
+}
+
+impl From<AuthError> for KvError {
+    fn from(error: AuthError) -> Self {
+        KvError::Auth(error)
     }
 }
 

@@ -22,6 +22,9 @@ pub const KEY_OVERHEAD_BYTES: usize = 40;
 pub const EVENTS_MAX: u64 = 10_000;
 /// Bytes of keys and values after which an [`super::Events`] answer ends at the next revision.
 pub const EVENTS_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
+/// Longest event that is published, in bytes: below the 20 MiB of a frame to a client. The changes of a larger revision are
+/// only in history.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Changes that one [`super::Events`] query looks at, whatever it finds, before it ends at the next revision.
 pub const EVENTS_SCANNED_SOFT_MAX: usize = 20_000;
 /// Shortest lease, in seconds: etcd's ⌈1.5 × election timeout⌉ with its default of 1 s. Shorter ones are lengthened.
@@ -30,3 +33,15 @@ pub const LEASE_TTL_SECONDS_MIN: i64 = 2;
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Highest revision that a snapshot may claim: far from overflow, and out of reach by counting.
 pub const REVISION_MAX: i64 = 1 << 62;
+/// Longest name of a user or role, in bytes. etcd has no bounds on names, users, roles or permissions.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Longest hash of a password, in bytes.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 256;
+/// Most users.
+pub const USERS_MAX: usize = 4_096;
+/// Most roles.
+pub const ROLES_MAX: usize = 4_096;
+/// Most roles of one user. With the next one, what one check of a permission may cost.
+pub const ROLES_PER_USER_MAX: usize = 16;
+/// Most permissions of one role.
+pub const PERMISSIONS_PER_ROLE_MAX: usize = 100;

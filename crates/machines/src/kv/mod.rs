@@ -15,19 +15,20 @@
 //! - `Compact` is done when it is answered; etcd's works on in the background.
 //!
 //! # What it leaves out
-//! Users and roles (wave 2), a size quota (`NOSPACE`), and what belongs to the gateway: watch ids, progress
+//! A size quota (`NOSPACE`), and what belongs to the gateway: watch ids, progress
 //! notifications, fragments, cluster and member ids in headers.
 //!
 //! # How to read it
-//! `objects` is the store under a protocol that orders each key by itself; `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease` and `watch` the rules, `digest` and
+//! `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease`, `watch` and `auth` the rules, `digest` and
 //! `snapshot` the two forms in which replicas compare and copy states.
 
+mod auth;
 mod client;
 mod digest;
 mod error;
+mod intervals;
 mod lease;
 pub mod limits;
-mod objects;
 mod operation;
 mod places;
 mod range;
@@ -37,20 +38,22 @@ mod store;
 mod txn;
 mod watch;
 
+pub use auth::{AuthOperation, AuthQuery, AuthResponse, Permission, PermissionKind, ROOT, Who};
 pub use client::{Expected, prefix_end};
-pub use error::{Code, KvError, Limit};
-pub use operation::{Compare, DeleteRange, Events, Operand, Operation, Operator, Put, Query, Range};
+pub use error::{AuthError, Code, KvError, Limit};
+pub use operation::{Compare, DeleteRange, Events, Label, Labelled, Operand, Operation, Operator, Put, Query, Range};
 pub use operation::{SortOrder, SortTarget, Txn, TxnOp};
-pub use reply::{DeleteResponse, Event, EventKind, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse};
+pub use reply::{
+    DeleteResponse, Event, EventKind, EventsPart, EventsResponse, KeyValue, LeaseTimeToLiveResponse, PutResponse,
+};
 pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
 pub use snapshot::{KvSink, KvSource};
 
-use objects::Owns;
 use quorate_core::crypto::Digest;
-use quorate_core::machine::{self, At, Corrupt, Output, Snapshot, StateMachine, View};
-use quorate_core::objects::{Image, Objects};
+use quorate_core::machine::{self, At, Output, Snapshot, StateMachine, View};
 use quorate_core::time::WallTime;
 use range::ReplyBudget;
+use std::sync::Arc;
 use store::{Store, Write};
 
 /// The topic of the events that the store publishes: one [`WatchBatch`] for each revision.
@@ -60,21 +63,18 @@ pub const WATCH_TOPIC: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Kv {
     store: Store,
-    /// Keys that have an order of their own; none unless the protocol orders each by itself.
-    owns: Owns,
 }
 
 /// The store as it was when the view was taken.
 #[derive(Clone, Debug)]
 pub struct KvView {
     store: Store,
-    owns: Owns,
 }
 
 impl Kv {
     /// An empty store, at revision 1.
     pub fn new() -> Self {
-        Self { store: Store::new(), owns: Owns::default() }
+        Self { store: Store::new() }
     }
 
     fn run(&mut self, at: &At, operation: Operation, out: &mut Output) -> Result<Response, KvError> {
@@ -83,22 +83,22 @@ impl Kv {
             Operation::Put(put) => {
                 txn::validate_put(store, &put)?;
                 let mut write = Write::new(store);
-                let response = txn::put(&mut write, put);
+                let response = txn::put(&mut write, put, &mut ReplyBudget::new())?;
                 write.finish(out);
                 Ok(Response::Put(response))
             }
-            Operation::Delete(delete) => {
-                let mut write = Write::new(store);
-                let response = txn::delete(&mut write, &delete);
-                write.finish(out);
-                Ok(Response::Delete(response))
-            }
+            Operation::Delete(delete) => txn::delete_alone(store, &delete, out).map(Response::Delete),
             Operation::Txn(txn) => txn::run(store, &txn, out).map(Response::Txn),
             Operation::Compact { revision } => compact(store, revision),
             Operation::LeaseGrant { id, ttl } => lease::grant(store, at, id, ttl),
             Operation::LeaseRevoke { id } => lease::revoke(store, id, out),
             Operation::LeaseKeepAlive { id } => Ok(lease::keep_alive(store, at, id)),
             Operation::Read(query) => answer(store, &query),
+            Operation::As { who, operation } => {
+                auth::permit_operation(store, &who, operation.get())?;
+                self.run(at, operation.into_inner(), out)
+            }
+            Operation::Auth(operation) => change_auth(store, operation),
         }
     }
 }
@@ -115,9 +115,12 @@ impl StateMachine for Kv {
         out.reply(&encode(&Reply { revision: self.store.revision, result }));
     }
 
-    /// A put looks at one key and its lease, and changes one path of a tree.
+    /// A put looks at one key and its lease, and changes one path of a tree. Whether a user may do it is more to look at.
     fn is_quick(&self, operation: &[u8]) -> bool {
-        matches!(operation, [Operation::PUT, ..])
+        match Operation::behind_label(operation) {
+            Some(labelled) => !self.store.auth.enabled && matches!(labelled, [Operation::PUT, ..]),
+            None => matches!(operation, [Operation::PUT, ..]),
+        }
     }
 
     fn tick(&mut self, at: &At, out: &mut Output) {
@@ -128,29 +131,12 @@ impl StateMachine for Kv {
         self.store.leases.next_expiry().map(|(expires, _)| expires)
     }
 
-    fn objects(operation: &[u8]) -> Objects {
-        objects::touched(operation)
-    }
-
-    fn queried(query: &[u8]) -> Objects {
-        objects::looked_at(query)
-    }
-
-    fn apply_to(&mut self, object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
-        let reply = self.run_alone(object, at, operation);
-        out.reply(&encode(&reply));
-    }
-
-    fn image(&self, object: &[u8]) -> Image {
-        self.own_image(object)
-    }
-
-    fn put_image(&mut self, object: &[u8], image: Option<&[u8]>) -> Result<(), Corrupt> {
-        self.put_own(object, image)
-    }
-
     fn digest(&self) -> Digest {
-        self.owns.digest(self.store.digest)
+        self.store.digest
+    }
+
+    fn fork(&self) -> Option<Self> {
+        Some(self.clone())
     }
 }
 
@@ -158,23 +144,14 @@ impl machine::Query for Kv {
     type View = KvView;
 
     fn view(&self) -> KvView {
-        KvView { store: self.store.clone(), owns: self.owns.clone() }
+        KvView { store: self.store.clone() }
     }
 }
 
 impl View for KvView {
     fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
-        let query = Query::decode(query);
-        let (revision, result) = match &query {
-            Ok(Query::Range(range)) if !self.owns.is_empty() => {
-                let store = self.owns.store(range);
-                let result = objects::range(&store, range);
-                (store.revision, result.map(Response::Range))
-            }
-            Ok(query) => (self.store.revision, answer(&self.store, query)),
-            Err(error) => (self.store.revision, Err(*error)),
-        };
-        reply.extend_from_slice(&encode(&Reply { revision, result }));
+        let result = Query::decode(query).and_then(|query| answer(&self.store, &query));
+        reply.extend_from_slice(&encode(&Reply { revision: self.store.revision, result }));
     }
 }
 
@@ -183,7 +160,7 @@ impl Snapshot for Kv {
     type Sink = KvSink;
 
     fn snapshot(&self) -> KvSource {
-        KvSource::new(self.store.clone(), self.owns.clone())
+        KvSource::new(self.store.clone())
     }
 
     fn rebuild() -> KvSink {
@@ -198,12 +175,27 @@ fn answer(store: &Store, query: &Query) -> Result<Response, KvError> {
             range::range(store, request, &mut ReplyBudget::new()).map(Response::Range)
         }
         Query::Events(events) => watch::events(store, events).map(Response::Events),
+        Query::EventsPart { events, from_change } => watch::part(store, events, *from_change).map(Response::EventsPart),
         Query::LeaseTimeToLive { id, keys, now } => {
             Ok(Response::LeaseTimeToLive(lease::time_to_live(store, *id, *keys, *now)))
         }
         Query::LeaseLeases => Ok(Response::LeaseLeases(store.leases.ids_by_end())),
         Query::Status => Ok(Response::Status(status(store))),
+        Query::As { who, query } => {
+            auth::permit_query(store, who, query.get())?;
+            answer(store, query.get())
+        }
+        Query::Auth(query) => Ok(Response::Auth(store.auth.answer(query)?)),
     }
+}
+
+fn change_auth(store: &mut Store, operation: AuthOperation) -> Result<Response, KvError> {
+    let bytes = borsh::to_vec(&operation);
+    assert!(bytes.is_ok(), "memory takes all bytes, and a name is shorter than 4 GiB");
+    if Arc::make_mut(&mut store.auth).change(operation)? {
+        store.digest = digest::after_auth(store, &bytes.unwrap_or_default());
+    }
+    Ok(Response::Auth(AuthResponse::Done))
 }
 
 fn compact(store: &mut Store, revision: i64) -> Result<Response, KvError> {

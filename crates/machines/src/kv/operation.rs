@@ -4,9 +4,11 @@
 //! transaction is decoded with a budget of entries and levels, so that bytes cannot cost more memory or stack than they
 //! are worth. Field names and meanings are etcd's; where etcd has "absent", so have we zero or empty.
 
+use super::auth::{AuthOperation, AuthQuery, Who};
 use super::error::{KvError, Limit};
 use super::limits::{EVENTS_MAX, KEY_BYTES_MAX, OPERATION_BYTES_MAX, VALUE_BYTES_MAX};
 use super::limits::{TXN_DEPTH_MAX, TXN_OPS_MAX, TXN_OPS_TOTAL_MAX};
+use borsh::de::EnumExt;
 use borsh::io::{self, Read};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -45,6 +47,16 @@ pub enum Operation {
     },
     /// A query that goes through the log, for protocols without another way to read the latest state.
     Read(Query),
+    /// What a user asks for, with a user's rights. Everything else has all rights: whoever has a key of the cluster could
+    /// claim to be any user.
+    As {
+        /// Who asks.
+        who: Who,
+        /// What for; not another of this kind.
+        operation: Labelled<Operation>,
+    },
+    /// Changes users, roles, or whether they count.
+    Auth(AuthOperation),
 }
 
 /// A request that changes nothing.
@@ -67,6 +79,72 @@ pub enum Query {
     LeaseLeases,
     /// Revisions, sizes and digest.
     Status,
+    /// What a user asks for, with a user's rights.
+    As {
+        /// Who asks.
+        who: Who,
+        /// What for; not another of this kind.
+        query: Labelled<Query>,
+    },
+    /// Reads users and roles.
+    Auth(AuthQuery),
+    /// As [`Query::Events`], but an answer may end within a revision: how one that is larger than an answer is read.
+    EventsPart {
+        /// What is of interest; its first revision may be one that was read in part.
+        events: Events,
+        /// Which change of that revision to begin with; 0 for the first.
+        from_change: u64,
+    },
+}
+
+/// What stands behind a label: anything but another label, so that decoding is as deep as a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled<T>(Box<T>);
+
+impl<T> Labelled<T> {
+    /// What is asked for.
+    pub fn new(request: T) -> Self {
+        Self(Box::new(request))
+    }
+
+    /// What is asked for.
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+
+    /// What is asked for.
+    pub fn into_inner(self) -> T {
+        *self.0
+    }
+}
+
+impl<T: BorshSerialize> BorshSerialize for Labelled<T> {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        self.0.serialize(writer)
+    }
+}
+
+impl<T: EnumExt + Label> BorshDeserialize for Labelled<T> {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> io::Result<Self> {
+        match u8::deserialize_reader(reader)? {
+            label if label == T::LABEL => Err(refuse(KvError::Undecodable)),
+            tag => T::deserialize_variant(reader, tag).map(Self::new),
+        }
+    }
+}
+
+/// A kind of request that may come with a label.
+pub trait Label {
+    /// The tag of the label.
+    const LABEL: u8;
+}
+
+impl Label for Operation {
+    const LABEL: u8 = 8;
+}
+
+impl Label for Query {
+    const LABEL: u8 = 5;
 }
 
 /// Writes one key.
@@ -242,6 +320,14 @@ impl Operation {
     /// The first byte of a [`Operation::Put`].
     pub(super) const PUT: u8 = 0;
 
+    /// The bytes of what stands behind a label, if there is one; of bytes that begin like an operation.
+    pub(super) fn behind_label(bytes: &[u8]) -> Option<&[u8]> {
+        let (tag, rest) = bytes.split_first()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let after = usize::try_from(u32::from_le_bytes(*length)).ok()?.checked_add(8)?; // the name, and since when
+        if *tag == Self::LABEL { rest.get(after..) } else { None }
+    }
+
     /// The operation's bytes.
     ///
     /// # Errors
@@ -268,6 +354,8 @@ impl Operation {
             Operation::Delete(delete) => check_range(&delete.key, &delete.range_end),
             Operation::Txn(txn) => super::txn::check(txn),
             Operation::Read(query) => query.check(),
+            Operation::As { who, operation } => who.check().and_then(|()| operation.get().check()),
+            Operation::Auth(auth) => auth.check(),
             Operation::Compact { .. }
             | Operation::LeaseGrant { .. }
             | Operation::LeaseRevoke { .. }
@@ -299,10 +387,20 @@ impl Query {
     fn check(&self) -> Result<(), KvError> {
         match self {
             Query::Range(range) => check_range(&range.key, &range.range_end),
-            Query::Events(events) if events.limit > EVENTS_MAX => Err(KvError::RequestTooLarge(Limit::Events)),
-            Query::Events(events) => check_length(&events.key).and_then(|()| check_length(&events.range_end)),
+            Query::Events(events) | Query::EventsPart { events, .. } => events.check(),
+            Query::As { who, query } => who.check().and_then(|()| query.get().check()),
+            Query::Auth(auth) => auth.check(),
             Query::LeaseTimeToLive { .. } | Query::LeaseLeases | Query::Status => Ok(()),
         }
+    }
+}
+
+impl Events {
+    fn check(&self) -> Result<(), KvError> {
+        if self.limit > EVENTS_MAX {
+            return Err(KvError::RequestTooLarge(Limit::Events));
+        }
+        check_length(&self.key).and_then(|()| check_length(&self.range_end))
     }
 }
 

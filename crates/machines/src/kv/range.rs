@@ -17,7 +17,7 @@ impl ReplyBudget {
         Self(REPLY_BYTES_MAX)
     }
 
-    fn spend(&mut self, kv: &KeyValue) -> Result<(), KvError> {
+    pub(super) fn spend(&mut self, kv: &KeyValue) -> Result<(), KvError> {
         let bytes = kv.key.len().saturating_add(kv.value.len()).saturating_add(KEY_OVERHEAD_BYTES);
         self.0 = self.0.checked_sub(bytes).ok_or(KvError::ReplyTooLarge)?;
         Ok(())

@@ -1,5 +1,6 @@
 //! What a client is answered. The bytes are borsh, as in [`super::operation`].
 
+use super::auth::AuthResponse;
 use super::error::KvError;
 use super::limits::TXN_DEPTH_MAX;
 use borsh::io::{self, Read};
@@ -78,6 +79,10 @@ pub enum Response {
     LeaseLeases(Vec<i64>),
     /// To [`super::Query::Status`].
     Status(Status),
+    /// To [`super::Operation::Auth`] and [`super::Query::Auth`].
+    Auth(AuthResponse),
+    /// To [`super::Query::EventsPart`].
+    EventsPart(EventsPart),
 }
 
 /// What a put did.
@@ -148,6 +153,17 @@ pub struct EventsResponse {
     pub next_revision: i64,
 }
 
+/// Changes, in order; of the last revision perhaps not all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct EventsPart {
+    /// As [`EventsResponse::batches`], but the first and the last may be parts of a revision.
+    pub batches: Vec<WatchBatch>,
+    /// Where to go on: the revision.
+    pub next_revision: i64,
+    /// Where to go on: the change within that revision; not 0 if the answer ended within it.
+    pub next_change: u64,
+}
+
 /// How a lease is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct LeaseTimeToLiveResponse {
@@ -187,7 +203,8 @@ pub struct Status {
 pub struct WatchBatch {
     /// The revision.
     pub revision: i64,
-    /// Its changes in the order in which they were made; at least one.
+    /// Its changes in the order in which they were made. None at all: they are more than
+    /// [`super::limits::EVENT_BYTES_MAX`] together, and to be read with [`super::Query::EventsPart`].
     pub events: Vec<Event>,
 }
 

@@ -1,35 +1,42 @@
 //! The store as a stream of bytes, and back.
 //!
 //! ```text
-//! stream   version u8 = 1 | frame(header) | frame(lease)* | frame(change)* | BLAKE3 of all bytes before 32 | frame(own)*
+//! stream   version u8 | frame(header) | auth | frame(lease)* | frame(change)* | BLAKE3 of all bytes before 32
 //! frame    length u32 | body
 //! header   revision i64 | compacted i64 | digest 32 | leases u64 | changes u64
+//! auth     version 1: nothing; version 2: frame(auth header) | frame(user)* | frame(role)*
+//! auth header   enabled u8 | revision u64 | enabled at u64 | users u64 | roles u64
+//! user     name | 0 u8, or 1 u8 and hash | since u64 | count u32 | role's name*      ascending by name
+//! role     name | count u32 | (kind u8 | key | range end)*                           ascending by name
 //! lease    id i64 | ttl i64 | expires u64                                        ascending by id
 //! change   sub u64 | key | create i64 | mod i64 | version i64 | value | lease i64    ascending by (mod, sub)
-//! own      key | revision i64 | 0, or 1 and key, create, mod, version, value, lease    a key with an order of its own,
-//!                                                                                      ascending by key
 //! ```
-//! Integers are little-endian; key and value follow their length as a u32 (borsh). Nothing else is state: which keys
+//! A store whose users and roles were never touched is written as version 1, as it was before there were any.
+//! Integers are little-endian; keys, values and names follow their length as a u32 (borsh). Nothing else is state: which keys
 //! exist, what a lease holds, the counters, all follow from the changes that are kept, and are rebuilt from them.
 //! One state has one stream. The sink believes nothing: each change must be one that could have followed
 //! the changes before it, and the hash at the end must be that of the stream.
 
 use super::Kv;
+use super::auth::{Auth, Permission, ROOT, Role, User};
 use super::lease::Lease;
 use super::limits::{KEY_BYTES_MAX, LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN, REVISION_MAX, VALUE_BYTES_MAX};
-use super::objects::{Own, Owns};
+use super::limits::{NAME_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, PERMISSIONS_PER_ROLE_MAX};
+use super::limits::{ROLES_MAX, ROLES_PER_USER_MAX, USERS_MAX};
 use super::reply::KeyValue;
 use super::store::{Change, Place, Store};
 use borsh::{BorshDeserialize, BorshSerialize};
-use bytes::Bytes;
 use imbl::OrdSet;
 use quorate_core::crypto::Digest;
 use quorate_core::machine::{Corrupt, Sink, Source};
 use quorate_core::time::WallTime;
 use std::ops::Bound;
+use std::sync::Arc;
 
-/// The version of the format; the stream's first byte.
+/// The version of the format without users and roles; the stream's first byte.
 const VERSION: u8 = 1;
+/// The version with them.
+const VERSION_AUTH: u8 = 2;
 
 /// Longest body of a frame, in bytes: a change with the longest key and value, and its numbers.
 const FRAME_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 128;
@@ -60,22 +67,42 @@ struct ChangeFrame<K> {
 }
 
 #[derive(BorshSerialize, BorshDeserialize)]
-struct OwnFrame {
-    key: Bytes,
-    own: Own,
+struct AuthFrame {
+    enabled: bool,
+    revision: u64,
+    enabled_at: u64,
+    users: u64,
+    roles: u64,
+}
+
+#[derive(BorshSerialize, BorshDeserialize)]
+struct UserFrame {
+    name: String,
+    hash: Option<String>,
+    since: u64,
+    roles: Vec<String>,
+}
+
+#[derive(BorshSerialize, BorshDeserialize)]
+struct RoleFrame {
+    name: String,
+    permissions: Vec<Permission>,
 }
 
 /// Where a source is in its stream.
 #[derive(Debug)]
 enum Next {
     Header,
+    Auth,
+    /// The user after this name.
+    User(Option<String>),
+    /// The role after this name.
+    Role(Option<String>),
     /// The lease after this id.
     Lease(Option<i64>),
     /// The change after this place.
     Change(Option<Place>),
     Hash,
-    /// The key with an order of its own after this one.
-    Own(Option<Bytes>),
     Nothing,
 }
 
@@ -83,26 +110,52 @@ enum Next {
 #[derive(Debug)]
 pub struct KvSource {
     store: Store,
-    owns: Owns,
     next: Next,
     hasher: blake3::Hasher,
 }
 
 impl KvSource {
-    pub(super) fn new(store: Store, owns: Owns) -> Self {
-        Self { store, owns, next: Next::Header, hasher: blake3::Hasher::new() }
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, next: Next::Header, hasher: blake3::Hasher::new() }
     }
 
     /// Appends frames until `into` has `until` bytes or their kind is at its end. Answers with what comes next.
     fn write(&self, until: usize, into: &mut Vec<u8>) -> Next {
-        match self.next {
+        match &self.next {
             Next::Header => {
-                into.push(VERSION);
+                let untouched = self.store.auth.revision == Auth::new().revision;
+                into.push(if untouched { VERSION } else { VERSION_AUTH });
                 frame(&self.header(), into);
+                if untouched { Next::Lease(None) } else { Next::Auth }
+            }
+            Next::Auth => {
+                frame(&self.auth_header(), into);
+                Next::User(None)
+            }
+            Next::User(after) => {
+                for (name, user) in self.store.auth.users.range::<_, String>((beyond(after.as_ref()), Bound::Unbounded))
+                {
+                    let roles = user.roles.iter().cloned().collect();
+                    let hash = user.hash.clone();
+                    frame(&UserFrame { name: name.clone(), hash, since: user.since, roles }, into);
+                    if into.len() >= until {
+                        return Next::User(Some(name.clone()));
+                    }
+                }
+                Next::Role(None)
+            }
+            Next::Role(after) => {
+                for (name, role) in self.store.auth.roles.range::<_, String>((beyond(after.as_ref()), Bound::Unbounded))
+                {
+                    frame(&RoleFrame { name: name.clone(), permissions: role.permissions.clone() }, into);
+                    if into.len() >= until {
+                        return Next::Role(Some(name.clone()));
+                    }
+                }
                 Next::Lease(None)
             }
             Next::Lease(after) => {
-                for (id, lease) in self.store.leases.after(after) {
+                for (id, lease) in self.store.leases.after(*after) {
                     frame(&LeaseFrame { id, ttl: lease.ttl, expires: lease.expires }, into);
                     if into.len() >= until {
                         return Next::Lease(Some(id));
@@ -111,8 +164,8 @@ impl KvSource {
                 Next::Change(None)
             }
             Next::Change(after) => {
-                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-                for (place, change) in self.store.history.range((from, Bound::Unbounded)) {
+                for (place, change) in self.store.history.range::<_, Place>((beyond(after.as_ref()), Bound::Unbounded))
+                {
                     frame(&ChangeFrame { sub: change.sub, kv: &change.kv }, into);
                     if into.len() >= until {
                         return Next::Change(Some(*place));
@@ -122,18 +175,20 @@ impl KvSource {
             }
             Next::Hash => {
                 into.extend_from_slice(self.hasher.finalize().as_bytes());
-                Next::Own(None)
-            }
-            Next::Own(ref after) => {
-                for (key, own) in self.owns.after(after.as_ref()) {
-                    frame(&OwnFrame { key: key.clone(), own: own.clone() }, into);
-                    if into.len() >= until {
-                        return Next::Own(Some(key.clone()));
-                    }
-                }
                 Next::Nothing
             }
             Next::Nothing => Next::Nothing,
+        }
+    }
+
+    fn auth_header(&self) -> AuthFrame {
+        let auth = &self.store.auth;
+        AuthFrame {
+            enabled: auth.enabled,
+            revision: auth.revision,
+            enabled_at: auth.enabled_at,
+            users: auth.users.len() as u64,
+            roles: auth.roles.len() as u64,
         }
     }
 
@@ -161,6 +216,11 @@ impl Source for KvSource {
     }
 }
 
+/// Beyond the last that was written; from the beginning, if there was none.
+fn beyond<T>(last: Option<&T>) -> Bound<&T> {
+    last.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
 /// Appends a frame. Bodies are far shorter than 4 GiB, and memory takes all bytes.
 fn frame(body: &impl BorshSerialize, into: &mut Vec<u8>) {
     let start = into.len();
@@ -177,11 +237,21 @@ fn frame(body: &impl BorshSerialize, into: &mut Vec<u8>) {
 #[derive(Debug)]
 enum Awaited {
     Version,
-    Header,
+    Header { with_auth: bool },
+    Auth { rest: Rest },
+    Users { left: u64, roles: u64, rest: Rest },
+    Roles { left: u64, rest: Rest },
     Leases { left: u64, changes: u64 },
     Changes { left: u64 },
     Hash,
-    Owns,
+    Nothing,
+}
+
+/// What the header says of what comes after users and roles.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    leases: u64,
+    changes: u64,
 }
 
 /// Rebuilds a state. Holds at most one unfinished frame, besides the state so far.
@@ -193,8 +263,6 @@ pub struct KvSink {
     hasher: blake3::Hasher,
     last_lease: Option<i64>,
     last_change: Option<Place>,
-    owns: Owns,
-    last_own: Option<Bytes>,
 }
 
 fn corrupt<T>(why: impl Into<String>) -> Result<T, Corrupt> {
@@ -210,8 +278,6 @@ impl KvSink {
             hasher: blake3::Hasher::new(),
             last_lease: None,
             last_change: None,
-            owns: Owns::default(),
-            last_own: None,
         }
     }
 
@@ -219,20 +285,21 @@ impl KvSink {
     fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Corrupt> {
         match self.awaited {
             Awaited::Version => self.read_version(bytes),
-            Awaited::Header | Awaited::Leases { .. } | Awaited::Changes { .. } => self.read_frame(bytes),
             Awaited::Hash => self.read_hash(bytes),
-            Awaited::Owns => self.read_frame(bytes),
+            Awaited::Nothing if bytes.is_empty() => Ok(None),
+            Awaited::Nothing => corrupt("bytes after the end"),
+            _ => self.read_frame(bytes),
         }
     }
 
     fn read_version(&mut self, bytes: &[u8]) -> Result<Option<usize>, Corrupt> {
         match bytes.first() {
             None => Ok(None),
-            Some(&VERSION) => {
-                self.awaited = Awaited::Header;
+            Some(version @ &(VERSION | VERSION_AUTH)) => {
+                self.awaited = Awaited::Header { with_auth: *version == VERSION_AUTH };
                 Ok(Some(1))
             }
-            Some(other) => corrupt(format!("format version {other}; this release reads {VERSION}")),
+            Some(other) => corrupt(format!("format version {other}; this release reads {VERSION} and {VERSION_AUTH}")),
         }
     }
 
@@ -243,7 +310,7 @@ impl KvSink {
         if hash != self.hasher.finalize().as_bytes() {
             return corrupt("the hash at the end is not that of the bytes before");
         }
-        self.awaited = Awaited::Owns;
+        self.awaited = Awaited::Nothing;
         Ok(Some(HASH_BYTES))
     }
 
@@ -258,7 +325,16 @@ impl KvSink {
         let end = length.saturating_add(4);
         let Some(body) = bytes.get(4..end) else { return Ok(None) };
         let awaited = match self.awaited {
-            Awaited::Header => self.on_header(parse(body)?)?,
+            Awaited::Header { with_auth } => self.on_header(&parse(body)?, with_auth)?,
+            Awaited::Auth { rest } => self.on_auth(&parse(body)?, rest)?,
+            Awaited::Users { left, roles, rest } => {
+                self.on_user(parse(body)?)?;
+                Awaited::Users { left: left.saturating_sub(1), roles, rest }
+            }
+            Awaited::Roles { left, rest } => {
+                self.on_role(parse(body)?)?;
+                Awaited::Roles { left: left.saturating_sub(1), rest }
+            }
             Awaited::Leases { left, changes } => {
                 self.on_lease(&parse(body)?)?;
                 Awaited::Leases { left: left.saturating_sub(1), changes }
@@ -267,11 +343,7 @@ impl KvSink {
                 self.on_change(parse(body)?)?;
                 Awaited::Changes { left: left.saturating_sub(1) }
             }
-            Awaited::Owns => {
-                self.on_own(parse(body)?)?;
-                Awaited::Owns
-            }
-            Awaited::Version | Awaited::Hash => return corrupt("a frame where none is due"),
+            Awaited::Version | Awaited::Hash | Awaited::Nothing => return corrupt("a frame where none is due"),
         };
         self.awaited = self.settle(awaited)?;
         Ok(Some(end))
@@ -280,6 +352,11 @@ impl KvSink {
     /// What is awaited once lists that are complete have been left behind.
     fn settle(&self, awaited: Awaited) -> Result<Awaited, Corrupt> {
         match awaited {
+            Awaited::Users { left: 0, roles, rest } => self.settle(Awaited::Roles { left: roles, rest }),
+            Awaited::Roles { left: 0, rest: Rest { leases, changes } } => {
+                self.check_auth()?;
+                self.settle(Awaited::Leases { left: leases, changes })
+            }
             Awaited::Leases { left: 0, changes } => self.settle(Awaited::Changes { left: changes }),
             Awaited::Changes { left: 0 } => {
                 let last = self.last_change.map_or(1, |place| place.revision);
@@ -292,8 +369,8 @@ impl KvSink {
         }
     }
 
-    fn on_header(&mut self, header: Header) -> Result<Awaited, Corrupt> {
-        let Header { revision, compacted, digest, leases, changes } = header;
+    fn on_header(&mut self, header: &Header, with_auth: bool) -> Result<Awaited, Corrupt> {
+        let &Header { revision, compacted, digest, leases, changes } = header;
         if !(1..=REVISION_MAX).contains(&revision) {
             return corrupt(format!("revision {revision} is not within 1 to {REVISION_MAX}"));
         }
@@ -301,7 +378,72 @@ impl KvSink {
             return corrupt(format!("compacted at {compacted}, beyond revision {revision}"));
         }
         self.store = Store { revision, compacted, digest, ..Store::new() };
-        Ok(Awaited::Leases { left: leases, changes })
+        let rest = Rest { leases, changes };
+        Ok(if with_auth { Awaited::Auth { rest } } else { Awaited::Leases { left: leases, changes } })
+    }
+
+    fn on_auth(&mut self, frame: &AuthFrame, rest: Rest) -> Result<Awaited, Corrupt> {
+        let &AuthFrame { enabled, revision, enabled_at, users, roles } = frame;
+        let untouched = Auth::new();
+        if revision <= untouched.revision || enabled_at > revision {
+            return corrupt(format!("users and roles at revision {revision}, counted since {enabled_at}"));
+        }
+        if users > USERS_MAX as u64 || roles > ROLES_MAX as u64 {
+            return corrupt(format!("{users} users and {roles} roles"));
+        }
+        self.store.auth = Arc::new(Auth { enabled, revision, enabled_at, ..untouched });
+        Ok(Awaited::Users { left: users, roles, rest })
+    }
+
+    fn on_user(&mut self, frame: UserFrame) -> Result<(), Corrupt> {
+        let UserFrame { name, hash, since, roles } = frame;
+        let auth = Arc::make_mut(&mut self.store.auth);
+        let in_order = auth.users.get_max().is_none_or(|(last, _)| *last < name);
+        let roles_in_order = roles.is_sorted_by(|one, other| one < other);
+        if !in_order || !roles_in_order || name.is_empty() {
+            return corrupt(format!("user {name:?} or a role of it is out of order"));
+        }
+        let hash_bytes = hash.as_ref().map_or(0, String::len);
+        let longest = roles.iter().map(String::len).max().unwrap_or_default().max(name.len());
+        if longest > NAME_BYTES_MAX || hash_bytes > PASSWORD_HASH_BYTES_MAX || roles.len() > ROLES_PER_USER_MAX {
+            return corrupt(format!("user {name:?} is beyond a limit"));
+        }
+        if since > auth.revision {
+            return corrupt(format!("user {name:?} is of revision {since}, beyond {}", auth.revision));
+        }
+        auth.users.insert(name, Arc::new(User { hash, since, roles: roles.into_iter().collect() }));
+        Ok(())
+    }
+
+    fn on_role(&mut self, frame: RoleFrame) -> Result<(), Corrupt> {
+        let RoleFrame { name, permissions } = frame;
+        let auth = Arc::make_mut(&mut self.store.auth);
+        let in_order = auth.roles.get_max().is_none_or(|(last, _)| *last < name);
+        let place = |it: &Permission| (it.key.clone(), it.range_end.clone());
+        let permissions_in_order = permissions.is_sorted_by(|one, other| place(one) < place(other));
+        if !in_order || !permissions_in_order || name.is_empty() {
+            return corrupt(format!("role {name:?} or a permission of it is out of order"));
+        }
+        let longest = permissions.iter().map(|it| it.key.len().max(it.range_end.len())).max().unwrap_or_default();
+        if name.len() > NAME_BYTES_MAX || permissions.len() > PERMISSIONS_PER_ROLE_MAX || longest > KEY_BYTES_MAX {
+            return corrupt(format!("role {name:?} is beyond a limit"));
+        }
+        auth.roles.insert(name, Arc::new(Role { permissions }));
+        Ok(())
+    }
+
+    /// Every role that a user has exists or is `root`; where users count, there is a root.
+    fn check_auth(&self) -> Result<(), Corrupt> {
+        let auth = &self.store.auth;
+        for (name, user) in &auth.users {
+            if let Some(role) = user.roles.iter().find(|role| *role != ROOT && !auth.roles.contains_key(*role)) {
+                return corrupt(format!("user {name:?} has role {role:?}, which does not exist"));
+            }
+        }
+        if auth.enabled && !auth.users.get(ROOT).is_some_and(|root| root.is_root()) {
+            return corrupt("users count, and there is no root");
+        }
+        Ok(())
     }
 
     fn on_lease(&mut self, frame: &LeaseFrame) -> Result<(), Corrupt> {
@@ -314,22 +456,6 @@ impl KvSink {
         }
         self.last_lease = Some(id);
         self.store.leases.set(id, Lease { ttl, expires, keys: OrdSet::new() });
-        Ok(())
-    }
-
-    fn on_own(&mut self, frame: OwnFrame) -> Result<(), Corrupt> {
-        let OwnFrame { key, own } = frame;
-        if self.last_own.as_ref().is_some_and(|last| *last >= key) {
-            return corrupt("keys with orders of their own are not in order");
-        }
-        if let Some(kv) = &own.kv {
-            check_sizes(kv)?;
-            if kv.key != key || kv.mod_revision != own.revision {
-                return corrupt("a key that is not what its order has led to");
-            }
-        }
-        self.owns.set(&key, Some(own));
-        self.last_own = Some(key);
         Ok(())
     }
 
@@ -402,11 +528,11 @@ impl Sink<Kv> for KvSink {
     }
 
     fn finish(self) -> Result<Kv, Corrupt> {
-        if !matches!(self.awaited, Awaited::Owns) || !self.unread.is_empty() {
+        if !matches!(self.awaited, Awaited::Nothing) {
             return corrupt("the stream ends too early");
         }
         self.check_leases()?;
-        Ok(Kv { store: self.store, owns: self.owns })
+        Ok(Kv { store: self.store })
     }
 }
 

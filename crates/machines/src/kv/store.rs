@@ -4,6 +4,7 @@
 //! Cloning them is O(1), so a view or a snapshot costs nothing until the store goes on. A change is shared between
 //! `keys` and `history`. Within a revision, changes are numbered in the order in which they were made.
 
+use super::auth::Auth;
 use super::lease::Leases;
 use super::places::{Key, Places};
 use super::reply::KeyValue;
@@ -69,6 +70,7 @@ pub(super) struct Store {
     pub(super) keys: OrdMap<Key, Entry>,
     pub(super) history: OrdMap<Place, Arc<Change>>,
     pub(super) leases: Leases,
+    pub(super) auth: Arc<Auth>,
     /// The chain over all changes since the beginning.
     pub(super) digest: Digest,
     /// How many keys are live.
@@ -103,6 +105,7 @@ impl Store {
             keys: OrdMap::new(),
             history: OrdMap::new(),
             leases: Leases::default(),
+            auth: Arc::new(Auth::new()),
             digest: Digest::of(b"quorate kv history v1"),
             live: 0,
             bytes: 0,

@@ -5,6 +5,7 @@
 //! whole, or done whole.
 
 use super::error::KvError;
+use super::intervals::Intervals;
 use super::limits::TXN_OPS_MAX;
 use super::operation::{Compare, DeleteRange, Operand, Operator, Put, Range, Txn, TxnOp, check_range};
 use super::range::{ReplyBudget, check_revision_in_txn, range};
@@ -12,8 +13,7 @@ use super::reply::{DeleteResponse, KeyValue, PutResponse, TxnOpReply, TxnOpRespo
 use super::store::{Store, Write};
 use bytes::Bytes;
 use quorate_core::machine::Output;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 /// Refuses a transaction that is wrong whatever the state.
 pub(super) fn check(txn: &Txn) -> Result<(), KvError> {
@@ -82,91 +82,13 @@ impl<'a> Writes<'a> {
             }
             self.add_put(key)?;
         }
-        for (start, end) in success.deletes.0.into_iter().chain(failure.deletes.0) {
-            self.deletes.add_interval(start, end);
-        }
+        self.deletes.add_all(success.deletes);
+        self.deletes.add_all(failure.deletes);
         Ok(())
     }
 
     fn add_put(&mut self, key: &'a [u8]) -> Result<(), KvError> {
         if self.deletes.contains(key) || !self.puts.insert(key) { Err(KvError::DuplicateKey) } else { Ok(()) }
-    }
-}
-
-/// Where an interval of keys ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum End<'a> {
-    /// Before this key.
-    Before(&'a [u8]),
-    /// With this key.
-    With(&'a [u8]),
-    /// Nowhere.
-    Open,
-}
-
-impl End<'_> {
-    fn includes(self, key: &[u8]) -> bool {
-        match self {
-            End::Before(end) => key < end,
-            End::With(end) => key <= end,
-            End::Open => true,
-        }
-    }
-
-    fn reaches_further_than(self, other: Self) -> bool {
-        match (self, other) {
-            (_, End::Open) => false,
-            (End::Open, _) => true,
-            (End::Before(this), End::Before(that) | End::With(that)) | (End::With(this), End::With(that)) => {
-                this > that
-            }
-            (End::With(this), End::Before(that)) => this >= that,
-        }
-    }
-}
-
-/// A union of intervals of keys: start → end, disjoint.
-#[derive(Default)]
-struct Intervals<'a>(BTreeMap<&'a [u8], End<'a>>);
-
-impl<'a> Intervals<'a> {
-    fn add(&mut self, key: &'a [u8], range_end: &'a [u8]) {
-        match range_end {
-            [] => self.add_interval(key, End::With(key)),
-            [0] => self.add_interval(key, End::Open),
-            end if key < end => self.add_interval(key, End::Before(end)),
-            _ => {}
-        }
-    }
-
-    fn add_interval(&mut self, start: &'a [u8], end: End<'a>) {
-        let (mut start, mut end) = (start, end);
-        if let Some((before, its_end)) =
-            self.0.range(..=start).next_back().filter(|(_, its_end)| its_end.includes(start))
-        {
-            start = before;
-            end = if end.reaches_further_than(*its_end) { end } else { *its_end };
-        }
-        loop {
-            let next = self
-                .0
-                .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
-                .next()
-                .map(|(key, its_end)| (*key, *its_end));
-            let Some((key, its_end)) = next.filter(|(key, _)| end.includes(key)) else {
-                break;
-            };
-            end = if end.reaches_further_than(its_end) { end } else { its_end };
-            self.0.remove(key);
-        }
-        self.0.insert(start, end);
-    }
-
-    fn contains(&self, key: &[u8]) -> bool {
-        self.0
-            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
-            .next_back()
-            .is_some_and(|(_, end)| end.includes(key))
     }
 }
 
@@ -196,11 +118,12 @@ impl<'a> Path<'a> {
         Self { succeeded, steps: ops.iter().map(step).collect() }
     }
 
-    /// Whether the path has a range: the only step whose answer may turn out too large.
+    /// Whether a step tells what is there, or was: only then may the answer turn out too large.
     fn reads(&self) -> bool {
         self.steps.iter().any(|step| match step {
             Step::Range(_) => true,
-            Step::Put(_) | Step::Delete(_) => false,
+            Step::Put(put) => put.prev_kv,
+            Step::Delete(delete) => delete.prev_kv,
             Step::Nested(path) => path.reads(),
         })
     }
@@ -300,8 +223,8 @@ fn walk(write: &mut Write<'_>, path: &Path<'_>, budget: &mut ReplyBudget) -> Res
     for step in &path.steps {
         let response = match step {
             Step::Range(request) => TxnOpResponse::Range(range(write.store, request, budget)?),
-            Step::Put(request) => TxnOpResponse::Put(put(write, (*request).clone())),
-            Step::Delete(request) => TxnOpResponse::Delete(delete(write, request)),
+            Step::Put(request) => TxnOpResponse::Put(put(write, (*request).clone(), budget)?),
+            Step::Delete(request) => TxnOpResponse::Delete(delete(write, request, budget)?),
             Step::Nested(path) => TxnOpResponse::Txn(walk(write, path, budget)?),
         };
         let revision = if matches!(step, Step::Nested(_)) { 0 } else { write.revision() };
@@ -311,7 +234,10 @@ fn walk(write: &mut Write<'_>, path: &Path<'_>, budget: &mut ReplyBudget) -> Res
 }
 
 /// Does a put that has passed [`validate_put`].
-pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
+///
+/// # Errors
+/// [`KvError::ReplyTooLarge`], and nothing else: not for the first answer of a budget.
+pub(super) fn put(write: &mut Write<'_>, put: Put, budget: &mut ReplyBudget) -> Result<PutResponse, KvError> {
     let Put { key, mut value, mut lease, prev_kv, ignore_value, ignore_lease } = put;
     if ignore_value || ignore_lease {
         let before = write.store.current(&key).map(|change| &change.kv);
@@ -322,13 +248,41 @@ pub(super) fn put(write: &mut Write<'_>, put: Put) -> PutResponse {
             lease = before.map_or(0, |kv| kv.lease);
         }
     }
-    let before = write.put(key, value, lease);
-    PutResponse { prev_kv: before.filter(|_| prev_kv).map(|change| change.kv.clone()) }
+    let before = write.put(key, value, lease).filter(|_| prev_kv).map(|change| change.kv.clone());
+    before.iter().try_for_each(|kv| budget.spend(kv))?;
+    Ok(PutResponse { prev_kv: before })
+}
+
+/// Does a delete that is no transaction's.
+pub(super) fn delete_alone(
+    store: &mut Store,
+    request: &DeleteRange,
+    out: &mut Output,
+) -> Result<DeleteResponse, KvError> {
+    let before = request.prev_kv.then(|| store.clone());
+    let mut write = Write::new(store);
+    match delete(&mut write, request, &mut ReplyBudget::new()) {
+        Ok(response) => {
+            write.finish(out);
+            Ok(response)
+        }
+        Err(refusal) => {
+            if let Some(before) = before {
+                *store = before;
+            }
+            Err(refusal)
+        }
+    }
 }
 
 /// Does a delete.
-pub(super) fn delete(write: &mut Write<'_>, request: &DeleteRange) -> DeleteResponse {
+///
+/// # Errors
+/// [`KvError::ReplyTooLarge`], and nothing else: only where what was there before is to be told.
+fn delete(write: &mut Write<'_>, request: &DeleteRange, budget: &mut ReplyBudget) -> Result<DeleteResponse, KvError> {
     let deleted = write.delete(&request.key, &request.range_end);
-    let prev_kvs = deleted.iter().filter(|_| request.prev_kv).map(|change| change.kv.clone()).collect();
-    DeleteResponse { deleted: deleted.len() as u64, prev_kvs }
+    let told = if request.prev_kv { deleted.as_slice() } else { &[] };
+    told.iter().try_for_each(|change| budget.spend(&change.kv))?;
+    let prev_kvs = told.iter().map(|change| change.kv.clone()).collect();
+    Ok(DeleteResponse { deleted: deleted.len() as u64, prev_kvs })
 }

@@ -4,9 +4,10 @@
 //! back by [`events`] equals what was published, except that a `prev_kv` may have been compacted away since.
 
 use super::error::KvError;
-use super::limits::{EVENTS_BYTES_SOFT_MAX, EVENTS_MAX, EVENTS_SCANNED_SOFT_MAX};
+use super::limits::{EVENT_BYTES_MAX, EVENTS_BYTES_SOFT_MAX, EVENTS_MAX, EVENTS_SCANNED_SOFT_MAX};
+use super::limits::{KEY_OVERHEAD_BYTES, REPLY_BYTES_MAX};
 use super::operation::Events;
-use super::reply::{Event, EventKind, EventsResponse, KeyValue, WatchBatch};
+use super::reply::{Event, EventKind, EventsPart, EventsResponse, KeyValue, WatchBatch};
 use super::store::{Change, Place, Step, Store, contains};
 use borsh::BorshSerialize;
 
@@ -30,12 +31,20 @@ pub(super) fn batch(store: &Store, steps: &[Step]) -> Vec<u8> {
     let events: Vec<_> = steps.iter().map(|step| batch_event(store, step)).collect();
     let sizes = events.iter().map(|event| size(event.kv).saturating_add(event.prev_kv.map_or(0, size)));
     let mut bytes = Vec::with_capacity(sizes.fold(16, |sum, size| sum.saturating_add(size).saturating_add(96)));
-    let written = Batch { revision: store.revision, events }.serialize(&mut bytes);
+    write_batch(&Batch { revision: store.revision, events }, &mut bytes);
+    if bytes.len() > EVENT_BYTES_MAX {
+        bytes.clear();
+        write_batch(&Batch { revision: store.revision, events: Vec::new() }, &mut bytes);
+    }
+    bytes
+}
+
+fn write_batch(batch: &Batch<'_>, bytes: &mut Vec<u8>) {
+    let written = batch.serialize(bytes);
     assert!(
         written.is_ok(),
         "memory takes all bytes; keys and values are shorter than 4 GiB, a revision has fewer changes"
     );
-    bytes
 }
 
 /// A key that changed twice in this revision has in both events what it was at the revision before, as in etcd.
@@ -54,9 +63,28 @@ fn kind(kv: &KeyValue) -> EventKind {
 
 /// Reads events back from history, in whole revisions.
 pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, KvError> {
-    let present = store.revision;
+    let EventsPart { batches, next_revision, .. } = read(store, query, 0, Cut::BetweenRevisions)?;
+    Ok(EventsResponse { batches, next_revision })
+}
+
+/// Reads events back from history, perhaps less than a revision of them.
+pub(super) fn part(store: &Store, query: &Events, from_change: u64) -> Result<EventsPart, KvError> {
+    read(store, query, from_change, Cut::Anywhere)
+}
+
+/// Where an answer that is large enough may end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Before the next revision; a revision beyond [`REPLY_BYTES_MAX`] is refused.
+    BetweenRevisions,
+    /// Before the next change.
+    Anywhere,
+}
+
+fn read(store: &Store, query: &Events, from_change: u64, cut: Cut) -> Result<EventsPart, KvError> {
+    let beyond = store.revision.saturating_add(1);
     if query.from_revision <= 0 {
-        return Ok(EventsResponse { batches: Vec::new(), next_revision: present.saturating_add(1) });
+        return Ok(EventsPart { next_revision: beyond, ..EventsPart::default() });
     }
     if query.from_revision < store.compacted {
         return Err(KvError::Compacted { compact_revision: store.compacted });
@@ -64,10 +92,11 @@ pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, Kv
     let limit = if query.limit == 0 { EVENTS_MAX } else { query.limit };
     let mut batches: Vec<WatchBatch> = Vec::new();
     let (mut found, mut bytes, mut scanned, mut at) = (0_u64, 0_usize, 0_usize, query.from_revision);
-    for (place, change) in store.history.range(Place::first(query.from_revision)..) {
+    let start = Place { revision: query.from_revision, sub: from_change };
+    for (place, change) in store.history.range(start..) {
         let full = found >= limit || bytes >= EVENTS_BYTES_SOFT_MAX || scanned >= EVENTS_SCANNED_SOFT_MAX;
-        if place.revision != at && full {
-            return Ok(EventsResponse { batches, next_revision: place.revision });
+        if full && (place.revision != at || cut == Cut::Anywhere) {
+            return Ok(EventsPart { batches, next_revision: place.revision, next_change: place.sub });
         }
         at = place.revision;
         scanned = scanned.saturating_add(1);
@@ -76,12 +105,16 @@ pub(super) fn events(store: &Store, query: &Events) -> Result<EventsResponse, Kv
         };
         found = found.saturating_add(1);
         bytes = bytes.saturating_add(size(&event.kv)).saturating_add(event.prev_kv.as_ref().map_or(0, size));
+        bytes = bytes.saturating_add(KEY_OVERHEAD_BYTES);
+        if bytes > REPLY_BYTES_MAX {
+            return Err(KvError::ReplyTooLarge);
+        }
         match batches.last_mut().filter(|batch| batch.revision == at) {
             Some(batch) => batch.events.push(event),
             None => batches.push(WatchBatch { revision: at, events: vec![event] }),
         }
     }
-    Ok(EventsResponse { batches, next_revision: query.from_revision.max(present.saturating_add(1)) })
+    Ok(EventsPart { batches, next_revision: query.from_revision.max(beyond), next_change: 0 })
 }
 
 impl Events {

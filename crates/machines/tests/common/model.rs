@@ -48,6 +48,7 @@ impl Model {
 
     fn run(&mut self, seconds: u64, operation: &Operation) -> Result<Response, KvError> {
         Ok(match operation {
+            Operation::As { .. } | Operation::Auth(_) => panic!("the model has no users"),
             Operation::Put(put) => {
                 self.can_put(put)?;
                 let mut draft = Draft::of(self);
@@ -196,6 +197,7 @@ impl Model {
                 Response::LeaseLeases(ids.into_iter().map(|(_, id)| id).collect())
             }
             Query::Status => panic!("the digest is the store's own"),
+            Query::As { .. } | Query::Auth(_) | Query::EventsPart { .. } => panic!("the model is not asked"),
         })
     }
 

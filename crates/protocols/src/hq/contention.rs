@@ -12,7 +12,6 @@ use crate::pbft;
 use quorate_core::crypto::{Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol;
 use quorate_core::sessions::Body;
@@ -58,9 +57,7 @@ impl Replica {
         let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current });
         object.phase = Phase::Frozen(Box::new(start.clone()));
         self.active.insert(id);
-        if !mutated!("hq/start-is-not-durable") {
-            self.keep(id, None, out);
-        }
+        self.keep(id, None, out);
         out.note(Note::Other("an object is frozen: its clients contend"));
         let primary = self.primary();
         out.send(self.me(), Message::Start(Box::new(start.clone())));
@@ -130,6 +127,6 @@ impl Replica {
 
     /// How many STARTs make an operation (startQ).
     pub(super) fn start_quorum(&self) -> usize {
-        self.quorum() - usize::from(mutated!("hq/start-quorum-one-short"))
+        self.quorum()
     }
 }

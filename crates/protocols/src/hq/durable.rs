@@ -10,6 +10,9 @@ use quorate_core::crypto::{ClientKey, Digest, Signed};
 use quorate_core::ids::{OpNumber, Position, RecordSeq};
 use quorate_core::objects::Image;
 
+/// A client's request, as it signed it.
+pub type Asked = Signed<Ask, ClientKey>;
+
 /// All that is known of an object.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Kept {
@@ -34,7 +37,7 @@ pub struct Kept {
     /// It is frozen, and this was said.
     pub frozen: Option<Start>,
     /// It is being resolved: the viewstamp, the place of the first operation, all operations.
-    pub resolving: Option<(OpNumber, Position, Vec<Signed<Ask, ClientKey>>)>,
+    pub resolving: Option<(OpNumber, Position, Vec<Asked>)>,
     /// The step of the machine that led here, if it replaced the object.
     pub step: Option<(OpNumber, Image)>,
     /// The last step of the machine when this was written.

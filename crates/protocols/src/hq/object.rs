@@ -6,7 +6,6 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, ClientKey, Digest, Signed, Verified};
 use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RecordSeq, ReplicaId, RequestNumber};
-use quorate_core::mutated;
 use quorate_core::objects::Image;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -76,9 +75,6 @@ impl State {
 
     /// Was this request executed, or a later one of its client?
     pub(super) fn is_over(&self, ask: &Ask) -> bool {
-        if mutated!("hq/executes-a-request-twice") {
-            return false;
-        }
         self.done.get(&ask.client).is_some_and(|it| it.number >= ask.number)
     }
 
@@ -143,7 +139,7 @@ pub(super) enum Phase {
     /// Nothing.
     Free,
     /// The machine executes a write; is its client to be answered?
-    Writing(Proof, Write, bool),
+    Writing(Box<(Proof, Write)>, bool),
     /// The machine takes what another replica has.
     Taking(Box<super::message::Transferred>),
     /// Nothing is executed until contention is resolved; this was said of it.

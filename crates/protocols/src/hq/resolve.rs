@@ -3,13 +3,13 @@
 //! these are certificates like any other.
 
 use super::Outbox;
+use super::durable::Asked;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Start, Version};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
 use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::Note;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,11 +41,6 @@ impl Replica {
         }
         let currents = starts.iter().filter_map(|start| start.statement().current.clone());
         let base = currents.max_by_key(|proof| proof.statement().version);
-        let base = if mutated!("hq/resolves-from-the-first-start") {
-            starts.first().and_then(|start| start.statement().current.clone())
-        } else {
-            base
-        };
         let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
         let mut resolving = Resolving { vs, base, asks, votes: BTreeMap::new(), stage: Stage::Reaching };
@@ -99,9 +94,6 @@ impl Replica {
                     here.ts, base.ts
                 ));
             };
-            if mutated!("hq/does-not-undo") {
-                return self.plan(id, resolving, out);
-            }
             let step = Step::Put { object: object.name.clone(), image: image.clone() };
             if self.step(id, step, out) {
                 resolving.stage = Stage::Undoing;
@@ -195,7 +187,7 @@ impl Replica {
         if plan.executed == plan.asks.len() {
             return self.finish(id, resolving.vs, out);
         }
-        let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
+        let quorum = self.quorum();
         let next = plan.asks.get(plan.executed).map(|ask| *ask.statement());
         let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
         let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
@@ -227,7 +219,7 @@ impl Replica {
             Stage::Undoing => self.undone(id, op, out),
             Stage::Executing(proof, write) => self.executed(id, op, proof, write, stepped, out),
             Stage::Running(mut plan, write) => {
-                let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
+                let quorum = self.quorum();
                 let client = write.ask().client;
                 if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
                     self.executed(id, op, proof, write, stepped, out);
@@ -293,7 +285,7 @@ fn count(resolving: &mut Resolving, grant: Verified<Grant>) -> Option<Evidence> 
 /// The requests that `f + 1` STARTs hold: one of these replicas is correct and has the operation. One that fewer hold may
 /// stand for an operation that nobody will ever show; its client asks again.
 fn vouched(starts: &[Signed<Start>], vouch: usize) -> Vec<Signed<Ask, ClientKey>> {
-    let mut held: BTreeMap<(ClientId, u64, Digest), (BTreeSet<ReplicaId>, &Signed<Ask, ClientKey>)> = BTreeMap::new();
+    let mut held: BTreeMap<(ClientId, u64, Digest), (BTreeSet<ReplicaId>, &Asked)> = BTreeMap::new();
     for (start, ask) in starts.iter().flat_map(|start| start.statement().asks.iter().map(move |ask| (start, ask))) {
         let it = ask.statement();
         let key = (it.client, it.number.get(), it.hash);
@@ -309,7 +301,7 @@ fn order(asks: &[Signed<Ask, ClientKey>], vs: OpNumber, object: &Object) -> Vec<
     for signed in asks.iter().filter(|signed| open(signed.statement())) {
         let it = signed.statement();
         // Broken on purpose, each request of a client counts: one that says two things gets both.
-        let own = if mutated!("hq/takes-two-requests-of-a-client") { it.number.get() ^ salted(it, vs).1 } else { 0 };
+        let own = 0;
         let key = (it.client, own);
         let rank = |ask: &Ask| (ask.number, ask.hash);
         if first.get(&key).is_none_or(|known| rank(it) < rank(known.statement())) {

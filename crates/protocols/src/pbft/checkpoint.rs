@@ -3,6 +3,7 @@
 //! the log's beginning go: rarer, since it writes the whole state out.
 
 use super::Outbox;
+use super::answered::Answered;
 use super::durable::Record;
 use super::message::{LogCheckpoint, Message, StateCheckpoint};
 use super::pool::Pool;
@@ -10,6 +11,7 @@ use super::replica::Replica;
 use quorate_core::crypto::{Certified, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -88,6 +90,7 @@ impl Replica {
         }
         self.vote_boundary(out);
         self.trim(out);
+        self.rotate(out);
         self.propose_more(out);
         self.expect_progress(out);
     }
@@ -159,6 +162,7 @@ impl Replica {
     /// Forgets the log's beginning: what is stable, in a state that a quorum has, and in a snapshot of one's own.
     pub(super) fn trim(&mut self, out: &mut Outbox) {
         let limit = self.state_op().min(self.low()).min(self.machine.executed);
+        let limit = if mutated!("pbft/the-log-goes-without-a-state") { self.machine.executed } else { limit };
         let Some((op, own)) = self.snapshots.range(..=limit).next_back().map(|(op, own)| (*op, *own)) else { return };
         if op <= self.base.0 {
             return;
@@ -220,6 +224,7 @@ impl Replica {
         self.log.slot(checkpoint.op).chain = Some(it.chain);
         self.proposed = self.proposed.max(checkpoint.op);
         self.vote_boundary(out);
+        self.answered = Answered::default();
         self.pool = Pool::default(); // what was executed meanwhile is not known; clients ask again
         self.watch(out);
         self.trim(out);

@@ -38,7 +38,9 @@ fn executed_is_committed(replica: &Replica) -> bool {
 }
 
 fn votes_are_within_the_watermarks(replica: &Replica) -> bool {
-    replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > replica.low() && op <= replica.high()))
+    // Whoever has lost the record of its last checkpoint may have votes above the watermark of the one before; it is silent.
+    !replica.may_vote()
+        || replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > replica.low() && op <= replica.high()))
 }
 
 fn prepared_before_the_present_view_or_in_it(replica: &Replica) -> bool {

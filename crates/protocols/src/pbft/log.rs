@@ -1,9 +1,10 @@
 //! The entries that a replica knows of, and the votes for them.
 
-use super::message::{Commit, Prepare, Proposal};
+use super::message::{Commit, Content, Prepare, Proposal};
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Signed, Statement, Verified};
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId, View};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// At most one vote of each replica for one entry, in the present view.
 #[derive(Debug)]
@@ -92,6 +93,14 @@ impl Slot {
         proposals.insert(proposal.digest(), proposal);
         proposals.retain(|digest, _| self.names(*digest));
         self.proposals = proposals;
+    }
+
+    /// The content of a proposal, which is kept only as bytes from now on.
+    pub(super) fn unpack(&mut self, digest: Digest) -> Option<Arc<Content>> {
+        let proposal = self.proposals.get_mut(&digest)?;
+        let content = proposal.content();
+        proposal.pack();
+        Some(content)
     }
 
     /// As its record has it: what names it may come later.

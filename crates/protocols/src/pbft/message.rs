@@ -8,9 +8,10 @@ use bytes::Bytes;
 use quorate_core::crypto::{Certificate, ClientKey, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
 use quorate_core::ids::{ClientId, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use quorate_core::mutated;
 use quorate_core::protocol::{Checkpoint, Consistency};
 use quorate_core::quorum::ByzantineQuorums;
-use quorate_core::sessions::{self, Batch, Body, OPERATION_BYTES_MAX, Ruling};
+use quorate_core::sessions::{Batch, Body, OPERATION_BYTES_MAX, Ruling};
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
 use std::io;
@@ -228,18 +229,27 @@ impl Orders {
 }
 
 /// An entry's content, its encoding and its digest: they cannot disagree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Proposal {
     bytes: Bytes,
     digest: Digest,
-    content: Arc<Content>,
+    /// `None` if only the bytes are kept.
+    content: Option<Arc<Content>>,
 }
+
+impl PartialEq for Proposal {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Proposal {}
 
 impl Proposal {
     /// Encodes the content.
     pub fn new(content: Content) -> Self {
         let bytes = Bytes::from(content.encode());
-        Self { digest: Digest::of_parts(&[b"pbft proposal", &bytes]), bytes, content: Arc::new(content) }
+        Self { digest: Digest::of_parts(&[b"pbft proposal", &bytes]), bytes, content: Some(Arc::new(content)) }
     }
 
     /// The null request of this entry: a digest of its own for each entry.
@@ -253,8 +263,16 @@ impl Proposal {
     }
 
     /// What is ordered.
-    pub fn content(&self) -> &Content {
-        &self.content
+    pub fn content(&self) -> Arc<Content> {
+        match &self.content {
+            Some(content) => content.clone(),
+            None => Arc::new(Content::decode(&self.bytes).expect("bytes that were decoded, or encoded, before")),
+        }
+    }
+
+    /// Keeps the bytes only: every request in the content is an allocation of its own.
+    pub(super) fn pack(&mut self) {
+        self.content = None;
     }
 
     /// Bytes of the encoding.
@@ -267,35 +285,56 @@ impl Proposal {
         self.bytes.is_empty()
     }
 
-    /// What the machine is given: the groups' requests, one after the other.
+    /// What the machine is given, a [`Batch`]: the groups' requests, one after the other.
     pub fn batch(&self) -> Bytes {
-        let Content::Orders(orders) = self.content() else { return Batch::default().encode().into() };
-        let requests = orders.requests().map(|(group, number, body)| sessions::Request {
+        let content = self.content();
+        let Content::Orders(orders) = &*content else { return Batch::default().encode().into() };
+        let requests = orders.requests().map(|(group, number, body)| Ordered {
             client: group.client,
             session: group.session,
             number,
             acknowledged: group.acknowledged,
-            body: body.clone(),
+            body,
         });
-        Batch { time: orders.time, tick: orders.tick, requests: requests.collect() }.encode().into()
+        let requests: Vec<_> = requests.collect();
+        let mut batch = Vec::with_capacity(self.len().saturating_add(requests.len().saturating_mul(ORDERED_BYTES)));
+        let encoded = (orders.time, orders.tick, requests).serialize(&mut batch);
+        encoded.expect("memory takes everything");
+        batch.into()
     }
 
     /// Checks the clients' signatures.
     fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        match Arc::make_mut(&mut self.content) {
+        let Some(content) = &mut self.content else { return Ok(()) }; // what is packed was proved, or is our own
+        match Arc::make_mut(content) {
             Content::Null(_) => Ok(()),
+            Content::Orders(_) if mutated!("pbft/requests-are-not-checked") => Ok(()),
             Content::Orders(orders) => orders.groups.iter_mut().try_for_each(|group| prove_group(group, keyring)),
         }
     }
 
     fn check(&self) -> Option<&'static str> {
-        let Content::Orders(orders) = self.content() else { return None };
+        let content = self.content();
+        let Content::Orders(orders) = &*content else { return None };
         if self.len() > PROPOSAL_BYTES_MAX || orders.requests().count() > REQUESTS_MAX {
             return Some("more than one entry takes");
         }
         orders.groups.iter().find_map(check_group)
     }
 }
+
+/// A [`quorate_core::sessions::Request`] whose operation is elsewhere: the same encoding.
+#[derive(BorshSerialize)]
+struct Ordered<'a> {
+    client: ClientId,
+    session: SessionId,
+    number: RequestNumber,
+    acknowledged: RequestNumber,
+    body: &'a Body,
+}
+
+/// Bytes of an [`Ordered`] beside its operation, about.
+const ORDERED_BYTES: usize = 48;
 
 impl BorshSerialize for Proposal {
     fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
@@ -307,7 +346,7 @@ impl BorshDeserialize for Proposal {
     fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
         let bytes = Bytes::deserialize_reader(reader)?;
         let content = Content::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.0))?;
-        Ok(Self { digest: Digest::of_parts(&[b"pbft proposal", &bytes]), bytes, content: Arc::new(content) })
+        Ok(Self { digest: Digest::of_parts(&[b"pbft proposal", &bytes]), bytes, content: Some(Arc::new(content)) })
     }
 }
 
@@ -503,23 +542,24 @@ impl Message {
         what.map(str::to_owned)
     }
 
-    /// The groups of requests in it.
-    fn groups(&self) -> &[Group] {
+    /// Does this hold of whoever has signed one of the requests in it?
+    fn some_signer(&self, is: impl Fn(&ClientKey) -> bool) -> bool {
+        let some = |groups: &[Group]| groups.iter().any(|group| is(&group.by()));
         match self {
-            Message::Request(group) => std::slice::from_ref(group),
+            Message::Request(group) => is(&group.by()),
             Message::PrePrepare { proposal, .. }
             | Message::Committed { proposal, .. }
-            | Message::Proposal { proposal, .. } => match proposal.content() {
-                Content::Orders(orders) => &orders.groups,
-                Content::Null(_) => &[],
+            | Message::Proposal { proposal, .. } => match &*proposal.content() {
+                Content::Orders(orders) => some(&orders.groups),
+                Content::Null(_) => false,
             },
-            _ => &[],
+            _ => false,
         }
     }
 
     /// Has a replica signed a request in it? Not where replicas are no clients.
     pub(super) fn is_by_proxy(&self) -> bool {
-        self.groups().iter().any(|group| group.by().is_proxy())
+        self.some_signer(ClientKey::is_proxy)
     }
 
     /// As [`quorate_core::protocol::Protocol::prove`], for a protocol inside another one: its clients are the replicas.
@@ -527,7 +567,7 @@ impl Message {
     /// # Errors
     /// What is wrong with it.
     pub fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
-        if !self.groups().iter().all(|group| group.by().is_proxy()) {
+        if self.some_signer(|by| !by.is_proxy()) {
             return Err(Fault::Malformed("a request to the inner protocol that is not a replica's".to_owned()));
         }
         self.prove(keyring)
@@ -601,14 +641,14 @@ fn quorum(keyring: &Keyring) -> Result<usize, Fault> {
 }
 
 /// The client's signature, and that the address is the one of its key.
-fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
+pub(crate) fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
     if keyring.address(&group.by()) != group.statement().client {
         return Err(Fault::BadSignature(Requests::DOMAIN));
     }
     group.prove(keyring)
 }
 
-fn check_group(group: &Group) -> Option<&'static str> {
+pub(crate) fn check_group(group: &Group) -> Option<&'static str> {
     let requests = &group.statement().requests;
     if requests.is_empty() || requests.len() > REQUESTS_MAX {
         return Some("no requests, or too many");

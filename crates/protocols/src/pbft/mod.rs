@@ -7,6 +7,7 @@
 //! Deviations, in short: votes are on disk before they are sent; the log's checkpoints and the state's are two things; what
 //! is committed carries a proof that anyone can pass on. The README argues each.
 
+mod answered;
 mod checkpoint;
 mod client;
 mod durable;
@@ -14,12 +15,14 @@ mod invariants;
 mod log;
 mod message;
 mod normal;
+mod pace;
 mod pool;
 mod reads;
 mod recovery;
 mod replica;
 pub mod select;
 mod view_change;
+mod words;
 
 pub use client::Client;
 pub use durable::{Base, Record, Silence};
@@ -28,6 +31,7 @@ pub use message::{
     StateCheckpoint, Told, ViewChange,
 };
 pub use message::{PROPOSAL_BYTES_MAX, REQUESTS_MAX, WANTED_MAX};
+pub(crate) use message::{check_group, prove_group};
 pub use replica::Replica;
 
 use quorate_core::crypto::Keyring;
@@ -67,12 +71,18 @@ pub struct Config {
     pub state_bytes: u64,
     /// Bytes of requests that an entry gathers; 256 KiB.
     pub batch_bytes: usize,
-    /// Entries under way while which the primary gathers requests, unless an entry is full; 2.
+    /// Entries under way while which the primary gathers requests, unless an entry is full; 1. Every entry costs signatures
+    /// and syncs; with more of them under way each holds less.
     pub in_flight_entries: u64,
     /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy.
     pub pending_bytes: usize,
     /// Bytes of requests of one client that wait, at most; 12 MiB: more than a correct one has in flight.
     pub client_bytes: usize,
+    /// The period in which a primary must keep up while requests wait: see `pace.rs`; 1 s. Zero: only silence is suspicious.
+    pub keep_up: Duration,
+    /// Entries after which a view is left, at the next stable checkpoint, whoever leads it; 0: never. A primary that is bad
+    /// in a way that nobody notices is so for a while only. Equal on all replicas.
+    pub rotate_entries: u64,
     /// How far the primary's clock may be ahead of one's own; 10 s. Agreed time never goes back: a primary that says the
     /// year 2500 would expire every lease for good.
     pub clock_ahead: Duration,
@@ -100,9 +110,11 @@ impl Default for Config {
             state_entries: 16_384,
             state_bytes: 64 << 20,
             batch_bytes: 256 << 10,
-            in_flight_entries: 2,
+            in_flight_entries: 1,
             pending_bytes: 32 << 20,
             client_bytes: 12 << 20,
+            keep_up: Duration::from_secs(1),
+            rotate_entries: 0,
             clock_ahead: Duration::from_secs(10),
         }
     }
@@ -151,6 +163,10 @@ impl Protocol for Pbft {
 
     fn label(message: &Message) -> &'static str {
         message.label()
+    }
+
+    fn content(message: &Message, words: &dyn Fn(&[u8]) -> String) -> String {
+        message.content(words)
     }
 
     fn prove(message: &mut Message, keyring: &Keyring) -> Result<(), Fault> {

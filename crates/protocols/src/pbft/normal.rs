@@ -8,9 +8,10 @@ use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
-use quorate_core::sessions::{Outcome, Ruling};
+use quorate_core::sessions::{self, Outcome, Ruling};
 use std::collections::BTreeMap;
 
 /// Entries that the machine may have been given and not applied. More wait in the log.
@@ -23,14 +24,18 @@ type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 
 /// Requests.
 impl Replica {
-    /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were executed before are ordered again: whoever applies them knows, and
-    /// answers again. The client's signature makes it authentic to all or to none.
+    /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were answered lately are answered again; those of long ago are ordered
+    /// again: whoever applies them knows, and answers again. The client's signature makes it authentic to all or to none.
     pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
         let client = group.statement().client;
         let group: Group = group.into_signed();
         let is_primary = self.is_active() && self.is_primary();
-        let forward = matches!(from, Peer::Client(_)) && self.is_active() && !is_primary;
-        match self.pool.add(group.clone(), self.config.pending_bytes, self.config.client_bytes) {
+        // A replica passes on what it cannot answer (it may have restarted): that is ordered again, whoever could answer.
+        let is_asked = matches!(from, Peer::Client(_));
+        let answered = if is_asked { self.answer_again(&group, out) } else { Vec::new() };
+        let is_answered = answered.len() == group.statement().requests.len();
+        let forward = is_asked && self.is_active() && !is_primary && !is_answered;
+        match self.pool.add(group.clone(), &answered, self.config.pending_bytes, self.config.client_bytes) {
             Added::Full => {
                 // Promises nothing; the view is no secret.
                 out.send_unsynced(Peer::Client(client), Message::Busy { view: self.view });
@@ -47,9 +52,30 @@ impl Replica {
         self.propose_more(out);
     }
 
+    /// Says again what the client may not have heard; returns which of the requests that answers.
+    fn answer_again(&self, group: &Group, out: &mut Outbox) -> Vec<RequestNumber> {
+        let it = group.statement();
+        let is_full = it.full.is_none_or(|replica| replica == self.me);
+        let mut answered = Vec::new();
+        for (op, rulings) in self.answered.to(group) {
+            answered.extend(rulings.iter().map(|(number, _)| *number));
+            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full))).collect();
+            let reply = Reply { view: self.view, op, session: it.session, rulings };
+            out.send_unsynced(Peer::Client(it.client), Message::Reply(reply)); // as when it was executed
+        }
+        answered
+    }
+
+    /// For a protocol around this one, whose replicas ask for the same thing under one number: it is done, nobody waits for it.
+    pub(crate) fn withdraw(&mut self, number: RequestNumber, out: &mut Outbox) {
+        self.pool.withdraw(number);
+        self.watch(out);
+    }
+
     /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
     /// meanwhile does not stop it, or a primary could leave one client out for ever).
     pub(super) fn watch(&mut self, out: &mut Outbox) {
+        self.pace.note(self.pool.oldest().is_some(), out.now());
         if !self.is_active() || self.is_primary() || !self.may_vote() {
             if self.watched.take().is_some() {
                 out.disarm(Timer::Progress);
@@ -62,6 +88,7 @@ impl Replica {
         }
         self.watched = oldest;
         match oldest {
+            Some(_) if mutated!("pbft/nobody-suspects-the-primary") => {}
             Some(_) => out.arm(Timer::Progress, self.patience()),
             None => out.disarm(Timer::Progress),
         }
@@ -164,6 +191,9 @@ impl Replica {
         }
         let slot = self.log.slot(it.op);
         let again = slot.accepted == Some(it);
+        if mutated!("pbft/accepts-a-second-proposal") && !again {
+            slot.leave_view();
+        }
         if let Some(accepted) = slot.accepted.filter(|accepted| *accepted != it) {
             let earlier = slot.pre_prepare.clone().and_then(|earlier| earlier.verified().ok());
             let evidence = earlier.and_then(|earlier| quorate_core::crypto::Evidence::of(&earlier, &vote));
@@ -181,7 +211,7 @@ impl Replica {
         if self.log.get(op).is_some_and(|slot| slot.decided().is_some_and(|it| it != proposal.digest())) {
             return Some(Why::WrongChain); // something else is committed there
         }
-        match proposal.content() {
+        match &*proposal.content() {
             Content::Null(_) => Some(Why::NotNow), // only a new view fills gaps
             Content::Orders(orders) => (orders.time > out.wall().plus(self.config.clock_ahead)).then_some(Why::NotNow),
         }
@@ -224,9 +254,13 @@ impl Replica {
             return;
         };
         slot.voted = Some(accepted);
-        self.keep(op, Record::Prepare(accepted), out);
+        if !mutated!("pbft/vote-is-not-durable") {
+            self.keep(op, Record::Prepare(accepted), out);
+        }
         let vote = self.keyring.sign(accepted);
-        if !is_primary {
+        if !is_primary && mutated!("pbft/prepare-before-the-sync") {
+            out.broadcast_unsynced(Message::Prepare(vote.clone()));
+        } else if !is_primary {
             out.broadcast(Message::Prepare(vote.clone())); // the primary's is its PRE-PREPARE
         }
         out.send(me, Message::Prepare(vote));
@@ -263,9 +297,15 @@ impl Replica {
         let Some(certified) = slot.prepares.certify(&accepted, quorum) else { return };
         let certificate = certified.certificate().clone();
         slot.prepared = Some(certified);
-        self.keep(op, Record::Prepared(certificate), out);
+        if !mutated!("pbft/certificate-is-not-durable") {
+            self.keep(op, Record::Prepared(certificate), out);
+        }
         let vote = self.keyring.sign(Commit { view, op, digest: accepted.digest });
-        out.broadcast(Message::Commit(vote.clone()));
+        if mutated!("pbft/commit-before-the-sync") {
+            out.broadcast_unsynced(Message::Commit(vote.clone()));
+        } else {
+            out.broadcast(Message::Commit(vote.clone()));
+        }
         out.send(me, Message::Commit(vote));
     }
 
@@ -277,6 +317,7 @@ impl Replica {
         }
         let is_own = vote.by() == self.me;
         let (signed, quorum) = (vote.signed().clone(), self.quorums.quorum());
+        let quorum = if mutated!("pbft/one-commit-is-enough") { 1 } else { quorum };
         let slot = self.log.slot(it.op);
         if let Err(evidence) = slot.commits.add(vote) {
             return self.convict(evidence, out);
@@ -340,37 +381,51 @@ impl Replica {
         }
     }
 
-    /// ⟨REPLY v, t, c, i, r⟩ (§4.2), and what follows from an execution.
+    /// An entry is executed: its requests are answered, and what waited for it goes on.
     pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
-        let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();
-        let proposal = self.log.get(op).and_then(|slot| slot.proposal(slot.decided()?));
-        if let Some(Content::Orders(orders)) = proposal.map(Proposal::content) {
-            for (group, number, _) in orders.requests() {
-                full.insert((group.client, group.session, number), group.full);
-            }
-        }
-        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        for reply in outcome.replies {
-            let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
-            let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));
-            replies.entry((reply.client, reply.session)).or_default().push((reply.number, told));
-        }
-        for ((client, session), rulings) in replies {
-            // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-            let reply = Reply { view: self.view, op, session, rulings };
-            out.send_unsynced(Peer::Client(client), Message::Reply(reply));
-        }
-        for key in full.into_keys() {
-            self.pool.executed(key);
-        }
+        let requests = self.answer(op, outcome.replies, out);
         self.vote_checkpoint(op, out);
         self.dispatch(out);
         self.answer_reads(out);
         self.watch(out);
         self.arm_tick(out);
         self.propose_more(out);
+        self.keeps_up(requests, out);
         self.expect_progress(out);
+    }
+
+    /// ⟨REPLY v, t, c, i, r⟩ (§4.2), to each session of the entry one. Returns how many requests the entry had.
+    fn answer(&mut self, op: OpNumber, replies: Vec<sessions::Reply>, out: &mut Outbox) -> u64 {
+        let slot = self.log.get_mut(op);
+        let content = slot.and_then(|slot| slot.unpack(slot.decided()?)); // its bytes are enough from now on
+        let Some(Content::Orders(orders)) = content.as_deref() else { return 0 };
+        let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
+        let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
+        let mut requests = 0_u64;
+        for group in orders.groups.iter().map(Group::statement) {
+            let of = (group.client, group.session);
+            let mut rulings = Vec::with_capacity(group.requests.len());
+            for (number, _) in &group.requests {
+                requests = requests.saturating_add(1);
+                self.pool.executed((group.client, group.session, *number));
+                let is_its = |it: &sessions::Reply| ((it.client, it.session), it.number) == (of, *number);
+                rulings.extend(replies.next_if(is_its).map(|reply| (*number, reply.ruling)));
+            }
+            if group.session != SessionId::ZERO {
+                let known = rulings.iter().map(|(number, ruling)| (*number, ruling));
+                self.answered.give(of, group.acknowledged, op, known);
+            }
+            let is_full = group.full.is_none_or(|replica| replica == self.me);
+            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
+            told.entry(of).or_default().extend(rulings);
+        }
+        for ((client, session), rulings) in told.into_iter().filter(|(_, rulings)| !rulings.is_empty()) {
+            // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
+            let reply = Reply { view: self.view, op, session, rulings };
+            out.send_unsynced(Peer::Client(client), Message::Reply(reply));
+        }
+        requests
     }
 }

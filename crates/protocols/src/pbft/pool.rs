@@ -62,8 +62,9 @@ impl Pool {
         (full, self.ready_requests > 0)
     }
 
-    pub(super) fn add(&mut self, group: Group, limit: usize, client_limit: usize) -> Added {
-        if keys(&group).all(|key| self.keys.contains_key(&key)) {
+    /// Takes a group, unless all of its requests wait already, or are among those that were `answered`.
+    pub(super) fn add(&mut self, group: Group, answered: &[RequestNumber], limit: usize, client_limit: usize) -> Added {
+        if keys(&group).all(|key| self.keys.contains_key(&key) || answered.contains(&key.2)) {
             return Added::Known;
         }
         let it = group.statement();
@@ -142,6 +143,12 @@ impl Pool {
         if waiting.left == 0 {
             self.forget(place);
         }
+    }
+
+    /// Requests with this number need not be ordered any more, whoever asked for them.
+    pub(super) fn withdraw(&mut self, number: RequestNumber) {
+        let keys: Vec<Key> = self.keys.keys().filter(|(_, _, it)| *it == number).copied().collect();
+        keys.into_iter().for_each(|key| self.executed(key));
     }
 
     fn forget(&mut self, place: u64) {

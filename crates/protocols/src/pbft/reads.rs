@@ -12,6 +12,7 @@ use super::replica::{Replica, is_prepared};
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::protocol::{Consistency, QueryTicket};
 use std::collections::BTreeMap;
 
@@ -59,6 +60,7 @@ impl Replica {
             return out.ignore(Peer::Client(client), Why::NotNow); // it does not know what it has prepared
         }
         let after = match consistency {
+            Consistency::Linearizable if mutated!("pbft/a-read-does-not-wait") => self.machine.executed,
             Consistency::Linearizable => self.highest_prepared(),
             Consistency::Stale { at_least } if at_least <= self.committed.plus(self.config.window()) => at_least,
             Consistency::Stale { .. } => return out.ignore(Peer::Client(client), Why::NotHere),

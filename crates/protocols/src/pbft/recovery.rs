@@ -7,16 +7,20 @@
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, may have voted for anything up to the high
 //! watermark of its former self. It votes for nothing until the log is stable beyond that; see the README for the argument.
 
+use super::answered::Answered;
 use super::durable::{Base, Record, Silence};
 use super::log::Log;
 use super::message::{Commit, LogCheckpoint, Message, Place, Proposal, StateCheckpoint};
+use super::pace::{Pace, Quotas};
 use super::pool::Pool;
 use super::reads::Reads;
 use super::replica::{Bounds, Machine, Phase, Replica};
+use super::select::select;
 use super::{Outbox, Timer};
-use quorate_core::crypto::{Certificate, Certified, Digest, Keyring};
+use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -27,6 +31,8 @@ use std::sync::Arc;
 /// Entries that one answer brings at most, and bytes of their proposals, unless a single one is longer.
 const ANSWER_ENTRIES_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a certificate in a view change, about: for the quota of who asks for views again and again.
+const CERTIFICATE_BYTES: usize = 512;
 /// Entries whose votes are said again at once.
 const AGAIN_ENTRIES_MAX: usize = 32;
 
@@ -113,7 +119,14 @@ impl Replica {
         self.peers.insert(from, place);
         let to = Peer::Replica(from);
         let behind = (place.view, place.active) < (self.view, self.is_active());
-        if behind {
+        if behind && !self.quotas.admits(from, self.config.resend, out.now()) {
+            out.ignore(to, Why::Busy);
+        } else if behind {
+            let certificates = self.start.as_ref().map_or(0, |start| {
+                let changes = start.statement().changes.iter();
+                changes.map(|change| change.statement().prepared.len().saturating_add(1)).sum::<usize>()
+            });
+            self.quotas.spend(from, certificates.saturating_mul(CERTIFICATE_BYTES));
             match (&self.start, &self.own_change) {
                 (Some(start), _) if self.is_active() => out.send(to, Message::NewView(Box::new(start.clone()))),
                 (_, Some(change)) => out.send(to, Message::ViewChange(Box::new(change.clone()))),
@@ -157,6 +170,9 @@ impl Replica {
     /// Somebody is behind.
     pub(super) fn on_get_committed(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
         let to = Peer::Replica(from);
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(to, Why::Busy);
+        }
         if let Some(stable) = self.stable.clone().filter(|it| it.statement().op > after) {
             out.send_unsynced(to, Message::Stable(stable)); // carries its proof
         }
@@ -182,6 +198,7 @@ impl Replica {
                 break;
             }
         }
+        self.quotas.spend(from, bytes);
         out.send_unsynced(to, Message::Status(self.place())); // the end of the answer
     }
 
@@ -214,15 +231,19 @@ impl Replica {
 
     /// Somebody knows an entry by its digest only.
     pub(super) fn on_get_proposals(&mut self, from: ReplicaId, wanted: &[(OpNumber, Digest)], out: &mut Outbox) {
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
         let mut bytes = 0_usize;
         for (op, digest) in wanted {
             let Some(proposal) = self.log.get(*op).and_then(|slot| slot.proposal(*digest)).cloned() else { continue };
             bytes = bytes.saturating_add(proposal.len());
             out.send_unsynced(Peer::Replica(from), Message::Proposal { op: *op, proposal }); // its digest proves it
             if bytes > ANSWER_BYTES_MAX {
-                return;
+                break;
             }
         }
+        self.quotas.spend(from, bytes);
     }
 
     /// What a digest stands for, if it is one that this replica waits for: a quorum has accepted it, hence correct replicas
@@ -403,6 +424,8 @@ pub(super) fn restore(
     }
     let mut machine = Machine { dispatched: at, executed: at, boundary: at, wake: restore.wake, ..Machine::default() };
     machine.boundary_bytes = 0;
+    let starts = base.start.as_ref().map(|start| start.statement());
+    let view_began = starts.map_or(OpNumber::ZERO, |it| select(it.changes.iter().map(Signed::statement)).last());
     let phase = if left { Phase::Changing { quorum: false } } else { Phase::Active };
     let mut replica = Replica {
         me: restore.replica,
@@ -421,7 +444,11 @@ pub(super) fn restore(
         proposed: OpNumber::ZERO,
         early: BTreeMap::new(),
         pool: Pool::default(),
+        answered: Answered::default(),
         watched: None,
+        pace: Pace::default(),
+        quotas: Quotas::default(),
+        view_began,
         attempts: 0,
         changes: BTreeMap::new(),
         own_change: None,
@@ -464,7 +491,7 @@ impl Replica {
             slot.own_commit = prepared.map(|it| self.keyring.sign(Commit { view, op, digest: it.digest }));
         }
         out.send(self.me(), Message::Status(self.place()));
-        if self.may_vote() && !is_new && self.is_primary() {
+        if self.may_vote() && !is_new && self.is_primary() && !mutated!("pbft/leads-its-view-again") {
             // It may have proposed what its disk never took: it does not lead, nor vote in, this view again.
             self.leave_view(self.view.next(), out);
         } else if !self.is_active() && self.may_vote() {

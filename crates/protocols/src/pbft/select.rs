@@ -4,6 +4,7 @@
 use super::message::{LogCheckpoint, Proposal, ViewChange};
 use quorate_core::crypto::{Certificate, Digest};
 use quorate_core::ids::{OpNumber, View};
+use quorate_core::mutated;
 use std::collections::BTreeMap;
 
 /// What a new view starts with.
@@ -38,7 +39,8 @@ pub fn select<'a>(changes: impl IntoIterator<Item = &'a ViewChange>) -> Selected
         for certificate in &change.prepared {
             let it = certificate.statement();
             let best = prepared.entry(it.op).or_insert((it.view, it.digest));
-            *best = (*best).max((it.view, it.digest));
+            let other = if mutated!("pbft/any-certificate-wins") { *best } else { (it.view, it.digest) };
+            *best = (*best).max(other);
         }
     }
     let low = stable.map_or(OpNumber::ZERO, |it| it.statement().op);
@@ -46,6 +48,9 @@ pub fn select<'a>(changes: impl IntoIterator<Item = &'a ViewChange>) -> Selected
     let mut digests = Vec::new();
     let mut op = low.next();
     while op <= high {
+        if mutated!("pbft/a-gap-ends-the-view") && !prepared.contains_key(&op) {
+            break;
+        }
         let digest = prepared.get(&op).map_or_else(|| Proposal::null(op).digest(), |(_, digest)| *digest);
         digests.push((op, digest));
         op = op.next();

@@ -12,6 +12,7 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::{Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
@@ -70,7 +71,10 @@ impl Replica {
     pub(super) fn change_again(&mut self, out: &mut Outbox) {
         let view = self.view;
         let prepared = self.log.after(self.low()).filter_map(|(_, slot)| slot.prepared.as_ref());
-        let prepared = prepared.map(|it| it.certificate().clone()).collect();
+        let mut prepared: Vec<_> = prepared.map(|it| it.certificate().clone()).collect();
+        if mutated!("pbft/view-change-forgets-what-is-prepared") {
+            prepared.clear();
+        }
         let change = self.keyring.sign(ViewChange { view, stable: self.stable.clone(), prepared });
         out.broadcast(Message::ViewChange(Box::new(change.clone())));
         out.send(self.me(), Message::ViewChange(Box::new(change)));
@@ -152,7 +156,7 @@ impl Replica {
             );
         }
         let selected = select(it.changes.iter().map(Signed::statement));
-        if !is_what_follows(it, by, &selected) {
+        if !is_what_follows(it, by, &selected) && !mutated!("pbft/new-view-is-not-computed-again") {
             out.blame(
                 Peer::Replica(by),
                 Fault::Contradiction(format!("its view {view} does not follow from its proofs")),
@@ -179,6 +183,8 @@ impl Replica {
         self.changes.retain(|_, change| change.statement().view > view);
         self.log.leave_view(self.low());
         self.proposed = selected.last();
+        self.view_began = selected.last();
+        self.pace.begin(self.quorums.replicas());
         self.pool.propose_again();
         out.disarm(Timer::NewView);
         out.note(Note::ViewStarted { view, primary: self.primary(), op: selected.last() });

@@ -1,14 +1,18 @@
 //! One test for each lie. R0 leads view 0; a liar is a replica that is down, in whose name the test speaks, with its key and
 //! nobody else's.
 
-use crate::harness::{Cluster, keyring, replica};
+use crate::harness::{Cluster, ENVELOPE, keyring, replica};
 use crate::words::{commit, group, op, orders, pre_prepare, prepare, view};
-use quorate_core::crypto::{Certificate, Digest, Signed};
+use quorate_core::crypto::{Certificate, Digest, Keyring, Secret, Signed};
 use quorate_core::fault::Fault;
-use quorate_core::ids::{ClientId, Peer, ReplicaId};
-use quorate_core::protocol::Consistency;
+use quorate_core::ids::{ClientId, Peer, RecordSeq, ReplicaId};
+use quorate_core::node::{Identity, Node, Payload, Refused};
+use quorate_core::protocol::{Consistency, Restore};
 use quorate_core::sessions::Ruling;
-use quorate_protocols::pbft::{Commit, Config, Message, NewView, Place, Prepare, Proposal, Reply, Told, ViewChange};
+use quorate_protocols::pbft::{
+    Commit, Config, Message, NewView, Pbft, Place, Prepare, Proposal, Reply, Told, ViewChange,
+};
+use std::sync::Arc;
 
 fn id(raw: u8) -> ReplicaId {
     ReplicaId::new(raw)
@@ -367,6 +371,32 @@ fn a_proposal_that_nobody_asked_for_is_not_kept() {
 }
 
 #[test]
+fn who_asks_again_and_again_is_answered_up_to_its_quota() {
+    let mut it = Cluster::new(4);
+    it.client(1);
+    for _ in 0..20 {
+        it.apply(1, &"x".repeat(50_000));
+    }
+    it.run(2_000);
+    it.liar(3);
+    it.talk();
+    let place = Place { view: view(0), active: false, committed: op(0), stable: op(0) };
+    for _ in 0..200 {
+        it.say(replica(3), 1, Message::GetCommitted { after: op(0) });
+        it.say(replica(3), 1, Message::Status(place));
+    }
+    let answered: usize = it.sent.iter().filter(|it| it.to == replica(3)).map(|it| it.bytes.len()).sum();
+    assert!((8 << 20..10 << 20).contains(&answered), "{answered} bytes");
+    it.talk();
+    it.say(replica(2), 1, Message::GetCommitted { after: op(0) });
+    assert!(it.count("Committed") > 10, "others have quotas of their own");
+    it.talk();
+    it.run(200);
+    it.say(replica(3), 1, Message::GetCommitted { after: op(0) });
+    assert!(it.count("Committed") > 10, "and there is a next period");
+}
+
+#[test]
 fn two_colluders_of_four_do_break_it() {
     // More than f: R0 and R3 lie. What this test shows is that the lies of the others above are lies.
     let (mut it, next) = lying_primary();
@@ -398,4 +428,41 @@ fn a_bad_signature_is_blamed_on_the_sender() {
     it.say(replica(3), 1, Message::Prepare(vote));
     let node = &it.hosts[1].process.as_ref().expect("it runs").node;
     assert_eq!(node.ledger().last(), Some(&(replica(3), Fault::BadSignature("pbft/1 prepare"))));
+}
+
+/// A replica's keyring with real signatures.
+fn ed25519(me: u8) -> Keyring {
+    let secret = |id: u8| Secret::from_seed([id + 1; 32]);
+    let keys: Vec<_> = (0..4).map(|id| secret(id).public()).collect();
+    let keyring = Keyring::ed25519(ENVELOPE.cluster, ENVELOPE.epoch, &keys, &[]).expect("four keys");
+    keyring.of_replica(id(me), secret(me)).expect("its own")
+}
+
+#[test]
+fn a_bad_signature_among_good_ones_is_found_and_the_good_ones_count() {
+    let turn = Cluster::new(4).turn();
+    let restore = Restore {
+        replica: id(0),
+        replicas: 4,
+        config: Config::default(),
+        records: Vec::new(),
+        tail_damaged: false,
+        checkpoint: None,
+        wake: None,
+    };
+    let identity = Identity { cluster: ENVELOPE.cluster, epoch: ENVELOPE.epoch, replica: id(0) };
+    let first = RecordSeq::ZERO.next();
+    let node = Node::<Pbft>::start_with(identity, Arc::new(ed25519(0)), restore, first, false, turn);
+    let opener = node.expect("it starts").0.opener();
+    let frame = |by: u8, vote: Signed<Prepare>| {
+        (replica(usize::from(by)), ENVELOPE.seal(&Payload::Protocol(Message::Prepare(vote))))
+    };
+    let words = |at| Prepare { view: view(0), op: op(at), digest: Digest::ZERO };
+    let good: Vec<_> = (1..4).map(|by| frame(by, ed25519(by).sign(words(u64::from(by))))).collect();
+    assert!(opener.open_all(&good).iter().all(Result::is_ok));
+    let stolen = Signed::claimed(id(2), words(9), *ed25519(2).sign(words(8)).signature());
+    let opened = opener.open_all(&[good[0].clone(), frame(2, stolen), good[2].clone()]);
+    assert!(opened[0].is_ok() && opened[2].is_ok());
+    assert!(matches!(opened[1], Err(Refused::Blamed(from, Fault::BadSignature(_))) if from == replica(2)));
+    assert!(opener.open_all(&[]).is_empty());
 }

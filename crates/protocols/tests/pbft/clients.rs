@@ -1,6 +1,7 @@
 //! Clients in the hands of the test: real client cores, whose answers are kept.
 
 use crate::harness::{Cluster, ENVELOPE, Flying, replica};
+use crate::subject::{Client, ClientTimer, Subject};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{ClientId, Peer, ReplicaId};
@@ -8,7 +9,6 @@ use quorate_core::node::Payload;
 use quorate_core::protocol::{Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox};
 use quorate_core::protocol::{Consistency, Protocol, Ticket};
 use quorate_core::time::{Duration, Instant};
-use quorate_protocols::pbft::{Client, ClientTimer, Pbft};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ impl Cluster {
         }
     }
 
-    fn at(&mut self, client: ClientId, act: impl FnOnce(&mut Client, &mut ClientOutbox<Pbft>)) {
+    fn at(&mut self, client: ClientId, act: impl FnOnce(&mut Client, &mut ClientOutbox<Subject>)) {
         let mut out = ClientOutbox::new(Instant::from_nanos(self.now));
         let Some(user) = self.clients.get_mut(&client) else { return };
         act(&mut user.core, &mut out);
@@ -120,7 +120,7 @@ impl Cluster {
             }
         }
         for (to, message) in send {
-            let label = Pbft::label(&message);
+            let label = Subject::label(&message);
             let bytes = ENVELOPE.seal(&Payload::Protocol(message));
             self.send(Flying { from: Peer::Client(client), to: replica(to.index()), label, bytes });
         }

@@ -15,5 +15,5 @@ mod words;
 
 /// The protocol that the harness drives.
 mod subject {
-    pub use quorate_protocols::pbft::{Config, Message, Pbft as Subject, Record};
+    pub use quorate_protocols::pbft::{Client, ClientTimer, Config, Message, Pbft as Subject, Record};
 }

@@ -31,6 +31,48 @@ fn one_request_costs_one_pre_prepare_and_two_rounds_of_votes() {
     assert_eq!(others, 0, "nothing else is said");
 }
 
+/// Bytes of all messages of each name that one request of so many bytes costs a group of `n`.
+fn bytes_of_a_request(n: usize, payload: usize) -> [usize; 5] {
+    let mut it = Cluster::new(n);
+    it.client(1).apply(1, "first");
+    it.run(3_000);
+    it.talk();
+    it.submit(1, &"x".repeat(payload));
+    it.deliver();
+    ["Request", "PrePrepare", "Prepare", "Commit", "Reply"].map(|label| {
+        let sent = it.sent.iter().filter(|sent| sent.label == label);
+        sent.map(|sent| sent.bytes.len()).sum()
+    })
+}
+
+#[test]
+fn the_bytes_of_a_request_follow_the_formula() {
+    // The operation travels once to the primary and once to each backup; votes and replies do not grow with it.
+    for n in [4, 7] {
+        let (short, long) = (bytes_of_a_request(n, 100), bytes_of_a_request(n, 1_100));
+        let grown: Vec<usize> = long.iter().zip(short).map(|(long, short)| long - short).collect();
+        assert_eq!(grown, [1_000, (n - 1) * 1_000, 0, 0, 0]);
+        let sealed = |message| crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(message)).len();
+        let digest = quorate_core::crypto::Digest::ZERO;
+        let (a_prepare, a_commit) =
+            (Message::Prepare(prepare(1, 0, 1, digest)), Message::Commit(commit(1, 0, 1, digest)));
+        assert_eq!(short[2], (n - 1) * (n - 1) * sealed(a_prepare));
+        assert_eq!(short[3], n * (n - 1) * sealed(a_commit));
+    }
+}
+
+#[test]
+fn views_change_from_time_to_time_if_they_are_to() {
+    let mut it = Cluster::with(4, Config { rotate_entries: 8, ..small() });
+    it.client(1);
+    for index in 0..40 {
+        it.apply(1, &format!("x{index}"));
+    }
+    assert!((3..=6).contains(&it.view(1).get()), "every eight to twelve entries: {}", it.view(1));
+    it.run(3_000);
+    assert!((0..4).all(|id| it.tape(id).len() == 40 && it.view(id) == it.view(0)));
+}
+
 #[test]
 fn an_idle_group_whose_members_agree_says_nothing_and_waits_for_nothing() {
     let mut it = Cluster::new(4);
@@ -313,6 +355,38 @@ fn a_reply_that_was_lost_is_sent_again_when_the_client_asks_again() {
     it.heal();
     it.run_until("answered", |it| it.answer(1, ticket).is_some());
     assert_eq!(it.tape(0), ["a", "b"], "applied once");
+}
+
+#[test]
+fn a_request_that_was_answered_is_answered_again_without_being_ordered_again() {
+    // §4.1
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.run(50);
+    let committed = it.committed(0);
+    it.heal().talk();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!((it.count("PrePrepare"), it.committed(0)), (0, committed));
+    assert!(it.count("Request") == 4 && it.count("Reply") == 4, "nobody passes on what it can answer");
+    assert_eq!(it.tape(0), ["a", "b"]);
+}
+
+#[test]
+fn what_only_some_can_answer_again_is_ordered_again_without_a_view_change() {
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 2, state_entries: 1, ..config() });
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "b");
+    it.run(50);
+    for id in 1..4 {
+        it.restart(id); // they forget what they have answered; R0, the primary, does not
+    }
+    it.heal();
+    it.run_until("answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!((it.view(1), it.tape(0)), (view(0), vec!["a".to_owned(), "b".to_owned()]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::subject::{Config, Message, Record, Subject};
 use crate::tape::Tape;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::executor::{Chunks, Executor, Job, Manifest};
+use quorate_core::executor::{Chunks, Executor, Job, Make, Manifest};
 use quorate_core::ids::{ClientId, ClusterId, Epoch, OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::node::{Action, Identity, Input, Node, Part, Payload};
 use quorate_core::outbox::{Class, Note, To, Turn};
@@ -68,6 +68,8 @@ pub struct Host {
     pub fast_disk: bool,
     /// Applies at once.
     pub fast_machine: bool,
+    /// What its machine is asked to build, if the test lets it take its time.
+    pub building: Option<VecDeque<Box<dyn Make>>>,
     pub notes: Vec<Note>,
     pub halted: Option<String>,
 }
@@ -145,6 +147,7 @@ impl Cluster {
             process: None,
             fast_disk: true,
             fast_machine: true,
+            building: None,
             notes: Vec::new(),
             halted: None,
         };
@@ -379,7 +382,12 @@ impl Cluster {
     pub fn work(&mut self, id: usize) -> &mut Self {
         while let Some(process) = &mut self.hosts[id].process {
             let Some(job) = process.jobs.pop_front() else { break };
-            if let Job::Execute { op, batch } = &job {
+            let given = match &job {
+                Job::Execute { op, batch } => Some((*op, batch.clone())),
+                Job::Commit { op, state } => process.executor.speculated(*state).map(|batch| (*op, batch.clone())),
+                _ => None,
+            };
+            if let Some((op, batch)) = &given {
                 let digest = Digest::of(batch);
                 let known = *self.applied.entry(*op).or_insert(digest);
                 assert!(known == digest || self.believing, "R{id} applies another batch as entry {op}");
@@ -388,6 +396,14 @@ impl Cluster {
             self.input(id, Input::Done(done));
         }
         self
+    }
+
+    /// The machine has built one proposal, if it was asked to.
+    pub fn build(&mut self, id: usize) -> bool {
+        let next = self.hosts[id].building.as_mut().and_then(VecDeque::pop_front);
+        let Some((ticket, made)) = next.map(|make| make.make()) else { return false };
+        self.input(id, Input::Made(ticket, made));
+        true
     }
 
     fn carry_out(&mut self, id: usize, actions: Vec<Action>) {
@@ -465,6 +481,13 @@ impl Cluster {
                 host.snapshots.retain(|checkpoint, _| checkpoint.op >= before);
                 return;
             }
+            Action::Make(make) => {
+                if let Some(building) = &mut host.building {
+                    return building.push_back(make);
+                }
+                let (ticket, made) = make.make();
+                Input::Made(ticket, made)
+            }
             _ => unreachable!("handled by the caller"),
         };
         self.input(id, input);
@@ -484,6 +507,10 @@ impl Cluster {
 
     pub fn tape(&self, id: usize) -> Vec<String> {
         self.hosts[id].process.as_ref().expect("it runs").executor.machine().text()
+    }
+
+    pub fn machine(&self, id: usize) -> &Tape {
+        self.hosts[id].process.as_ref().expect("it runs").executor.machine()
     }
 
     /// Who leads the highest view, if it has started at a replica that runs.

@@ -1,6 +1,7 @@
 //! The machine of these tests: remembers every operation in order. A reply is how many there are; a query is answered with
 //! all of them. The operation `lease` asks for a tick a second later, which is remembered too.
 
+use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::machine::{At, Corrupt, Output, Query, Sink, Snapshot, StateMachine, View, Whole};
 use quorate_core::time::{Duration, WallTime};
@@ -11,11 +12,15 @@ use quorate_core::wire::Wire;
 pub struct Tape {
     pub operations: Vec<Vec<u8>>,
     pub wake: Option<WallTime>,
+    /// What leaders' machines have proposed.
+    pub made: Vec<Vec<u8>>,
+    /// Proposals that were made for another state than the one that they came to.
+    pub wrong: u64,
 }
 
 impl Tape {
     fn bytes(&self) -> Vec<u8> {
-        (self.operations.clone(), self.wake).encode()
+        (self.operations.clone(), self.wake, self.made.clone(), self.wrong).encode()
     }
 
     /// As text.
@@ -40,6 +45,21 @@ impl StateMachine for Tape {
 
     fn wake(&self) -> Option<WallTime> {
         self.wake
+    }
+
+    fn fork(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    /// How many operations there are before, and how many follow: wrong in the hands of whoever builds on another state.
+    fn propose(&self, _: &At, operations: &[Bytes]) -> Option<Vec<u8>> {
+        Some(format!("{}+{}", self.operations.len(), operations.len()).into_bytes())
+    }
+
+    fn proposed(&mut self, _: &At, made: &[u8], _: &mut Output) {
+        self.made.push(made.to_vec());
+        let right = made.split(|byte| *byte == b'+').next() == Some(self.operations.len().to_string().as_bytes());
+        self.wrong += u64::from(!right);
     }
 
     fn digest(&self) -> Digest {
@@ -68,8 +88,8 @@ impl Sink<Tape> for Rest {
         Ok(())
     }
     fn finish(self) -> Result<Tape, Corrupt> {
-        let (operations, wake) = Wire::decode(&self.0).map_err(|error| Corrupt(error.to_string()))?;
-        Ok(Tape { operations, wake })
+        let (operations, wake, made, wrong) = Wire::decode(&self.0).map_err(|error| Corrupt(error.to_string()))?;
+        Ok(Tape { operations, wake, made, wrong })
     }
 }
 

@@ -8,12 +8,20 @@ use std::collections::BTreeSet;
 /// The smallest and largest `max_frame_bytes` and `client_max_frame_bytes` that make sense.
 const FRAME_BYTES_RANGE: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024 * 1024;
 
+/// Members of a group at most. A view change of a Byzantine protocol carries a proof from each replica for each entry that is
+/// not stable: with more members it would outgrow a frame.
+pub const MEMBERS_MAX: usize = 15;
+
 /// What a file that parses can still get wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant's sentence says what it means")]
 pub enum Problem {
     #[error("`members` is empty; list every replica of the cluster")]
     NoMembers,
+    #[error(
+        "{count} members are more than the {MEMBERS_MAX} that a group can have: the messages of a view change would not fit into frames"
+    )]
+    TooManyMembers { count: usize },
     #[error("this is replica {replica}, but `members` has no such replica; correct `replica` or add the member")]
     NotAMember { replica: ReplicaId },
     #[error(
@@ -91,11 +99,13 @@ impl Limits {
 }
 
 impl Timing {
-    fn check(&self) -> [Option<Problem>; 2] {
+    fn check(&self) -> [Option<Problem>; 4] {
         let least = self.heartbeat_ms.saturating_mul(4);
         [
             range("heartbeat_ms", self.heartbeat_ms, 1, 60_000),
             range("view_change_ms", self.view_change_ms, least, 3_600_000),
+            range("delay_bound_ms", self.delay_bound_ms, 1, 60_000),
+            range("clock_bound_ms", self.clock_bound_ms, 1, 60_000),
         ]
     }
 }
@@ -103,6 +113,9 @@ impl Timing {
 fn check_members(members: &[Member], protocol: &str, problems: &mut Vec<Problem>) {
     if members.is_empty() {
         problems.push(Problem::NoMembers);
+    }
+    if members.len() > MEMBERS_MAX {
+        problems.push(Problem::TooManyMembers { count: members.len() });
     }
     let (mut replicas, mut addresses, mut keys) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for member in members {

@@ -9,8 +9,10 @@
 
 mod clock;
 mod disk;
+mod fair;
 mod machine;
 mod opening;
+mod proposals;
 mod snapshots;
 mod thread;
 
@@ -22,12 +24,12 @@ use bytes::Bytes;
 use machine::{Quick, Refused};
 use opening::{Openers, Seen};
 use quorate_core::crypto::Keyring;
-use quorate_core::executor::{Chunks, Done, Job, Manifest};
+use quorate_core::executor::{Chunks, Done, Job, Make, Manifest};
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Action, Identity, Input, Node, Part};
 use quorate_core::outbox::{Class, Note, To};
-use quorate_core::protocol::{Checkpoint, Protocol, Restore, RestoreError};
+use quorate_core::protocol::{Checkpoint, ProposeTicket, Protocol, Restore, RestoreError};
 use quorate_store::replica::Opened;
 use quorate_store::{Disk, DiskError, FolderLock};
 use std::collections::BTreeSet;
@@ -56,6 +58,7 @@ enum Event {
     Done(Vec<Done>),
     /// An installation that failed before the machine heard of it.
     Unusable(Done),
+    Made(ProposeTicket, Option<Bytes>),
     Saved(Checkpoint),
     Prepared(Manifest, BTreeSet<u32>),
     Stored(Checkpoint),
@@ -113,6 +116,7 @@ pub struct Host<P: Protocol> {
     /// Jobs that are with the machine's thread.
     machine_busy: usize,
     snapshots: mpsc::Sender<snapshots::Order>,
+    proposals: mpsc::Sender<Box<dyn Make>>,
     notes: Notes,
 }
 
@@ -164,11 +168,27 @@ impl<P: Protocol> Host<P> {
         let (shared, out) = (Arc::new(Mutex::new(executor)), sender.clone());
         let quick = Box::new(shared.clone());
         start(Thread::Machine, Box::new(move || machine::run(&shared, &jobs, &out)))?;
+        let (proposals, orders) = mpsc::channel();
+        let out = sender.clone();
+        start(Thread::Proposals, Box::new(move || proposals::run(&orders, &out)))?;
         let (snapshots, orders) = mpsc::channel();
         start(Thread::Snapshots, Box::new(move || snapshots::run(stored, &orders, &sender)))?;
         let machine_busy = 0;
-        let mut host =
-            Self { node, links, others, clock, events, openers, disk, quick, machine, machine_busy, snapshots, notes };
+        let mut host = Self {
+            node,
+            links,
+            others,
+            clock,
+            events,
+            openers,
+            disk,
+            quick,
+            machine,
+            machine_busy,
+            snapshots,
+            proposals,
+            notes,
+        };
         let mut gathered = Gathered::default();
         host.carry_out(actions, &mut gathered)?;
         host.hand_over(gathered)?;
@@ -214,6 +234,7 @@ impl<P: Protocol> Host<P> {
     /// Waits for something to happen and deals with all that has. Dropped while it waits, it has lost nothing.
     async fn pass(&mut self) -> Result<(), HostError> {
         let deadline = self.node.deadline().map(|at| self.clock.at(at));
+        let clients = self.openers.have_room_for_clients();
         let (mut event, mut seen, mut incoming) = (None, None, Vec::new());
         tokio::select! {
             biased;
@@ -222,7 +243,7 @@ impl<P: Protocol> Host<P> {
                 None => return Err(HostError::ThreadEnded(Thread::Disk)), // cannot be: each says first that it ends
             },
             received = self.openers.recv() => seen = Some(received),
-            received = self.links.recv(), if self.openers.have_room() => incoming = received,
+            received = self.links.recv_some(clients), if self.openers.have_room() => incoming = received,
             () = sleep_until(deadline) => {}
         }
         let mut gathered = Gathered::default();
@@ -235,7 +256,7 @@ impl<P: Protocol> Host<P> {
             seen = self.openers.try_recv();
         }
         if incoming.is_empty() && self.openers.have_room() {
-            incoming = self.links.try_recv(); // so that a busy disk or machine cannot keep the links waiting
+            incoming = self.links.try_recv_some(self.openers.have_room_for_clients()); // so that a busy disk or machine cannot keep the links waiting
         }
         for one in incoming {
             self.on_incoming(one, &mut gathered)?;
@@ -249,8 +270,10 @@ impl<P: Protocol> Host<P> {
     }
 
     async fn shut_down(self) -> Result<(), HostError> {
-        let Self { mut node, links, others, mut clock, mut events, openers, disk, machine, snapshots, .. } = self;
-        drop((openers, disk, machine, snapshots)); // each thread ends when it has done what it was asked
+        let Self {
+            mut node, links, others, mut clock, mut events, openers, disk, machine, snapshots, proposals, ..
+        } = self;
+        drop((openers, disk, machine, snapshots, proposals)); // each thread ends when it has done what it was asked
         let ended = async {
             while let Some(event) = events.recv().await {
                 let input = match event {
@@ -304,6 +327,7 @@ impl<P: Protocol> Host<P> {
                 return done.into_iter().try_for_each(|done| self.feed(Input::Done(done), gathered));
             }
             Event::Unusable(done) => Input::Done(done),
+            Event::Made(ticket, made) => Input::Made(ticket, made),
             Event::Saved(checkpoint) => Input::Saved(checkpoint),
             Event::Prepared(manifest, missing) => Input::Prepared(manifest, missing),
             Event::Stored(checkpoint) => Input::Stored(checkpoint),
@@ -331,6 +355,7 @@ impl<P: Protocol> Host<P> {
                 Action::Append { seq, class, bytes } => gathered.records.push((seq, class, bytes)),
                 Action::Send { to, bytes, .. } => send(&self.links, &self.others, to, bytes),
                 Action::Run(job) => gathered.jobs.push(job),
+                Action::Make(make) => self.proposals.send(make).map_err(|_| self.ended(Thread::Proposals))?,
                 Action::Save(save) => self.bulk(snapshots::Order::Save(save))?,
                 Action::Read { to, checkpoint, part } => self.bulk(snapshots::Order::Read { to, checkpoint, part })?,
                 Action::Prepare(manifest) => self.bulk(snapshots::Order::Prepare(manifest))?,

@@ -1,7 +1,9 @@
 //! The threads that open frames: they decode them and check their signatures, which takes longer than the turn that follows.
-//! Only for protocols that sign. All that comes from one peer goes through one thread, so it stays in its order.
+//! Only for protocols that sign. All that comes from one peer goes through one thread, so it stays in its order; the peers of
+//! a thread take turns. A thread opens together what waits, since that is cheaper than one by one.
 
 use super::HostError;
+use super::fair::Fair;
 use super::thread::{Thread, Threads};
 use bytes::Bytes;
 use quorate_core::ids::Peer;
@@ -9,13 +11,17 @@ use quorate_core::node::{Opened, Opener, Refused};
 use quorate_core::protocol::Protocol;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::mpsc;
+use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Threads at most: a replica has other work for its cores, too.
 const THREADS_MAX: usize = 4;
-/// Bytes of frames that are being opened; beyond, the host does not read its links.
+/// Bytes of frames that are being opened, of all replicas; beyond, the host does not read its links.
 const OPENING_BYTES_MAX: usize = 32 << 20;
+/// Of all clients; beyond, the host reads what replicas send, and clients wait.
+const CLIENTS_OPENING_BYTES_MAX: usize = 4 << 20;
+/// Frames that are opened together at most.
+const TOGETHER_MAX: usize = 32;
 /// What a frame costs beside its bytes.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
@@ -28,21 +34,28 @@ pub(super) enum Seen<P: Protocol> {
 }
 
 enum Order {
-    Open(Peer, Bytes),
-    Disconnected(Peer),
+    Open(Bytes),
+    Disconnected,
 }
 
 /// The threads, and what is with them.
 pub(super) struct Openers<P: Protocol> {
-    threads: Vec<mpsc::Sender<Order>>,
-    seen: Option<UnboundedReceiver<(usize, Seen<P>)>>,
-    bytes: usize,
+    threads: Vec<Arc<Fair<Order>>>,
+    seen: Option<UnboundedReceiver<(Peer, usize, Seen<P>)>>,
+    /// Of replicas, of clients.
+    bytes: [usize; 2],
+}
+
+impl<P: Protocol> Drop for Openers<P> {
+    fn drop(&mut self) {
+        self.threads.iter().for_each(|thread| thread.close());
+    }
 }
 
 impl<P: Protocol> Openers<P> {
     /// No threads: the node opens frames itself.
     pub(super) const fn none() -> Self {
-        Self { threads: Vec::new(), seen: None, bytes: 0 }
+        Self { threads: Vec::new(), seen: None, bytes: [0; 2] }
     }
 
     /// One thread for each core, up to [`THREADS_MAX`].
@@ -51,8 +64,8 @@ impl<P: Protocol> Openers<P> {
         let (sender, seen) = unbounded_channel();
         let mut started = Vec::with_capacity(count);
         for _ in 0..count {
-            let (orders, inbox) = mpsc::channel();
-            let (opener, sender) = (opener.clone(), sender.clone());
+            let orders = Arc::new(Fair::default());
+            let (opener, sender, inbox) = (opener.clone(), sender.clone(), orders.clone());
             let body = move || {
                 run(&opener, &inbox, &sender);
                 Ok(())
@@ -60,28 +73,34 @@ impl<P: Protocol> Openers<P> {
             threads.spawn(Thread::Opener, body).map_err(HostError::Thread)?;
             started.push(orders);
         }
-        Ok(Self { threads: started, seen: Some(seen), bytes: 0 })
+        Ok(Self { threads: started, seen: Some(seen), bytes: [0; 2] })
     }
 
     /// Whether more frames may be read from the links.
     pub(super) const fn have_room(&self) -> bool {
-        self.bytes < OPENING_BYTES_MAX
+        let [replicas, _] = self.bytes;
+        replicas < OPENING_BYTES_MAX
+    }
+
+    /// Whether those may be from clients.
+    pub(super) const fn have_room_for_clients(&self) -> bool {
+        let [_, clients] = self.bytes;
+        clients < CLIENTS_OPENING_BYTES_MAX
     }
 
     /// Gives a frame to its thread; gives it back if there are none.
     pub(super) fn open(&mut self, from: Peer, bytes: Bytes) -> Option<Bytes> {
         let Some(thread) = self.thread(from) else { return Some(bytes) };
         let cost = cost(&bytes);
-        // A thread that has ended says so among the host's events.
-        if thread.send(Order::Open(from, bytes)).is_ok() {
-            self.bytes += cost;
-        }
+        thread.push(from, Order::Open(bytes));
+        self.bytes[kind(from)] += cost;
         None
     }
 
     /// Lets the end of a connection follow its frames; false if there are no threads.
     pub(super) fn disconnected(&self, peer: Peer) -> bool {
-        self.thread(peer).is_some_and(|thread| thread.send(Order::Disconnected(peer)).is_ok())
+        let thread = self.thread(peer);
+        thread.inspect(|thread| thread.push(peer, Order::Disconnected)).is_some()
     }
 
     /// The next thing that came out. Never ready without threads.
@@ -102,12 +121,12 @@ impl<P: Protocol> Openers<P> {
         Some(self.out(next))
     }
 
-    fn out(&mut self, (cost, seen): (usize, Seen<P>)) -> Seen<P> {
-        self.bytes -= cost;
+    fn out(&mut self, (from, cost, seen): (Peer, usize, Seen<P>)) -> Seen<P> {
+        self.bytes[kind(from)] -= cost;
         seen
     }
 
-    fn thread(&self, peer: Peer) -> Option<&mpsc::Sender<Order>> {
+    fn thread(&self, peer: Peer) -> Option<&Arc<Fair<Order>>> {
         let mut hasher = DefaultHasher::new();
         peer.hash(&mut hasher);
         let index = hasher.finish().checked_rem(self.threads.len() as u64)?;
@@ -119,14 +138,32 @@ fn cost(bytes: &Bytes) -> usize {
     bytes.len() + FRAME_OVERHEAD_BYTES
 }
 
-fn run<P: Protocol>(opener: &Opener<P>, orders: &mpsc::Receiver<Order>, out: &UnboundedSender<(usize, Seen<P>)>) {
-    while let Ok(order) = orders.recv() {
-        let seen = match order {
-            Order::Open(from, bytes) => (cost(&bytes), Seen::Frame(Box::new(opener.open(from, &bytes)))),
-            Order::Disconnected(peer) => (0, Seen::Disconnected(peer)),
-        };
-        if out.send(seen).is_err() {
+const fn kind(peer: Peer) -> usize {
+    matches!(peer, Peer::Client(_)) as usize
+}
+
+fn run<P: Protocol>(opener: &Opener<P>, orders: &Fair<Order>, out: &UnboundedSender<(Peer, usize, Seen<P>)>) {
+    loop {
+        let orders = orders.take(TOGETHER_MAX);
+        if orders.is_empty() {
             return;
+        }
+        let frame = |(peer, order): &(Peer, Order)| match order {
+            Order::Open(bytes) => Some((*peer, bytes.clone())),
+            Order::Disconnected => None,
+        };
+        let frames: Vec<(Peer, Bytes)> = orders.iter().filter_map(frame).collect();
+        let mut opened = opener.open_all(&frames).into_iter();
+        for (peer, order) in orders {
+            let seen = match (order, &mut opened) {
+                (Order::Disconnected, _) => Some((0, Seen::Disconnected(peer))),
+                (Order::Open(bytes), opened) => {
+                    opened.next().map(|opened| (cost(&bytes), Seen::Frame(Box::new(opened))))
+                }
+            };
+            if seen.is_some_and(|(cost, seen)| out.send((peer, cost, seen)).is_err()) {
+                return;
+            }
         }
     }
 }

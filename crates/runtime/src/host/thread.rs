@@ -16,6 +16,8 @@ pub enum Thread {
     Segment,
     /// Runs the machine.
     Machine,
+    /// Lets a leader's machine build proposals.
+    Proposals,
     /// Writes and reads snapshots.
     Snapshots,
     /// Decodes frames and checks their signatures.
@@ -28,6 +30,7 @@ impl fmt::Display for Thread {
             Thread::Disk => "disk",
             Thread::Segment => "segment",
             Thread::Machine => "machine",
+            Thread::Proposals => "proposals",
             Thread::Snapshots => "snapshots",
             Thread::Opener => "opener",
         })

@@ -37,7 +37,7 @@ impl ClientLinks {
     /// Waits for something to happen, and returns all that has. A cluster that cannot be reached, or that refuses this
     /// client, says so here as `DialFailed`. Never empty. Nothing is lost if the future is dropped.
     pub async fn recv(&mut self) -> Vec<Incoming> {
-        self.handle.hub.inbox.take().await
+        self.handle.hub.inbox.take(true).await
     }
 
     /// Queues `body` for `to`; it is written when this task next waits.

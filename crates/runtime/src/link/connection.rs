@@ -81,6 +81,10 @@ async fn read(
         while let Some(frame) = buffer.next_frame()? {
             messages.extend(message(hub, lane, frame)?);
         }
+        if hub.is_cut(lane.peer) {
+            lane.traffic.dropped_unconnected.add(messages.len() as u64);
+            messages.clear();
+        }
         if !messages.is_empty() {
             if let Some(reason) = lane.outbox.closed() {
                 return Err(reason); // the host has been told that this connection is over

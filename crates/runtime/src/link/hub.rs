@@ -10,6 +10,7 @@ use crate::keys::PublicKey;
 use bytes::Bytes;
 use quorate_core::ids::{ClientId, Peer, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The state behind `Links` and `ClientLinks`.
@@ -25,6 +26,8 @@ pub(super) struct Hub {
     client_keys: BTreeSet<PublicKey>,
     clients: Mutex<BTreeMap<ClientId, ClientLane>>,
     client_traffic: Arc<Traffic>,
+    /// Replicas that are cut off on purpose, a bit each.
+    cut: AtomicU64,
 }
 
 /// Another replica, connected or not.
@@ -71,7 +74,19 @@ impl Hub {
             client_keys: clients.iter().copied().collect(),
             clients: Mutex::default(),
             client_traffic: Arc::default(),
+            cut: AtomicU64::default(),
         }
+    }
+
+    /// Cuts these replicas off, and no others.
+    pub(super) fn cut(&self, replicas: &[ReplicaId]) {
+        let bits = replicas.iter().fold(0, |bits, replica| bits | bit(*replica));
+        self.cut.store(bits, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is to pass to and from this peer.
+    pub(super) fn is_cut(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Replica(replica) if self.cut.load(Ordering::Relaxed) & bit(replica) != 0)
     }
 
     pub(super) fn replicas(&self) -> impl Iterator<Item = &Remote> {
@@ -103,6 +118,7 @@ impl Hub {
         let too_long = body.len() > self.frame_bytes_max(self.hello.role);
         let sent = match self.lane(to) {
             _ if too_long => Sent::TooLong,
+            _ if self.is_cut(to) => Sent::Unconnected,
             None => Sent::Unconnected,
             Some(lane) => {
                 let sent = lane.outbox.push(body);
@@ -236,6 +252,11 @@ impl Hub {
             Peer::Client(_) => Some(&self.client_traffic),
         }
     }
+}
+
+/// A replica's bit. There are at most 15 replicas; a number beyond 63 is nobody's.
+fn bit(replica: ReplicaId) -> u64 {
+    1_u64.checked_shl(u32::from(replica.get())).unwrap_or(0)
 }
 
 impl Remote {

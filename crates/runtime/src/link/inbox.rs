@@ -76,11 +76,11 @@ impl Inbox {
         }
     }
 
-    /// Waits for something, and takes all that replicas sent and up to 1 MiB of what clients sent. Nothing is lost if
-    /// the future is dropped.
-    pub(super) async fn take(&self) -> Vec<Incoming> {
+    /// Waits for something, and takes all that replicas sent and, if `with_clients`, up to 1 MiB of what clients sent. Nothing
+    /// is lost if the future is dropped.
+    pub(super) async fn take(&self, with_clients: bool) -> Vec<Incoming> {
         loop {
-            let batch = self.take_ready();
+            let batch = self.take_ready(with_clients);
             if !batch.is_empty() {
                 return batch;
             }
@@ -89,13 +89,14 @@ impl Inbox {
     }
 
     /// Takes what is there.
-    pub(super) fn take_ready(&self) -> Vec<Incoming> {
+    pub(super) fn take_ready(&self, with_clients: bool) -> Vec<Incoming> {
         let mut queues = held(&self.queues);
         let [replicas, clients] = &mut *queues;
         let mut batch = Vec::from(std::mem::take(&mut replicas.items));
         let freed_replicas = std::mem::take(&mut replicas.bytes) > 0;
         let mut freed_clients = 0;
-        while freed_clients < CLIENT_BATCH_BYTES
+        while with_clients
+            && freed_clients < CLIENT_BATCH_BYTES
             && let Some(item) = clients.items.pop_front()
         {
             freed_clients += cost(&item);

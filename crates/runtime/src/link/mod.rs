@@ -146,6 +146,6 @@ pub enum LinkError {
 }
 
 /// Locks. A panic elsewhere leaves none of the structures here half-changed, so a poisoned lock is as good as any.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

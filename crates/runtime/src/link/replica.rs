@@ -9,7 +9,7 @@ use super::{Incoming, LinkError, Pace, Sent, tls};
 use crate::config::ReplicaConfig;
 use crate::keys::KeyPair;
 use bytes::Bytes;
-use quorate_core::ids::Peer;
+use quorate_core::ids::{Peer, ReplicaId};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -49,12 +49,17 @@ impl Links {
     /// Waits for something to happen, and returns all that has: what replicas sent first, then up to 1 MiB from clients.
     /// Never empty. Nothing is lost if the future is dropped.
     pub async fn recv(&mut self) -> Vec<Incoming> {
-        self.handle.hub.inbox.take().await
+        self.recv_some(true).await
     }
 
-    /// What has happened already; empty if nothing has. See `Links::recv`.
-    pub fn try_recv(&mut self) -> Vec<Incoming> {
-        self.handle.hub.inbox.take_ready()
+    /// As `Links::recv`; without `clients`, what they send goes on waiting.
+    pub async fn recv_some(&mut self, clients: bool) -> Vec<Incoming> {
+        self.handle.hub.inbox.take(clients).await
+    }
+
+    /// What has happened already; empty if nothing has. See `Links::recv_some`.
+    pub fn try_recv_some(&mut self, clients: bool) -> Vec<Incoming> {
+        self.handle.hub.inbox.take_ready(clients)
     }
 
     /// Queues `body` for `to`; it is written when this task next waits.
@@ -83,6 +88,12 @@ impl LinkHandle {
     /// Queues `body` for `to`; see `Links::send`.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
         self.hub.send(to, body)
+    }
+
+    /// Drops, from now on, all messages to and from these replicas, and to and from no others: a partition for
+    /// demonstrations and tests. Connections stay, as they do while a real network drops packets; nobody is told.
+    pub fn cut(&self, replicas: &[ReplicaId]) {
+        self.hub.cut(replicas);
     }
 
     /// Connections and counters.

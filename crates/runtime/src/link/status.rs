@@ -167,7 +167,8 @@ pub struct TrafficStatus {
     pub bytes_out: u64,
     /// Messages dropped because the outbox was full or the message longer than a frame may be.
     pub dropped_full: u64,
-    /// Messages dropped because there was no connection, or it ended before they were written.
+    /// Messages dropped because there was no connection, or it ended before they were written, or the link was cut on purpose
+    /// (in both directions).
     pub dropped_unconnected: u64,
     /// Connections closed because the peer broke the frame format.
     pub malformed: u64,

@@ -53,6 +53,7 @@ pub async fn seats(count: u8, clients: &[PublicKey]) -> Vec<Seat> {
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
             protocol: "vr".into(),
+            machine: "kv".into(),
             replica: id,
             key_file: PathBuf::new(),
             data_dir: PathBuf::new(),
@@ -85,9 +86,9 @@ impl Seat {
     }
 
     pub fn for_clients(&self) -> ClusterConfig {
-        let ReplicaConfig { cluster, epoch, ref protocol, ref members, .. } = self.config;
-        let (protocol, members) = (protocol.clone(), members.clone());
-        ClusterConfig { cluster, epoch, protocol, key_file: PathBuf::new(), members }
+        let ReplicaConfig { cluster, epoch, ref protocol, ref machine, ref members, .. } = self.config;
+        let (protocol, machine, members) = (protocol.clone(), machine.clone(), members.clone());
+        ClusterConfig { cluster, epoch, protocol, machine, key_file: PathBuf::new(), members }
     }
 }
 

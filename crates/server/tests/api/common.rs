@@ -2,9 +2,13 @@
 
 use bytes::Bytes;
 use quorate_core::ids::ReplicaId;
+use quorate_core::machine::Machine;
+use quorate_core::protocol::Protocol;
 use quorate_machines::kv::Kv;
+use quorate_protocols::pbft::{self, Pbft};
 use quorate_protocols::vr::{self, Vr};
 use quorate_runtime::local::Local;
+use quorate_server::proto::etcdserverpb::auth_client::AuthClient;
 use quorate_server::proto::etcdserverpb::kv_client::KvClient;
 use quorate_server::proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_server::proto::etcdserverpb::watch_client::WatchClient;
@@ -37,6 +41,27 @@ impl Served {
     pub async fn start_with(options: Options) -> Self {
         let local = Local::start::<Vr, Kv>(3, vr::Config::default(), Kv::new).expect("a cluster");
         let gateway = Self::gateway(&local, options).await;
+        Self { gateway, local }
+    }
+
+    /// Four replicas, one of which may lie.
+    pub async fn start_pbft() -> Self {
+        Self::start_of::<Pbft, Kv>(4, pbft::Config::default(), Kv::new).await
+    }
+
+    /// Under whichever protocol, with whatever behaves like the store.
+    pub async fn start_of<P: Protocol, M: Machine>(
+        replicas: u8,
+        config: P::Config,
+        machine: impl Fn() -> M + Send + Sync + 'static,
+    ) -> Self
+    where
+        P::Config: Sync,
+    {
+        let local = Local::start::<P, M>(replicas, config, machine).expect("a cluster");
+        let listener = listen::bind("127.0.0.1:0").await.expect("a port");
+        let (cluster, key) = local.cluster();
+        let gateway = Gateway::start::<P>(cluster, key, listener, Options::default()).expect("a gateway");
         Self { gateway, local }
     }
 
@@ -73,6 +98,7 @@ pub struct Client {
     pub channel: Channel,
     pub kv: KvClient<Channel>,
     pub lease: LeaseClient<Channel>,
+    pub auth: AuthClient<Channel>,
 }
 
 impl Client {
@@ -82,6 +108,7 @@ impl Client {
         Self {
             kv: KvClient::new(channel.clone()).max_decoding_message_size(64 << 20),
             lease: LeaseClient::new(channel.clone()),
+            auth: AuthClient::new(channel.clone()),
             channel,
         }
     }
@@ -118,12 +145,21 @@ impl Client {
 
     /// A stream whose first request is sent before anything is waited for: etcd says nothing before it.
     pub async fn watches_with(&self, create: Option<WatchCreateRequest>) -> Watches {
+        self.watches_by("", create).await
+    }
+
+    /// With a token, unless it is empty.
+    pub async fn watches_by(&self, token: &str, create: impl Into<Option<WatchCreateRequest>>) -> Watches {
         let (requests, stream) = mpsc::channel(64);
-        if let Some(create) = create {
+        if let Some(create) = create.into() {
             let request_union = Some(watch_request::RequestUnion::CreateRequest(create));
             requests.send(WatchRequest { request_union }).await.expect("there is room");
         }
-        let responses = WatchClient::new(self.channel.clone()).watch(ReceiverStream::new(stream)).await;
+        let mut request = tonic::Request::new(ReceiverStream::new(stream));
+        if !token.is_empty() {
+            request.metadata_mut().insert("token", token.parse().expect("ASCII"));
+        }
+        let responses = WatchClient::new(self.channel.clone()).watch(request).await;
         Watches { requests, responses: responses.expect("a stream").into_inner() }
     }
 }
@@ -203,8 +239,15 @@ pub fn seen(response: &WatchResponse) -> Vec<(i64, String, String)> {
 
 /// One HTTP request and its answer: status, body. As HTTP/1.0, in which an answer ends with its connection.
 pub async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+    http_with(address, method, path, "", body).await
+}
+
+/// With a token, unless it is empty.
+pub async fn http_with(address: SocketAddr, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
     let length = body.len();
-    let request = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n{body}");
+    let token = if token.is_empty() { String::new() } else { format!("authorization: {token}\r\n") };
+    let head = format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\n{token}content-length: {length}");
+    let request = format!("{head}\r\n\r\n{body}");
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).expect("a connection");
         stream.write_all(request.as_bytes()).expect("it is sent");

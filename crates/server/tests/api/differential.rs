@@ -31,9 +31,9 @@ use tonic::{Response, Status};
 const REQUESTS: usize = 2_000;
 
 /// Debian's etcd, alone, on an empty disk.
-struct Etcd {
+pub struct Etcd {
     process: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _folder: TempDir,
 }
 
@@ -46,7 +46,12 @@ impl Drop for Etcd {
 
 impl Etcd {
     /// `None` if it is not installed.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With further flags.
+    pub fn start_with(flags: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let [address, peer] = [free_address(), free_address()];
         let (client_url, peer_url) = (format!("http://{address}"), format!("http://{peer}"));
@@ -57,6 +62,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("default={peer_url}"), "--logger", "zap"])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
@@ -80,7 +86,7 @@ fn free_address() -> SocketAddr {
 }
 
 /// Numbers that look random and are the same for the same seed.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -91,31 +97,31 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    fn one_in(&mut self, n: u64) -> bool {
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.below(from.len() as u64)).expect("it is small")].clone()
     }
 
-    fn key(&mut self) -> Bytes {
+    pub fn key(&mut self) -> Bytes {
         if self.one_in(60) {
             return Bytes::new();
         }
         self.pick(&["a", "b", "c", "ca", "cb", "d"]).into()
     }
 
-    fn value(&mut self) -> Bytes {
+    pub fn value(&mut self) -> Bytes {
         self.pick(&["", "1", "2", "3"]).into()
     }
 
     /// The end of a range that begins at whatever key.
-    fn range_end(&mut self) -> Bytes {
+    pub fn range_end(&mut self) -> Bytes {
         match self.below(6) {
             0 | 1 => Bytes::new(),
             2 => Bytes::from_static(&[0]),
@@ -140,7 +146,7 @@ impl Dice {
         }
     }
 
-    fn put(&mut self) -> PutRequest {
+    pub fn put(&mut self) -> PutRequest {
         let (ignore_value, ignore_lease) = (self.one_in(8), self.one_in(8));
         PutRequest {
             key: self.key(),
@@ -152,11 +158,11 @@ impl Dice {
         }
     }
 
-    fn delete(&mut self) -> DeleteRangeRequest {
+    pub fn delete(&mut self) -> DeleteRangeRequest {
         DeleteRangeRequest { key: self.key(), range_end: self.range_end(), prev_kv: self.one_in(2) }
     }
 
-    fn range(&mut self, present: i64) -> RangeRequest {
+    pub fn range(&mut self, present: i64) -> RangeRequest {
         let sorted = self.one_in(2);
         let order = self.pick(&[1, 2]);
         let target = if sorted { i32::try_from(self.below(5)).expect("it is small") } else { 0 };
@@ -218,7 +224,7 @@ impl Dice {
 }
 
 /// An answer in a form that can be compared.
-trait Comparable: std::fmt::Debug {
+pub trait Comparable: std::fmt::Debug {
     fn header(&mut self) -> Option<&mut ResponseHeader>;
     fn normalise(&mut self) {}
 }
@@ -284,7 +290,7 @@ impl Comparable for quorate_server::proto::etcdserverpb::LeaseLeasesResponse {
     }
 }
 
-fn comparable<T: Comparable>(answer: Result<Response<T>, Status>) -> String {
+pub fn comparable<T: Comparable>(answer: Result<Response<T>, Status>) -> String {
     match answer {
         Ok(answer) => {
             let mut answer = answer.into_inner();
@@ -365,12 +371,22 @@ async fn told(client: &Client, create: WatchCreateRequest) -> Vec<Event> {
 #[tokio::test]
 async fn random_requests_are_answered_as_by_etcd() {
     let Some(etcd) = Etcd::start() else { return };
-    let served = Served::start().await;
+    compare(&Served::start().await, &etcd, REQUESTS).await;
+}
+
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_where_a_replica_may_lie() {
+    let Some(etcd) = Etcd::start() else { return };
+    compare(&Served::start_pbft().await, &etcd, REQUESTS / 2).await;
+}
+
+/// Random requests to both, then random watches of what happened.
+async fn compare(served: &Served, etcd: &Etcd, requests: usize) {
     let mut pair = Pair { ours: served.client().await, theirs: Client::connect(etcd.address).await };
     let seed = std::env::var("QUORATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut dice = Dice(seed);
     let mut present = 1;
-    for number in 0..REQUESTS {
+    for number in 0..requests {
         let asked = tokio::time::timeout(PATIENCE, pair.ask(&mut dice, present)).await;
         let (request, ours, theirs) = asked.unwrap_or_else(|_| panic!("seed {seed}, request {number}: no answer"));
         assert!(ours == theirs, "seed {seed}, request {number}: {request}\n\nours: {ours}\n\netcd's: {theirs}");

@@ -123,8 +123,8 @@ async fn grpc_bytes_that_are_no_message_are_refused() {
 async fn what_is_not_offered_says_so_in_a_sentence() {
     let served = Served::start().await;
     for (path, words) in [
-        ("/etcdserverpb.Maintenance/Snapshot", "kv export"),
-        ("/etcdserverpb.Auth/UserAdd", "certificates"),
+        ("/etcdserverpb.Maintenance/MoveLeader", "themselves"),
+        ("/etcdserverpb.Cluster/MemberAdd", "configuration"),
         ("/etcdserverpb.Nothing/AtAll", "not a call"),
     ] {
         let request = format!(

@@ -1,5 +1,7 @@
 //! The gateway in front of a whole cluster, as etcd's clients meet it: real connections, real replicas, one process.
 
+mod auth;
+mod auth_differential;
 mod common;
 mod differential;
 
@@ -7,6 +9,7 @@ mod hostile;
 mod json;
 mod kv;
 mod leases;
+mod lies;
 mod locks;
 mod outages;
 mod protected;

@@ -209,20 +209,6 @@ async fn a_watcher_that_does_not_read_blocks_nobody_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn where_one_replica_is_not_believed_a_watch_tells_what_all_of_them_know() {
-    let served = Served::start_with(Options { confirm_events: true, ..Options::default() }).await;
-    let mut client = served.client().await;
-    let mut watches = client.watches().await;
-    watches.all(0).await;
-    for key in ["a", "b", "c"] {
-        client.put(key, "1").await;
-        client.put(key, "2").await;
-    }
-    let revisions: Vec<i64> = watches.events(6).await.iter().map(|(revision, ..)| *revision).collect();
-    assert_eq!(revisions, [2, 3, 4, 5, 6, 7]);
-}
-
-#[tokio::test]
 async fn many_watches_share_a_stream_and_a_gateway() {
     const WATCHES: i64 = 500;
     let served = Served::start().await;
@@ -285,4 +271,41 @@ async fn a_revision_too_large_for_one_message_is_fragmented_for_whoever_asked_fo
     }
     assert_eq!(events, 400);
     assert!(parts > 1, "4 MB of previous values do not fit into one");
+}
+
+/// 30 keys of 900 KiB: more than the cluster publishes as one event, and more than it answers at once.
+#[tokio::test]
+async fn a_revision_larger_than_an_answer_of_the_cluster_is_told_whole() {
+    const KEYS: usize = 30;
+    let served = Served::start().await;
+    let mut client = served.client().await;
+    for number in 0..KEYS {
+        let (key, value) = (format!("k{number:02}").into(), vec![7; 900 << 10].into());
+        client.kv.put(PutRequest { key, value, ..PutRequest::default() }).await.expect("a put");
+    }
+    let range = |prev_kv| quorate_server::proto::etcdserverpb::DeleteRangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        prev_kv,
+    };
+    let refused = client.kv.delete_range(range(true)).await.expect_err("its answer would be too large");
+    assert_eq!(refused.message(), "quorate: the reply is too large, ask for pages with limit");
+    let mut watches = client.watches().await;
+    watches.create(WatchCreateRequest { prev_kv: true, fragment: true, ..everything() }).await;
+    let deleted = client.kv.delete_range(range(false)).await.expect("a delete").into_inner();
+    assert_eq!(deleted.deleted, 30, "the refused one has changed nothing");
+    let deletion = revision(deleted.header);
+    let mut before = Vec::new();
+    loop {
+        let response = watches.next().await;
+        assert!(response.events.iter().all(|event| event.kv.as_ref().is_some_and(|kv| kv.mod_revision == deletion)));
+        before.extend(response.events.into_iter().filter_map(|event| event.prev_kv));
+        if !response.fragment {
+            break;
+        }
+    }
+    assert_eq!(before.len(), KEYS);
+    assert!(before.iter().all(|kv| kv.value.len() == 900 << 10));
+    client.put("after", "1").await;
+    assert_eq!(watches.events(1).await, [triple(deletion + 1, "after", "1")]);
 }

@@ -17,3 +17,15 @@ impl<P: Protocol> Lie<P> for Drip {
         vec![frame]
     }
 }
+
+/// Speaks so many nanoseconds late, always.
+#[derive(Debug)]
+pub struct Late(pub u64);
+
+impl<P: Protocol> Lie<P> for Late {
+    fn tell(&mut self, mut frame: Frame, scene: &mut Scene<'_, P>) -> Vec<Frame> {
+        scene.told += 1;
+        frame.delay = frame.delay.saturating_add(self.0);
+        vec![frame]
+    }
+}

@@ -12,11 +12,13 @@
 //! | `replay`, `flood` | says again what it once said; says it many times |
 //! | `corrupt` | says something that nobody understands |
 //! | `equivocate`, `own` | says one thing to some and another to others; the protocol's own lies |
+//! | `collude` | says what the other liars say, to the same victims |
 //! | `false_reply` | tells clients what did not happen |
 //! | `bad_chunks`, `stale_state` | serves wrong bytes of a state; serves none, or pretends to |
 //! | `twins` | two of a name |
 
 mod bad_chunks;
+mod collude;
 mod corrupt;
 mod drip;
 mod equivocate;
@@ -93,6 +95,8 @@ pub struct Scene<'a, P: Protocol> {
     pub random: &'a mut Random,
     /// Those against whom the lies are directed; the liar is honest to the others where it can be.
     pub victims: &'a BTreeSet<Peer>,
+    /// Those against whom all liars of the run work together; none of themselves.
+    pub shared_victims: &'a BTreeSet<Peer>,
     /// The protocol's lies.
     pub lies: Option<&'a dyn Lies<P>>,
     /// The liar's key, and everybody's public ones.
@@ -101,6 +105,17 @@ pub struct Scene<'a, P: Protocol> {
     pub often: u64,
     /// Lies told.
     pub told: u64,
+}
+
+/// What a replica does wrong from one moment on, always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Misdeed {
+    /// It says nothing any more.
+    Silence,
+    /// It tells these another version of everything that has one.
+    TwoWords(BTreeSet<Peer>),
+    /// All that it says leaves so many nanoseconds late.
+    Slowness(u64),
 }
 
 /// One way to lie.
@@ -120,6 +135,7 @@ struct Liar<P: Protocol> {
 pub struct Adversary<P: Protocol> {
     liars: BTreeMap<usize, Liar<P>>,
     twins: Option<Twins>,
+    shared_victims: BTreeSet<Peer>,
     hook: Option<Box<dyn Lies<P>>>,
     rates: Faults,
 }
@@ -130,7 +146,8 @@ const OFTEN: u64 = 150_000;
 impl<P: Protocol> Adversary<P> {
     /// Nobody lies.
     pub fn none() -> Self {
-        Self { liars: BTreeMap::new(), twins: None, hook: None, rates: Faults::none() }
+        let (shared_victims, rates) = (BTreeSet::new(), Faults::none());
+        Self { liars: BTreeMap::new(), twins: None, shared_victims, hook: None, rates }
     }
 
     /// `count` of the replicas lie, in ways that the seed chooses from the faults.
@@ -160,7 +177,27 @@ impl<P: Protocol> Adversary<P> {
             let keyring = Keyring::simulated_replica(CLUSTER, Epoch::ZERO, replicas, id);
             liars.insert(replica, Liar { lies, victims, keyring });
         }
-        Self { liars, twins, hook, rates: faults.clone() }
+        // One correct replica at least on either side, so that there are two to tell different things.
+        let mut correct =
+            peers.iter().filter(|peer| !matches!(peer, Peer::Replica(id) if liars.contains_key(&id.index())));
+        let first = correct.next().copied();
+        let mut shared_victims: BTreeSet<Peer> = correct.clone().copied().filter(|_| random.chance(500_000)).collect();
+        if shared_victims.is_empty() {
+            shared_victims.extend(first);
+        }
+        Self { liars, twins, shared_victims, hook, rates: faults.clone() }
+    }
+
+    /// From now on this replica does nothing but this, with the protocol's own lies.
+    pub fn begin(&mut self, replica: ReplicaId, replicas: usize, misdeed: Misdeed, hook: Option<Box<dyn Lies<P>>>) {
+        let (fault, lie, victims): (Fault, Box<dyn Lie<P>>, _) = match misdeed {
+            Misdeed::Silence => (Fault::Silent, Box::new(silent::Silent::for_good()), BTreeSet::new()),
+            Misdeed::TwoWords(victims) => (Fault::Collude, Box::new(collude::Collude), victims),
+            Misdeed::Slowness(delay) => (Fault::Drip, Box::new(drip::Late(delay)), BTreeSet::new()),
+        };
+        let keyring = Keyring::simulated_replica(CLUSTER, Epoch::ZERO, replicas, replica);
+        self.liars.insert(replica.index(), Liar { lies: vec![(fault, lie)], victims: victims.clone(), keyring });
+        (self.shared_victims, self.hook) = (victims, hook);
     }
 
     /// Is this one of the liars?
@@ -199,7 +236,8 @@ impl<P: Protocol> Adversary<P> {
             let often = OFTEN.saturating_mul(u64::from(self.rates.rate(*fault))) / 100;
             let random = &mut fortune.lie(replica, *fault, number);
             let (victims, keyring, honest) = (&liar.victims, &liar.keyring, frames.clone());
-            let mut scene = Scene { random, victims, lies: self.hook.as_deref(), keyring, often, told: 0 };
+            let (shared_victims, lies) = (&self.shared_victims, self.hook.as_deref());
+            let mut scene = Scene { random, victims, shared_victims, lies, keyring, often, told: 0 };
             frames = frames.into_iter().flat_map(|frame| lie.tell(frame, &mut scene)).collect();
             let lied = scene.told;
             if lied > 0 && fortune.allows(Moment::Frame(replica, number), *fault, now) {
@@ -216,6 +254,7 @@ fn lie<P: Protocol>(fault: Fault) -> Option<Box<dyn Lie<P>>> {
     Some(match fault {
         Fault::OwnLies => Box::new(own::Own),
         Fault::Equivocate => Box::new(equivocate::Equivocate::default()),
+        Fault::Collude => Box::new(collude::Collude),
         Fault::FalseReply => Box::new(false_reply::FalseReply),
         Fault::BadChunks => Box::new(bad_chunks::BadChunks),
         Fault::StaleState => Box::new(stale_state::StaleState),

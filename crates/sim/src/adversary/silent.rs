@@ -12,6 +12,13 @@ pub struct Silent {
     left: u64,
 }
 
+impl Silent {
+    /// Never says anything again.
+    pub fn for_good() -> Self {
+        Self { left: u64::MAX }
+    }
+}
+
 impl<P: Protocol> Lie<P> for Silent {
     fn tell(&mut self, frame: Frame, scene: &mut Scene<'_, P>) -> Vec<Frame> {
         if self.left == 0 && scene.random.chance(scene.often / 50) {

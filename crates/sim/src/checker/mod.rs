@@ -51,6 +51,8 @@ impl Property {
     pub const SNAPSHOTS: &'static str = "Equal snapshots";
     /// What a protocol says of itself after every turn.
     pub const INVARIANT: &'static str = "Protocol invariant";
+    /// Nobody holds a proof against a replica that does not lie.
+    pub const NO_FALSE_PROOF: &'static str = "No correct replica is convicted";
     /// No replica stops itself: nothing that these faults do is a reason.
     pub const NO_HALT: &'static str = "No replica halts";
     /// No replica panics.

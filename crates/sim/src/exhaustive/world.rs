@@ -85,7 +85,8 @@ where
         let caller = |index| {
             let client = address(index, 0);
             let config = ClientConfig { client, replicas: scope.replicas, retry: patience, timeout: patience };
-            Caller { core: P::Client::new(config), answers: 0, heard: Digest::default() }
+            let keyring = Keyring::simulated_client(CLUSTER, Epoch::ZERO, scope.replicas, client);
+            Caller { core: P::Client::start(config, Arc::new(keyring)), answers: 0, heard: Digest::default() }
         };
         let mut world = Self {
             hosts: (0..scope.replicas).map(|_| host()).collect(),
@@ -269,6 +270,9 @@ where
                 Action::Note(_) | Action::Forget(_) | Action::ForgetSnapshots(_) => {}
                 Action::Save(_) | Action::Read { .. } | Action::Prepare(_) | Action::Put(..) | Action::Finish(_) => {
                     self.violate(format!("R{index} makes a checkpoint, which this scope does not have"));
+                }
+                Action::Make(_) => {
+                    self.violate(format!("R{index} lets its machine propose, which this scope does not have"))
                 }
                 Action::Install(_) => self.violate(format!("R{index} installs a checkpoint, which nobody has made")),
             }

@@ -6,7 +6,8 @@
 //! finds them anew. Seeds mean other runs after every change of protocol or simulator, so that is done whenever
 //! `tests/mutations.rs` says so.
 
-mod hq;
+mod hotstuff;
+mod pbft;
 mod vr;
 
 use crate::checker::Violation;
@@ -30,6 +31,8 @@ pub struct Mutation {
     pub wrong: &'static str,
     /// The faults under which it shows soonest.
     pub faults: &'static str,
+    /// Replicas of the group that it is tried on.
+    pub replicas: usize,
     /// Runs the protocol that it is tried on.
     pub run: fn(&Options) -> Report,
 }
@@ -46,7 +49,7 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST, hq::LIST];
+pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, hotstuff::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.
@@ -60,7 +63,7 @@ impl Mutation {
     /// What to run to catch it with a seed.
     pub fn options(&self, seed: u64) -> Options {
         let faults: Faults = self.faults.parse().unwrap_or_else(|_| Faults::all());
-        Options { seed, faults, ..Options::default() }
+        Options { seed, faults, replicas: self.replicas, ..Options::default() }
     }
 
     /// Runs one seed with it: the report, and whether the run came to the place that it breaks.

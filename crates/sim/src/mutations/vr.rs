@@ -9,14 +9,14 @@ const fn all(name: &'static str, wrong: &'static str) -> Mutation {
 }
 
 const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
-    Mutation { name, wrong, faults, run: run::<Vr> }
+    Mutation { name, wrong, faults, replicas: 3, run: run::<Vr> }
 }
 
 /// The list.
 pub const LIST: List = List {
     protocol: "vr",
     kept: include_str!("vr.txt"),
-    mutations: &[Mutation] = &[
+    mutations: &[
         all("node/send-before-the-sync", "messages leave before what they promise is on disk"),
         all("node/own-vote-before-the-sync", "a replica counts its own vote before it is on disk"),
         all("node/forget-before-the-sync", "the log is cut before what replaces it is on disk"),

@@ -1,14 +1,19 @@
 //! What the simulator must know of each protocol: how to configure it for short runs, what its model allows, and what its
 //! messages can be turned into by a replica that lies. One file for each protocol.
 
+mod async_tob;
+mod hotstuff;
 mod hq;
 mod naive;
 mod pbft;
+mod reception;
+mod sync_tob;
 mod vr;
 
 use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
+use quorate_core::ids::OpNumber;
 use quorate_core::outbox::Class;
 use quorate_core::protocol::{Protocol, Status};
 
@@ -73,10 +78,10 @@ pub trait Simulated: Protocol {
 pub struct Rejoin<P: Protocol> {
     /// So many entries the others commit first, one after the other, with the replica down.
     pub entries: u64,
-    /// The first record of the new log, from the number of replicas and the states of those others that have the first of
-    /// these entries; `None` if they are too few.
+    /// The first record of the new log, from the number of replicas, the first of these entries, and the states of those
+    /// others that have it; `None` if they are too few.
     #[expect(clippy::type_complexity, reason = "a record and its class, if there are enough")]
-    pub record: fn(usize, &[Status]) -> Option<(Class, P::Record)>,
+    pub record: fn(usize, OpNumber, &[Status]) -> Option<(Class, P::Record)>,
 }
 
 impl<P: Protocol> Clone for Rejoin<P> {

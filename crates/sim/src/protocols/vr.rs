@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::registers;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::Peer;
+use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::outbox::Class;
 use quorate_core::protocol::Status;
 use quorate_core::quorum::CrashQuorums;
@@ -62,7 +62,7 @@ impl Simulated for Vr {
     }
 
     fn rejoin() -> Option<Rejoin<Self>> {
-        let record = |replicas: usize, others: &[Status]| {
+        let record = |replicas: usize, _: OpNumber, others: &[Status]| {
             let quorums = CrashQuorums::new(replicas)?;
             let view = others.iter().map(|status| status.view).max()?;
             (others.len() >= quorums.view_change()).then(|| (Class::Promise, vr::rejoin(view)))

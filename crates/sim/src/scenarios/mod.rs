@@ -2,6 +2,7 @@
 //! whenever it runs. `docs/gallery/` holds their pictures, and a test keeps it current.
 
 mod naive;
+mod pbft;
 mod vr;
 
 use crate::checker::Violation;
@@ -47,6 +48,8 @@ pub const ALL: &[Named] = &[
     vr::LOST_DISK,
     vr::STATE_TRANSFER,
     vr::LEASE_READ,
+    pbft::NORMAL_CASE,
+    pbft::EQUIVOCATION,
     naive::DIVERGENCE,
 ];
 

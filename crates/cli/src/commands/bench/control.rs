@@ -31,8 +31,16 @@ pub struct Raw {
 /// # Errors
 /// What the system says.
 pub fn measure(dir: &Path) -> io::Result<Vec<Raw>> {
+    measure_each(dir, &[256, 4096])
+}
+
+/// Writes and syncs blocks of each of these sizes, bytes, one after the other, in a file in `dir`.
+///
+/// # Errors
+/// What the system says.
+pub fn measure_each(dir: &Path, sizes: &[u64]) -> io::Result<Vec<Raw>> {
     let path = dir.join("quorate-bench-control");
-    let measured = prepare(&path).and_then(|file| [256, 4096].into_iter().map(|bytes| raw(&file, bytes)).collect());
+    let measured = prepare(&path).and_then(|file| sizes.iter().map(|bytes| raw(&file, *bytes)).collect());
     std::fs::remove_file(&path)?;
     measured
 }

@@ -1,15 +1,18 @@
 //! A closed loop: so many requests are in flight, and each answer is followed by the next request.
 
 use super::control::{histogram, nanos};
+use super::etcd;
 use super::system::{Sample, Used};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use quorate_core::protocol::Consistency;
+use quorate_core::protocol::{Answer, Consistency};
 use quorate_machines::kv::{Operation, Query, Reply};
-use quorate_runtime::client::Client;
+use quorate_runtime::client::{Client, ClientError};
+use quorate_server::proto::etcdserverpb::kv_client::KvClient;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 /// Keys that the load is spread over, evenly.
 const KEYS: u64 = 100_000;
@@ -25,8 +28,6 @@ pub struct Load {
     pub payload: usize,
     /// Of 100 requests, so many are reads.
     pub read_percent: u64,
-    /// Of 1000 requests, so many are for one key.
-    pub contended_per_mille: u64,
     /// How long to measure.
     pub measure: Duration,
 }
@@ -52,8 +53,17 @@ pub struct Outcome {
     pub answered: Vec<Instant>,
 }
 
+/// Whom to ask, and how.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// The cluster, as its own client.
+    Cluster(Client),
+    /// Whoever speaks etcd's API.
+    Etcd(KvClient<Channel>),
+}
+
 struct Worker {
-    client: Client,
+    asked: Asked,
     load: Load,
     seed: u64,
     begin: Instant,
@@ -71,7 +81,7 @@ struct Worked {
 /// # Errors
 /// If a worker dies, or the histogram cannot be made.
 pub async fn run(
-    clients: &[Client],
+    clients: &[Asked],
     load: Load,
     watched: Watched<'_>,
     during: impl Future<Output = anyhow::Result<()>>,
@@ -79,9 +89,9 @@ pub async fn run(
     let begin = Instant::now() + WARM_UP;
     let end = begin + load.measure;
     let mut workers = JoinSet::new();
-    for (index, client) in (0..load.in_flight).zip(clients.iter().cycle()) {
+    for (index, asked) in (0..load.in_flight).zip(clients.iter().cycle()) {
         let seed = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        workers.spawn(Worker { client: client.clone(), load, seed, begin, end }.work());
+        workers.spawn(Worker { asked: asked.clone(), load, seed, begin, end }.work());
     }
     tokio::time::sleep_until(begin.into()).await;
     let before = Sample::take(watched.processes, watched.disk);
@@ -126,21 +136,20 @@ impl Worker {
     }
 
     async fn ask(&mut self, value: &mut [u8]) -> bool {
-        let contended = self.load.contended_per_mille > 0 && self.random() % 1000 < self.load.contended_per_mille;
-        let key = if contended { 0 } else { self.random() % KEYS };
-        let key = Bytes::from(format!("bench/{key:010}"));
-        let answer = if self.random() % 100 < self.load.read_percent {
-            let Ok(query) = Query::get(key).encode() else { return false };
-            self.client.read(Consistency::Linearizable, query).await
-        } else {
+        let key = Bytes::from(format!("bench/{:010}", self.random() % KEYS));
+        let reads = self.random() % 100 < self.load.read_percent;
+        if !reads {
             for eight in value.chunks_mut(8) {
                 let random = self.random().to_le_bytes();
                 eight.iter_mut().zip(random).for_each(|(byte, random)| *byte = random);
             }
-            let Ok(operation) = Operation::put(key, Bytes::copy_from_slice(value)).encode() else { return false };
-            self.client.apply(operation).await
-        };
-        answer.is_ok_and(|answer| Reply::decode(&answer.reply).is_ok_and(|reply| reply.result.is_ok()))
+        }
+        match &mut self.asked {
+            Asked::Cluster(client) if reads => get(client, key).await,
+            Asked::Cluster(client) => put(client, key, Bytes::copy_from_slice(value)).await,
+            Asked::Etcd(client) if reads => etcd::get(client, key).await,
+            Asked::Etcd(client) => etcd::put(client, key, Bytes::copy_from_slice(value)).await,
+        }
     }
 
     /// xorshift64: values that do not compress, keys that spread.
@@ -150,6 +159,22 @@ impl Worker {
         self.seed ^= self.seed << 17;
         self.seed
     }
+}
+
+/// Reads a key, linearizably. Whether there was a good answer.
+async fn get(client: &Client, key: Bytes) -> bool {
+    let Ok(query) = Query::get(key).encode() else { return false };
+    is_good(client.read(Consistency::Linearizable, query).await)
+}
+
+/// Writes a key. Whether there was a good answer.
+async fn put(client: &Client, key: Bytes, value: Bytes) -> bool {
+    let Ok(operation) = Operation::put(key, value).encode() else { return false };
+    is_good(client.apply(operation).await)
+}
+
+fn is_good(answer: Result<Answer, ClientError>) -> bool {
+    answer.is_ok_and(|answer| Reply::decode(&answer.reply).is_ok_and(|reply| reply.result.is_ok()))
 }
 
 /// The longest time between two answers, one after the other.

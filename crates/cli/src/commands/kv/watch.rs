@@ -1,6 +1,6 @@
-//! `quorate kv watch`: changes as they happen. The stream of a replica is only a hint that something happened; what is
-//! printed is checked against revisions, and every gap is read from history. So a broken connection, a slow terminal or a
-//! new primary neither loses nor repeats a change.
+//! `quorate kv watch`: changes as they happen. The stream is one replica's, or what enough of them tell alike where one may lie;
+//! it is checked against revisions, and every gap is read from history. So a broken connection, a slow terminal or a new
+//! primary neither loses nor repeats a change.
 
 use super::bytes;
 use crate::cluster::Connection;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use quorate_core::protocol::Consistency;
 use quorate_core::wire::Wire;
-use quorate_machines::kv::{Event, EventKind, KvError, Query, WATCH_TOPIC, WatchBatch};
+use quorate_machines::kv::{Event, EventKind, KvError, Query, Response, WATCH_TOPIC, WatchBatch};
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -90,7 +90,7 @@ impl Watch<'_> {
             let Some(events) = stream.recv().await else { return Ok(()) };
             for event in events {
                 let Ok(batch) = WatchBatch::decode(&event.bytes) else { return Ok(()) };
-                if batch.revision > self.next {
+                if batch.revision > self.next || (batch.revision == self.next && batch.events.is_empty()) {
                     if let Err(error) = self.catch_up().await {
                         return self.wait_out(error).await;
                     }
@@ -105,15 +105,18 @@ impl Watch<'_> {
 
     /// Prints history from `next` on.
     async fn catch_up(&mut self) -> anyhow::Result<()> {
+        let mut from_change = 0;
         while self.left > 0 {
-            let query = Query::events(self.prefix.clone(), self.next);
+            let Query::Events(events) = Query::events(self.prefix.clone(), self.next) else { return Ok(()) };
+            let query = Query::EventsPart { events, from_change };
             let (reply, _) = self.connection.query(Consistency::Linearizable, &query).await?;
             let present = reply.revision;
-            let found = reply.events()?;
+            let Response::EventsPart(found) = reply.result? else { return Err(KvError::Undecodable.into()) };
             for batch in &found.batches {
                 self.print(batch)?;
             }
             self.next = self.next.max(found.next_revision);
+            from_change = found.next_change;
             if self.next > present {
                 return Ok(());
             }

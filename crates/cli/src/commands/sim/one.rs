@@ -1,12 +1,12 @@
 //! `quorate sim` for one run: of a seed, of a script, of a scenario; as numbers, as text, as a picture, or made short.
 
-use super::Arguments;
+use super::{Arguments, Simulatable, with_simulated};
 use crate::commands::status::columns;
 use crate::errors::{Advise, failure};
 use crate::progress::Progress;
-use quorate_core::protocol::Protocol;
-use quorate_protocols::naive::Naive;
-use quorate_protocols::vr::Vr;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use quorate_sim::bad_primary::{Bad, Replaced, replace};
 use quorate_sim::diagram::{Picture, page};
 use quorate_sim::exhaustive::{Scope, explore};
 use quorate_sim::scenarios::{self, ALL};
@@ -66,13 +66,13 @@ pub fn run_script(file: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
         format!("{} is not a script", file.display()),
         "see the scripts in crates/sim/scripts, or let --shrink write one",
     )?;
-    match script.protocol.as_str() {
-        Vr::NAME => run::<Vr>(script.options(), Some((file, &script)), arguments),
-        Naive::NAME => run::<Naive>(script.options(), Some((file, &script)), arguments),
-        other => {
-            Err(failure(format!("there is no protocol {other:?} to run"), "write `protocol vr` or `protocol naive`"))
-        }
-    }
+    let Ok(protocol) = Simulatable::from_str(&script.protocol, false) else {
+        let known: Vec<_> = Simulatable::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        let known: Vec<_> = known.iter().map(PossibleValue::get_name).collect();
+        let what = format!("there is no protocol {:?} to run", script.protocol);
+        return Err(failure(what, format!("write `protocol` and one of {}", known.join(", "))));
+    };
+    with_simulated!(protocol, P => run::<P>(script.options(), Some((file, &script)), arguments))
 }
 
 /// Makes a failing seed short. True if nothing is violated in it, and there is nothing to write.
@@ -98,13 +98,16 @@ pub fn make_short<P: Simulated>(options: &Options, file: &Path) -> anyhow::Resul
 }
 
 /// Explores a tiny cluster. True if nothing is violated in any state that was reached.
-pub fn explore_all<P: Simulated>(arguments: &Arguments) -> bool
+///
+/// # Errors
+/// A group of a size that is none.
+pub fn explore_all<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool>
 where
     P::Config: Default,
     P::Replica: Debug,
 {
     let scope = Scope {
-        replicas: usize::from(arguments.replicas.unwrap_or(P::REPLICAS)),
+        replicas: arguments.group(usize::from(P::REPLICAS))?,
         clients: usize::from(arguments.clients),
         answers: usize::from(arguments.answers),
         crashes: arguments.crashes,
@@ -133,7 +136,52 @@ where
     } else {
         println!("{}: {explored}", P::NAME);
     }
-    explored.violation.is_none()
+    Ok(explored.violation.is_none())
+}
+
+/// Lets primaries be bad in every way, and shows how soon they were replaced. True if all were.
+///
+/// # Errors
+/// A group of a size that is none.
+pub fn replace_bad_primaries<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool>
+where
+    P::Config: Default,
+{
+    let replicas = arguments.group(usize::from(P::REPLICAS))?;
+    let header =
+        ["primary", "seeds", "replaced", "after ms: min", "median", "max", "longest gap ms", "op/s before", "after"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let mut told = Vec::new();
+    let mut all = true;
+    for bad in Bad::ALL {
+        let runs: Vec<Replaced> =
+            (1..=arguments.seeds).map(|seed| replace::<P>(seed, replicas, P::Config::default(), bad)).collect();
+        let mut after: Vec<u64> = runs.iter().filter_map(|run| run.after_ms).collect();
+        after.sort_unstable();
+        all &= after.len() == runs.len();
+        let middle = |mut numbers: Vec<u64>| {
+            numbers.sort_unstable();
+            numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+        };
+        let gap = runs.iter().map(|run| run.gap_ms).max().unwrap_or_default();
+        let [before, later] =
+            [|run: &Replaced| run.before, |run: &Replaced| run.after].map(|of| middle(runs.iter().map(of).collect()));
+        let (min, max) = (after.first().copied().unwrap_or_default(), after.last().copied().unwrap_or_default());
+        let median = middle(after.clone());
+        let numbers = [runs.len() as u64, after.len() as u64, min, median, max, gap, before, later];
+        rows.push(std::iter::once(bad.to_string()).chain(numbers.iter().map(u64::to_string)).collect());
+        told.push(json!({
+            "primary": bad.to_string(), "seeds": runs.len(), "replaced": after.len(), "after_ms_min": min,
+            "after_ms_median": median, "after_ms_max": max, "longest_gap_ms": gap,
+            "answers_per_second_before": before, "answers_per_second_after": later,
+        }));
+    }
+    if arguments.json {
+        println!("{}", json!({ "protocol": P::NAME, "replicas": replicas, "primaries": told }));
+    } else {
+        println!("{}", columns(&rows));
+    }
+    Ok(all)
 }
 
 fn nanos(millis: u64) -> u64 {

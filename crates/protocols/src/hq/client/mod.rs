@@ -46,6 +46,9 @@ pub struct Client {
     armed: BTreeMap<ClientTimer, Instant>,
 }
 
+/// What is asked of a machine: what its operations touch, or what its queries look at.
+type Which = fn(Touches) -> fn(&[u8]) -> Objects;
+
 impl protocol::Client<Hq> for Client {
     fn new(config: ClientConfig) -> Self {
         // Nobody will believe it: a host gives keys to clients of protocols that sign.
@@ -78,9 +81,7 @@ impl protocol::Client<Hq> for Client {
 
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut Outbox) {
         let deadline = out.now().plus(self.config.timeout);
-        let touched = |of: fn(Touches) -> fn(&[u8]) -> Objects, bytes: &[u8]| {
-            self.touches.map_or(Objects::All, |touches| of(touches)(bytes))
-        };
+        let touched = |of: Which, bytes: &[u8]| self.touches.map_or(Objects::All, |touches| of(touches)(bytes));
         match call {
             Call::Apply(operation) => match touched(|it| it.operation, &operation) {
                 Objects::One(name) => self.submit_write(ticket, name, operation, deadline, out),

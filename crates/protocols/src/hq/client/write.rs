@@ -5,7 +5,6 @@ use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Signed, Verified};
 use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
-use quorate_core::mutated;
 use quorate_core::protocol::{Answer, Ticket};
 use quorate_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -145,9 +144,8 @@ impl Client {
         else {
             return;
         };
-        let short = usize::from(mutated!("hq/certificate-of-too-few"));
         let grants = writing.grants.values().map(|(grant, _)| grant);
-        if let Some(proof) = Certified::assemble(grants, &best, quorum.saturating_sub(short)) {
+        if let Some(proof) = Certified::assemble(grants, &best, quorum) {
             let proof = proof.into_certificate();
             if best.is_for(writing.write.ask()) {
                 return self.phase_two(id, proof, out); // case 1
@@ -269,7 +267,7 @@ impl Client {
         proof: Option<Proof>,
         out: &mut Outbox,
     ) {
-        let needed = if mutated!("hq/believes-too-few-answers") { self.quorums.vouch() } else { self.quorum() };
+        let needed = self.quorum();
         let quorum = self.quorum();
         let keyring = self.keyring.clone();
         let Some(queue) = self.writes.get_mut(&id) else { return };

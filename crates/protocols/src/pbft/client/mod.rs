@@ -10,6 +10,7 @@ use super::{ClientTimer, Pbft};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use quorate_core::mutated;
 use quorate_core::protocol::{self, Answer, Call, CallError, ClientConfig, ClientOutbox, Consistency, Ticket};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{Body, Ruling, WINDOW};
@@ -400,7 +401,7 @@ impl Client {
             return;
         }
         self.views.insert(from, reply.view);
-        let needed = self.quorums.vouch();
+        let needed = if mutated!("pbft/a-client-believes-one") { 1 } else { self.quorums.vouch() };
         for (number, told) in reply.rulings {
             if reply.session == SessionId::ZERO {
                 self.on_opened(from, reply.op, told);
@@ -463,6 +464,7 @@ impl Client {
         let needed = match read.consistency {
             Consistency::Stale { at_least } if op < at_least => return,
             Consistency::Stale { .. } => self.quorums.vouch(),
+            _ if mutated!("pbft/a-read-believes-f-plus-one") => self.quorums.vouch(),
             Consistency::Linearizable | Consistency::Ordered => self.quorums.quorum(),
         };
         read.tally.add(from, op, answer);

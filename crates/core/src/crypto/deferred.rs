@@ -1,0 +1,74 @@
+//! Ed25519 signatures that are checked together, in one equation: less than half the work of checking them one by one, and
+//! the same answer (ZIP-215). If the equation does not hold, one of them is bad, and nobody knows which.
+
+use super::keyring::{Preimage, Signature};
+use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
+use rand_core::{TryCryptoRng, TryRng};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// Signatures that were taken for good, and have to be checked.
+#[derive(Default)]
+pub(super) struct Deferred(Mutex<Vec<(VerificationKey, Preimage, Signature)>>);
+
+impl fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("signatures to check")
+    }
+}
+
+impl Deferred {
+    pub(super) fn add(&self, key: VerificationKey, preimage: Preimage, signature: Signature) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key, preimage, signature));
+    }
+
+    /// Are all of them good? Forgets them.
+    pub(super) fn settle(&self) -> bool {
+        let items = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if let [(key, preimage, signature)] = items.as_slice() {
+            return key.verify(&signature.into(), preimage).is_ok();
+        }
+        let mut coefficients = blake3::Hasher::new_derive_key("quorate coefficients of a batch of signatures");
+        let mut verifier = batch::Verifier::new();
+        for (key, preimage, signature) in &items {
+            let key = VerificationKeyBytes::from(*key);
+            coefficients.update(key.as_ref()).update(preimage).update(signature.as_bytes());
+            verifier.queue((key, signature.into(), preimage));
+        }
+        items.is_empty() || verifier.verify(Coefficients(coefficients.finalize_xof())).is_ok()
+    }
+}
+
+impl From<&Signature> for ed25519_zebra::Signature {
+    fn from(signature: &Signature) -> Self {
+        Self::from_bytes(signature.as_bytes())
+    }
+}
+
+/// The equation's coefficients. They must be unknown to whoever made the signatures: they follow from all of them, so that
+/// nobody can choose a signature by its coefficient, and two runs agree.
+struct Coefficients(blake3::OutputReader);
+
+impl TryRng for Coefficients {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0.fill(bytes);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Coefficients {}

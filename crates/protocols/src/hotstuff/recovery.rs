@@ -1,0 +1,233 @@
+//! What was lost: messages, blocks, promises.
+//!
+//! **Messages.** Replicas tell each other where they are ([`Message::Status`]) until all say the same; then they are silent.
+//! Who is behind in views is sent the certificates; who is behind in blocks asks one who is ahead, and gets blocks, each with
+//! its own certificate, or the proof of a state to fetch. Who does not get on says its votes again.
+//!
+//! **Promises.** A replica that cannot read its promises, or has lost its disk, asks how far its former self may have voted,
+//! and votes for nothing before a block beyond that is committed; see the README for the argument.
+
+use super::durable::Silence;
+use super::message::{Block, Justify, Message, Place, Qc, Tc, Vote};
+use super::replica::Replica;
+use super::{Outbox, Timer};
+use quorate_core::crypto::Certified;
+use quorate_core::fault::Why;
+use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::outbox::Note;
+
+/// Blocks that one answer brings at most, and bytes of their payloads, unless a single one is longer.
+const ANSWER_BLOCKS_MAX: usize = 64;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// So far ahead somebody must be to be asked at once; what is less is on its way.
+const BEHIND_BLOCKS: u64 = 8;
+
+/// Messages.
+impl Replica {
+    /// Something is under way, or somebody is not known to be where I am.
+    fn is_unsettled(&self) -> bool {
+        let here = self.place();
+        let mut others = self.quorums.members().filter(|replica| *replica != self.me);
+        let asks_bound = self.silent.is_some_and(|silence| silence.until.is_none());
+        asks_bound
+            || self.concern.is_some()
+            || self.own_timeout.is_some()
+            || self.lacks_blocks()
+            || others.any(|replica| self.peers.get(&replica) != Some(&here))
+    }
+
+    fn lacks_blocks(&self) -> bool {
+        self.early.is_some() || !self.tree.contains(self.high.block())
+    }
+
+    /// Makes sure that somebody looks again, as long as there is something to look after.
+    pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
+        if !self.again && self.is_unsettled() {
+            self.again = true;
+            self.pause = self.config.resend;
+            out.arm(Timer::Again, self.pause);
+        }
+    }
+
+    /// Tells where it is. If nothing has moved since the last time, says again what may have been lost, and asks.
+    pub(super) fn on_again(&mut self, out: &mut Outbox) {
+        self.again = false;
+        if !self.is_unsettled() {
+            return;
+        }
+        let here = self.place();
+        let stalled = self.told == here;
+        self.told = here;
+        // Says nothing that binds: views are left for good, and what is committed is proven by others' votes.
+        out.broadcast_unsynced(Message::Status(here));
+        if self.silent.is_some_and(|silence| silence.until.is_none()) {
+            out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce });
+        }
+        if stalled {
+            self.say_again(out);
+            self.ask_somebody(out);
+            self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
+        } else {
+            self.pause = self.config.resend;
+        }
+        self.again = true;
+        out.arm(Timer::Again, self.pause);
+    }
+
+    /// What is on disk and may have been lost on its way.
+    fn say_again(&self, out: &mut Outbox) {
+        if let Some(timeout) = self.own_timeout.clone() {
+            // The promise came back durable; the certificate carries its proof, and may be a higher one by now.
+            out.broadcast_unsynced(Message::Timeout { timeout, justify: self.high.justify() });
+        }
+        match &self.proposed {
+            // As when it was proposed, and its term was begun durably long ago.
+            Some(it) if self.safety.begun >= self.view() => {
+                out.broadcast_unsynced(Message::Proposal(Box::new(it.clone())));
+            }
+            _ => self.vote_again(out),
+        }
+    }
+
+    /// ⟨STATUS⟩: where somebody is. Whoever has missed a view is sent its certificates.
+    pub(super) fn on_status(&mut self, from: ReplicaId, place: Place, out: &mut Outbox) {
+        self.peers.insert(from, place);
+        let to = Peer::Replica(from);
+        if place.view < self.view() || place.high < self.high.view() {
+            out.send_unsynced(to, self.new_view()); // carries its proofs
+        } else if place.view > self.view() || place.high > self.high.view() {
+            out.send_unsynced(to, Message::Status(self.place())); // a question
+        }
+        if self.asked.is_some_and(|(replica, _)| replica == from) {
+            let moved = self.asked.take().is_some_and(|(_, then)| then < self.committed());
+            if moved && place.committed > self.committed() && self.machine.fetching.is_none() {
+                self.ask(from, out);
+            }
+        } else if place.committed > self.committed().plus(BEHIND_BLOCKS) && self.asked.is_none() {
+            self.ask(from, out);
+        }
+        self.expect_progress(out);
+    }
+
+    /// Asks one who says that it is ahead; another one each time.
+    pub(super) fn ask_somebody(&mut self, out: &mut Outbox) {
+        let lacks = self.lacks_blocks();
+        let (committed, high) = (self.committed(), self.high.view());
+        let ahead = |place: &Place| place.committed > committed || (lacks && place.high >= high);
+        let ahead: Vec<ReplicaId> =
+            self.peers.iter().filter(|(_, place)| ahead(place)).map(|(replica, _)| *replica).collect();
+        self.ask_turn = self.ask_turn.wrapping_add(1);
+        let index = usize::try_from(self.ask_turn % (ahead.len().max(1) as u64)).unwrap_or(0);
+        if let Some(replica) = ahead.get(index).copied() {
+            self.ask(replica, out);
+        }
+    }
+
+    pub(super) fn ask(&mut self, replica: ReplicaId, out: &mut Outbox) {
+        self.asked = Some((replica, self.committed()));
+        let after = self.committed();
+        out.send_unsynced(Peer::Replica(replica), Message::GetBlocks { after }); // a question
+    }
+
+    /// Somebody is behind.
+    pub(super) fn on_get_blocks(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
+        let to = Peer::Replica(from);
+        if after < self.tree.base().op {
+            match self.state.clone().filter(|it| it.statement().checkpoint.op > after) {
+                Some(state) => out.send_unsynced(to, Message::StateStable(state)), // carries its proof
+                None => out.ignore(to, Why::NotHere),
+            }
+            // Perhaps nobody has that state any more, and the votes for a later one were lost.
+            if let Some((_, own)) = self.snapshots.range(self.state_op().next()..).next_back() {
+                out.broadcast(Message::State(self.keyring.sign(*own)));
+                out.send(self.me(), Message::State(self.keyring.sign(*own)));
+            }
+            return;
+        }
+        let line = self.tree.line(after, self.high.block());
+        let mut bytes = 0_usize;
+        for (index, id) in line.iter().enumerate().take(ANSWER_BLOCKS_MAX) {
+            let Some(block) = self.tree.get(*id) else { break };
+            let child = line.get(index.saturating_add(1)).and_then(|id| self.tree.get(*id));
+            let Some(proof) = child.map(|it| it.justify.clone()).or_else(|| self.proof_of(block)) else { break };
+            let Justify::Quorum(proof) = proof else { break };
+            bytes = bytes.saturating_add(block.payload.len());
+            out.send_unsynced(to, Message::Block { block: Box::new(block.clone()), proof }); // carries its proof
+            if bytes > ANSWER_BYTES_MAX {
+                break;
+            }
+        }
+        out.send_unsynced(to, self.new_view()); // carries its proofs
+        out.send_unsynced(to, Message::Status(self.place())); // the end of the answer
+    }
+
+    fn proof_of(&self, block: &Block) -> Option<Justify> {
+        (self.high.block() == block.header.id()).then(|| self.high.justify())
+    }
+
+    /// A block with its own certificate.
+    pub(super) fn on_block(&mut self, from: ReplicaId, block: Block, proof: Certified<Vote>, out: &mut Outbox) {
+        let (id, height) = (block.header.id(), block.header.height);
+        if self.tree.contains(id) || height <= self.committed() {
+            return out.ignore(Peer::Replica(from), Why::Duplicate);
+        }
+        if let Some(why) = self.refuses_block(&block.header) {
+            return out.ignore(Peer::Replica(from), why);
+        }
+        out.note(Note::Fetched(height));
+        self.add_block(block, out);
+        self.on_qc(&Qc::Quorum(proof), out);
+        self.take_early(out);
+        self.propose_more(out);
+        self.watch(out);
+        self.expect_progress(out);
+    }
+}
+
+/// Promises that were lost.
+impl Replica {
+    /// Somebody asks how far its former self may have voted.
+    pub(super) fn on_get_bound(&mut self, from: ReplicaId, nonce: u64, out: &mut Outbox) {
+        let tc = self.tc.as_ref().map(|tc| tc.certificate().clone());
+        // Waits for the disk: what it says here must still be true after a crash.
+        out.send(Peer::Replica(from), Message::Bound { nonce, justify: self.high.justify(), tc });
+    }
+
+    /// With the answers of a quorum of others, the bound is known.
+    pub(super) fn on_bound(&mut self, from: ReplicaId, nonce: u64, qc: Qc, tc: Option<Tc>, out: &mut Outbox) {
+        let asked = self.silent.is_some_and(|silence| silence.until.is_none()) && nonce == self.bounds.nonce;
+        if !asked || from == self.me {
+            return out.ignore(Peer::Replica(from), Why::Unasked);
+        }
+        let view = tc.as_ref().map_or(qc.view(), |tc| tc.view().max(qc.view()));
+        self.bounds.told.insert(from, view);
+        self.on_qc(&qc, out);
+        if let Some(tc) = tc {
+            self.on_tc(tc, out);
+        }
+        if self.bounds.told.len() >= self.quorums.quorum() {
+            let highest = self.bounds.told.values().max().copied().unwrap_or_default();
+            let until = self.config.rules.promised_until(highest.plus(2), &self.config);
+            self.silent = Some(Silence { until: Some(until) });
+            self.safety.voted = self.safety.voted.max(until);
+            let term = self.config.term_end(until);
+            self.safety.begun = self.safety.begun.max(term); // it may have proposed there, too
+            self.not_before = self.not_before.max(term);
+            self.write_base(out);
+            self.end_silence(out);
+        }
+        self.watch(out);
+        self.expect_progress(out);
+    }
+
+    /// A block is committed beyond everything that the former self can have voted for: what it forgot does not matter any
+    /// more.
+    pub(super) fn end_silence(&mut self, out: &mut Outbox) {
+        let over = |until| self.tree.head().view > until;
+        if self.silent.is_some_and(|silence| silence.until.is_some_and(over)) {
+            self.silent = None;
+            self.write_base(out);
+            out.note(Note::Other("votes again: a block is committed beyond everything that was forgotten"));
+        }
+    }
+}

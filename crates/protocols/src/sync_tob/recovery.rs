@@ -1,0 +1,388 @@
+//! What was lost: messages, records, a whole disk; and reads that are not ordered.
+//!
+//! **Messages.** Replicas tell each other where they are ([`Message::Status`]) until all say the same; then they are silent.
+//! Who is behind asks one who is ahead, and gets the chain with the proof that it is committed, then what it consists of, or the
+//! proof of a state to fetch. Who does not get on says its votes again. Scheduled broadcasts are never repeated: what is
+//! late is too late.
+//!
+//! **Promises.** A replica that cannot read a vote, or has lost its disk, confirms nothing until the others have committed
+//! something that began after it came back: whatever it may have voted for is then older than what is certain.
+
+use super::content::{Block, Bundle};
+use super::durable::Record;
+use super::log::{Link, chained};
+use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
+use super::replica::{Phase, Replica};
+use super::schedule::EpochNumber;
+use super::{Outbox, Timer, WINDOW_BLOCKS};
+use bytes::Bytes;
+use quorate_core::crypto::{Certified, Digest};
+use quorate_core::fault::{Fault, Why};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::outbox::Note;
+use quorate_core::protocol::QueryTicket;
+use quorate_core::time::{Duration, Instant};
+use std::collections::BTreeMap;
+
+pub(super) use super::restore::restore;
+
+/// Bytes of bodies that one answer brings at most, unless a single one is longer.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
+/// Casts and votes that are said again at once.
+const AGAIN_MAX: usize = 32;
+/// Digests that were asked for and are remembered.
+const ASKED_MAX: usize = 4096;
+/// Reads that wait or are being answered, at most; beyond it, they are dropped and the client orders them.
+const READS_MAX: usize = 4096;
+/// Of one client.
+const CLIENT_READS_MAX: usize = 1024;
+
+/// Messages.
+impl Replica {
+    /// Something is under way, or somebody is not known to be where I am.
+    fn is_unsettled(&self) -> bool {
+        let elsewhere = |replica: ReplicaId| self.peers.get(&replica) != Some(&self.place());
+        let busy = self.log.tip().0 > self.committed || self.order.op < self.committed || self.is_behind();
+        !self.is_adopted() || busy || self.casts_something() || self.others().any(elsewhere)
+    }
+
+    fn casts_something(&self) -> bool {
+        self.ucb.iter().any(|(id, _)| id.sender == self.me)
+    }
+
+    /// Makes sure that somebody looks again, as long as there is something to look after.
+    pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
+        if !self.again && self.is_unsettled() {
+            self.again = true;
+            self.pause = self.config.resend;
+            out.arm(Timer::Again, self.pause);
+        }
+    }
+
+    /// Tells where it is. If nothing has moved since the last time, says again what may have been lost, and asks.
+    pub(super) fn on_again(&mut self, out: &mut Outbox) {
+        self.again = false;
+        if !self.is_unsettled() {
+            return;
+        }
+        let stalled = self.told == self.committed;
+        self.told = self.committed;
+        let place = self.place();
+        for other in self.others() {
+            let asks = self.peers.get(&other) != Some(&place);
+            // Says nothing that binds: what is committed is proven by others' votes, and the view is left for good already.
+            out.send_unsynced(Peer::Replica(other), Message::Status { place, asks });
+        }
+        self.cast_again(out);
+        if stalled {
+            self.say_again(out);
+            self.asked = None;
+            self.ask_somebody(out);
+            self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
+        } else {
+            self.pause = self.config.resend;
+        }
+        self.fetch_missing(out);
+        self.dispatch(out);
+        self.again = true;
+        out.arm(Timer::Again, self.pause);
+    }
+
+    /// My casts that should have been moved long ago: somebody may not have them, or not know who does.
+    fn cast_again(&self, out: &mut Outbox) {
+        let since = self.now(out);
+        let patience = self.schedule.window().saturating_mul(4);
+        let old = |id: &CastId| id.sender == self.me;
+        let mine =
+            self.ucb.iter().filter(|(id, known)| old(id) && since.since(known.chain.statement().start) > patience);
+        for (_, known) in mine.take(AGAIN_MAX) {
+            if let Some((bundle, _)) = self.ucb.bundles.get(&known.chain.statement().bundle) {
+                // As when it was cast first.
+                out.broadcast_unsynced(Message::Cast { chain: known.chain.clone(), bundle: bundle.clone() });
+            }
+        }
+    }
+
+    /// Votes that are on disk, for blocks that are not committed here.
+    fn say_again(&self, out: &mut Outbox) {
+        if let (Phase::Changing { .. }, Some(change)) = (&self.phase, &self.own_change) {
+            out.broadcast_unsynced(Message::ViewChange(Box::new(change.clone()))); // it came back durable
+        }
+        for vote in self.votes.of(self.me).take(AGAIN_MAX) {
+            out.broadcast_unsynced(Message::Vote(vote.signed().clone())); // it came back durable
+        }
+        for vote in self.commits.of(self.me).take(AGAIN_MAX) {
+            out.broadcast_unsynced(Message::Commit(vote.signed().clone())); // it came back durable
+        }
+    }
+
+    /// ⟨STATUS⟩: where somebody is. Whoever has missed a view is told of it.
+    pub(super) fn on_status(&mut self, from: ReplicaId, place: Place, asks: bool, out: &mut Outbox) {
+        if from == self.me {
+            return;
+        }
+        self.peers.insert(from, place);
+        if (place.view, place.active) < (self.view, self.is_active()) {
+            self.tell_start(from, out);
+            if let (Phase::Changing { .. }, Some(change)) = (&self.phase, &self.own_change) {
+                out.send_unsynced(Peer::Replica(from), Message::ViewChange(Box::new(change.clone()))); // it came back durable
+            }
+        }
+        if asks {
+            // Says nothing that binds.
+            out.send_unsynced(Peer::Replica(from), Message::Status { place: self.place(), asks: false });
+        }
+        if place.committed > self.committed {
+            self.ask_somebody(out);
+        }
+        self.expect_progress(out);
+    }
+
+    /// Asks one who is further on for what is committed after what is here.
+    pub(super) fn ask_somebody(&mut self, out: &mut Outbox) {
+        if self.asked.is_some_and(|(_, at)| at == self.committed) || self.machine.fetching.is_some() {
+            return; // asked already
+        }
+        let ahead =
+            self.peers.iter().filter(|(_, place)| place.committed > self.committed).map(|(replica, _)| *replica);
+        let mut ahead: Vec<ReplicaId> = ahead.collect();
+        if ahead.is_empty() && self.is_behind() {
+            ahead = self.others().collect();
+        }
+        let index = usize::try_from(self.ask_turn % (ahead.len().max(1) as u64)).unwrap_or(0);
+        let Some(whom) = ahead.get(index).copied() else { return };
+        self.ask_turn = self.ask_turn.wrapping_add(1);
+        self.asked = Some((whom, self.committed));
+        out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after: self.committed }); // a question
+    }
+
+    /// What is committed after this block?
+    pub(super) fn on_get_decided(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
+        let to = Peer::Replica(from);
+        if after < self.base.op {
+            return match self.state.clone() {
+                Some(state) => out.send_unsynced(to, Message::StateStable(Box::new(state))), // carries its proof
+                None => out.ignore(to, Why::NotHere),
+            };
+        }
+        let reach = after.plus(WINDOW_BLOCKS);
+        let far = self.log.proofs.range(after.next()..=reach).next_back();
+        let Some((op, (certificate, _))) = far.or_else(|| self.log.proofs.range(after.next()..).next()) else {
+            return out.ignore(to, Why::NotHere);
+        };
+        let links: Vec<_> = self.log.after(after).take_while(|link| link.op <= *op).collect();
+        let links: Vec<_> = links.iter().map(|link| (link.epoch, link.block)).collect();
+        if links.len() as u64 > WINDOW_BLOCKS.saturating_mul(2) {
+            return out.ignore(to, Why::NotHere);
+        }
+        // Carries its proof.
+        out.send_unsynced(to, Message::Decided { first: after.next(), links, certificate: certificate.clone() });
+    }
+
+    /// The chain up to a block, with the proof that the block is committed.
+    pub(super) fn on_decided(
+        &mut self,
+        from: ReplicaId,
+        first: OpNumber,
+        links: &[(EpochNumber, Digest)],
+        proof: Certified<Commit>,
+        out: &mut Outbox,
+    ) {
+        let it = *proof.statement();
+        if self.asked.is_some_and(|(whom, _)| whom == from) {
+            self.asked = None;
+        }
+        let parent =
+            self.log.chain_at(first.previous()).filter(|_| first > OpNumber::ZERO && first <= self.committed.next());
+        let (Some(mut chain), true) = (parent, it.op > self.committed) else {
+            return out.ignore(Peer::Replica(from), Why::Duplicate);
+        };
+        let (mut op, mut path) = (first.previous(), Vec::new());
+        for (epoch, block) in links {
+            op = op.next();
+            chain = chained(chain, op, *epoch, *block);
+            path.push(Link { op, epoch: *epoch, block: *block, chain });
+        }
+        if (op, chain) != (it.op, it.chain) {
+            return out.blame(Peer::Replica(from), Fault::Contradiction("it proves another chain".to_owned()));
+        }
+        let committed = self.committed;
+        for link in path.into_iter().filter(|link| link.op > committed) {
+            if self.log.get(link.op) != Some(link) {
+                self.put(link, out);
+                out.note(Note::Fetched(link.op));
+            }
+        }
+        self.on_proof(proof, out);
+        self.fetch_missing(out);
+        self.ask_somebody(out);
+        self.expect_progress(out);
+    }
+
+    /// Asks one of the others, each time another one, for what this replica knows by its digest only.
+    pub(super) fn fetch_missing(&mut self, out: &mut Outbox) {
+        let (now, again) = (out.now(), self.config.resend);
+        let due = |digest: &Digest| self.wanted.get(digest).is_none_or(|at: &Instant| now.since(*at) >= again);
+        let (blocks, bundles) = self.lacks(self.log.tip().0);
+        let blocks: Vec<Digest> = blocks.into_iter().filter(due).take(WANTED_MAX).collect();
+        let room = WANTED_MAX.saturating_sub(blocks.len());
+        let bundles: Vec<Digest> = bundles.into_iter().filter(due).take(room).collect();
+        if blocks.is_empty() && bundles.is_empty() {
+            return;
+        }
+        if self.wanted.len() > ASKED_MAX {
+            self.wanted.clear();
+        }
+        self.wanted.extend(blocks.iter().chain(&bundles).map(|digest| (*digest, now)));
+        self.ask_turn = self.ask_turn.wrapping_add(1);
+        let others: Vec<ReplicaId> = self.others().collect();
+        let index = usize::try_from(self.ask_turn % (others.len().max(1) as u64)).unwrap_or(0);
+        let Some(whom) = others.get(index).copied() else { return };
+        out.send_unsynced(Peer::Replica(whom), Message::GetBodies { blocks, bundles }); // a question
+        self.expect_progress(out);
+    }
+
+    /// What do these digests stand for?
+    pub(super) fn on_get_bodies(&mut self, from: ReplicaId, blocks: &[Digest], bundles: &[Digest], out: &mut Outbox) {
+        let (to, mut bytes) = (Peer::Replica(from), 0_usize);
+        for digest in blocks {
+            let running = || self.running.values().flat_map(|it| &it.blocks).find(|block| block.digest() == *digest);
+            let found = self.log.blocks.get(digest).map(|(block, _)| block).or_else(running);
+            if let Some(block) = found.filter(|_| bytes <= ANSWER_BYTES_MAX) {
+                bytes = bytes.saturating_add(block.len());
+                out.send_unsynced(to, Message::BlockBody(block.clone())); // its digest proves it
+            }
+        }
+        for digest in bundles {
+            if let Some((bundle, _)) = self.ucb.bundles.get(digest).filter(|_| bytes <= ANSWER_BYTES_MAX) {
+                bytes = bytes.saturating_add(bundle.len());
+                out.send_unsynced(to, Message::BundleBody(bundle.clone())); // its digest proves it
+            }
+        }
+    }
+
+    /// A block, if it is one that this replica waits for.
+    pub(super) fn on_block_body(&mut self, block: Block, out: &mut Outbox) {
+        let digest = block.digest();
+        let wanted =
+            self.wanted.remove(&digest).is_some() && self.log.after(self.order.op).any(|link| link.block == digest);
+        if !wanted {
+            return out.ignore(self.me(), Why::Unasked);
+        }
+        self.keep_block(block, out);
+        self.fetch_missing(out);
+        self.got_body(out);
+    }
+
+    /// A bundle, if it is one that this replica waits for: f + 1 replicas have signed for it, hence a correct one has checked
+    /// its requests.
+    pub(super) fn on_bundle_body(&mut self, bundle: Bundle, out: &mut Outbox) {
+        let digest = bundle.digest();
+        if self.wanted.remove(&digest).is_none() || self.ucb.bundles.contains_key(&digest) {
+            return out.ignore(self.me(), Why::Unasked);
+        }
+        let seq = self.persist(Record::Bundle(None, bundle.clone()), out);
+        self.ucb.hold(bundle, seq, self.now(out), false);
+        self.got_body(out);
+    }
+
+    fn got_body(&mut self, out: &mut Outbox) {
+        self.vote_more(out);
+        self.dispatch(out);
+        self.arm_epoch(out);
+        self.expect_progress(out);
+    }
+
+    /// What the others have committed is younger than anything that was forgotten: what was forgotten does not matter.
+    pub(super) fn end_silence(&mut self, epoch: EpochNumber, out: &mut Outbox) {
+        if self.silent && self.schedule.start(epoch) >= self.silent_until {
+            self.silent = false;
+            self.persist(Record::Base(self.base_record()), out);
+            out.note(Note::Other("confirms again: others have confirmed what began after it came back"));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Read {
+    client: ClientId,
+    id: u64,
+    query: Bytes,
+    /// Answered when this is executed.
+    after: OpNumber,
+}
+
+/// Reads that are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    waiting: Vec<Read>,
+    asked: BTreeMap<QueryTicket, (Read, OpNumber)>,
+    by_client: BTreeMap<ClientId, usize>,
+    next: u64,
+}
+
+/// Reads. A linearizable one is ordered like a write: which writes others have been told of, a replica knows only a round later.
+impl Replica {
+    /// A query that is not to be ordered.
+    pub(super) fn on_read(&mut self, client: ClientId, id: u64, after: OpNumber, query: Bytes, out: &mut Outbox) {
+        let of_client = self.reads.by_client.get(&client).copied().unwrap_or_default();
+        let count = self.reads.waiting.len().saturating_add(self.reads.asked.len());
+        if count >= READS_MAX || of_client >= CLIENT_READS_MAX {
+            return out.ignore(Peer::Client(client), Why::Busy);
+        }
+        if after > self.committed.plus(WINDOW_BLOCKS) {
+            return out.ignore(Peer::Client(client), Why::NotHere);
+        }
+        self.reads.by_client.insert(client, of_client.saturating_add(1));
+        self.reads.waiting.push(Read { client, id, query, after });
+        self.answer_reads(out);
+    }
+
+    /// Asks the machine for those whose block is executed.
+    pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
+        if self.reads.waiting.is_empty() || self.machine.fetching.is_some() {
+            return;
+        }
+        let executed = self.machine.executed;
+        let (ready, waiting): (Vec<Read>, _) =
+            std::mem::take(&mut self.reads.waiting).into_iter().partition(|it| it.after <= executed);
+        self.reads.waiting = waiting;
+        for read in ready {
+            self.reads.next = self.reads.next.wrapping_add(1);
+            let ticket = QueryTicket(self.reads.next);
+            out.query(ticket, read.query.clone());
+            self.reads.asked.insert(ticket, (read, executed));
+        }
+    }
+
+    pub(super) fn queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {
+        let Some((read, op)) = self.reads.asked.remove(&ticket) else { return };
+        self.reads.forget(read.client);
+        // Tells of what is committed, and promises nothing.
+        out.send_unsynced(Peer::Client(read.client), Message::ReadReply { id: read.id, op, answer });
+    }
+
+    /// The machine was replaced: what it was asked will not be answered.
+    pub(super) fn forget_reads(&mut self) {
+        for (read, _) in std::mem::take(&mut self.reads.asked).into_values() {
+            self.reads.forget(read.client);
+        }
+    }
+}
+
+impl Reads {
+    fn forget(&mut self, client: ClientId) {
+        if let Some(count) = self.by_client.get_mut(&client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+}
+
+/// How long a replica listens before it takes part, after it has come back: until every broadcast in which its former life may
+/// have signed is over.
+pub(super) fn listen(replica: &Replica) -> Duration {
+    replica.schedule.window().saturating_add(replica.config.epsilon.saturating_mul(2))
+}

@@ -1,0 +1,237 @@
+//! One test for each lie.
+
+use crate::harness::{Cluster, ENVELOPE, Flying, keyring, replica};
+use crate::words::{LIAR, batch, batch_message, id, op, prop};
+use bytes::Bytes;
+use quorate_core::crypto::{Certificate, CoinShare, Digest};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::node::Payload;
+use quorate_core::sessions::Ruling;
+use quorate_core::time::WallTime;
+use quorate_protocols::async_tob::agreement::Word;
+use quorate_protocols::async_tob::{
+    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Reply, Told, Vote,
+};
+
+#[test]
+fn a_lane_that_forks_gets_one_batch_acknowledged_at_a_height_and_is_convicted() {
+    let (mut it, _) = Cluster::with_a_liar();
+    let (one, other) = (batch(1, Head::default(), "one"), batch(1, Head::default(), "other"));
+    it.say(replica(LIAR), 0, batch_message(&one)).say(replica(LIAR), 1, batch_message(&one));
+    it.say(replica(LIAR), 2, batch_message(&other));
+    it.say(replica(LIAR), 0, batch_message(&other)).say(replica(LIAR), 2, batch_message(&one));
+    it.deliver();
+    assert_eq!(it.acknowledged(0), [one.head()]);
+    assert_eq!(it.acknowledged(2), [other.head()]);
+    assert!(it.is_convicted(0) && it.is_convicted(2));
+    it.goes_on();
+}
+
+#[test]
+fn a_lane_that_runs_away_is_not_acknowledged_beyond_its_window_and_others_go_on() {
+    let (mut it, _) = Cluster::with_a_liar();
+    let mut parent = Head::default();
+    for height in 1..=3 * LANE_BATCHES_MAX as u64 {
+        let next = batch(height, parent, "flood");
+        parent = next.head();
+        it.say(replica(LIAR), 0, batch_message(&next));
+    }
+    it.deliver();
+    assert_eq!(it.acknowledged(0).len(), LANE_BATCHES_MAX);
+    assert!(it.hosts[0].journal.len() < 2 * LANE_BATCHES_MAX + 40, "it cannot fill disks");
+    it.goes_on();
+}
+
+#[test]
+fn a_batch_without_what_is_before_it_is_not_acknowledged_and_its_owner_is_asked() {
+    let (mut it, _) = Cluster::with_a_liar();
+    let first = batch(1, Head::default(), "first");
+    let second = batch(2, first.head(), "second");
+    it.say(replica(LIAR), 0, batch_message(&second));
+    it.deliver();
+    assert_eq!(it.acknowledged(0), []);
+    assert_eq!(it.said(0, "GetChain").len(), 1);
+    it.say(replica(LIAR), 0, batch_message(&first));
+    it.deliver();
+    assert_eq!(it.acknowledged(0), [first.head(), second.head()]);
+}
+
+#[test]
+fn two_proposals_of_one_replica_for_one_epoch_get_one_approval_and_convict_it() {
+    let (mut it, next) = Cluster::with_a_liar();
+    it.say(replica(LIAR), 0, prop(next, 1, Vec::new())).say(replica(LIAR), 0, prop(next, 2, Vec::new()));
+    it.deliver();
+    let digests: std::collections::BTreeSet<_> = it.approved(0).into_iter().map(|it| it.digest).collect();
+    assert_eq!(digests.len(), 1);
+    assert!(it.is_convicted(0));
+    it.goes_on();
+}
+
+#[test]
+fn a_head_that_nobody_has_certified_is_refused_with_the_proposal() {
+    let (mut it, next) = Cluster::with_a_liar();
+    let statement = Ack { lane: id(LIAR), head: Head { height: 7, digest: Digest::of(b"made up") } };
+    let own = *keyring(LIAR, 4).sign(statement).signature();
+    let forged = Certificate::claimed(statement, vec![(id(0), own), (id(1), own), (id(LIAR), own)]);
+    it.say(replica(LIAR), 0, prop(next, 1, vec![forged]));
+    it.deliver();
+    assert_eq!(it.approved(0), []);
+    assert!(it.blamed(0) > 0);
+    it.goes_on();
+}
+
+#[test]
+fn one_clock_moves_agreed_time_neither_forward_nor_back() {
+    for lie in [u64::MAX / 2, 0] {
+        let (mut it, next) = Cluster::with_a_liar();
+        for to in 0..3 {
+            it.say(replica(LIAR), to, prop(next, lie, Vec::new()));
+        }
+        let certificate = it.certificate(&[0, 1, 2], next);
+        for to in 0..3 {
+            it.say(replica(LIAR), to, certificate.clone());
+        }
+        it.goes_on();
+        let now = WallTime::from_nanos(it.now);
+        let history = it.history(0);
+        let decided = history.iter().find(|it| it.op == op(next)).expect("it is decided");
+        assert!(decided.time <= now && decided.time.as_nanos() > 0, "{:?}", decided.time);
+        assert!(history.is_sorted_by_key(|it| it.time));
+    }
+}
+
+#[test]
+fn a_proposal_that_was_shown_to_a_quorum_only_is_pulled_by_the_others_if_it_counts() {
+    let (mut it, next) = Cluster::with_a_liar();
+    let shown = prop(next, 5, Vec::new());
+    it.lose(|_| true); // the adversary decides what arrives when
+    it.say(replica(LIAR), 0, shown.clone()).say(replica(LIAR), 1, shown);
+    let certificate = it.certificate(&[0, 1], next);
+    it.say(replica(LIAR), 0, certificate.clone()).say(replica(LIAR), 1, certificate);
+    it.deliver();
+    it.heal();
+    // With the liar's words on the side of R0 and R1, it counts, and R2 has never seen it.
+    for to in 0..3 {
+        let about = id(LIAR);
+        let words = [Word::Echo1(0, true), Word::Echo2(0, true), Word::Echo3(0, Some(true)), Word::Decide(true)];
+        let votes = words.into_iter().map(|word| Vote { op: op(next), about, word }).collect();
+        it.say(replica(LIAR), to, Message::Agree(votes));
+    }
+    it.goes_on();
+    assert!(it.committed(2) >= next);
+}
+
+#[test]
+fn a_share_that_is_none_is_blamed_and_the_coin_falls_without_it() {
+    // Nobody gets as far as a coin unless two wish one thing and the liar keeps it from being seen: three rounds of lies.
+    let mut blamed = 0;
+    for seed in 0..40_u64 {
+        let (mut it, next) = Cluster::with_a_liar();
+        it.submit(4, "x");
+        let mut dice = crate::chaos::Dice::new(seed);
+        for _ in 0..400 {
+            if it.flying.is_empty() {
+                break;
+            }
+            let index = dice.below(it.flying.len());
+            if let Some(flying) = it.flying.remove(index) {
+                it.hand_over(&flying);
+            }
+            let (to, round) = (dice.below(3), u32::try_from(dice.below(3)).expect("small"));
+            let about = id(dice.below(4));
+            let bit = dice.one_in(2);
+            let word = match dice.below(5) {
+                0 => Word::Echo1(round, bit),
+                1 => Word::Echo2(round, bit),
+                2 => Word::Echo3(round, None),
+                3 => Word::Echo3(round, Some(bit)),
+                _ => Word::Share(2, CoinShare::new([7; 48])),
+            };
+            it.say(replica(LIAR), to, Message::Agree(vec![Vote { op: op(next), about, word }]));
+        }
+        it.goes_on();
+        let notes = (0..3).flat_map(|id| &it.hosts[id].notes);
+        blamed += notes.filter(|note| format!("{note:?}").contains("coin")).count();
+    }
+    println!("{blamed} coins were tossed");
+}
+
+#[test]
+fn what_one_replica_says_was_decided_is_not_believed() {
+    let (mut it, next) = Cluster::with_a_liar();
+    let last = it.history(0).pop().expect("something is decided");
+    let mut heads = last.heads.clone();
+    heads[LIAR] = Head { height: 9, digest: Digest::of(b"made up") };
+    let lie: Decided = last.next(last.time, heads);
+    for to in 0..3 {
+        it.say(replica(LIAR), to, Message::Commit { op: op(next + 100), root: lie.root });
+        it.say(replica(LIAR), to, Message::Decided(vec![lie.clone()]));
+    }
+    it.run(5_000);
+    assert!((0..3).all(|id| it.committed(id) < next));
+    it.goes_on();
+}
+
+#[test]
+fn a_replica_that_lies_to_a_client_is_not_believed_alone() {
+    let (mut it, next) = Cluster::with_a_liar();
+    let ticket = it.submit(4, "x");
+    let client = ClientId::new(4);
+    for number in 1..4 {
+        let rulings = vec![(RequestNumber::new(number), Told::Full(Ruling::Replied(Bytes::from_static(b"a lie"))))];
+        for session in 1..4 {
+            let reply = Reply { op: op(next), session: SessionId::new(session), rulings: rulings.clone() };
+            let bytes = ENVELOPE.seal(&Payload::Protocol(Message::Reply(reply)));
+            let lie = Flying { from: replica(LIAR), to: Peer::Client(client), label: "Reply", bytes };
+            it.hand_over(&lie);
+        }
+    }
+    it.run(2_000);
+    assert_eq!(it.answer(4, ticket).as_deref(), Some("2"));
+}
+
+#[test]
+fn words_far_ahead_and_numbers_out_of_all_bounds_are_refused() {
+    let (mut it, next) = Cluster::with_a_liar();
+    for number in [next + 1000, u64::MAX] {
+        let vote = Vote { op: op(number), about: id(0), word: Word::Echo1(0, true) };
+        it.say(replica(LIAR), 0, Message::Agree(vec![vote]));
+        it.say(replica(LIAR), 0, prop(number, 0, Vec::new()));
+        it.say(replica(LIAR), 0, Message::Commit { op: op(number), root: Digest::ZERO });
+        it.say(replica(LIAR), 0, Message::GetDecided { after: OpNumber::new(number) });
+        it.say(replica(LIAR), 0, Message::GetChain { lane: id(9), head: Head::default(), above: number });
+        it.say(replica(LIAR), 0, Message::GetProp { op: op(number), proposer: id(9) });
+    }
+    let vote = Vote { op: op(next), about: id(9), word: Word::Echo1(u32::MAX, true) };
+    it.say(replica(LIAR), 0, Message::Agree(vec![vote]));
+    it.goes_on();
+}
+
+#[test]
+fn a_request_in_a_fork_that_is_not_committed_is_ordered_in_another_lane() {
+    // A lane that jumps over its own certified batch leaves that one out. Whoever had seen the request there must not think
+    // for ever that it is on its way.
+    let (mut it, _) = Cluster::with_a_liar();
+    it.lose(|it| it.label == "Request");
+    let ticket = it.submit(4, "x");
+    it.deliver();
+    let Some(Message::Request(group)) = it.sent.iter().rev().find_map(Flying::message) else { panic!("a request") };
+    let payload = LanePayload::new(vec![group]);
+    let link = keyring(LIAR, 4).sign(Link { height: 1, parent: Head::default(), payload: payload.digest() });
+    let left_out = Batch { link, payload };
+    let taken = batch(2, Head::default(), "instead");
+    for to in 0..3 {
+        it.say(replica(LIAR), to, batch_message(&left_out)).say(replica(LIAR), to, batch_message(&taken));
+    }
+    let certificates = [left_out.head(), taken.head()].map(|head| it.lane_certificate(&[0, 1, 2], head));
+    for to in 0..3 {
+        for certificate in certificates.clone() {
+            let certificate = Some(certificate);
+            it.say(replica(LIAR), to, Message::Batch { batch: taken.clone(), certificate });
+        }
+    }
+    it.deliver();
+    assert!((0..3).all(|id| it.tape(id) == ["a"]), "the session of that request is another one's");
+    it.heal();
+    it.run_until("it is ordered all the same", |it| it.answer(4, ticket).is_some());
+}

@@ -1,0 +1,133 @@
+//! One test for each claim of the specification, in its order.
+
+use crate::harness::Cluster;
+use quorate_core::protocol::Consistency;
+
+#[test]
+fn one_request_costs_what_the_specification_says() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "first");
+    it.run(3_000);
+    it.talk();
+    let ticket = it.submit(1, "second");
+    it.deliver();
+    assert_eq!(it.answer(1, ticket).as_deref(), Some("2"));
+    let counts = ["Request", "Batch", "Ack", "Prop", "PAck", "PCert", "Commit", "Reply"].map(|label| it.count(label));
+    let n = 4;
+    let all = n * (n - 1);
+    assert_eq!(counts, [1, n - 1, n - 1, all, all, all, all, n]);
+}
+
+#[test]
+fn words_gather_while_a_sync_is_under_way() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    (0..4).for_each(|id| it.hosts[id].fast_disk = false);
+    let ticket = it.submit(4, "b");
+    let mut syncs = 0;
+    while it.answer(4, ticket).is_none() {
+        it.deliver();
+        for id in 0..4 {
+            it.sync(id);
+        }
+        syncs += 1;
+        assert!(syncs < 30, "it gets on");
+    }
+    // Three echoes and DECIDE of four agreements: a message for each sync, not one for each word.
+    assert!(it.count("Agree") <= 6 * 4 * 3, "{} messages of words", it.count("Agree"));
+    assert!(syncs <= 14, "{syncs} syncs one after the other");
+}
+
+#[test]
+fn everybody_executes_everything_in_one_order() {
+    let mut it = Cluster::new(4);
+    it.client(1).client(2).client(3);
+    for index in 0..60 {
+        it.submit(1 + index % 3, &format!("x{index}"));
+    }
+    it.run(3_000);
+    let tape = it.tape(0);
+    assert_eq!(tape.len(), 60);
+    assert!((1..4).all(|id| it.tape(id) == tape));
+}
+
+#[test]
+fn an_idle_group_whose_members_agree_says_nothing_and_waits_for_nothing() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(10_000);
+    it.talk();
+    it.run(60_000);
+    assert_eq!(it.talk(), Vec::<String>::new());
+    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_some_and(|it| it.node.deadline().is_none())));
+}
+
+#[test]
+fn an_epoch_ends_without_the_one_that_is_down_and_without_a_coin() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.crash(3);
+    it.talk();
+    let ticket = it.submit(4, "b");
+    it.deliver(); // no time passes: nothing waits for a timeout
+    assert_eq!(it.answer(4, ticket).as_deref(), Some("2"));
+    assert!(!it.hosts.iter().any(|host| host.notes.iter().any(|note| format!("{note:?}").contains("coin"))));
+}
+
+#[test]
+fn a_request_whose_replica_is_down_is_ordered_by_another_one_after_a_retry() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.isolate(0);
+    it.apply(4, "b"); // the client does not know that R0 is cut off
+    assert!((1..4).all(|id| it.tape(id) == ["a", "b"]));
+}
+
+#[test]
+fn a_read_that_is_not_ordered_sees_every_write_that_was_answered_before_it() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.hosts[1].fast_machine = false;
+    it.hosts[2].fast_machine = false;
+    let write = it.submit(4, "b");
+    it.deliver();
+    assert_eq!(it.answer(4, write).as_deref(), Some("2"), "R0 and R3 have executed it");
+    let epochs = it.committed(0);
+    let read = it.read(4, Consistency::Linearizable);
+    it.deliver();
+    assert_eq!(it.answer(4, read), None, "R1 and R2 know that they have spoken in that epoch");
+    it.work(1).work(2).deliver();
+    assert_eq!(it.answer(4, read).as_deref(), Some("a b"));
+    assert_eq!(it.committed(0), epochs, "it was not ordered");
+}
+
+#[test]
+fn the_tick_that_the_machine_wants_comes_with_agreed_time() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "lease");
+    it.run(3_000);
+    assert!((0..4).all(|id| it.tape(id) == ["lease", "tick"]));
+}
+
+#[test]
+fn one_two_and_three_replicas_work_too_and_tolerate_nobody() {
+    for n in 1..4 {
+        let mut it = Cluster::new(n);
+        it.client(1).apply(1, "a").apply(1, "b");
+        it.run(2_000);
+        assert!(it.agrees(&["a", "b"]));
+    }
+}
+
+#[test]
+fn seven_replicas_go_on_without_two() {
+    let mut it = Cluster::new(7);
+    it.client(1).client(2).apply(1, "a");
+    it.crash(5).crash(6);
+    it.apply(1, "b").apply(2, "c");
+    it.run(2_000);
+    assert!(it.agrees(&["a", "b", "c"]));
+}

@@ -1,0 +1,250 @@
+//! What was lost: messages, power, records, disks.
+
+use crate::harness::{Cluster, OnDisk, config, replica};
+use crate::words::LIAR;
+use quorate_core::ids::{OpNumber, RecordSeq};
+use quorate_core::outbox::Class;
+use quorate_core::wire::Wire;
+use quorate_protocols::async_tob::{Config, Record, WINDOW_EPOCHS, rejoin};
+use std::cell::Cell;
+
+/// States every few epochs.
+fn small() -> Config {
+    Config { state_epochs: 8, ..config() }
+}
+
+/// All have answered, agree, and hold each once.
+fn all_is_well(it: &mut Cluster, operations: &[&str]) {
+    it.run_until("everybody has everything", |it| {
+        (0..it.hosts.len()).all(|id| operations.iter().all(|operation| it.tape(id).contains(&(*operation).to_owned())))
+    });
+    it.run(3_000);
+    let tape = it.tape(0);
+    assert!((1..it.hosts.len()).all(|id| it.tape(id) == tape));
+    assert!(operations.iter().all(|operation| tape.iter().filter(|it| it == operation).count() == 1), "{tape:?}");
+}
+
+#[test]
+fn everybody_may_lose_power_after_any_message_and_goes_on() {
+    let mut steps = 0;
+    for after in 0.. {
+        let mut it = Cluster::new(4);
+        it.client(4).apply(4, "a");
+        it.run(2_000);
+        it.submit(4, "b");
+        for _ in 0..after {
+            let Some(next) = it.flying.pop_front() else { break };
+            it.hand_over(&next);
+        }
+        let done = it.flying.is_empty();
+        for id in 0..4 {
+            it.crash(id);
+        }
+        it.flying.clear();
+        (0..4).for_each(|id| it.restart(id));
+        all_is_well(&mut it, &["a", "b"]);
+        steps = after;
+        if done {
+            break;
+        }
+    }
+    assert!(steps > 60, "{steps} steps");
+}
+
+#[test]
+fn everybody_may_lose_power_after_any_sync_and_goes_on() {
+    // Slow disks: what was not synced is gone with the power.
+    for after in 0..80 {
+        let mut it = Cluster::new(4);
+        it.client(4).apply(4, "a");
+        it.run(2_000);
+        (0..4).for_each(|id| it.hosts[id].fast_disk = false);
+        it.submit(4, "b");
+        for step in 0..after {
+            it.deliver();
+            it.sync(step % 4);
+        }
+        for id in 0..4 {
+            it.crash(id);
+        }
+        it.flying.clear();
+        (0..4).for_each(|id| it.hosts[id].fast_disk = true);
+        (0..4).for_each(|id| it.restart(id));
+        all_is_well(&mut it, &["a", "b"]);
+    }
+}
+
+#[test]
+fn nothing_is_said_and_nothing_counts_before_it_is_on_disk() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    it.hosts[1].fast_disk = false;
+    it.submit(4, "b");
+    it.deliver();
+    let promises = ["Ack", "Prop", "PAck", "Agree", "Commit"];
+    let said = |it: &Cluster| it.sent.iter().filter(|it| it.from == replica(1) && promises.contains(&it.label)).count();
+    assert_eq!(said(&it), 0);
+    it.sync(1);
+    assert!(said(&it) > 0);
+}
+
+#[test]
+fn a_third_of_all_messages_may_be_lost() {
+    let mut it = Cluster::new(4);
+    it.client(1).client(2);
+    let seed = Cell::new(7_u64);
+    it.lose(move |_| {
+        let mut next = seed.get();
+        next ^= next << 13;
+        next ^= next >> 7;
+        next ^= next << 17;
+        seed.set(next);
+        next % 100 < 30
+    });
+    let operations: Vec<String> = (0..30).map(|index| format!("x{index}")).collect();
+    let tickets: Vec<_> = operations.iter().enumerate().map(|(at, it_)| (1 + at as u128 % 2, it_.clone())).collect();
+    let tickets: Vec<_> =
+        tickets.into_iter().map(|(client, operation)| (client, it.submit(client, &operation))).collect();
+    it.run_until("everything is answered", |it| {
+        tickets.iter().all(|(client, ticket)| it.answer(*client, *ticket).is_some())
+    });
+    it.heal();
+    let operations: Vec<&str> = operations.iter().map(String::as_str).collect();
+    all_is_well(&mut it, &operations);
+}
+
+#[test]
+fn a_replica_far_behind_gets_the_epochs_that_are_in_the_log() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "first");
+    it.isolate(LIAR);
+    for index in 0..30 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.heal().run(10_000);
+    assert_eq!(it.tape(LIAR), it.tape(0));
+    assert!(it.count("Decided") > 0);
+    assert_eq!(it.count("GetManifest"), 0);
+}
+
+#[test]
+fn a_replica_ten_thousand_epochs_behind_fetches_a_state_and_takes_part_again() {
+    let mut it = Cluster::with(4, Config { state_epochs: 500, ..config() });
+    it.client(4).apply(4, "first");
+    it.isolate(LIAR);
+    let before = it.committed(0);
+    while it.committed(0) < before + 10_000 {
+        it.apply(4, "x");
+        it.sent.clear();
+    }
+    it.heal().run(10_000);
+    assert_eq!(it.tape(LIAR), it.tape(0));
+    assert!(it.count("GetManifest") > 0);
+    it.talk();
+    it.crash(0).apply(4, "it is needed now");
+    assert!(it.sent.iter().any(|it| it.from == replica(LIAR) && it.label == "PAck"));
+}
+
+#[test]
+fn the_log_is_forgotten_only_below_a_state_that_a_quorum_has() {
+    let mut it = Cluster::with(4, small());
+    it.client(4).apply(4, "a");
+    it.lose(|it| it.label == "Status");
+    for index in 0..20 {
+        it.apply(4, &format!("x{index}"));
+    }
+    let bases = |it: &Cluster| it.hosts[0].journal.iter().filter(|it| matches!(it.record(), Record::Base(_))).count();
+    let long = it.hosts[0].journal.len();
+    assert_eq!(bases(&it), 1, "nobody knows that the others have it");
+    it.heal().run(5_000);
+    for index in 20..30 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run(3_000);
+    assert!(it.hosts[0].journal.len() < long, "{} records", it.hosts[0].journal.len());
+    (0..4).for_each(|id| it.restart(id));
+    all_is_well(&mut it, &["a", "x0", "x29"]);
+}
+
+/// The liar's log says nothing that can be read in one of its records.
+fn damage(it: &mut Cluster, which: impl Fn(&Record) -> bool) {
+    it.crash(LIAR);
+    let record = it.hosts[LIAR].journal.iter_mut().rev().find(|it| which(&it.record())).expect("such a record");
+    record.damaged = Some(Some(Class::Promise));
+}
+
+#[test]
+fn a_replica_whose_words_cannot_be_read_says_nothing_until_the_group_is_beyond_them() {
+    for kind in 0..3 {
+        let mut it = Cluster::new(4);
+        it.client(4).apply(4, "a");
+        it.run(2_000);
+        damage(&mut it, |record| match kind {
+            0 => matches!(record, Record::Said(_)),
+            1 => matches!(record, Record::Approved(_)),
+            _ => matches!(record, Record::Batch(_, true)),
+        });
+        it.restart(LIAR);
+        it.run(2_000);
+        it.talk();
+        assert_eq!(it.status(LIAR).role, "silent: its promises were lost");
+        it.apply(4, "b");
+        let promises = ["Ack", "Prop", "PAck", "Agree", "Batch"];
+        let said = |it: &Cluster| it.sent.iter().any(|it| it.from == replica(LIAR) && promises.contains(&it.label));
+        assert!(!said(&it));
+        assert_eq!(it.tape(LIAR), it.tape(0), "it follows all the same");
+        for index in 0..=WINDOW_EPOCHS {
+            it.apply(4, &format!("x{index}"));
+        }
+        it.run(2_000);
+        assert_eq!(it.status(LIAR).role, "member");
+        it.crash(0).apply(4, "it is needed now");
+    }
+}
+
+#[test]
+fn a_lost_disk_begins_anew_beyond_everything_that_its_former_self_can_have_said() {
+    let mut it = Cluster::with(4, small());
+    it.client(4).client(3).apply(3, "into its own lane").apply(4, "a");
+    it.run(2_000);
+    it.crash(LIAR);
+    it.apply(4, "after the loss");
+    let first = OpNumber::new(it.committed(0));
+    for index in 0..WINDOW_EPOCHS {
+        it.apply(4, &format!("x{index}"));
+    }
+    let host = &mut it.hosts[LIAR];
+    host.snapshots.clear();
+    let seq = RecordSeq::ZERO.next();
+    host.journal = vec![OnDisk { seq, bytes: rejoin(first).encode(), damaged: None }];
+    (host.durable, host.next_seq) = (seq, seq.next());
+    it.restart(LIAR);
+    it.run_until("it has caught up", |it| it.status(LIAR).role == "member" && it.tape(LIAR) == it.tape(0));
+    it.client(7).apply(7, "into its own lane again"); // 7 % 4 = 3
+    it.crash(0).apply(4, "it is needed now");
+    let convicted = |id: usize| it.hosts[id].process.as_ref().is_some_and(|it| !it.node.ledger().proofs().is_empty());
+    assert!(!(1..3).any(convicted), "it has contradicted itself nowhere");
+}
+
+#[test]
+fn a_replica_whose_snapshot_is_ahead_of_its_log_asks_for_what_it_lacks() {
+    let mut it = Cluster::with(4, small());
+    it.client(4);
+    for index in 0..20 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run(2_000);
+    it.crash(LIAR);
+    let keep = it.hosts[LIAR].journal.iter().position(|it| matches!(it.record(), Record::State(_)));
+    let keep = keep.map_or(3, |at| at.min(3));
+    it.hosts[LIAR].journal.truncate(keep.max(1));
+    let last = it.hosts[LIAR].journal.last().expect("a record").seq;
+    (it.hosts[LIAR].durable, it.hosts[LIAR].next_seq) = (last, last.next());
+    it.restart(LIAR);
+    it.run(5_000);
+    it.apply(4, "on");
+    it.run(5_000);
+    assert_eq!(it.tape(LIAR), it.tape(0));
+}

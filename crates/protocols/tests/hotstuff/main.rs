@@ -1,0 +1,21 @@
+//! HotStuff: a cluster in the hands of the test, some of whose replicas lie.
+
+mod ahead;
+mod attacks;
+mod chaos;
+mod clients;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/harness.rs"]
+mod harness;
+mod paper;
+mod pitfalls;
+mod recovery;
+mod rules;
+#[path = "../support/tape.rs"]
+mod tape;
+mod words;
+
+/// The protocol that the harness drives.
+mod subject {
+    pub use quorate_protocols::hotstuff::{Config, HotStuff as Subject, Message, Record};
+}

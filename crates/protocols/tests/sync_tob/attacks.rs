@@ -1,0 +1,238 @@
+//! One test for each lie.
+
+use crate::harness::{Cluster, config, replica};
+use crate::words::{block, cast, echoed, group, proposal};
+use quorate_protocols::sync_tob::{Broadcast, Bundle, Config, Message};
+
+/// The tapes of those who run are equal; how long they are.
+fn agreed(it: &Cluster) -> usize {
+    let running: Vec<usize> = (0..it.hosts.len()).filter(|id| it.hosts[*id].process.is_some()).collect();
+    let first = it.tape(running[0]);
+    assert!(
+        running.iter().all(|id| it.tape(*id) == first),
+        "{:?}",
+        running.iter().map(|id| it.tape(*id)).collect::<Vec<_>>()
+    );
+    first.len()
+}
+
+#[test]
+fn colluders_who_release_a_chain_at_the_last_instant_split_nobody() {
+    // n = 5, f = 2: the leader and its accomplice sign a block, and show it to one replica only, at the last moment at which a
+    // chain of two counts. It has to pass it on, and the chain of three reaches the others in time.
+    for (n, instant, counts) in [(5, 0_i64, true), (5, 1, false), (7, 0, true), (7, 1, false), (6, 0, true)] {
+        let mut it = Cluster::new(n);
+        it.client(1).apply(1, "a");
+        let f = (n - 1) / 2;
+        let liars: Vec<usize> = (n - f..n).collect();
+        for liar in &liars {
+            it.liar(*liar);
+        }
+        let leader = liars[0];
+        let (entry, _) = it.cast_by(leader, 0, 7, "x");
+        let epoch = it.epoch_of(leader, 100);
+        let block = block(epoch, vec![entry]);
+        let chain = echoed(proposal(leader, n, &block), &liars[1..], n);
+        let last = it.schedule().deadline(it.schedule().start(epoch), f);
+        it.run_to(last, instant);
+        let (start, epoch_of) = (it.committed(0), epoch);
+        it.say(replica(leader), 0, Message::Propose { chain, block });
+        let signed =
+            it.sent.iter().filter(|m| m.label == "Propose" && m.from == replica(0)).filter_map(|m| m.message());
+        let passed_on =
+            signed.filter(|m| matches!(m, Message::Propose { chain, .. } if chain.statement().epoch == epoch_of));
+        assert_eq!(passed_on.count() > 0, counts, "n={n}, {instant} ns after the deadline");
+        it.run(3_000);
+        assert!(it.committed(0) >= start);
+        assert_eq!(agreed(&it), 1);
+        assert!((0..n - f).all(|id| it.status(id).view.get() == 0), "no view had to settle it");
+        it.apply(1, "and so on");
+        it.run(200);
+        agreed(&it);
+    }
+}
+
+#[test]
+fn a_leader_that_proposes_two_blocks_gets_neither_is_convicted_and_does_not_lead_for_long() {
+    for n in [3, 4, 5] {
+        let mut it = Cluster::new(n);
+        it.client(1).apply(1, "a");
+        let liar = n - 1;
+        it.liar(liar);
+        let (entry, _) = it.cast_by(liar, 0, 7, "x");
+        let epoch = it.epoch_of(liar, 100);
+        let (one, other) = (block(epoch, vec![entry]), block(epoch, Vec::new()));
+        it.run_to(it.schedule().start(epoch), 0);
+        it.say(replica(liar), 0, Message::Propose { chain: proposal(liar, n, &one), block: one });
+        it.say(replica(liar), 1, Message::Propose { chain: proposal(liar, n, &other), block: other });
+        it.run(1_000);
+        assert_eq!(agreed(&it), 1, "two values are no output");
+        assert!((0..liar).all(|id| it.blamed(id) > 0), "n={n}: both were passed on to all");
+        it.client(2).apply(2, "b"); // the next block carries the proof
+        it.run(8_000); // by now it counts
+        let epoch = it.epoch_of(liar, 100);
+        let block = block(epoch, Vec::new());
+        it.client(3).apply(3, "c"); // clocks are known
+        let epoch = if it.schedule().start(epoch).as_nanos() > it.now { epoch } else { it.epoch_of(liar, 40) };
+        let block = if block.content().epoch == epoch { block } else { crate::words::block(epoch, Vec::new()) };
+        it.run_to(it.schedule().start(epoch), 0);
+        it.talk();
+        for to in 0..liar {
+            it.say(replica(liar), to, Message::Propose { chain: proposal(liar, n, &block), block: block.clone() });
+        }
+        it.deliver();
+        let of_liar = |m: &crate::harness::Flying| match m.message() {
+            Some(Message::Propose { chain, .. }) => chain.head.by().index() == liar,
+            _ => false,
+        };
+        assert!(!it.sent.iter().any(of_liar), "nobody passes on what it proposes");
+    }
+}
+
+#[test]
+fn an_evil_leader_censors_nothing_for_longer_than_f_plus_one_epochs() {
+    // f leaders in a row order nothing. What is in UnQueued when an epoch begins is in the block of one of f + 1 leaders.
+    for n in [3] {
+        let f = (n - 1) / 2;
+        let mut it = Cluster::new(n);
+        it.client(1).apply(1, "a");
+        for liar in 0..f {
+            it.liar(liar);
+        }
+        it.run(500);
+        let honest: Vec<usize> = (f..n).collect();
+        // The first liar is about to lead.
+        let client = n as u128 - 1; // its requests are cast by an honest replica
+        it.client(client);
+        let epoch = it.epoch_of(0, 40);
+        it.run_to(it.schedule().start(epoch), -1);
+        let (begun, ticket) = (it.now, it.submit(client, "censored"));
+        it.run_until("an answer", |it| it.answer(client, ticket).is_some());
+        // Twice, since the session is opened first: a wait of f + 1 epochs, the present one, and a broadcast.
+        let epochs = it.config.epoch.saturating_mul(u32::try_from(f).expect("small") + 2);
+        let bound = (it.schedule().window() + epochs + it.config.cast_pause) * 2;
+        let took = std::time::Duration::from_nanos(it.now - begun);
+        assert!(took <= bound + std::time::Duration::from_millis(10), "n={n}: {took:?} of {bound:?}");
+        assert!(honest.iter().all(|id| it.tape(*id).len() == 2));
+    }
+}
+
+#[test]
+fn a_block_that_orders_what_too_few_have_is_refused_and_its_bearer_blamed() {
+    let mut it = Cluster::new(5);
+    it.client(1).apply(1, "a");
+    it.liar(4);
+    let epoch = it.epoch_of(4, 100);
+    let bundle = Bundle::new(vec![group(5, 9, 7, "nobody has it")]);
+    let entry = echoed(cast(4, 5, (1, 0), it.now, &bundle), &[3], 5); // two signatures, f + 1 is three
+    let block = block(epoch, vec![entry]);
+    it.run_to(it.schedule().start(epoch), 0);
+    it.say(replica(4), 0, Message::Propose { chain: proposal(4, 5, &block), block });
+    assert!(it.blamed(0) > 0);
+}
+
+#[test]
+fn a_sender_that_casts_two_things_under_one_name_is_convicted_and_one_of_them_is_ordered_at_most() {
+    for broadcast in [Broadcast::Flood] {
+        let mut it = Cluster::with(3, Config { broadcast, ..config() });
+        it.client(1).apply(1, "a");
+        it.liar(2);
+        let bundles = ["one", "other"].map(|what| Bundle::new(vec![group(3, 9, 7, what)]));
+        for (to, bundle) in bundles.iter().enumerate() {
+            it.say(replica(2), to, Message::Cast { chain: cast(2, 3, (1, 0), it.now, bundle), bundle: bundle.clone() });
+        }
+        it.run(2_000);
+        assert!(it.blamed(0) + it.blamed(1) > 0, "{broadcast:?}: {:?}", it.talk());
+        assert!(agreed(&it) <= 2);
+        it.apply(1, "b");
+        agreed(&it);
+    }
+}
+
+#[test]
+fn with_dolev_and_strong_a_cast_that_comes_too_late_is_nobodys() {
+    let mut it = Cluster::with(3, Config { broadcast: Broadcast::DolevStrong, ..config() });
+    it.client(1).apply(1, "a");
+    it.liar(2);
+    let bundle = Bundle::new(vec![group(3, 9, 7, "late")]);
+    let chain = cast(2, 3, (1, 0), it.now, &bundle);
+    it.run_to(it.schedule().deadline(chain.statement().start, 1), 1);
+    it.talk();
+    it.say(replica(2), 0, Message::Cast { chain, bundle });
+    it.run(1_000);
+    let of_liar = |m: &crate::harness::Flying| match m.message() {
+        Some(Message::Cast { chain, .. }) => chain.head.by().index() == 2,
+        Some(Message::Echo { head, .. }) => head.by().index() == 2,
+        _ => false,
+    };
+    assert!(!it.sent.iter().any(of_liar), "nobody signs it or passes it on");
+    assert_eq!(agreed(&it), 1);
+}
+
+#[test]
+fn a_flood_of_casts_fills_its_senders_share_and_nobody_elses() {
+    let mut it = Cluster::with(3, Config { sender_bytes: 64 << 10, ..config() });
+    it.client(1).apply(1, "a");
+    it.liar(2);
+    it.talk();
+    for seq in 1..2_000 {
+        // Without the first, none of them can ever be ordered.
+        let bundle = Bundle::new(vec![group(3, 9, seq, "a few bytes of rubbish that nobody will ever order")]);
+        let chain = cast(2, 3, (1, seq), it.now, &bundle);
+        it.say(replica(2), 0, Message::Cast { chain, bundle });
+    }
+    it.deliver();
+    let echoes = it.sent.iter().filter(|m| m.label == "Echo" && m.from == replica(0)).count();
+    assert!(echoes <= 2 * 512, "{echoes}");
+    it.apply(1, "b");
+    agreed(&it);
+}
+
+#[test]
+fn a_leader_out_of_turn_is_refused_and_its_bearer_blamed() {
+    let mut it = Cluster::new(3);
+    it.client(1).apply(1, "a");
+    it.liar(2);
+    let epoch = it.epoch_of(0, 100);
+    let block = block(epoch, Vec::new());
+    it.run_to(it.schedule().start(epoch), 0);
+    it.say(replica(2), 1, Message::Propose { chain: proposal(2, 3, &block), block });
+    assert!(it.blamed(1) > 0);
+}
+
+#[test]
+fn a_vote_for_two_outputs_of_one_epoch_is_evidence() {
+    let mut it = Cluster::new(3);
+    it.client(1).apply(1, "a");
+    it.run(500);
+    let Message::Vote(vote) = it.last(2, "Vote") else { panic!("no vote") };
+    let epoch = it.epoch_of(0, 500);
+    let words = quorate_protocols::sync_tob::Vote { epoch, op: vote.statement().op.next(), ..*vote.statement() };
+    let other = quorate_protocols::sync_tob::Vote { block: quorate_core::crypto::Digest::of(b"other"), ..words };
+    for words in [words, other] {
+        it.say(replica(2), 0, Message::Vote(crate::harness::keyring(2, 3).sign(words)));
+    }
+    assert!(it.blamed(0) > 0);
+    let evidence = it.hosts[0].process.as_ref().expect("it runs").node.ledger().proofs().len();
+    assert_eq!(evidence, 1);
+}
+
+#[test]
+fn one_view_change_draws_nobody_along() {
+    let mut it = Cluster::new(3);
+    it.client(1).apply(1, "a");
+    it.run(500);
+    let words = quorate_protocols::sync_tob::ViewChange {
+        view: quorate_core::ids::View::new(5),
+        committed: None,
+        certified: None,
+        links: Vec::new(),
+    };
+    let change = crate::harness::keyring(2, 3).sign(words);
+    for to in 0..2 {
+        it.say(replica(2), to, Message::ViewChange(Box::new(change.clone())));
+    }
+    it.run(2_000);
+    assert!((0..2).all(|id| it.status(id).view.get() == 0));
+    it.apply(1, "b");
+}

@@ -1,0 +1,18 @@
+//! Synchronous total-order broadcast: a cluster in the hands of the test, some of whose replicas lie.
+
+mod attacks;
+mod bounds;
+mod clients;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/harness.rs"]
+mod harness;
+mod paper;
+mod recovery;
+#[path = "../support/tape.rs"]
+mod tape;
+mod words;
+
+/// The protocol that the harness drives.
+mod subject {
+    pub use quorate_protocols::sync_tob::{Config, Message, Record, SyncTob as Subject};
+}

@@ -1,0 +1,28 @@
+//! Asynchronous total-order broadcast in the simulator: crashes, network, disks and clocks, and as many liars as its model has.
+
+use quorate_protocols::async_tob::AsyncTob;
+use quorate_sim::{Fault, Options, run};
+
+fn holds(seeds: std::ops::Range<u64>, options: &Options) {
+    for seed in seeds {
+        let report = run::<AsyncTob>(&Options { seed, replicas: 4, ..options.clone() });
+        assert!(report.holds(), "{report}");
+    }
+}
+
+#[test]
+fn no_fault_and_no_lie_breaks_it() {
+    holds(1..21, &Options { ops: 100, ..Options::default() });
+}
+
+#[test]
+fn two_runs_of_a_seed_agree_in_every_turn() {
+    holds(1..3, &Options { twice: true, ops: 100, ..Options::default() });
+}
+
+#[test]
+fn without_liars_one_replica_may_lose_promises() {
+    let honest = Fault::ALL.iter().filter(|fault| fault.is_lie());
+    let faults = honest.fold(Options::default().faults, |faults, lie| faults.without(*lie));
+    holds(1..16, &Options { faults, ops: 100, ..Options::default() });
+}
