@@ -6,6 +6,7 @@ use crate::crypto::Digest;
 use crate::ids::{OpNumber, Peer, Position, SessionId};
 use crate::machine::{At, Corrupt, Machine, Output, Sink, Source, View};
 use crate::mutated;
+use crate::objects::{self, Image, MISPLACED, Objects, Step, Stepped};
 use crate::protocol::{Checkpoint, ProposeTicket, QueryTicket, StateId};
 use crate::sessions::{Admission, Batch, Body, Event, Outcome, Reply, Request, Ruling, Sessions};
 use crate::speculation::{Branches, Work};
@@ -105,6 +106,20 @@ pub enum Job {
         /// The machine's query.
         query: Bytes,
     },
+    /// Do one step on one object ([`crate::objects`]): an entry of this replica's own order.
+    Step {
+        /// The entry.
+        op: OpNumber,
+        /// What to do.
+        step: Step,
+    },
+    /// Give one object as bytes.
+    Image {
+        /// Comes back.
+        ticket: QueryTicket,
+        /// The object's name.
+        object: Bytes,
+    },
     /// Start saving the present state.
     Checkpoint(OpNumber),
     /// Replace the state by a later one.
@@ -149,6 +164,20 @@ pub enum Done {
         ticket: QueryTicket,
         /// The machine's answer.
         answer: Bytes,
+    },
+    /// A step was done.
+    Stepped {
+        /// The entry.
+        op: OpNumber,
+        /// What it led to.
+        stepped: Stepped,
+    },
+    /// An object as bytes.
+    Image {
+        /// Which question.
+        ticket: QueryTicket,
+        /// The object.
+        image: Image,
     },
     /// A state is ready to be written out, on any thread.
     Saving(Box<dyn Save>),
@@ -325,6 +354,8 @@ impl<M: Machine> Executor<M> {
                 self.state.machine.view().query(&query, &mut answer);
                 Done::Queried { ticket, answer: answer.into() }
             }
+            Job::Step { op, step } => Done::Stepped { op, stepped: self.step(op, step) },
+            Job::Image { ticket, object } => Done::Image { ticket, image: self.state.machine.image(&object) },
             Job::Checkpoint(op) => {
                 assert_eq!(op, self.op, "a checkpoint follows the execution of its entry");
                 Done::Saving(self.save())
@@ -343,6 +374,34 @@ impl<M: Machine> Executor<M> {
             }
             Job::Digest { to, nonce } => {
                 Done::Digest { to, nonce, op: self.op, position: self.state.position, digest: self.digest() }
+            }
+        }
+    }
+
+    fn step(&mut self, op: OpNumber, step: Step) -> Stepped {
+        assert_eq!(op, self.op.next(), "steps are done in order, each once");
+        self.op = op;
+        let machine = &mut self.state.machine;
+        match step {
+            Step::Apply { object, at, operation } => {
+                let before = machine.image(&object);
+                if M::objects(&operation) != Objects::One(object.clone()) {
+                    return Stepped { reply: MISPLACED.into(), before };
+                }
+                let entropy = objects::entropy(&object, at);
+                let at = At { position: at, time: WallTime::default(), session: SessionId::ZERO, entropy };
+                let mut output = Output::default();
+                machine.apply_to(&object, &at, &operation, &mut output);
+                Stepped { reply: output.take().0.into(), before }
+            }
+            Step::Put { object, image } => {
+                let before = machine.image(&object);
+                let put = machine.put_image(&object, image.as_deref());
+                assert!(
+                    put.is_ok(),
+                    "an image is this machine's own, or that of several replicas, one of which is correct"
+                );
+                Stepped { reply: Bytes::new(), before }
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod mutation;
 pub mod nested;
 pub mod node;
+pub mod objects;
 pub mod outbox;
 pub mod protocol;
 pub mod quorum;

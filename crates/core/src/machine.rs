@@ -11,6 +11,7 @@
 
 use crate::crypto::Digest;
 use crate::ids::{Position, SessionId};
+use crate::objects::{Image, Objects};
 use crate::time::WallTime;
 use thiserror::Error;
 
@@ -91,6 +92,43 @@ pub trait StateMachine: Send + 'static {
     /// Part of the state: asked after every operation and after a restore.
     fn wake(&self) -> Option<WallTime> {
         None
+    }
+
+    /// Which object an operation touches, for protocols that order each object by itself. A function of the bytes alone:
+    /// clients ask it, too.
+    fn objects(_operation: &[u8]) -> Objects
+    where
+        Self: Sized,
+    {
+        Objects::All
+    }
+
+    /// Which object a query looks at, as [`StateMachine::objects`].
+    fn queried(_query: &[u8]) -> Objects
+    where
+        Self: Sized,
+    {
+        Objects::All
+    }
+
+    /// Applies an operation that touches this one object. Looks at nothing else, and changes nothing else: `at.position`
+    /// counts the operations on this object, there is no time, and events are not published. Only for machines that have
+    /// [`StateMachine::objects`].
+    fn apply_to(&mut self, _object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
+        self.apply(at, operation, out);
+    }
+
+    /// One object as bytes; `None` if it is as if nothing had ever touched it.
+    fn image(&self, _object: &[u8]) -> Image {
+        None
+    }
+
+    /// Makes one object what [`StateMachine::image`] said.
+    ///
+    /// # Errors
+    /// [`Corrupt`] for bytes that are no image; nothing is changed.
+    fn put_image(&mut self, _object: &[u8], _image: Option<&[u8]>) -> Result<(), Corrupt> {
+        Err(Corrupt("this machine has no objects".to_owned()))
     }
 
     /// Different states have different digests; the same operations in the same order lead to equal ones, also across a

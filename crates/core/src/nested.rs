@@ -52,6 +52,8 @@ pub fn nested<I: Protocol, O: Protocol>(
             | Effect::Abort(_)
             | Effect::Propose { .. }
             | Effect::Query { .. }
+            | Effect::Step { .. }
+            | Effect::Image { .. }
             | Effect::Checkpoint(_)
             | Effect::Fetch { .. }
             | Effect::Forget(_) => intercepted.push(effect),

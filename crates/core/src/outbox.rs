@@ -8,6 +8,7 @@
 
 use crate::fault::{Fault, Why};
 use crate::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
+use crate::objects::Step;
 use crate::protocol::{Checkpoint, ProposeTicket, Protocol, QueryTicket, StateId};
 use crate::time::{Duration, Instant, WallTime};
 use bytes::Bytes;
@@ -153,6 +154,20 @@ pub enum Effect<P: Protocol> {
         /// The machine's query.
         query: Bytes,
     },
+    /// Do one step on one object, after everything asked for before; [`crate::protocol::Replica::on_stepped`] follows.
+    Step {
+        /// This replica's own count of steps, from 1.
+        op: OpNumber,
+        /// What to do.
+        step: Step,
+    },
+    /// Give one object as bytes, as all steps asked for so far leave it; [`crate::protocol::Replica::on_image`] follows.
+    Image {
+        /// Comes back.
+        ticket: QueryTicket,
+        /// The object's name.
+        object: Bytes,
+    },
     /// Save the state that all executions asked for so far lead to, as the checkpoint at this entry.
     Checkpoint(OpNumber),
     /// Get this checkpoint from others, store it, and replace the machine's state by it.
@@ -271,6 +286,16 @@ impl<P: Protocol> Outbox<P> {
     /// Answers from the state after all executions asked for so far.
     pub fn query(&mut self, ticket: QueryTicket, query: Bytes) {
         self.effects.push(Effect::Query { ticket, query });
+    }
+
+    /// Does a step on an object after all those asked for before.
+    pub fn step(&mut self, op: OpNumber, step: Step) {
+        self.effects.push(Effect::Step { op, step });
+    }
+
+    /// Gives an object as bytes, after all steps asked for so far.
+    pub fn image(&mut self, ticket: QueryTicket, object: Bytes) {
+        self.effects.push(Effect::Image { ticket, object });
     }
 
     /// Saves the state after all executions asked for so far.

@@ -7,6 +7,7 @@
 use crate::crypto::Keyring;
 use crate::fault::Fault;
 use crate::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, View};
+use crate::objects::{Image, Stepped, Touches};
 use crate::outbox::{Class, Outbox};
 use crate::quorum::ByzantineQuorums;
 use crate::sessions::Outcome;
@@ -212,6 +213,12 @@ pub trait Replica<P: Protocol>: Sized {
     /// The machine has answered.
     fn on_queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox<P>);
 
+    /// The machine has done a step on an object. For protocols that ask for steps.
+    fn on_stepped(&mut self, _op: OpNumber, _stepped: Stepped, _out: &mut Outbox<P>) {}
+
+    /// The machine gives an object as bytes. For protocols that ask for images.
+    fn on_image(&mut self, _ticket: QueryTicket, _image: Image, _out: &mut Outbox<P>) {}
+
     /// A checkpoint that this replica asked for is durable.
     fn on_checkpoint(&mut self, checkpoint: Checkpoint, out: &mut Outbox<P>);
 
@@ -379,6 +386,10 @@ pub trait Client<P: Protocol>: Sized {
     fn start(config: ClientConfig, _keyring: Arc<Keyring>) -> Self {
         Self::new(config)
     }
+
+    /// What operations and queries of the cluster's machine touch: said once, before the first call. Protocols that order
+    /// everything need not know.
+    fn knows(&mut self, _touches: Touches) {}
 
     /// The application asks for something. Calls beyond the session's window wait inside the client.
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut ClientOutbox<P>);

@@ -3,6 +3,7 @@
 
 pub mod async_tob;
 pub mod hotstuff;
+pub mod hq;
 pub mod naive;
 pub mod pbft;
 pub mod reception;

@@ -197,6 +197,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let (gone, life) = (process.id, process.life.saturating_add(1));
         self.trace.add(self.queue.now(), || What::ClientDied(client));
         *process = ClientProcess::new(client, life, replicas, retry, timeout);
+        process.knows::<M>();
         let pending: Vec<usize> = (0..self.history.entries().len())
             .filter(|index| self.history.entries().get(*index).is_some_and(|it| it.client == client && it.is_pending()))
             .collect();

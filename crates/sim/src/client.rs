@@ -3,6 +3,8 @@
 use crate::process::CLUSTER;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{ClientId, Epoch, OpNumber};
+use quorate_core::machine::StateMachine;
+use quorate_core::objects::Touches;
 use quorate_core::protocol::{Client, ClientConfig, Protocol};
 use quorate_core::time::{Duration, Instant};
 use std::collections::BTreeMap;
@@ -53,6 +55,11 @@ impl<P: Protocol> ClientProcess<P> {
             found: 0,
             paused_until: 0,
         }
+    }
+
+    /// Tells it what the machine's operations touch.
+    pub fn knows<M: StateMachine>(&mut self) {
+        self.core.knows(Touches::of::<M>());
     }
 
     /// When it wants to be woken.

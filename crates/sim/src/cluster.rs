@@ -199,8 +199,9 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let retry = if impatient { random.between(4, 40) } else { 150 };
         let patience = (Duration::from_millis(retry), Duration::from_secs(10));
         let count = setup.replicas;
-        let clients: Vec<_> =
+        let mut clients: Vec<_> =
             (0..setup.clients).map(|index| ClientProcess::new(index, 0, count, patience.0, patience.1)).collect();
+        clients.iter_mut().for_each(ClientProcess::knows::<M>);
         let mut cluster = Self {
             queue: Queue::default(),
             network,

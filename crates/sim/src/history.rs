@@ -102,6 +102,13 @@ impl History {
         &self.entries
     }
 
+    /// The calls that `which` picks, as if they were all.
+    #[must_use]
+    pub fn of(&self, which: impl Fn(&Entry) -> bool) -> Self {
+        let entries = self.entries.iter().filter(|entry| which(entry)).cloned().collect();
+        Self { entries, moment: self.moment }
+    }
+
     /// The last moment that has passed.
     pub fn moment(&self) -> Moment {
         self.moment

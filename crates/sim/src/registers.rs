@@ -8,6 +8,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::machine::{At, Corrupt, Output, Query, Sink, Snapshot, StateMachine, View, Whole};
+use quorate_core::objects::{Image, Objects};
 use quorate_core::wire::Wire;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,6 +94,8 @@ pub fn words(bytes: &[u8]) -> Option<String> {
 struct State {
     values: BTreeMap<u8, u64>,
     order: Vec<u64>,
+    /// The writes of each register that has an order of its own.
+    orders: BTreeMap<u8, Vec<u64>>,
 }
 
 /// The machine.
@@ -106,6 +109,27 @@ impl Registers {
     /// The values by which all writes applied are known, in the order of their application.
     pub fn order(&self) -> &[u64] {
         &self.state.order
+    }
+
+    /// The same of each register, where each has an order of its own: then [`Registers::order`] has them one after the other.
+    pub fn orders(&self) -> &BTreeMap<u8, Vec<u64>> {
+        &self.state.orders
+    }
+
+    /// A register with an order of its own has changed.
+    fn reorder(&mut self) {
+        let state = Arc::make_mut(&mut self.state);
+        state.order = state.orders.values().flatten().copied().collect();
+        self.chain = Digest::of(&state.encode());
+    }
+
+    /// How many writes a read of a register reflects.
+    fn revision(&self, key: u8) -> u64 {
+        match self.state.orders.get(&key) {
+            Some(own) => own.len() as u64,
+            None if self.state.orders.is_empty() => self.state.order.len() as u64,
+            None => 0, // the others have orders of their own; nothing was written here
+        }
     }
 
     /// What a register holds; zero for nothing.
@@ -131,6 +155,54 @@ impl StateMachine for Registers {
         self.chain = Self::link(self.chain, id, key, now);
         out.event(TOPIC, (revision, id).encode());
         out.reply(&Reply { revision, found }.encode());
+    }
+
+    fn objects(operation: &[u8]) -> Objects {
+        match Operation::decode(operation) {
+            Ok(operation) if operation.id().is_some() => Objects::One(vec![operation.key()].into()),
+            _ => Objects::All,
+        }
+    }
+
+    fn queried(query: &[u8]) -> Objects {
+        Operation::decode(query).map_or(Objects::All, |query| Objects::One(vec![query.key()].into()))
+    }
+
+    fn apply_to(&mut self, _object: &[u8], _at: &At, operation: &[u8], out: &mut Output) {
+        let Ok(operation) = Operation::decode(operation) else { return out.reply(b"?") };
+        let Some(id) = operation.id() else { return out.reply(b"?") };
+        let (key, found) = (operation.key(), self.value(operation.key()));
+        let state = Arc::make_mut(&mut self.state);
+        state.values.insert(key, operation.after(found));
+        let order = state.orders.entry(key).or_default();
+        order.push(id);
+        let revision = order.len() as u64;
+        out.reply(&Reply { revision, found }.encode());
+        self.reorder();
+    }
+
+    fn image(&self, object: &[u8]) -> Image {
+        let key = object.first()?;
+        let order = self.state.orders.get(key)?;
+        Some(Bytes::from((self.value(*key), order.clone()).encode()))
+    }
+
+    fn put_image(&mut self, object: &[u8], image: Option<&[u8]>) -> Result<(), Corrupt> {
+        let Some(key) = object.first().copied() else { return Err(Corrupt("a register without a name".to_owned())) };
+        let decoded = image.map(<(u64, Vec<u64>)>::decode).transpose().map_err(|error| Corrupt(error.0))?;
+        let state = Arc::make_mut(&mut self.state);
+        match decoded {
+            Some((value, order)) => {
+                state.values.insert(key, value);
+                state.orders.insert(key, order);
+            }
+            None => {
+                state.values.remove(&key);
+                state.orders.remove(&key);
+            }
+        }
+        self.reorder();
+        Ok(())
     }
 
     /// A chain over the order: equal chains mean equal orders, hence equal values.
@@ -166,7 +238,7 @@ impl View for Registers {
     fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
         match Operation::decode(query) {
             Ok(Operation::Get { key }) => {
-                let answer = Reply { revision: self.state.order.len() as u64, found: self.value(key) };
+                let answer = Reply { revision: self.revision(key), found: self.value(key) };
                 answer.encode_into(reply);
             }
             _ => reply.extend_from_slice(b"?"),

@@ -10,7 +10,6 @@ use crate::random::Random;
 use crate::registers::Registers;
 use crate::report::Report;
 use quorate_core::ids::OpNumber;
-use quorate_core::protocol::Protocol;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -195,7 +194,7 @@ fn storm_and_calm<P: Simulated>(cluster: &mut Cluster<P, Registers>) -> Result<(
     judge(cluster, probed, healed)
 }
 
-fn judge<P: Protocol>(cluster: &Cluster<P, Registers>, probed: usize, healed: u64) -> Result<(), Broken> {
+fn judge<P: Simulated>(cluster: &Cluster<P, Registers>, probed: usize, healed: u64) -> Result<(), Broken> {
     let history = cluster.history();
     let orders: Vec<&[u64]> = cluster.states().iter().map(|(_, machine)| machine.order()).collect();
     for order in &orders {
@@ -216,13 +215,20 @@ fn judge<P: Protocol>(cluster: &Cluster<P, Registers>, probed: usize, healed: u6
         durability::check(history, order).map_err(|detail| (Property::DURABILITY, detail))?;
     }
     let agreed = orders.iter().max_by_key(|order| order.len()).copied().unwrap_or_default();
-    cluster.check_files().map_err(|detail| (Property::SNAPSHOTS, detail))?;
+    if !P::PER_OBJECT {
+        cluster.check_files().map_err(|detail| (Property::SNAPSHOTS, detail))?;
+    }
     cluster.check_watches().map_err(|detail| (Property::WATCHES, detail))?;
-    revisions::check(history, agreed).map_err(|detail| (Property::REVISIONS, detail))?;
+    let orders = cluster.states().into_iter().map(|(_, machine)| machine.orders()).max_by_key(|orders| orders.len());
+    match orders.filter(|_| P::PER_OBJECT) {
+        Some(orders) => revisions::check_each(history, orders),
+        None => revisions::check(history, agreed),
+    }
+    .map_err(|detail| (Property::REVISIONS, detail))?;
     linearizability::check(history).map_err(|detail| (Property::LINEARIZABILITY, detail))
 }
 
-impl<P: Protocol> Cluster<P, Registers> {
+impl<P: Simulated> Cluster<P, Registers> {
     /// Have all calls been made, and has everybody heard?
     fn is_done(&self) -> bool {
         self.workload.left() == 0 && self.clients.iter().all(|client| client.waiting == 0)
@@ -276,7 +282,7 @@ impl<P: Protocol> Cluster<P, Registers> {
         let Some((op, first)) = states.first() else { return false };
         // Those of whom something is expected may agree, and yet have to hear of what somebody else has answered.
         states.len() == expected
-            && states.iter().all(|(at, machine)| at == op && machine.order() == first.order())
+            && states.iter().all(|(at, machine)| (at == op || P::PER_OBJECT) && machine.order() == first.order())
             && durability::check(self.history(), first.order()).is_ok()
     }
 

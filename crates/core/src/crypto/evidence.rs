@@ -21,7 +21,7 @@ impl Evidence {
     pub fn of<T: Statement>(first: &Verified<T>, second: &Verified<T>) -> Option<Self> {
         let (one, other) = (first.statement(), second.statement());
         let slot = one.slot()?;
-        if first.by() != second.by() || other.slot() != Some(slot) || one == other {
+        if one.object() != other.object() || first.by() != second.by() || other.slot() != Some(slot) || one == other {
             return None;
         }
         let accused = first.by();

@@ -26,6 +26,11 @@ pub trait Statement: Wire + Clone + Debug + PartialEq {
         None
     }
 
+    /// The object that the slot is one of, where each object has slots of its own.
+    fn object(&self) -> Option<crate::crypto::Digest> {
+        None
+    }
+
     /// Checks what is signed inside it: whoever signs a statement answers for the proofs that it holds.
     ///
     /// # Errors

@@ -208,6 +208,9 @@ impl<P: Protocol> Node<P> {
 
     /// When [`Input::Timers`] is due.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.halted {
+            return None; // nothing would come of it
+        }
         self.timers.values().min().copied()
     }
 
@@ -276,6 +279,8 @@ impl<P: Protocol> Node<P> {
                     self.run(Job::Propose { parent, ticket, batch }, actions);
                 }
                 Effect::Query { ticket, query } => self.run(Job::Query { ticket, query }, actions),
+                Effect::Step { op, step } => self.run(Job::Step { op, step }, actions),
+                Effect::Image { ticket, object } => self.run(Job::Image { ticket, object }, actions),
                 Effect::Checkpoint(op) => self.run(Job::Checkpoint(op), actions),
                 Effect::Fetch { checkpoint, from } => self.hold_fetch(checkpoint, from, turn.now, actions),
                 Effect::Forget(before) => self.forget(before, actions),
@@ -429,6 +434,12 @@ impl<P: Protocol> Node<P> {
             Done::Proposing(make) => actions.push(Action::Make(make)),
             Done::Queried { ticket, answer } => {
                 self.turn(turn, actions, |replica, out| replica.on_queried(ticket, answer, out));
+            }
+            Done::Stepped { op, stepped } => {
+                self.turn(turn, actions, |replica, out| replica.on_stepped(op, stepped, out));
+            }
+            Done::Image { ticket, image } => {
+                self.turn(turn, actions, |replica, out| replica.on_image(ticket, image, out));
             }
             Done::Saving(save) => actions.push(Action::Save(save)),
             Done::Installed { checkpoint, error: None, wake } => {

@@ -405,6 +405,12 @@ pub struct Place {
     pub stable: OpNumber,
 }
 
+impl Place {
+    /// Where everybody is who has never heard of anything: it need not be told.
+    pub(super) const BEGINNING: Self =
+        Self { view: View::ZERO, active: true, committed: OpNumber::ZERO, stable: OpNumber::ZERO };
+}
+
 /// The words of PBFT.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {

@@ -41,7 +41,7 @@ impl Replica {
     /// Something is under way, or somebody is not known to be where I am.
     fn is_unsettled(&self) -> bool {
         let elsewhere = |replica: ReplicaId| {
-            let Some(place) = self.peers.get(&replica) else { return true };
+            let place = self.peers.get(&replica).copied().unwrap_or(Place::BEGINNING);
             place.committed != self.committed || place.view != self.view || !place.active || place.stable != self.low()
         };
         let others = || self.quorums.members().filter(|replica| *replica != self.me);

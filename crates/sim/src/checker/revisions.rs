@@ -5,7 +5,21 @@
 use crate::history::{Entry, History};
 use crate::registers::{Operation, Reply};
 use quorate_core::wire::Wire;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// As [`check`], where each register has an order of its own: its answers are judged by that, as if it were alone.
+///
+/// # Errors
+/// Names the answer that is not the order's.
+pub fn check_each(history: &History, orders: &BTreeMap<u8, Vec<u64>>) -> Result<(), String> {
+    let keys = history.entries().iter().filter_map(|entry| Operation::decode(entry.bytes()).ok());
+    for key in keys.map(Operation::key).collect::<BTreeSet<u8>>() {
+        let order = orders.get(&key).cloned().unwrap_or_default();
+        let alone = history.of(|entry| Operation::decode(entry.bytes()).is_ok_and(|it| it.key() == key));
+        check(&alone, &order)?;
+    }
+    Ok(())
+}
 
 /// Checks all answers against the order that the cluster agreed on.
 ///

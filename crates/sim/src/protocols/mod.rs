@@ -3,6 +3,7 @@
 
 mod async_tob;
 mod hotstuff;
+mod hq;
 mod naive;
 mod pbft;
 mod reception;
@@ -23,6 +24,10 @@ pub trait Simulated: Protocol {
 
     /// Replicas of a run, unless somebody asks for another number: as few as go on without one.
     const REPLICAS: u8 = 3;
+
+    /// Does each object have an order of its own? Then replicas count their steps each for itself, pass through no common
+    /// states, have no equal snapshots and publish no events; each register is judged as if it were alone.
+    const PER_OBJECT: bool = false;
 
     /// A configuration for short runs, with limits so small that checkpoints, trimming and state transfer do happen.
     fn config(random: &mut Random) -> Self::Config;

@@ -1,6 +1,6 @@
 //! The simulator itself, judged by a protocol that is right for obvious reasons and by the ways in which it can be made wrong.
 
-mod steady;
+use crate::steady;
 
 use quorate_sim::{Options, Property, Simulated, Summary, campaign, run};
 use steady::{MUTATIONS, Mutation, Steady};

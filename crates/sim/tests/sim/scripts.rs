@@ -1,6 +1,6 @@
 //! Shrinking finds what matters, and scripts that were kept still show what they were kept for.
 
-mod steady;
+use crate::steady;
 
 use quorate_core::protocol::Protocol;
 use quorate_protocols::naive::Naive;

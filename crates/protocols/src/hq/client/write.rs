@@ -1,0 +1,349 @@
+//! Writes (A.3): phase 1 with its five outcomes, phase 2.
+
+use super::{Client, Outbox, alike};
+use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
+use bytes::Bytes;
+use quorate_core::crypto::{Certified, Digest, Signed, Verified};
+use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
+use quorate_core::protocol::{Answer, Ticket};
+use quorate_core::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Rounds of phase 2 after which phase 1 is begun again: a resolution may have superseded the certificate.
+const ROUNDS_MAX: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) operation: Bytes,
+    pub(super) deadline: Instant,
+}
+
+/// The writes of one object.
+#[derive(Debug)]
+pub(super) struct Queue {
+    name: Bytes,
+    pub(super) current: Option<Writing>,
+    pub(super) waiting: VecDeque<Waiting>,
+    /// The latest write that this client knows of.
+    after: Position,
+}
+
+impl Queue {
+    pub(super) const fn new(name: Bytes) -> Self {
+        Self { name, current: None, waiting: VecDeque::new(), after: Position::ZERO }
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Grants are collected.
+    One,
+    /// The certificate is shown to everybody.
+    Two(Proof),
+    /// Grants contradicted each other; these.
+    Resolving(Vec<Signed<Grant>>),
+}
+
+/// A write under way.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) ticket: Ticket,
+    pub(super) write: Write,
+    pub(super) deadline: Instant,
+    pub(super) retry_at: Instant,
+    pub(super) asked: BTreeSet<ReplicaId>,
+    tries: u32,
+    stage: Stage,
+    /// The last grant that each replica has shown, with its latest certificate.
+    grants: BTreeMap<ReplicaId, (Verified<Grant>, Option<Proof>)>,
+    /// Grants up to here are of no use any more.
+    floor: Version,
+    done: BTreeMap<ReplicaId, Digest>,
+    too_old: BTreeMap<ReplicaId, Position>,
+}
+
+/// Phase 1.
+impl Client {
+    /// The next write of an object.
+    pub(super) fn begin(&mut self, id: Digest, out: &mut Outbox) {
+        let Some(queue) = self.writes.get_mut(&id).filter(|queue| queue.current.is_none()) else { return };
+        let Some(next) = queue.waiting.pop_front() else {
+            if queue.after == Position::ZERO || self.writes.len() > super::WAITING_MAX {
+                self.writes.remove(&id);
+            }
+            return;
+        };
+        self.number = self.number.next();
+        let (client, number, after) = (self.config.client, self.number, queue.after);
+        let hash = Write::hash(client, number, &queue.name, &next.operation);
+        let ask = self.keyring.sign_as_client(Ask { client, object: id, number, hash, after });
+        let write = Write { name: queue.name.clone(), operation: next.operation, ask };
+        queue.current = Some(Writing {
+            ticket: next.ticket,
+            write,
+            deadline: next.deadline,
+            retry_at: out.now(),
+            asked: BTreeSet::new(),
+            tries: 0,
+            stage: Stage::One,
+            grants: BTreeMap::new(),
+            floor: Version::default(),
+            done: BTreeMap::new(),
+            too_old: BTreeMap::new(),
+        });
+        let to = self.preferred(id);
+        self.ask(id, &to, out);
+    }
+
+    /// ⟨WRITE-1⟩ to these.
+    fn ask(&mut self, id: Digest, to: &[ReplicaId], out: &mut Outbox) {
+        let tries = self.writes.get(&id).and_then(|queue| queue.current.as_ref()).map_or(0, |it| it.tries);
+        let retry_at = out.now().plus(self.pause(tries));
+        let Some(current) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        current.retry_at = retry_at;
+        for replica in to {
+            current.asked.insert(*replica);
+            out.send(*replica, Message::Write1(current.write.clone()));
+        }
+    }
+
+    /// ⟨WRITE-1-OK⟩ or ⟨WRITE-1-REFUSED⟩: whose the next place is says the grant itself.
+    pub(super) fn on_phase1(
+        &mut self,
+        from: ReplicaId,
+        grant: Signed<Grant>,
+        current: Option<Proof>,
+        out: &mut Outbox,
+    ) {
+        let Ok(grant) = grant.verified() else { return };
+        let (id, version) = (grant.statement().object, grant.statement().version);
+        let latest = current.as_ref().map_or(Version::default(), |proof| proof.statement().version);
+        let of_it = current.as_ref().is_none_or(|proof| proof.statement().object == id);
+        if grant.by() != from || !of_it || version.ts != latest.ts.next() || version.vs < latest.vs {
+            return; // no correct replica says that
+        }
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        let older = writing.grants.get(&from).is_some_and(|(known, _)| known.statement().version > version);
+        if older || version <= writing.floor || !matches!(writing.stage, Stage::One) {
+            return;
+        }
+        writing.grants.insert(from, (grant, current));
+        self.classify(id, false, out);
+    }
+
+    /// Which of the outcomes is it? `late`: whoever has not answered will not.
+    fn classify(&mut self, id: Digest, late: bool, out: &mut Outbox) {
+        let (quorum, count, grace) = (self.quorum(), self.quorums.replicas(), self.grace());
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        let mut alike: BTreeMap<Grant, usize> = BTreeMap::new();
+        for (grant, _) in writing.grants.values() {
+            *alike.entry(*grant.statement()).or_default() += 1;
+        }
+        let Some((best, most)) = alike.iter().map(|(grant, count)| (*grant, *count)).max_by_key(|(_, count)| *count)
+        else {
+            return;
+        };
+        let grants = writing.grants.values().map(|(grant, _)| grant);
+        if let Some(proof) = Certified::assemble(grants, &best, quorum) {
+            let proof = proof.into_certificate();
+            if best.is_for(writing.write.ask()) {
+                return self.phase_two(id, proof, out); // case 1
+            }
+            // Case 2: somebody began and did not finish. Do that write, then consider mine.
+            writing.floor = best.version;
+            writing.grants.clear();
+            let to: Vec<_> = writing.asked.iter().copied().collect();
+            return self.write_back(id, &proof, &to, out);
+        }
+        if writing.grants.len() < quorum {
+            return;
+        }
+        let highest = writing.grants.values().map(|(grant, _)| grant.statement().version).max().unwrap_or_default();
+        if writing.grants.values().any(|(grant, _)| grant.statement().version < highest) {
+            return self.even_out(id, highest, out); // case 4
+        }
+        let outstanding = count.saturating_sub(writing.grants.len());
+        if late || most.saturating_add(outstanding) < quorum {
+            return self.resolve(id, out); // case 3
+        }
+        // A quorum has answered, not alike, and those who have not may still make one: a moment more, and all are asked.
+        writing.retry_at = out.now().plus(grace);
+        let to: Vec<_> = self.connected.iter().copied().filter(|it| !writing.asked.contains(it)).collect();
+        for replica in to {
+            writing.asked.insert(replica);
+            out.send(replica, Message::Write1(writing.write.clone()));
+        }
+    }
+
+    /// ⟨WRITEBACK-WRITE, writeC, w1⟩.
+    fn write_back(&mut self, id: Digest, proof: &Proof, to: &[ReplicaId], out: &mut Outbox) {
+        let retry_at = out.now().plus(self.pause(0));
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        writing.retry_at = retry_at;
+        for replica in to {
+            out.send(*replica, Message::WriteBack { proof: proof.clone(), write: writing.write.clone() });
+        }
+    }
+
+    /// Case 4: some replicas are behind. They are shown the latest certificate that another one has.
+    fn even_out(&mut self, id: Digest, highest: Version, out: &mut Outbox) {
+        let quorum = self.quorum();
+        let keyring = self.keyring.clone();
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        let ahead = writing.grants.iter().find(|(_, (grant, _))| grant.statement().version == highest);
+        let Some((from, Some(mut proof))) = ahead.map(|(from, (_, current))| (*from, current.clone())) else { return };
+        if proof.prove(&keyring, quorum).is_err() {
+            writing.grants.remove(&from); // a lie
+            return self.classify(id, false, out);
+        }
+        let latest = proof.statement().version;
+        let behind = writing.grants.iter().filter(|(_, (grant, _))| grant.statement().version <= latest);
+        let behind: Vec<ReplicaId> = behind.map(|(replica, _)| *replica).collect();
+        behind.iter().for_each(|replica| drop(writing.grants.remove(replica)));
+        if !behind.is_empty() {
+            self.write_back(id, &proof, &behind, out);
+        } // otherwise they have yet to hear of a resolution
+    }
+
+    /// Case 3: ⟨RESOLVE, conflictC, w1⟩ to all.
+    fn resolve(&mut self, id: Digest, out: &mut Outbox) {
+        let retry_at = out.now().plus(self.pause(1));
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        let conflict: Vec<_> = writing.grants.values().map(|(grant, _)| grant.signed().clone()).collect();
+        writing.grants.clear();
+        writing.retry_at = retry_at;
+        for replica in &self.connected {
+            let (conflict, write) = (conflict.clone(), writing.write.clone());
+            out.send(*replica, Message::Resolve { conflict, write });
+        }
+        writing.stage = Stage::Resolving(conflict);
+    }
+
+    /// Replicas have forgotten this client. If one of them is correct, the request is made anew, with what they know.
+    pub(super) fn on_too_old(
+        &mut self,
+        from: ReplicaId,
+        id: Digest,
+        number: RequestNumber,
+        at: Position,
+        out: &mut Outbox,
+    ) {
+        let Some(queue) = self.writes.get_mut(&id) else { return };
+        let Some(writing) = queue.current.as_mut().filter(|it| it.write.ask().number == number) else { return };
+        writing.too_old.insert(from, at);
+        let Some(after) = self.quorums.vouched(writing.too_old.values().copied()) else { return };
+        queue.after = queue.after.max(after);
+        if let Some(writing) = queue.current.take() {
+            let (ticket, operation, deadline) = (writing.ticket, writing.write.operation, writing.deadline);
+            queue.waiting.push_front(Waiting { ticket, operation, deadline });
+        }
+        self.begin(id, out);
+    }
+}
+
+/// Phase 2.
+impl Client {
+    /// ⟨WRITE-2, writeC⟩ to all; whoever was not asked in phase 1 gets the operation with it, and need not answer.
+    fn phase_two(&mut self, id: Digest, proof: Proof, out: &mut Outbox) {
+        let retry_at = out.now().plus(self.pause(0));
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        (writing.retry_at, writing.tries) = (retry_at, 0);
+        for replica in &self.connected {
+            let answer = writing.asked.contains(replica);
+            let write = (!answer).then(|| writing.write.clone());
+            out.send(*replica, Message::Write2 { proof: proof.clone(), write, answer });
+        }
+        writing.stage = Stage::Two(proof);
+    }
+
+    /// ⟨WRITE-2-ANS, result, currentC, rid⟩.
+    pub(super) fn on_done(
+        &mut self,
+        from: ReplicaId,
+        id: Digest,
+        number: RequestNumber,
+        (result, version): (Bytes, Version),
+        proof: Option<Proof>,
+        out: &mut Outbox,
+    ) {
+        let needed = self.quorum();
+        let quorum = self.quorum();
+        let keyring = self.keyring.clone();
+        let Some(queue) = self.writes.get_mut(&id) else { return };
+        let Some(writing) = queue.current.as_mut().filter(|it| it.write.ask().number == number) else { return };
+        let said = alike(&result, version);
+        writing.done.insert(from, said);
+        if writing.done.values().filter(|other| **other == said).count() >= needed {
+            queue.after = queue.after.max(version.ts);
+            let answer = Answer { reply: result, op: OpNumber::new(version.ts.get()) };
+            out.complete(writing.ticket, Ok(answer));
+            queue.current = None;
+            return self.begin(id, out);
+        }
+        if matches!(writing.stage, Stage::Two(_)) {
+            return;
+        }
+        // Case 5: it was executed already, by somebody's write-back or by a resolution. Show everybody.
+        let ask = *writing.write.ask();
+        if let Some(mut proof) = proof.filter(|proof| proof.statement().is_for(&ask))
+            && proof.prove(&keyring, quorum).is_ok()
+        {
+            writing.asked.extend(self.connected.iter().copied());
+            self.phase_two(id, proof, out);
+        }
+    }
+
+    /// No answer in time: everybody is asked, and those who were and said nothing are not preferred any more.
+    pub(super) fn retry_write(&mut self, id: Digest, out: &mut Outbox) {
+        let quorum = self.quorum();
+        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
+        writing.tries = writing.tries.saturating_add(1);
+        let tries = writing.tries;
+        let all: Vec<ReplicaId> = self.connected.iter().copied().collect();
+        match &writing.stage {
+            Stage::One if writing.grants.len() >= quorum => {
+                let silent = writing.asked.iter().filter(|it| !writing.grants.contains_key(it));
+                self.suspects.extend(silent.copied());
+                self.classify(id, true, out);
+                self.postpone(id, tries, out);
+            }
+            Stage::One => {
+                let silent = writing.asked.iter().filter(|it| !writing.grants.contains_key(it));
+                self.suspects.extend(silent.copied());
+                self.ask(id, &all, out);
+            }
+            Stage::Two(proof) if tries <= ROUNDS_MAX => {
+                let silent = writing.asked.iter().filter(|it| !writing.done.contains_key(it));
+                self.suspects.extend(silent.copied());
+                let (proof, write) = (proof.clone(), writing.write.clone());
+                writing.asked.extend(all.iter().copied());
+                for replica in all {
+                    let write = Some(write.clone());
+                    out.send(replica, Message::Write2 { proof: proof.clone(), write, answer: true });
+                }
+                self.postpone(id, tries, out);
+            }
+            Stage::Resolving(conflict) if tries % 2 == 1 => {
+                for replica in all {
+                    let (conflict, write) = (conflict.clone(), writing.write.clone());
+                    out.send(replica, Message::Resolve { conflict, write });
+                }
+                self.postpone(id, tries, out);
+            }
+            Stage::Two(_) | Stage::Resolving(_) => {
+                writing.stage = Stage::One;
+                writing.grants.clear();
+                writing.floor = Version::default();
+                self.ask(id, &all, out);
+            }
+        }
+    }
+
+    fn postpone(&mut self, id: Digest, tries: u32, out: &mut Outbox) {
+        let retry_at = out.now().plus(self.pause(tries));
+        if let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) {
+            writing.retry_at = writing.retry_at.max(retry_at);
+        }
+    }
+}

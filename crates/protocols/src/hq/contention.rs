@@ -1,0 +1,132 @@
+//! Contention, until PBFT has decided (A.6, R1 to R3): who sees that grants contradict each other has the object frozen; the
+//! replicas tell what they know of it, and a quorum of that is what PBFT orders.
+//!
+//! Guarantees that a frozen replica executes nothing: a write that completed was executed by `f + 1` correct replicas before
+//! they froze, one of which is in every quorum of STARTs.
+
+use super::Outbox;
+use super::message::{Grant, Message, Start, Write, conflict_of, prove_conflict};
+use super::object::{Object, Phase};
+use super::replica::Replica;
+use crate::pbft;
+use quorate_core::crypto::{Digest, Signed, Verified};
+use quorate_core::fault::{Fault, Why};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::outbox::Note;
+use quorate_core::protocol;
+use quorate_core::sessions::Body;
+use quorate_core::wire::Wire;
+
+/// Objects whose STARTs are kept, at most; beyond it they are told again when there is room.
+pub(super) const CONTENDED_MAX: usize = 4096;
+
+impl Replica {
+    /// ⟨RESOLVE, conflictC, w1⟩ (R1).
+    pub(super) fn on_resolve(&mut self, from: ClientId, conflict: Vec<Signed<Grant>>, write: Write, out: &mut Outbox) {
+        let peer = Peer::Client(from);
+        let Some((id, version)) = conflict_of(&conflict, self.quorum()).filter(|(id, _)| *id == write.ask().object)
+        else {
+            return out.blame(peer, Fault::Malformed("a conflict that is none".to_owned()));
+        };
+        let (_, object) = self.object(&write.name);
+        if version.vs < object.seen || version <= object.now.version() {
+            return self.on_write1(from, write, out); // it is over: cheap, whoever repeats it
+        }
+        if matches!(object.phase, Phase::Frozen(_) | Phase::Resolving(_)) {
+            return self.delay(id, peer, Message::Write1(write), out);
+        }
+        if object.is_moving() {
+            return self.delay(id, peer, Message::Resolve { conflict, write }, out);
+        }
+        let mut conflict = conflict;
+        if let Err(fault) = prove_conflict(&mut conflict, &self.keyring) {
+            return out.blame(peer, fault);
+        }
+        if let Some(object) = self.objects.get_mut(&id) {
+            object.consider(&write);
+        }
+        self.freeze(id, conflict, out);
+        self.expect_progress(out);
+    }
+
+    /// Executes and grants nothing on the object until contention is resolved, and says what it has.
+    pub(super) fn freeze(&mut self, id: Digest, conflict: Vec<Signed<Grant>>, out: &mut Outbox) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let asks = object.writes.values().map(|write| write.ask.clone()).collect();
+        let current = object.now.proof.clone();
+        let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current });
+        object.phase = Phase::Frozen(Box::new(start.clone()));
+        self.active.insert(id);
+        self.keep(id, None, out);
+        out.note(Note::Other("an object is frozen: its clients contend"));
+        let primary = self.primary();
+        out.send(self.me(), Message::Start(Box::new(start.clone())));
+        if primary != self.me {
+            out.send(Peer::Replica(primary), Message::Start(Box::new(start)));
+        }
+    }
+
+    /// ⟨START, oid, conflictC, ops, currentC⟩ (R2, R3). Who hears of it freezes, too, even if it has gone past the conflict:
+    /// the one who has frozen can be freed by a resolution only.
+    pub(super) fn on_start(&mut self, start: Verified<Start>, out: &mut Outbox) {
+        let (by, it) = (start.by(), start.statement());
+        let (id, seen) = (it.object, it.seen);
+        let known = self.resolved(id).max(self.objects.get(&id).map_or(OpNumber::ZERO, |object| object.seen));
+        if seen < known {
+            if by != self.me {
+                self.help(by, id, out);
+            }
+            return out.ignore(Peer::Replica(by), Why::OldView);
+        }
+        if !self.starts.contains_key(&id) && self.starts.len() >= CONTENDED_MAX {
+            return out.ignore(Peer::Replica(by), Why::Busy);
+        }
+        self.starts.entry(id).or_default().insert(by, start);
+        self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
+        self.proceed(id, out);
+        self.submit(id, false, out);
+    }
+
+    /// Freezes an object that others have frozen.
+    pub(super) fn joins(&mut self, id: Digest, out: &mut Outbox) -> bool {
+        let Some(object) = self.objects.get(&id) else { return false };
+        let Some(starts) = self.starts.get(&id) else { return false };
+        let Some(start) = starts.values().find(|start| start.statement().seen == object.seen) else { return false };
+        let conflict = start.statement().conflict.clone();
+        self.freeze(id, conflict, out);
+        true
+    }
+
+    /// A quorum of STARTs becomes one operation of PBFT. Its primary asks at once; the others when it takes long, so that
+    /// PBFT watches its primary (R3).
+    pub(super) fn submit(&mut self, id: Digest, late: bool, out: &mut Outbox) {
+        let is_primary = self.primary() == self.me;
+        let seen = self.resolved(id);
+        let Some(starts) = self.starts.get(&id) else { return };
+        let starts = starts.values().filter(|start| start.statement().seen == seen);
+        let mut starts: Vec<Signed<Start>> = starts.map(|start| start.signed().clone()).collect();
+        let once = self.submitted.get(&id).is_some_and(|done| *done >= seen);
+        if starts.len() < self.start_quorum() || (!late && (once || !is_primary)) {
+            return;
+        }
+        starts.truncate(self.start_quorum());
+        self.submitted.insert(id, seen);
+        self.requests = self.requests.saturating_add(1);
+        let Some(key) = self.keyring.proxy() else { return };
+        let client = self.keyring.address(&key);
+        let group = self.keyring.sign_as_proxy(pbft::Requests {
+            client,
+            session: SessionId::new(1),
+            acknowledged: RequestNumber::ZERO,
+            full: None,
+            requests: vec![(RequestNumber::new(self.requests), Body::Apply(starts.encode().into()))],
+        });
+        let message = pbft::Message::Request(group);
+        self.module(out, |module, out| protocol::Replica::on_message(module, Peer::Client(client), message, out));
+    }
+
+    /// How many STARTs make an operation (startQ).
+    pub(super) fn start_quorum(&self) -> usize {
+        self.quorum()
+    }
+}

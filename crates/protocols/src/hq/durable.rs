@@ -1,0 +1,71 @@
+//! What a replica keeps on disk. A grant, an execution and a START are here before anybody hears of them (A.8): a replica that
+//! comes back knows what it has promised.
+
+use super::message::{Ask, Grant, Proof, Start, Write};
+use super::object::State;
+use crate::pbft;
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use quorate_core::crypto::{ClientKey, Digest, Signed};
+use quorate_core::ids::{OpNumber, Position, RecordSeq};
+use quorate_core::objects::Image;
+
+/// A client's request, as it signed it.
+pub type Asked = Signed<Ask, ClientKey>;
+
+/// All that is known of an object.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Kept {
+    /// The object.
+    pub object: Digest,
+    /// Its name; empty while nobody has said it.
+    pub name: Bytes,
+    /// Its state.
+    pub now: State,
+    /// Its state and image before the latest write.
+    pub before: Option<(State, Image)>,
+    /// The last resolution.
+    pub seen: OpNumber,
+    /// The outstanding grant.
+    pub grant: Option<Signed<Grant>>,
+    /// Requests under consideration.
+    pub writes: Vec<Write>,
+    /// Operations of the latest resolution, for those who lack them.
+    pub settled: Vec<Write>,
+    /// What was granted in it.
+    pub granted: Vec<Signed<Grant>>,
+    /// It is frozen, and this was said.
+    pub frozen: Option<Start>,
+    /// It is being resolved: the viewstamp, the place of the first operation, all operations.
+    pub resolving: Option<(OpNumber, Position, Vec<Asked>)>,
+    /// The step of the machine that led here, if it replaced the object.
+    pub step: Option<(OpNumber, Image)>,
+    /// The last step of the machine when this was written.
+    pub upto: OpNumber,
+}
+
+/// A record of the write-ahead log.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Record {
+    /// My grant, and what was granted.
+    Granted(Signed<Grant>, Write),
+    /// The machine has executed a write.
+    Executed {
+        /// The step of the machine.
+        op: OpNumber,
+        /// Why.
+        proof: Proof,
+        /// What.
+        write: Write,
+        /// What it came to.
+        result: Bytes,
+        /// The object before.
+        before: Image,
+    },
+    /// Everything about an object, anew.
+    Object(Box<Kept>),
+    /// What PBFT keeps.
+    Module(pbft::Record),
+    /// What PBFT kept under this number, anew: the log's beginning was forgotten.
+    Carried(RecordSeq, pbft::Record),
+}

@@ -1,0 +1,90 @@
+//! PBFT inside HQ (`docs/adr/001-seam.md`, *Nesting*). It orders quorums of STARTs and nothing else, its clients are the
+//! replicas, and while nobody contends it sends nothing and arms no timer.
+
+use super::durable::Record;
+use super::message::{Message, Start};
+use super::replica::Replica;
+use super::{Hq, Outbox, Timer};
+use crate::pbft::{self, Pbft};
+use bytes::Bytes;
+use quorate_core::crypto::{Digest, Signed};
+use quorate_core::ids::{OpNumber, ReplicaId};
+use quorate_core::nested::{Lift, nested};
+use quorate_core::outbox::Effect;
+use quorate_core::protocol;
+use quorate_core::sessions::{Batch, Body, Outcome};
+use quorate_core::wire::Wire;
+
+/// PBFT's words in ours.
+pub(super) const LIFT: Lift<Pbft, Hq> = Lift { message: Message::Module, record: Record::Module, timer: Timer::Module };
+
+impl Replica {
+    /// Who leads PBFT, as far as this replica knows.
+    pub(super) fn primary(&self) -> ReplicaId {
+        self.quorums.primary(protocol::Replica::status(&self.module).view)
+    }
+
+    /// The last resolution of an object, in PBFT's order.
+    pub(super) fn resolved(&self, id: Digest) -> OpNumber {
+        self.resolved.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Runs a handler of PBFT within this turn, and does what it wants of us.
+    pub(super) fn module(
+        &mut self,
+        out: &mut Outbox,
+        handler: impl FnOnce(&mut pbft::Replica, &mut quorate_core::outbox::Outbox<Pbft>),
+    ) {
+        let before = out.effects().len();
+        let module = &mut self.module;
+        let wanted: std::collections::VecDeque<_> = nested(out, &LIFT, |inner| handler(module, inner)).into();
+        self.note_records(before, out);
+        self.carry_out_module(wanted, out);
+    }
+
+    /// What PBFT wants of us: that we execute what it has ordered.
+    pub(super) fn carry_out_module(&mut self, mut wanted: std::collections::VecDeque<Effect<Pbft>>, out: &mut Outbox) {
+        while let Some(effect) = wanted.pop_front() {
+            match effect {
+                Effect::Execute { op, batch } => {
+                    self.decided(op, &batch, out);
+                    let before = out.effects().len();
+                    let module = &mut self.module;
+                    wanted.extend(nested(out, &LIFT, |inner| {
+                        protocol::Replica::on_executed(module, op, Outcome::default(), inner);
+                    }));
+                    self.note_records(before, out);
+                }
+                Effect::Forget(before) => {
+                    self.carried = self.carried.split_off(&before);
+                    self.places = self.carried.iter().map(|(known, (place, _))| (*place, *known)).collect();
+                }
+                // Its state is the list of resolutions: there is nothing to save, to fetch or to ask, and by its
+                // configuration it does not want to.
+                _ => {}
+            }
+        }
+    }
+
+    /// PBFT's records are carried along when the log's beginning goes.
+    pub(super) fn note_records(&mut self, before: usize, out: &Outbox) {
+        for effect in out.effects().iter().skip(before) {
+            if let Effect::Persist { seq, record: Record::Module(record), .. } = effect {
+                self.carried.insert(*seq, (*seq, record.clone()));
+                self.places.insert(*seq, *seq);
+            }
+        }
+    }
+
+    /// PBFT has ordered this: the upcall of R4.
+    fn decided(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
+        let Ok(batch) = Batch::decode(batch) else { return };
+        for request in batch.requests {
+            if let Body::Apply(bytes) = request.body
+                && let Ok(starts) = Vec::<Signed<Start>>::decode(&bytes)
+            {
+                self.on_resolution(op, starts, out);
+            }
+        }
+    }
+}

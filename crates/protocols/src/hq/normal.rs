@@ -1,0 +1,250 @@
+//! No contention: writes in two phases (A.3, A.4), reads in one (A.5). No word between replicas.
+
+use super::Outbox;
+use super::durable::Record;
+use super::message::{Grant, Message, Proof, ReadRequest, Write, object_of};
+use super::object::{Object, Phase};
+use super::replica::{Reading, Replica};
+use quorate_core::crypto::Digest;
+use quorate_core::fault::{Fault, Why};
+use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::objects::{Step, Stepped};
+use quorate_core::outbox::{Class, Note};
+
+/// Reads that the machine is asked and has not answered, at most; beyond it, the client asks again.
+const READS_MAX: usize = 4096;
+
+/// Phase 1.
+impl Replica {
+    /// ⟨WRITE-1, cid, oid, op#, op⟩ (A.4, steps 0 and 1).
+    pub(super) fn on_write1(&mut self, from: ClientId, write: Write, out: &mut Outbox) {
+        let (ask, peer) = (*write.ask(), Peer::Client(from));
+        if ask.client != from {
+            return out.ignore(peer, Why::NotForSender);
+        }
+        let keyring = self.keyring.clone();
+        let (id, object) = self.object(&write.name);
+        if !object.is_free() {
+            return self.delay(id, peer, Message::Write1(write), out);
+        }
+        if let Some(done) = object.now.done.get(&from).filter(|_| object.now.is_over(&ask)) {
+            if done.number == ask.number {
+                let answer = Self::answer(id, object, from);
+                answer.into_iter().for_each(|answer| out.send(peer, answer));
+                return;
+            }
+            return out.ignore(peer, Why::Duplicate);
+        }
+        if object.now.may_be_over(&ask) {
+            let at = object.now.version().ts;
+            return out.send(peer, Message::TooOld { object: id, number: ask.number, at });
+        }
+        let other = object.writes.get(&from).filter(|it| it.ask().number == ask.number && it.ask().hash != ask.hash);
+        if other.is_some() {
+            out.blame(peer, Fault::Contradiction(format!("two operations as request {}", ask.number)));
+        }
+        let current = object.now.proof.clone();
+        let answer = match &object.grant {
+            Some(grant) if grant.statement().is_for(&ask) => Message::Granted { grant: grant.clone(), current },
+            Some(grant) => {
+                let answer = Message::Refused { number: ask.number, grant: grant.clone(), current };
+                object.consider(&write);
+                answer
+            }
+            _ => {
+                let grant = keyring.sign(Grant::of(&ask, object.next()));
+                object.grant = Some(grant.clone());
+                object.writes.insert(from, write.clone());
+                let seq = out.persist(Class::Promise, Record::Granted(grant.clone(), write));
+                self.recorded(id, seq);
+                Message::Granted { grant, current }
+            }
+        };
+        out.send(peer, answer);
+    }
+
+    /// WRITE-2-ANS from the table of last results.
+    fn answer(id: Digest, object: &Object, client: ClientId) -> Option<Message> {
+        let done = object.now.done.get(&client)?;
+        let (number, result, version) = (done.number, done.result.clone(), done.version);
+        Some(Message::Done { object: id, number, result, version, proof: done.proof.clone() })
+    }
+
+    /// Tells a client what its last write came to.
+    pub(super) fn tell(&self, id: Digest, client: ClientId, out: &mut Outbox) {
+        let answer = self.objects.get(&id).and_then(|object| Self::answer(id, object, client));
+        answer.into_iter().for_each(|answer| out.send(Peer::Client(client), answer));
+    }
+}
+
+/// Phase 2.
+impl Replica {
+    /// ⟨WRITE-2, writeC⟩ (A.4, step 2). Whoever sends it: the certificate says everything.
+    pub(super) fn on_write2(&mut self, from: Peer, proof: Proof, write: Option<Write>, answer: bool, out: &mut Outbox) {
+        let grant = *proof.statement();
+        let (id, wants) = (grant.object, answer && from == Peer::Client(grant.client));
+        if let Some(object) = self.objects.get(&id) {
+            // Cheap first: a certificate that says nothing new is not looked at any closer.
+            if grant.version <= object.now.version() {
+                let number = object.now.done.get(&grant.client).map(|done| done.number);
+                return match number {
+                    Some(number) if number == grant.number && wants => self.tell(id, grant.client, out),
+                    _ => out.ignore(from, Why::Duplicate),
+                };
+            }
+            if grant.version.vs < object.seen {
+                return out.ignore(from, Why::OldView);
+            }
+        }
+        let mut proof = proof;
+        if let Err(fault) = proof.prove(&self.keyring, self.quorum()) {
+            return out.blame(from, fault);
+        }
+        let object = self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
+        if let Some(write) = write.filter(|write| grant.is_for(write.ask())) {
+            if object.name.is_empty() {
+                object.name = write.name.clone();
+            }
+            if object.body(grant.hash).is_none() {
+                object.bodies.insert(grant.hash, write);
+            }
+        }
+        match &object.phase {
+            Phase::Frozen(_) if grant.version.vs <= object.seen => {
+                // A frozen object executes nothing: what it has said of itself must stay true.
+                return self.delay(id, from, Message::Write2 { proof, write: None, answer }, out);
+            }
+            Phase::Resolving(it) if grant.version.vs < it.vs => return out.ignore(from, Why::OldView),
+            Phase::Frozen(_) if grant.version.vs <= object.seen => object.phase = Phase::Free, // only if broken on purpose
+            Phase::Frozen(_) | Phase::Resolving(_) => return self.fall_behind(id, out),
+            Phase::Free | Phase::Writing(..) | Phase::Taking(_) => {}
+        }
+        if object.pending.as_ref().is_none_or(|(known, _)| known.statement().version < grant.version) {
+            object.pending = Some((proof, wants));
+        } else if let Some((known, waits)) = &mut object.pending
+            && *known.statement() == grant
+        {
+            *waits |= wants;
+        }
+        self.proceed(id, out);
+    }
+
+    /// A certified write, or what waited for the object to be free.
+    pub(super) fn proceed_writing(&mut self, id: Digest, out: &mut Outbox) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let Some((proof, answer)) = object.pending.clone() else { return self.replay(id, out) };
+        let grant = *proof.statement();
+        if grant.version <= object.now.version() || grant.version.vs < object.seen {
+            object.pending = None;
+            let executed = object.now.done.get(&grant.client).is_some_and(|done| done.number == grant.number);
+            if answer && executed {
+                self.tell(id, grant.client, out);
+            }
+            return self.replay(id, out);
+        }
+        if grant.version != object.next() {
+            return self.fall_behind(id, out);
+        }
+        let Some(write) = object.body(grant.hash).cloned() else { return self.want(id, grant.hash, out) };
+        let step = Step::Apply { object: write.name.clone(), at: grant.version.ts, operation: write.operation.clone() };
+        if self.step(id, step, out)
+            && let Some(object) = self.objects.get_mut(&id)
+        {
+            object.pending = None;
+            object.phase = Phase::Writing(Box::new((proof, write)), answer);
+        }
+    }
+
+    /// The machine has done a step.
+    pub(super) fn stepped(&mut self, op: OpNumber, stepped: Stepped, out: &mut Outbox) {
+        if op <= self.steps.replayed {
+            return;
+        }
+        let Some(id) = self.steps.moving.remove(&op) else { return };
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        self.steps.done = op;
+        match std::mem::replace(&mut object.phase, Phase::Free) {
+            Phase::Writing(written, answer) => {
+                let (proof, write) = *written;
+                let client = write.ask().client;
+                self.executed(id, op, proof, write, stepped, out);
+                if answer {
+                    self.tell(id, client, out);
+                }
+            }
+            Phase::Taking(transferred) => self.taken(id, op, *transferred, out),
+            Phase::Resolving(resolving) => self.stepped_resolving(id, op, *resolving, stepped, out),
+            other @ (Phase::Free | Phase::Frozen(_)) => {
+                object.phase = other; // no step was asked for in these
+            }
+        }
+        self.after_step(out);
+        self.proceed(id, out);
+    }
+
+    /// A.4, steps 4 and 6: what was executed is written down before anybody hears of it.
+    pub(super) fn executed(
+        &mut self,
+        id: Digest,
+        op: OpNumber,
+        proof: Proof,
+        write: Write,
+        stepped: Stepped,
+        out: &mut Outbox,
+    ) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let Stepped { reply, before } = stepped;
+        let former = object.now.version();
+        let next = object.now.after(proof.clone(), write.clone(), reply.clone());
+        let state = std::mem::replace(&mut object.now, next);
+        object.before = Some((state, before.clone()));
+        object.grant = None;
+        object.writes.clear();
+        object.bodies.clear();
+        let version = object.now.version();
+        let record = Record::Executed { op, proof, write, result: reply, before };
+        let seq = out.persist(Class::Promise, record);
+        self.steps.records.push_back((op, seq));
+        self.recorded(id, seq);
+        out.note(Note::Committed(op));
+        self.changed(id, former, version, out);
+    }
+}
+
+/// Write-backs and reads.
+impl Replica {
+    /// ⟨WRITEBACK-WRITE, writeC, w1⟩: as WRITE-2, then as WRITE-1.
+    pub(super) fn on_write_back(&mut self, from: ClientId, proof: Proof, write: Write, out: &mut Outbox) {
+        if write.ask().object != proof.statement().object {
+            return out.blame(Peer::Client(from), Fault::Malformed("a write-back of two objects".to_owned()));
+        }
+        self.on_write2(Peer::Client(from), proof, None, false, out);
+        self.on_write1(from, write, out);
+    }
+
+    /// ⟨WRITEBACK-READ, writeC, r⟩: as WRITE-2, then as READ.
+    pub(super) fn on_write_back_read(&mut self, from: ClientId, proof: Proof, read: ReadRequest, out: &mut Outbox) {
+        self.on_write2(Peer::Client(from), proof, None, false, out);
+        self.on_read(from, read, out);
+    }
+
+    /// ⟨READ, cid, oid, op, nonce⟩ (A.5). An object that is busy or frozen answers when it is free.
+    pub(super) fn on_read(&mut self, from: ClientId, read: ReadRequest, out: &mut Outbox) {
+        if self.reads.len() >= READS_MAX {
+            return out.ignore(Peer::Client(from), Why::Busy);
+        }
+        let id = read.name.as_ref().map(|name| object_of(name));
+        let known = id.and_then(|id| Some((id, self.objects.get(&id)?)));
+        let (version, proof) = match known {
+            Some((id, object)) if !object.is_free() => {
+                return self.delay(id, Peer::Client(from), Message::Read(read), out);
+            }
+            Some((_, object)) => (object.now.version(), object.now.proof.clone()),
+            None => (super::Version::default(), None),
+        };
+        let full = read.full.is_none_or(|replica| replica == self.me);
+        let ticket = self.ticket();
+        self.reads.insert(ticket, Reading { client: from, nonce: read.nonce, full, version, proof });
+        out.query(ticket, read.query);
+    }
+}

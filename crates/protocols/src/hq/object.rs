@@ -1,0 +1,287 @@
+//! One object as a replica knows it.
+
+use super::durable::Kept;
+use super::message::{Ask, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use quorate_core::crypto::{Certified, ClientKey, Digest, Signed, Verified};
+use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RecordSeq, ReplicaId, RequestNumber};
+use quorate_core::objects::Image;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Clients whose last write of one object is remembered; one more, and the one that wrote longest ago is forgotten.
+pub const CLIENTS_MAX: usize = 64;
+/// Messages that wait while an object is busy or frozen, and of them those of one client.
+const DELAYED_MAX: usize = 256;
+const CLIENT_DELAYED_MAX: usize = 16;
+
+/// What the last write of a client came to (oldops).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Answered {
+    /// Its number.
+    pub number: RequestNumber,
+    /// What it came to.
+    pub result: Bytes,
+    /// Where it was executed.
+    pub version: Version,
+    /// The proof, unless this was had from another replica.
+    pub proof: Option<Proof>,
+}
+
+/// What the protocol knows of an object's state. A function of the writes executed, but for signatures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct State {
+    /// The proof of the latest write (currentC); `None` before the first.
+    pub proof: Option<Proof>,
+    /// The latest write.
+    pub last: Option<Write>,
+    /// The last write of each client (oldops).
+    pub done: BTreeMap<ClientId, Answered>,
+    /// Whoever is not in `done` has written nothing after this.
+    pub floor: Position,
+}
+
+/// One request for each client: its number, its result, its place.
+type Essence = (Version, Option<Ask>, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
+
+impl State {
+    /// Where the latest write stands.
+    pub fn version(&self) -> Version {
+        self.proof.as_ref().map_or(Version::default(), |proof| proof.statement().version)
+    }
+
+    /// What must be equal on all replicas.
+    pub(super) fn essence(&self) -> Essence {
+        let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
+        (self.version(), self.last.as_ref().map(|write| *write.ask()), done.collect(), self.floor)
+    }
+
+    /// The state after a write.
+    pub(super) fn after(&self, proof: Proof, write: Write, result: Bytes) -> Self {
+        let grant = *proof.statement();
+        let mut next = self.clone();
+        let answered = Answered { number: grant.number, result, version: grant.version, proof: Some(proof.clone()) };
+        next.done.insert(grant.client, answered);
+        if next.done.len() > CLIENTS_MAX
+            && let Some(oldest) = next.done.iter().min_by_key(|(_, it)| it.version).map(|(client, _)| *client)
+            && let Some(forgotten) = next.done.remove(&oldest)
+        {
+            next.floor = next.floor.max(forgotten.version.ts);
+        }
+        next.proof = Some(proof);
+        next.last = Some(write);
+        next
+    }
+
+    /// Was this request executed, or a later one of its client?
+    pub(super) fn is_over(&self, ask: &Ask) -> bool {
+        self.done.get(&ask.client).is_some_and(|it| it.number >= ask.number)
+    }
+
+    /// May this request be one of a client that was forgotten?
+    pub(super) fn may_be_over(&self, ask: &Ask) -> bool {
+        !self.done.contains_key(&ask.client) && ask.after < self.floor
+    }
+}
+
+/// Contention that is being resolved, from PBFT's decision on.
+#[derive(Debug)]
+pub(super) struct Resolving {
+    /// The entry of PBFT: the viewstamp of what follows from it.
+    pub(super) vs: OpNumber,
+    /// The greatest certificate in the STARTs (C), and who showed it.
+    pub(super) base: Option<Proof>,
+    /// The requests in the STARTs.
+    pub(super) asks: Vec<Signed<Ask, ClientKey>>,
+    /// Grants of this resolution, by the place and the signer.
+    pub(super) votes: BTreeMap<Version, BTreeMap<ReplicaId, Verified<Grant>>>,
+    pub(super) stage: Stage,
+}
+
+impl Resolving {
+    /// The proof for the operation at this index of L, if a quorum has granted it.
+    pub(super) fn proof(&self, plan: &Plan, index: usize, quorum: usize) -> Option<Proof> {
+        let version = Version { vs: self.vs, ts: plan.first.plus(index as u64) };
+        let grant = Grant::of(plan.asks.get(index)?.statement(), version);
+        let votes = self.votes.get(&version)?;
+        Certified::assemble(votes.values(), &grant, quorum).map(Certified::into_certificate)
+    }
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// This replica is not at C yet.
+    Reaching,
+    /// The machine takes the latest write back.
+    Undoing,
+    /// The machine executes C.
+    Executing(Proof, Write),
+    /// L is known: grants are collected for it.
+    Granting(Plan),
+    /// The machine executes an operation of L.
+    Running(Plan, Write),
+}
+
+/// L, in order, and where its first operation goes.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) first: Position,
+    pub(super) asks: Vec<Signed<Ask, ClientKey>>,
+    pub(super) own: Vec<Signed<Grant>>,
+    /// How many were executed.
+    pub(super) executed: usize,
+}
+
+/// What an object is busy with.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Nothing.
+    Free,
+    /// The machine executes a write; is its client to be answered?
+    Writing(Box<(Proof, Write)>, bool),
+    /// The machine takes what another replica has.
+    Taking(Box<super::message::Transferred>),
+    /// Nothing is executed until contention is resolved; this was said of it.
+    Frozen(Box<Signed<Start>>),
+    /// PBFT has decided.
+    Resolving(Box<Resolving>),
+}
+
+/// An object.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// Empty until somebody has said it.
+    pub(super) name: Bytes,
+    pub(super) now: State,
+    /// Before the latest write: the state, and what the machine had (backupC, prev).
+    pub(super) before: Option<(State, Image)>,
+    /// The last resolution.
+    pub(super) seen: OpNumber,
+    /// The one outstanding grant (grantTS).
+    pub(super) grant: Option<Signed<Grant>>,
+    /// Requests under consideration (ops), one for each client.
+    pub(super) writes: BTreeMap<ClientId, Write>,
+    /// Operations that were asked for by what stands for them.
+    pub(super) bodies: BTreeMap<Digest, Write>,
+    /// Operations of the latest resolution: perhaps nobody else who is correct has them (A.8).
+    pub(super) settled: BTreeMap<Digest, Write>,
+    /// My grants of the latest resolution: others may lack them when it is over here.
+    pub(super) granted: Vec<Signed<Grant>>,
+    /// A certified write whose operation or whose predecessor is not here, and whether its client waits.
+    pub(super) pending: Option<(Proof, bool)>,
+    pub(super) phase: Phase,
+    /// What PBFT has decided, and has to wait for the machine.
+    pub(super) decided: Option<Box<Resolving>>,
+    pub(super) delayed: VecDeque<(Peer, Message)>,
+    /// The first record that is needed to know all this again.
+    pub(super) first: Option<RecordSeq>,
+}
+
+impl Object {
+    pub(super) fn new(name: Bytes) -> Self {
+        Self {
+            name,
+            now: State::default(),
+            before: None,
+            seen: OpNumber::ZERO,
+            grant: None,
+            writes: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            granted: Vec::new(),
+            pending: None,
+            phase: Phase::Free,
+            decided: None,
+            delayed: VecDeque::new(),
+            first: None,
+        }
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.phase, Phase::Free) && self.pending.is_none()
+    }
+
+    /// Is the machine at work on it?
+    pub(super) fn is_moving(&self) -> bool {
+        match &self.phase {
+            Phase::Free | Phase::Frozen(_) => false,
+            Phase::Writing(..) | Phase::Taking(_) => true,
+            Phase::Resolving(it) => matches!(it.stage, Stage::Undoing | Stage::Executing(..) | Stage::Running(..)),
+        }
+    }
+
+    /// The place after the latest write.
+    pub(super) fn next(&self) -> Version {
+        Version { vs: self.seen, ts: self.now.version().ts.next() }
+    }
+
+    /// The operation that this stands for, if it is here.
+    pub(super) fn body(&self, hash: Digest) -> Option<&Write> {
+        let before = self.before.as_ref().and_then(|(state, _)| state.last.as_ref());
+        let known = self
+            .writes
+            .values()
+            .chain(&self.now.last)
+            .chain(before)
+            .chain(self.bodies.values())
+            .chain(self.settled.values());
+        known.into_iter().find(|write| write.ask().hash == hash)
+    }
+
+    /// Keeps a request under consideration; of each client the latest, and of two with one number the first.
+    pub(super) fn consider(&mut self, write: &Write) {
+        let client = write.ask().client;
+        let is_granted = |it: &Write| self.grant.as_ref().is_some_and(|grant| grant.statement().is_for(it.ask()));
+        let keep = match self.writes.get(&client) {
+            Some(known) => known.ask().number < write.ask().number && !is_granted(known),
+            None => self.writes.len() < WRITES_MAX,
+        };
+        if keep {
+            self.writes.insert(client, write.clone());
+        }
+    }
+
+    /// Keeps a message until the object is free; false if there is no room.
+    pub(super) fn delay(&mut self, from: Peer, message: Message) -> bool {
+        if self.delayed.iter().any(|known| (known.0, &known.1) == (from, &message)) {
+            return true; // said again
+        }
+        let of_one = self.delayed.iter().filter(|(peer, _)| *peer == from).count();
+        if self.delayed.len() >= DELAYED_MAX || of_one >= CLIENT_DELAYED_MAX {
+            return false;
+        }
+        self.delayed.push_back((from, message));
+        true
+    }
+
+    /// As its record has it.
+    pub(super) fn kept(&self, object: Digest, step: Option<(OpNumber, Image)>, upto: OpNumber) -> Kept {
+        let resolving = match &self.phase {
+            Phase::Resolving(it) => match &it.stage {
+                Stage::Granting(plan) | Stage::Running(plan, _) => Some((it.vs, plan.first, plan.asks.clone())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let frozen = match &self.phase {
+            Phase::Frozen(start) => Some(start.statement().clone()),
+            _ => None,
+        };
+        Kept {
+            object,
+            name: self.name.clone(),
+            now: self.now.clone(),
+            before: self.before.clone(),
+            seen: self.seen,
+            grant: self.grant.clone(),
+            writes: self.writes.values().cloned().collect(),
+            settled: self.settled.values().cloned().collect(),
+            granted: self.granted.clone(),
+            frozen,
+            resolving,
+            step,
+            upto,
+        }
+    }
+}

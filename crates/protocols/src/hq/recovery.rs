@@ -1,0 +1,349 @@
+//! What was lost: messages, which are said again while something is under way; and processes, which come back with their
+//! disks.
+//!
+//! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again.
+
+use super::durable::{Kept, Record};
+use super::message::{Message, Version};
+use super::module::LIFT;
+use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::replica::{Compared, Replica, Steps};
+use super::transfer::own_grants;
+use super::{Outbox, Timer};
+use crate::pbft;
+use quorate_core::crypto::{Digest, Keyring};
+use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId};
+use quorate_core::nested::nested;
+use quorate_core::objects::Step;
+use quorate_core::outbox::{Class, Note};
+use quorate_core::protocol::{self, Checkpoint, Restore, RestoreError, Restored};
+use quorate_core::quorum::ByzantineQuorums;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Objects about which something is said again at once, at most.
+const AGAIN_MAX: usize = 64;
+/// Objects, and records of PBFT, that are written anew after one step, at most.
+const REWRITES_MAX: usize = 4;
+
+/// Messages.
+impl Replica {
+    /// Makes sure that somebody looks again, as long as there is something to look after.
+    pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
+        let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
+        if !self.again && unsettled {
+            self.again = true;
+            self.pause = self.config.resend;
+            out.arm(Timer::Again, self.pause);
+        }
+    }
+
+    /// Says again what is under way (R3: STARTs to all, so that nobody can sit on one).
+    pub(super) fn on_again(&mut self, out: &mut Outbox) {
+        self.again = false;
+        self.give_up();
+        let active: Vec<Digest> = self.active.iter().take(AGAIN_MAX).copied().collect();
+        for id in active {
+            match self.objects.get(&id) {
+                Some(Object { phase: Phase::Frozen(start), .. }) => {
+                    let start = start.clone();
+                    out.send(self.me(), Message::Start(start.clone()));
+                    out.broadcast(Message::Start(start));
+                    self.submit(id, true, out);
+                }
+                Some(object) => {
+                    if let Some(grants) = own_grants(object) {
+                        out.broadcast(Message::Grants { grants, again: true });
+                    }
+                    self.proceed(id, out);
+                }
+                None => {}
+            }
+        }
+        for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {
+            out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
+        }
+        for object in self.behind.keys().take(AGAIN_MAX).copied() {
+            out.broadcast_unsynced(Message::GetObject { object }); // a question
+        }
+        let pause = self.pause;
+        self.expect_progress(out);
+        if self.again {
+            self.pause = pause.saturating_mul(2).min(self.config.resend_max);
+            out.arm(Timer::Again, self.pause);
+        }
+    }
+}
+
+/// The log's beginning.
+impl Replica {
+    /// A step was done and written down: is a snapshot due, or the log too long?
+    pub(super) fn after_step(&mut self, out: &mut Outbox) {
+        if self.steps.asked.since(self.steps.snapshot) >= self.config.state_steps {
+            self.steps.barrier = true;
+        }
+        if self.steps.barrier && self.steps.moving.is_empty() {
+            // The snapshot must not hold what the log may forget in a power failure: it waits until this comes back.
+            out.send(self.me(), Message::Steps(self.steps.asked));
+        }
+        self.clean(out);
+    }
+
+    /// Everything that the machine has done is on the disk.
+    pub(super) fn on_steps(&mut self, from: ReplicaId, op: OpNumber, out: &mut Outbox) {
+        if from != self.me || !self.steps.barrier || op != self.steps.asked {
+            return out.ignore(Peer::Replica(from), quorate_core::fault::Why::NotForSender);
+        }
+        self.steps.barrier = false;
+        self.steps.snapshot = op;
+        out.checkpoint(op);
+        for id in std::mem::take(&mut self.steps.stalled) {
+            self.proceed(id, out);
+        }
+    }
+
+    /// A snapshot is on disk: the steps that it contains need not be done again.
+    pub(super) fn saved(&mut self, checkpoint: Checkpoint, out: &mut Outbox) {
+        out.note(Note::Checkpointed(checkpoint.op));
+        self.steps.saved = checkpoint.op;
+        while self.steps.records.front().is_some_and(|(op, _)| *op <= checkpoint.op) {
+            self.steps.records.pop_front();
+        }
+        self.clean(out);
+    }
+
+    /// Writes anew what is needed of the log's beginning, a little at a time, and forgets the rest.
+    pub(super) fn clean(&mut self, out: &mut Outbox) {
+        let needed =
+            self.firsts.len().saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
+        let limit = needed.saturating_mul(2).saturating_add(self.config.log_slack);
+        let Some(first) = self.lowest() else { return };
+        if out.next_seq().since(first) <= limit {
+            return;
+        }
+        for _ in 0..REWRITES_MAX {
+            let object = self.firsts.first().copied();
+            let record = self.places.first_key_value().map(|(place, known)| (*place, *known));
+            match (object, record) {
+                (Some((seq, id)), other) if other.is_none_or(|(place, _)| seq < place) => {
+                    if self.objects.get(&id).is_some_and(Object::is_moving) {
+                        break;
+                    }
+                    self.keep(id, None, out);
+                }
+                (_, Some((place, known))) => {
+                    let Some((current, record)) = self.carried.get_mut(&known) else { break };
+                    *current = out.persist(Class::Promise, Record::Carried(known, record.clone()));
+                    self.places.remove(&place);
+                    self.places.insert(*current, known);
+                }
+                _ => break,
+            }
+        }
+        if let Some(first) = self.lowest() {
+            out.forget(first);
+        }
+    }
+
+    /// The first record that anything needs.
+    fn lowest(&self) -> Option<RecordSeq> {
+        let object = self.firsts.first().map(|(seq, _)| *seq);
+        let record = self.places.first_key_value().map(|(place, _)| *place);
+        let step = self.steps.records.front().map(|(_, seq)| *seq);
+        [object, record, step].into_iter().flatten().min()
+    }
+}
+
+/// What the records say, in their order.
+#[derive(Default)]
+struct Replayed {
+    objects: BTreeMap<Digest, Object>,
+    steps: BTreeMap<OpNumber, (RecordSeq, Step)>,
+    /// The last step that any record knows of.
+    last: OpNumber,
+    carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
+}
+
+impl Replayed {
+    fn take(&mut self, seq: RecordSeq, record: Record, keyring: &Keyring) {
+        match record {
+            Record::Granted(grant, write) => {
+                let id = grant.statement().object;
+                let object = self.objects.entry(id).or_insert_with(|| Object::new(write.name.clone()));
+                object.first.get_or_insert(seq);
+                object.name = write.name.clone();
+                if grant.statement().version == object.next() {
+                    object.grant = Some(grant);
+                    object.writes.insert(write.ask().client, write);
+                }
+            }
+            Record::Executed { op, proof, write, result, before } => {
+                let id = proof.statement().object;
+                let object = self.objects.entry(id).or_insert_with(|| Object::new(write.name.clone()));
+                object.first.get_or_insert(seq);
+                object.name = write.name.clone();
+                let (name, operation) = (write.name.clone(), write.operation.clone());
+                let step = Step::Apply { object: name, at: proof.statement().version.ts, operation };
+                let next = object.now.after(proof, write, result);
+                object.before = Some((std::mem::replace(&mut object.now, next), before));
+                object.grant = None;
+                object.writes.clear();
+                self.last = self.last.max(op);
+                self.steps.insert(op, (seq, step));
+            }
+            Record::Object(kept) => {
+                let (id, name) = (kept.object, kept.name.clone());
+                self.last = self.last.max(kept.upto);
+                if let Some((op, image)) = kept.step.clone() {
+                    self.last = self.last.max(op);
+                    self.steps.insert(op, (seq, Step::Put { object: name.clone(), image }));
+                }
+                let mut object = restored(*kept, keyring);
+                object.first = Some(seq);
+                self.objects.insert(id, object);
+            }
+            Record::Module(record) => drop(self.carried.insert(seq, (seq, record))),
+            Record::Carried(known, record) => drop(self.carried.insert(known, (seq, record))),
+        }
+    }
+}
+
+fn restored(kept: Kept, keyring: &Keyring) -> Object {
+    let mut object = Object::new(kept.name);
+    (object.now, object.before, object.seen, object.grant) = (kept.now, kept.before, kept.seen, kept.grant);
+    object.granted = kept.granted;
+    object.settled = kept.settled.into_iter().map(|write| (write.ask().hash, write)).collect();
+    object.writes = kept.writes.into_iter().map(|write| (write.ask().client, write)).collect();
+    if let Some(start) = kept.frozen {
+        object.phase = Phase::Frozen(Box::new(keyring.sign(start))); // the same statement: it is on disk
+    }
+    if let Some((vs, first, asks)) = kept.resolving {
+        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
+        let own =
+            asks.iter().zip(places).map(|(ask, version)| keyring.sign(super::Grant::of(ask.statement(), version)));
+        let plan = Plan { first, own: own.collect(), asks, executed: 0 };
+        let stage = Stage::Granting(plan);
+        let resolving = Resolving { vs, base: None, asks: Vec::new(), votes: BTreeMap::new(), stage };
+        object.phase = Phase::Resolving(Box::new(resolving));
+    }
+    object
+}
+
+/// Starts from what the disk holds.
+pub(super) fn restore(
+    restore: Restore<super::Hq>,
+    keyring: Arc<Keyring>,
+    out: &mut Outbox,
+) -> Result<Replica, RestoreError> {
+    let quorums = ByzantineQuorums::new(restore.replicas).ok_or(RestoreError::GroupSize(restore.replicas))?;
+    if keyring.replica() != Some(restore.replica) || keyring.replicas() != restore.replicas {
+        return Err(RestoreError::NoKey);
+    }
+    let lost = |what: &str| Err(RestoreError::PromisesLost(what.to_owned()));
+    if restore.tail_damaged {
+        return lost("the end of the log");
+    }
+    let mut replayed = Replayed::default();
+    for record in restore.records {
+        match record {
+            Restored::Found { seq, record } => replayed.take(seq, record, &keyring),
+            Restored::Damaged { seq, .. } => return lost(&format!("record {seq}")),
+        }
+    }
+    let Replayed { mut objects, mut steps, last, carried } = replayed;
+    let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
+    let mut expected = saved;
+    let records = steps.split_off(&saved.next());
+    let complete = records.keys().all(|op| {
+        expected = expected.next();
+        *op == expected
+    });
+    if !complete || expected < last {
+        return lost("the snapshot, or a step after it");
+    }
+    for object in objects.values_mut() {
+        if let Phase::Resolving(it) = &mut object.phase
+            && let Stage::Granting(plan) = &mut it.stage
+        {
+            let executed = object.now.version().ts.next().since(plan.first);
+            plan.executed = usize::try_from(executed).unwrap_or(plan.asks.len()).min(plan.asks.len());
+        }
+    }
+    let asked = saved.max(last);
+    let known = carried.iter().map(|(known, (_, record))| Restored::Found { seq: *known, record: record.clone() });
+    let inner = Restore {
+        replica: restore.replica,
+        replicas: restore.replicas,
+        config: restore.config.module,
+        records: known.collect(),
+        tail_damaged: false,
+        checkpoint: None,
+        wake: None,
+    };
+    let (mut module, before) = (None, out.effects().len());
+    let wanted = nested(out, &LIFT, |inner_out| {
+        module = Some(<pbft::Replica as protocol::Replica<pbft::Pbft>>::start(inner, keyring.clone(), inner_out));
+    });
+    let module = module.unwrap_or(Err(RestoreError::NoKey))?;
+    let active = objects.iter().filter(|(_, it)| !matches!(it.phase, Phase::Free)).map(|(id, _)| *id).collect();
+    let mut compared = Compared::new(restore.config.compare);
+    for (id, object) in &objects {
+        if let Some(sum) = compared.own.get_mut(usize::from(Replica::bucket(*id))) {
+            *sum = sum.wrapping_add(Replica::share_of(*id, object));
+        }
+    }
+    let firsts: BTreeSet<_> = objects.iter().filter_map(|(id, object)| Some((object.first?, *id))).collect();
+    let places = carried.iter().map(|(known, (place, _))| (*place, *known)).collect();
+    let mut replica = Replica {
+        me: restore.replica,
+        quorums,
+        config: restore.config,
+        keyring,
+        objects,
+        module,
+        carried,
+        places,
+        resolved: BTreeMap::new(),
+        requests: out.nonce() >> 2, // another life's numbers are not used again
+        starts: BTreeMap::new(),
+        submitted: BTreeMap::new(),
+        early: BTreeMap::new(),
+        active,
+        steps: Steps {
+            asked,
+            done: asked,
+            replayed: asked,
+            snapshot: saved,
+            saved,
+            records: records.iter().map(|(op, (seq, _))| (*op, *seq)).collect(),
+            ..Steps::default()
+        },
+        reads: BTreeMap::new(),
+        images: BTreeMap::new(),
+        last_ticket: 0,
+        wanted: BTreeSet::new(),
+        behind: BTreeMap::new(),
+        compared,
+        again: false,
+        pause: restore.config.resend,
+        firsts,
+    };
+    for (op, (_, step)) in records {
+        out.step(op, step);
+    }
+    replica.note_records(before, out);
+    replica.carry_out_module(wanted.into(), out);
+    let active: Vec<Digest> = replica.active.iter().copied().collect();
+    active.into_iter().for_each(|id| replica.proceed(id, out));
+    if !replica.objects.is_empty() {
+        replica.compare_soon(out);
+    }
+    replica.expect_progress(out);
+    Ok(replica)
+}
+
+impl Replica {
+    fn share_of(id: Digest, object: &Object) -> u64 {
+        Self::share(id, object.now.version())
+    }
+}

@@ -1,0 +1,321 @@
+//! What follows from a quorum of STARTs (A.6, R4), the same on every replica: all go to the greatest certificate that one of
+//! them shows, taking back one write if need be; the requests in them get their places in one order; a quorum's grants for
+//! these are certificates like any other.
+
+use super::Outbox;
+use super::durable::Asked;
+use super::message::{Ask, GRANTS_MAX, Grant, Message, Start, Version};
+use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::replica::Replica;
+use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
+use quorate_core::fault::{Fault, Why};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::objects::{Step, Stepped};
+use quorate_core::outbox::Note;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Replica {
+    /// resolve(startQ), in PBFT's order.
+    pub(super) fn on_resolution(&mut self, vs: OpNumber, starts: Vec<Signed<Start>>, out: &mut Outbox) {
+        let Some(id) = starts.first().map(|start| start.statement().object) else { return };
+        let seen = self.resolved(id);
+        let in_order = starts.is_sorted_by(|one, next| one.by() < next.by());
+        let of_one = starts.iter().all(|start| (start.statement().object, start.statement().seen) == (id, seen));
+        let mut starts = starts;
+        let proven = in_order && of_one && starts.iter_mut().all(|start| start.prove(&self.keyring).is_ok());
+        if !proven || starts.len() < self.start_quorum() {
+            return out.ignore(self.me(), Why::NotNow); // the same contention was resolved before, or it is none
+        }
+        self.resolved.insert(id, vs);
+        if let Some(known) = self.starts.get_mut(&id) {
+            known.retain(|_, start| start.statement().seen >= vs);
+            if known.is_empty() {
+                self.starts.remove(&id);
+            }
+        }
+        let object = self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
+        let under_way = |it: &Resolving| it.vs >= vs;
+        let resolving = matches!(&object.phase, Phase::Resolving(it) if under_way(it));
+        if object.seen >= vs || resolving || object.decided.as_ref().is_some_and(|it| under_way(it)) {
+            return; // the object has been through it, as the disk or another replica says
+        }
+        let currents = starts.iter().filter_map(|start| start.statement().current.clone());
+        let base = currents.max_by_key(|proof| proof.statement().version);
+        let asks = vouched(&starts, self.quorums.vouch());
+        let early = self.early.remove(&id).unwrap_or_default();
+        let mut resolving = Resolving { vs, base, asks, votes: BTreeMap::new(), stage: Stage::Reaching };
+        for grant in early.into_values().flatten() {
+            if grant.statement().version.vs == vs {
+                count(&mut resolving, grant);
+            }
+        }
+        object.decided = Some(Box::new(resolving));
+        out.note(Note::Other("contention is resolved"));
+        self.proceed(id, out);
+    }
+
+    /// R4, a to f, as far as it goes.
+    pub(super) fn proceed_resolving(&mut self, id: Digest, out: &mut Outbox) {
+        if self.behind.contains_key(&id) && self.adopt(id, out) {
+            return;
+        }
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let Phase::Resolving(resolving) = std::mem::replace(&mut object.phase, Phase::Free) else { return };
+        let mut resolving = resolving;
+        match std::mem::replace(&mut resolving.stage, Stage::Reaching) {
+            Stage::Reaching => self.reach(id, resolving, out),
+            Stage::Granting(plan) => self.run_plan(id, resolving, plan, out),
+            stage @ (Stage::Undoing | Stage::Executing(..) | Stage::Running(..)) => {
+                resolving.stage = stage; // the machine is at work
+                self.set_resolving(id, resolving);
+            }
+        }
+    }
+
+    fn set_resolving(&mut self, id: Digest, resolving: Box<Resolving>) {
+        if let Some(object) = self.objects.get_mut(&id) {
+            object.phase = Phase::Resolving(resolving);
+        }
+    }
+
+    /// R4, a and b: to C.
+    fn reach(&mut self, id: Digest, mut resolving: Box<Resolving>, out: &mut Outbox) {
+        let Some(object) = self.objects.get(&id) else { return };
+        let here = object.now.version();
+        let base = resolving.base.as_ref().map_or(Version::default(), |proof| proof.statement().version);
+        if here == base {
+            return self.plan(id, resolving, out);
+        }
+        if here > base {
+            let Some((_, image)) = object.before.as_ref().filter(|(state, _)| state.version() == base) else {
+                return out.halt(format!(
+                    "this replica has executed write {} of an object, and a quorum of STARTs knows of none after {}: more \
+                     replicas lie than the group tolerates",
+                    here.ts, base.ts
+                ));
+            };
+            let step = Step::Put { object: object.name.clone(), image: image.clone() };
+            if self.step(id, step, out) {
+                resolving.stage = Stage::Undoing;
+            }
+            return self.set_resolving(id, resolving);
+        }
+        let next = resolving.base.clone().filter(|proof| proof.statement().version == object.next());
+        let Some(proof) = next else {
+            self.set_resolving(id, resolving);
+            return self.fall_behind(id, out);
+        };
+        let Some(write) = object.body(proof.statement().hash).cloned() else {
+            self.set_resolving(id, resolving);
+            return self.want(id, proof.statement().hash, out);
+        };
+        let (object, operation) = (write.name.clone(), write.operation.clone());
+        if self.step(id, Step::Apply { object, at: base.ts, operation }, out) {
+            resolving.stage = Stage::Executing(proof, write);
+        }
+        self.set_resolving(id, resolving);
+    }
+
+    /// R4, c to e: L, and my grants for it.
+    fn plan(&mut self, id: Digest, mut resolving: Box<Resolving>, out: &mut Outbox) {
+        let Some(object) = self.objects.get(&id) else { return };
+        let asks = order(&resolving.asks, resolving.vs, object);
+        let first = object.now.version().ts.next();
+        let vs = resolving.vs;
+        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
+        let own: Vec<_> = asks
+            .iter()
+            .zip(places)
+            .map(|(ask, version)| self.keyring.sign(Grant::of(ask.statement(), version)))
+            .collect();
+        if asks.is_empty() {
+            return self.finish(id, vs, out);
+        }
+        let settled = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned();
+        let settled = settled.map(|write| (write.ask().hash, write)).collect();
+        resolving.stage = Stage::Granting(Plan { first, asks, own: own.clone(), executed: 0 });
+        self.set_resolving(id, resolving);
+        if let Some(object) = self.objects.get_mut(&id) {
+            (object.settled, object.granted) = (settled, own.clone());
+        }
+        self.keep(id, None, out); // before any of it is executed: a restart must not compute it anew from a later state
+        out.broadcast(Message::Grants { grants: own.clone(), again: false });
+        out.send(self.me(), Message::Grants { grants: own, again: false });
+    }
+
+    /// My grants of what a resolution has ordered (R4, e).
+    pub(super) fn on_grants(&mut self, from: ReplicaId, grants: Vec<Verified<Grant>>, again: bool, out: &mut Outbox) {
+        let peer = Peer::Replica(from);
+        let Some((id, vs)) = grants.first().map(|it| (it.statement().object, it.statement().version.vs)) else {
+            return out.ignore(peer, Why::Unasked);
+        };
+        let of_one =
+            |it: &Verified<Grant>| it.by() == from && (it.statement().object, it.statement().version.vs) == (id, vs);
+        if !grants.iter().all(of_one) {
+            return out.blame(peer, Fault::Malformed("grants of several resolutions".to_owned()));
+        }
+        let Some(object) = self.objects.get_mut(&id) else { return self.keep_early(from, id, grants, out) };
+        let resolving = match (&mut object.phase, &mut object.decided) {
+            (Phase::Resolving(it), _) if it.vs == vs => Some(it),
+            (_, Some(it)) if it.vs == vs => Some(it),
+            _ => None,
+        };
+        if let Some(resolving) = resolving {
+            let lies: Vec<Evidence> = grants.into_iter().filter_map(|grant| count(resolving, grant)).collect();
+            lies.into_iter().for_each(|evidence| out.blame(peer, evidence.into()));
+            return self.proceed(id, out);
+        }
+        if vs <= object.seen {
+            if again {
+                self.help(from, id, out);
+            }
+            return out.ignore(peer, Why::OldView);
+        }
+        self.keep_early(from, id, grants, out);
+    }
+
+    /// Grants of a resolution that PBFT has not told this replica of: it will.
+    fn keep_early(&mut self, from: ReplicaId, id: Digest, grants: Vec<Verified<Grant>>, out: &mut Outbox) {
+        if !self.early.contains_key(&id) && self.early.len() >= super::contention::CONTENDED_MAX {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
+        self.early.entry(id).or_default().insert(from, grants);
+    }
+
+    /// R4, f: what a quorum has granted is executed, in order; when all is, the object is free.
+    fn run_plan(&mut self, id: Digest, mut resolving: Box<Resolving>, plan: Plan, out: &mut Outbox) {
+        if plan.executed == plan.asks.len() {
+            return self.finish(id, resolving.vs, out);
+        }
+        let quorum = self.quorum();
+        let next = plan.asks.get(plan.executed).map(|ask| *ask.statement());
+        let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
+        let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
+        let (Some(ask), Some(write)) = (ready, write.clone()) else {
+            resolving.stage = Stage::Granting(plan);
+            self.set_resolving(id, resolving);
+            if let (Some(ask), None) = (ready, write) {
+                self.want(id, ask.hash, out);
+            }
+            return;
+        };
+        let at = plan.first.plus(plan.executed as u64);
+        let step = Step::Apply { object: write.name.clone(), at, operation: write.operation.clone() };
+        assert!(ask.hash == write.ask().hash, "an operation is found by what stands for it");
+        resolving.stage = if self.step(id, step, out) { Stage::Running(plan, write) } else { Stage::Granting(plan) };
+        self.set_resolving(id, resolving);
+    }
+
+    /// The machine has done a step of a resolution.
+    pub(super) fn stepped_resolving(
+        &mut self,
+        id: Digest,
+        op: OpNumber,
+        mut resolving: Resolving,
+        stepped: Stepped,
+        out: &mut Outbox,
+    ) {
+        match std::mem::replace(&mut resolving.stage, Stage::Reaching) {
+            Stage::Undoing => self.undone(id, op, out),
+            Stage::Executing(proof, write) => self.executed(id, op, proof, write, stepped, out),
+            Stage::Running(mut plan, write) => {
+                let quorum = self.quorum();
+                let client = write.ask().client;
+                if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
+                    self.executed(id, op, proof, write, stepped, out);
+                    plan.executed = plan.executed.saturating_add(1);
+                    self.tell(id, client, out);
+                }
+                resolving.stage = Stage::Granting(plan);
+            }
+            stage @ (Stage::Reaching | Stage::Granting(_)) => resolving.stage = stage,
+        }
+        self.set_resolving(id, Box::new(resolving));
+    }
+
+    /// R4, b: the latest write is taken back, and with it what its client was told.
+    fn undone(&mut self, id: Digest, op: OpNumber, out: &mut Outbox) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let former = object.now.version();
+        let Some((state, image)) = object.before.take() else { return };
+        let undone = std::mem::replace(&mut object.now, state);
+        if let Some(write) = undone.last {
+            object.bodies.insert(write.ask().hash, write); // it is asked for still, perhaps
+        }
+        object.grant = None;
+        let version = object.now.version();
+        if let Some(seq) = self.keep(id, Some((op, image)), out) {
+            self.steps.records.push_back((op, seq));
+        }
+        out.note(Note::Other("a write was taken back"));
+        self.changed(id, former, version, out);
+    }
+
+    /// The object is free again, at a new viewstamp.
+    fn finish(&mut self, id: Digest, vs: OpNumber, out: &mut Outbox) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.seen = vs;
+        object.grant = None;
+        object.writes.clear();
+        object.bodies.clear();
+        object.phase = Phase::Free;
+        self.active.remove(&id);
+        self.behind.remove(&id);
+        self.keep(id, None, out);
+        self.proceed(id, out);
+    }
+}
+
+/// Counts a grant of a resolution; proof, if its signer has said otherwise before.
+fn count(resolving: &mut Resolving, grant: Verified<Grant>) -> Option<Evidence> {
+    let version = grant.statement().version;
+    if resolving.votes.len() >= 2 * GRANTS_MAX && !resolving.votes.contains_key(&version) {
+        return None;
+    }
+    let votes = resolving.votes.entry(version).or_default();
+    match votes.get(&grant.by()) {
+        None => {
+            votes.insert(grant.by(), grant);
+            None
+        }
+        Some(earlier) => Evidence::of(earlier, &grant),
+    }
+}
+
+/// The requests that `f + 1` STARTs hold: one of these replicas is correct and has the operation. One that fewer hold may
+/// stand for an operation that nobody will ever show; its client asks again.
+fn vouched(starts: &[Signed<Start>], vouch: usize) -> Vec<Signed<Ask, ClientKey>> {
+    let mut held: BTreeMap<(ClientId, u64, Digest), (BTreeSet<ReplicaId>, &Asked)> = BTreeMap::new();
+    for (start, ask) in starts.iter().flat_map(|start| start.statement().asks.iter().map(move |ask| (start, ask))) {
+        let it = ask.statement();
+        let key = (it.client, it.number.get(), it.hash);
+        held.entry(key).or_insert_with(|| (BTreeSet::new(), ask)).0.insert(start.by());
+    }
+    held.into_values().filter(|(by, _)| by.len() >= vouch).map(|(_, ask)| ask.clone()).collect()
+}
+
+/// L (R4, c and d): the requests that are not over, of each client one, in an order that no client can choose.
+fn order(asks: &[Signed<Ask, ClientKey>], vs: OpNumber, object: &Object) -> Vec<Signed<Ask, ClientKey>> {
+    let open = |ask: &Ask| !object.now.is_over(ask) && !object.now.may_be_over(ask);
+    let mut first: BTreeMap<(ClientId, u64), &Signed<Ask, ClientKey>> = BTreeMap::new();
+    for signed in asks.iter().filter(|signed| open(signed.statement())) {
+        let it = signed.statement();
+        // Broken on purpose, each request of a client counts: one that says two things gets both.
+        let own = 0;
+        let key = (it.client, own);
+        let rank = |ask: &Ask| (ask.number, ask.hash);
+        if first.get(&key).is_none_or(|known| rank(it) < rank(known.statement())) {
+            first.insert(key, signed);
+        }
+    }
+    let mut all: Vec<_> = first.into_values().cloned().collect();
+    all.sort_by_key(|signed| salted(signed.statement(), vs).0);
+    all.truncate(GRANTS_MAX);
+    all
+}
+
+fn salted(ask: &Ask, vs: OpNumber) -> (Digest, u64) {
+    let numbers = [vs.get().to_le_bytes(), ask.number.get().to_le_bytes()].concat();
+    let digest = Digest::of_parts(&[b"hq order", &numbers, &ask.client.get().to_le_bytes(), ask.hash.as_bytes()]);
+    (digest, digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+}

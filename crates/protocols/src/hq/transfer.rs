@@ -1,0 +1,300 @@
+//! Who is behind (A.8): with one operation, asks for it by what stands for it, and one answer is enough; with an object, takes
+//! what `f + 1` replicas have alike; with anything at all, finds out by comparing sums when it is quiet.
+
+use super::message::{BUCKETS, Message, Transferred, VERSIONS_MAX, Version, Write, object_of};
+use super::object::{Object, Phase, Stage};
+use super::replica::{Behind, Replica};
+use super::{Outbox, Timer};
+use quorate_core::crypto::Digest;
+use quorate_core::fault::Why;
+use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::objects::{Image, Step};
+use quorate_core::outbox::Note;
+use quorate_core::protocol::QueryTicket;
+
+/// Objects that are fetched at once, at most; the others are noticed by their sums later.
+const BEHIND_MAX: usize = 256;
+/// Objects that are read for others at once, at most.
+const IMAGES_MAX: usize = 256;
+/// Buckets about which one comparison asks.
+const BUCKETS_ASKED: usize = 8;
+/// How often an object is asked for that nobody waits for.
+const TRIES_MAX: u32 = 6;
+
+/// Operations.
+impl Replica {
+    /// Asks for the operation that this stands for: a correct replica granted it, and has it.
+    pub(super) fn want(&mut self, id: Digest, hash: Digest, out: &mut Outbox) {
+        if self.wanted.insert((id, hash)) {
+            out.broadcast_unsynced(Message::GetWrite { object: id, hash }); // a question
+        }
+        self.expect_progress(out);
+    }
+
+    pub(super) fn on_get_write(&mut self, from: ReplicaId, id: Digest, hash: Digest, out: &mut Outbox) {
+        match self.objects.get(&id).and_then(|object| object.body(hash)) {
+            Some(write) => out.send_unsynced(Peer::Replica(from), Message::Wrote(write.clone())), // its client's word
+            None => out.ignore(Peer::Replica(from), Why::NotHere),
+        }
+    }
+
+    pub(super) fn on_wrote(&mut self, from: ReplicaId, write: Write, out: &mut Outbox) {
+        let (id, hash) = (write.ask().object, write.ask().hash);
+        if !self.wanted.remove(&(id, hash)) {
+            return out.ignore(Peer::Replica(from), Why::Unasked);
+        }
+        let (_, object) = self.object(&write.name);
+        let operations = match object.phase {
+            Phase::Resolving(_) => &mut object.settled,
+            _ => &mut object.bodies,
+        };
+        operations.insert(hash, write);
+        self.proceed(id, out);
+    }
+
+    /// Does anything here still wait for this operation?
+    pub(super) fn is_wanted(&self, id: Digest, hash: Digest) -> bool {
+        let Some(object) = self.objects.get(&id) else { return false };
+        let pending = object.pending.as_ref().is_some_and(|(proof, _)| proof.statement().hash == hash);
+        (pending || matches!(object.phase, Phase::Resolving(_))) && object.body(hash).is_none()
+    }
+}
+
+/// Objects.
+impl Replica {
+    /// Asks for the object as others have it.
+    pub(super) fn fall_behind(&mut self, id: Digest, out: &mut Outbox) {
+        if !self.behind.contains_key(&id) && self.behind.len() < BEHIND_MAX {
+            self.behind.insert(id, Behind::default());
+            out.broadcast_unsynced(Message::GetObject { object: id }); // a question
+        }
+        self.expect_progress(out);
+    }
+
+    pub(super) fn on_get_object(&mut self, from: ReplicaId, id: Digest, out: &mut Outbox) {
+        let Some(object) = self.objects.get(&id).filter(|it| !it.is_moving() && !it.name.is_empty()) else {
+            return out.ignore(Peer::Replica(from), Why::NotHere);
+        };
+        if self.images.len() >= IMAGES_MAX {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
+        let (name, now, before) = (object.name.clone(), object.now.clone(), object.before.clone());
+        let transferred = Transferred { name: name.clone(), seen: object.seen, now, image: None, before };
+        let ticket = self.ticket();
+        self.images.insert(ticket, (from, transferred));
+        out.image(ticket, name);
+    }
+
+    /// The machine has given an object that somebody has asked for.
+    pub(super) fn imaged(&mut self, ticket: QueryTicket, image: Image, out: &mut Outbox) {
+        let Some((to, mut transferred)) = self.images.remove(&ticket) else { return };
+        transferred.image = image;
+        // Waits for the disk: it vouches for what was executed.
+        out.send(Peer::Replica(to), Message::Object(Box::new(transferred)));
+    }
+
+    pub(super) fn on_object(&mut self, from: ReplicaId, transferred: Transferred, out: &mut Outbox) {
+        let id = object_of(&transferred.name);
+        let Some(behind) = self.behind.get_mut(&id) else {
+            return out.ignore(Peer::Replica(from), Why::Unasked);
+        };
+        behind.told.insert(from, transferred.clone());
+        let (_, object) = self.object(&transferred.name);
+        if !object.is_moving() {
+            self.adopt(id, out);
+        }
+        self.expect_progress(out);
+    }
+
+    /// Takes what `f + 1` replicas have alike, if it is further than what is here. One that has frozen the object takes only
+    /// what a resolution has led to: it has said in its START what it has executed, and that must stay true.
+    pub(super) fn adopt(&mut self, id: Digest, out: &mut Outbox) -> bool {
+        let (Some(behind), Some(object)) = (self.behind.get(&id), self.objects.get(&id)) else { return false };
+        let further = |it: &Transferred| {
+            (it.seen, it.now.version()) > (object.seen, object.now.version())
+                && it.now.version() >= object.now.version()
+        };
+        let fits = |it: &Transferred| match &object.phase {
+            Phase::Free => further(it),
+            Phase::Frozen(_) => it.seen > object.seen,
+            Phase::Resolving(resolving) => {
+                let base = resolving.base.as_ref().map(|proof| proof.statement().version);
+                let reaches = matches!(resolving.stage, Stage::Reaching) && Some(it.now.version()) == base;
+                it.seen >= resolving.vs || (reaches && it.seen == object.seen)
+            }
+            Phase::Writing(..) | Phase::Taking(_) => false,
+        };
+        let vouch = self.quorums.vouch();
+        let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
+        let fitting = behind.told.values().filter(|it| fits(it) && alike(it.digest()) >= vouch);
+        let Some(chosen) = fitting.max_by_key(|it| (it.seen, it.now.version())).cloned() else { return false };
+        let step = Step::Put { object: chosen.name.clone(), image: chosen.image.clone() };
+        if !self.step(id, step, out) {
+            return true; // when the snapshot is done
+        }
+        let Some(object) = self.objects.get_mut(&id) else { return true };
+        let former = std::mem::replace(&mut object.phase, Phase::Taking(Box::new(chosen)));
+        if let Phase::Resolving(resolving) = former {
+            object.decided.get_or_insert(resolving);
+        }
+        true
+    }
+
+    /// The machine has what another replica had.
+    pub(super) fn taken(&mut self, id: Digest, op: OpNumber, transferred: Transferred, out: &mut Outbox) {
+        let Transferred { name, seen, mut now, image, mut before } = transferred;
+        for state in before.iter_mut().map(|(state, _)| state).chain([&mut now]) {
+            // Nobody has looked at these.
+            state.done.values_mut().for_each(|done| done.proof = None);
+        }
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        let former = object.now.version();
+        let version = now.version();
+        (object.name, object.now, object.before) = (name, now, before);
+        object.seen = object.seen.max(seen);
+        object.grant = None;
+        object.writes.clear();
+        if object.decided.as_ref().is_some_and(|it| it.vs <= object.seen) {
+            object.decided = None;
+        }
+        if object.decided.is_none() {
+            self.active.remove(&id);
+        }
+        self.behind.remove(&id);
+        if let Some(seq) = self.keep(id, Some((op, image)), out) {
+            self.steps.records.push_back((op, seq));
+        }
+        out.note(Note::Fetched(op));
+        self.changed(id, former, version, out);
+    }
+
+    /// Somebody is in the midst of what is over here.
+    pub(super) fn help(&mut self, to: ReplicaId, id: Digest, out: &mut Outbox) {
+        let Some(object) = self.objects.get(&id) else { return };
+        let to = Peer::Replica(to);
+        if !object.granted.is_empty() {
+            out.send(to, Message::Grants { grants: object.granted.clone(), again: false });
+        }
+        if let Some(proof) = object.now.proof.clone() {
+            out.send(to, Message::Write2 { proof, write: object.now.last.clone(), answer: false });
+        }
+    }
+}
+
+/// Sums.
+impl Replica {
+    /// What an object at a version adds to its bucket.
+    pub(super) fn share(id: Digest, version: Version) -> u64 {
+        if version == Version::default() {
+            return 0;
+        }
+        let parts: [&[u8]; 3] = [id.as_bytes(), &version.vs.get().to_le_bytes(), &version.ts.get().to_le_bytes()];
+        Digest::of_parts(&parts).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    pub(super) fn bucket(id: Digest) -> u8 {
+        id.as_bytes().first().copied().unwrap_or(0)
+    }
+
+    /// An object has another version: when it is quiet, that is compared.
+    pub(super) fn changed(&mut self, id: Digest, from: Version, to: Version, out: &mut Outbox) {
+        if let Some(sum) = self.compared.own.get_mut(usize::from(Self::bucket(id))) {
+            *sum = sum.wrapping_sub(Self::share(id, from)).wrapping_add(Self::share(id, to));
+        }
+        self.compare_soon(out);
+    }
+
+    pub(super) fn compare_soon(&mut self, out: &mut Outbox) {
+        if !self.compared.armed {
+            self.compared.armed = true;
+            self.compared.pause = self.config.compare;
+            out.arm(Timer::Compare, self.compared.pause);
+        }
+    }
+
+    /// Tells the others what it has, until all say the same.
+    pub(super) fn on_compare(&mut self, out: &mut Outbox) {
+        self.compared.armed = false;
+        let own = &self.compared.own;
+        let mut others = self.quorums.members().filter(|replica| *replica != self.me);
+        let settled = others.all(|replica| self.compared.others.get(&replica) == Some(own));
+        out.broadcast_unsynced(Message::Sums { sums: own.clone(), ask: true }); // promises nothing
+        if !settled {
+            self.compared.armed = true;
+            self.compared.pause = self.compared.pause.saturating_mul(2).min(self.config.resend_max);
+            out.arm(Timer::Compare, self.compared.pause);
+        }
+    }
+
+    pub(super) fn on_sums(&mut self, from: ReplicaId, sums: Vec<u64>, ask: bool, out: &mut Outbox) {
+        let to = Peer::Replica(from);
+        if ask {
+            out.send_unsynced(to, Message::Sums { sums: self.compared.own.clone(), ask: false }); // promises nothing
+        }
+        let differ = (0..BUCKETS).filter(|bucket| self.compared.own.get(*bucket) != sums.get(*bucket));
+        let differ: Vec<u8> = differ.filter_map(|bucket| u8::try_from(bucket).ok()).collect();
+        for bucket in differ.iter().take(BUCKETS_ASKED) {
+            out.send_unsynced(to, Message::GetVersions { bucket: *bucket, after: Digest::ZERO }); // a question
+        }
+        self.compared.others.insert(from, sums);
+        if !differ.is_empty() {
+            self.compare_soon(out);
+        }
+    }
+
+    pub(super) fn on_get_versions(&mut self, from: ReplicaId, bucket: u8, after: Digest, out: &mut Outbox) {
+        let mut first = [0; 32];
+        if let Some(byte) = first.first_mut() {
+            *byte = bucket;
+        }
+        let begin = after.max(Digest::new(first));
+        let here = self.objects.range(begin..).filter(|(id, _)| **id > after);
+        let here = here.take_while(|(id, _)| Self::bucket(**id) == bucket);
+        let versions = here.map(|(id, object)| (*id, object.now.version())).filter(|(_, it)| *it > Version::default());
+        let versions = versions.take(VERSIONS_MAX).collect();
+        out.send_unsynced(Peer::Replica(from), Message::Versions { bucket, versions }); // promises nothing
+    }
+
+    pub(super) fn on_versions(
+        &mut self,
+        from: ReplicaId,
+        bucket: u8,
+        versions: Vec<(Digest, Version)>,
+        out: &mut Outbox,
+    ) {
+        let full = versions.len() == VERSIONS_MAX;
+        let last = versions.last().map(|(id, _)| *id);
+        for (id, version) in versions {
+            if Self::bucket(id) == bucket && self.objects.get(&id).is_none_or(|it| it.now.version() < version) {
+                self.fall_behind(id, out);
+            }
+        }
+        if let Some(after) = last.filter(|_| full) {
+            out.send_unsynced(Peer::Replica(from), Message::GetVersions { bucket, after }); // a question
+        }
+    }
+}
+
+/// What this replica has granted in a resolution that is not over here.
+pub(super) fn own_grants(object: &Object) -> Option<Vec<quorate_core::crypto::Signed<super::Grant>>> {
+    let Phase::Resolving(it) = &object.phase else { return None };
+    match &it.stage {
+        Stage::Granting(plan) | Stage::Running(plan, _) => Some(plan.own.clone()),
+        _ => None,
+    }
+}
+
+impl Replica {
+    /// Objects that nobody has any more, or that nobody here waits for, are not asked for for ever.
+    pub(super) fn give_up(&mut self) {
+        let objects = &self.objects;
+        let waits =
+            |id: &Digest| objects.get(id).is_some_and(|it| it.pending.is_some() || !matches!(it.phase, Phase::Free));
+        self.behind.retain(|id, behind| {
+            behind.tries = behind.tries.saturating_add(1);
+            behind.tries <= TRIES_MAX || waits(id)
+        });
+        let gone: Vec<_> = self.wanted.iter().filter(|(id, hash)| !self.is_wanted(*id, *hash)).copied().collect();
+        self.wanted.retain(|it| !gone.contains(it));
+    }
+}

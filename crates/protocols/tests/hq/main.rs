@@ -1,0 +1,19 @@
+//! HQ: a cluster in the hands of the test, some of whose replicas and clients lie.
+
+mod attacks;
+mod clients;
+mod counts;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/harness.rs"]
+mod harness;
+mod module;
+mod paper;
+mod pitfalls;
+mod recovery;
+mod tape;
+mod words;
+
+/// The protocol that the harness drives.
+mod subject {
+    pub use quorate_protocols::hq::{Config, Hq as Subject, Message, Record};
+}

@@ -1,0 +1,43 @@
+//! What liars say, signed with their own keys.
+
+use crate::harness::{ENVELOPE, keyring};
+use bytes::Bytes;
+use quorate_core::crypto::{Certified, Digest, Keyring, Signed, Verified};
+use quorate_core::ids::{ClientId, OpNumber, Position, RequestNumber};
+use quorate_protocols::hq::{Ask, Grant, Proof, Version, Write, object_of};
+
+pub const N: usize = 4;
+
+/// A client's request, signed by it.
+pub fn write(client: u128, number: u64, operation: &str) -> Write {
+    let (name, _) = operation.split_once('=').expect("object=word");
+    let (name, operation) = (Bytes::from(name.to_owned()), Bytes::from(operation.to_owned()));
+    let id = ClientId::new(client);
+    let hash = Write::hash(id, RequestNumber::new(number), &name, &operation);
+    let ask =
+        Ask { client: id, object: object_of(&name), number: RequestNumber::new(number), hash, after: Position::ZERO };
+    let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);
+    Write { name, operation, ask: keyring.sign_as_client(ask) }
+}
+
+pub const fn version(vs: u64, ts: u64) -> Version {
+    Version { vs: OpNumber::new(vs), ts: Position::new(ts) }
+}
+
+/// A replica's grant.
+pub fn grant(replica: usize, write: &Write, version: Version) -> Signed<Grant> {
+    keyring(replica, N).sign(Grant::of(write.ask(), version))
+}
+
+/// The grants of these replicas as a certificate, however few they are.
+pub fn proof(replicas: &[usize], write: &Write, version: Version) -> Proof {
+    let grants: Vec<Verified<Grant>> =
+        replicas.iter().map(|it| grant(*it, write, version).verified().expect("it is our own")).collect();
+    let statement = Grant::of(write.ask(), version);
+    Certified::assemble(&grants, &statement, replicas.len()).expect("all say the same").into_certificate()
+}
+
+/// Another digest.
+pub fn other(digest: Digest) -> Digest {
+    Digest::of(digest.as_bytes())
+}

@@ -1,0 +1,146 @@
+//! HQ: liars among replicas, who say whatever their own key can sign, and clients that crash between the phases.
+
+use super::Simulated;
+use crate::adversary::Lies;
+use crate::faults::{Fault, Faults};
+use crate::random::Random;
+use crate::registers;
+use bytes::Bytes;
+use quorate_core::crypto::{Digest, Keyring};
+use quorate_core::ids::Peer;
+use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::time::Duration;
+use quorate_core::wire::Wire;
+use quorate_protocols::hq::{self, Hq};
+use quorate_protocols::pbft::Told;
+
+impl Simulated for Hq {
+    /// As PBFT's, which it runs.
+    const EXCLUDED: &'static [Fault] = &[Fault::ClockRush, Fault::ClockJump];
+    const REPLICAS: u8 = 4;
+    const PER_OBJECT: bool = true;
+
+    const EXPECTED: &'static [&'static str] = &["commits", "entries fetched"];
+
+    fn spared(replicas: usize) -> usize {
+        ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
+    }
+
+    fn liars(replicas: usize) -> usize {
+        ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults())
+    }
+
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        Some(Box::new(HqLies))
+    }
+
+    /// A replica that has lost a promise stays away: with as many liars beside it there is one too many. So a list with lies
+    /// has no damaged disks; `--faults` without the lies has them.
+    fn allowed(faults: &Faults, replicas: usize) -> Faults {
+        let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
+        let allowed = excluded.fold(faults.clone(), |faults, fault| faults.without(*fault));
+        if !Fault::ALL.iter().any(|fault| fault.is_lie() && allowed.has(*fault)) {
+            return allowed;
+        }
+        let decays = [Fault::BitRot, Fault::Misdirected, Fault::SnapshotRot];
+        decays.into_iter().fold(allowed, |faults, fault| faults.without(fault))
+    }
+
+    /// Snapshots every few steps, and logs that are cut at once.
+    fn config(random: &mut Random) -> hq::Config {
+        hq::Config {
+            state_steps: 4 + random.below(60),
+            log_slack: 8 + random.below(60),
+            compare: Duration::from_millis(random.between(50, 1000)),
+            ..hq::Config::default()
+        }
+    }
+}
+
+/// The lies of a replica of HQ: whatever its own key can sign.
+#[derive(Debug)]
+pub struct HqLies;
+
+impl HqLies {
+    fn other_digest(digest: Digest) -> Digest {
+        Digest::of_parts(&[b"a lie", digest.as_bytes()])
+    }
+
+    /// A register's answer, with another value.
+    fn other_answer(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+        let told = registers::Reply::decode(bytes).ok()?;
+        Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
+    }
+}
+
+impl Lies<Hq> for HqLies {
+    /// Another grant of the same place; a START that has executed nothing; grants in another order.
+    fn other(&self, message: &hq::Message, keyring: &Keyring, _: &mut Random) -> Option<hq::Message> {
+        use hq::Message as M;
+        keyring.replica()?; // without a key there is nothing to sign
+        match message {
+            M::Granted { grant, current } => {
+                let words = *grant.statement();
+                let grant = keyring.sign(hq::Grant { hash: Self::other_digest(words.hash), ..words });
+                Some(M::Granted { grant, current: current.clone() })
+            }
+            M::Refused { number, grant, current } => {
+                let words = *grant.statement();
+                let grant = keyring.sign(hq::Grant { hash: Self::other_digest(words.hash), ..words });
+                Some(M::Refused { number: *number, grant, current: current.clone() })
+            }
+            M::Start(start) => {
+                let mut words = start.statement().clone();
+                (words.current, words.asks) = (None, Vec::new());
+                Some(M::Start(Box::new(keyring.sign(words))))
+            }
+            M::Grants { grants, again } => {
+                let lie = |grant: &hq::Grant| hq::Grant { hash: Self::other_digest(grant.hash), ..*grant };
+                let grants = grants.iter().map(|grant| keyring.sign(lie(grant.statement()))).collect();
+                Some(M::Grants { grants, again: *again })
+            }
+            M::Object(transferred) => {
+                let mut lie = transferred.clone();
+                lie.image = None;
+                Some(M::Object(lie))
+            }
+            _ => None,
+        }
+    }
+
+    /// Another state was found.
+    fn false_reply(&self, message: &hq::Message, _: &Keyring, random: &mut Random) -> Option<hq::Message> {
+        use hq::Message as M;
+        match message {
+            M::Done { object, number, result, version, proof } => {
+                let result = Self::other_answer(result, random)?;
+                Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
+            }
+            M::ReadAnswer { nonce, version, answer: Told::Full(bytes), proof } => {
+                let answer = Told::Full(Self::other_answer(bytes, random)?);
+                Some(M::ReadAnswer { nonce: *nonce, version: *version, answer, proof: proof.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// A grant of a place far ahead; sums of nothing; it never saw the write.
+    fn own(&self, _: Peer, message: &hq::Message, keyring: &Keyring, _: &mut Random) -> Option<Vec<hq::Message>> {
+        use hq::Message as M;
+        keyring.replica()?; // without a key there is nothing to sign
+        match message {
+            M::Granted { grant, current } => {
+                let mut words = *grant.statement();
+                words.version.ts = words.version.ts.plus(7);
+                Some(vec![M::Granted { grant: keyring.sign(words), current: current.clone() }])
+            }
+            M::Sums { sums, ask } => Some(vec![M::Sums { sums: vec![1; sums.len()], ask: *ask }]),
+            M::Start(start) => {
+                let mut words = start.statement().clone();
+                words.current = None;
+                Some(vec![message.clone(), M::Start(Box::new(keyring.sign(words)))])
+            }
+            _ => None,
+        }
+    }
+}
