@@ -177,6 +177,9 @@ impl Replica {
         self.guard.probing = false;
         let moved = self.clock.settle(out.now(), out.wall());
         self.clock_moved(moved, out);
+        if moved > 0 {
+            self.guard.tries = 0; // clocks come together: the next round is soon
+        }
         if self.reading(out) != Reading::Synced && (self.has_work() || self.guard.unsynced) {
             self.ask_time(out);
         } else if self.has_work() {
@@ -226,6 +229,8 @@ impl Replica {
                 out.note(Note::Other("Unsynced: no majority of clocks agrees within the bound"));
             }
             self.guard.unsynced = true;
+            (self.guard.probing, self.guard.tries) = (true, 0);
+            out.arm(Timer::Probe, PROBE_AGAIN); // until now the next round was far away
         }
     }
 

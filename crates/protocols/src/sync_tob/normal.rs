@@ -452,6 +452,9 @@ impl Replica {
         self.end_silence(it.epoch, out);
         self.reconsider_risk(out);
         self.adopt_start(out);
+        if self.change_due {
+            self.change_again(out); // what it has to show is here now
+        }
         self.watch(out);
         self.dispatch(out);
         self.trim(out); // what a quorum has the state of can go, now that a later block is proven

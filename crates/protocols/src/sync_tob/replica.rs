@@ -117,6 +117,8 @@ pub struct Replica {
     pub(super) changes: BTreeMap<ReplicaId, Verified<ViewChange>>,
     /// My own, once it is on disk.
     pub(super) own_change: Option<Signed<ViewChange>>,
+    /// It could not be made: what is proven is not here yet.
+    pub(super) change_due: bool,
     /// Views in a row that brought nothing.
     pub(super) attempts: u32,
     /// What was committed when [`Timer::Stuck`] was armed.

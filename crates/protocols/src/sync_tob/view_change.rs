@@ -150,7 +150,8 @@ impl Replica {
     pub(super) fn change_again(&mut self, out: &mut Outbox) {
         let committed = self.proof();
         let base = committed.as_ref().map_or(OpNumber::ZERO, |it| it.statement().op);
-        if self.log.chain_at(base).is_none() {
+        self.change_due = self.log.chain_at(base).is_none();
+        if self.change_due {
             return self.ask_somebody(out); // it has fetched a state; what proves a later block is being asked for
         }
         let certified = self.certified.as_ref().filter(|it| it.statement().op > base);
@@ -258,7 +259,7 @@ impl Replica {
         self.persist(Record::Started(start.clone()), out);
         self.start = Some(start.clone());
         self.phase = Phase::Active { adopted: false };
-        self.own_change = None;
+        (self.own_change, self.change_due) = (None, false);
         self.changes.retain(|_, change| change.statement().view > self.view);
         out.disarm(Timer::NewView);
         let primary = self.quorums.turn(self.view.get());
