@@ -455,8 +455,8 @@ impl Replica {
         if self.change_due {
             self.change_again(out); // what it has to show is here now
         }
-        self.watch(out);
         self.dispatch(out);
+        self.watch(out); // what was moved does not wait any more
         self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
     }

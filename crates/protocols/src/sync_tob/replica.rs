@@ -85,8 +85,8 @@ pub struct Replica {
     pub(super) base: Order,
     pub(super) state: Option<Certificate<State>>,
     pub(super) silent: bool,
-    /// What the others commit that began after this ends the silence.
-    pub(super) silent_until: WallTime,
+    /// What the others commit that began after this ends the silence; `None` until clocks agree.
+    pub(super) silent_until: Option<WallTime>,
     pub(super) log: Log,
 
     pub(super) phase: Phase,

@@ -149,6 +149,14 @@ pub(super) fn restore(
     }
     let is_new = restore.records.is_empty() && !restore.tail_damaged;
     let mut replayed = Replayed::new(restore.replicas);
+    // Links that follow a base may be older than its record, and what came before them is forgotten.
+    let bases = restore.records.iter().filter_map(|it| match it {
+        Restored::Found { record: Record::Base(base), .. } => Some(&base.order),
+        _ => None,
+    });
+    if let Some(order) = bases.max_by_key(|order| order.op).filter(|order| order.op > OpNumber::ZERO) {
+        replayed.log.begin_after((order.op, order.epoch, order.chain));
+    }
     restore.records.into_iter().for_each(|record| replayed.take(record));
     if restore.tail_damaged {
         replayed.lost = replayed.lost.or(Some("the end of the log".to_owned()));
@@ -242,7 +250,7 @@ fn build(
         base: base.order,
         state: base.state,
         silent,
-        silent_until: WallTime::default(),
+        silent_until: None,
         log,
         phase,
         vote_from,
@@ -276,7 +284,6 @@ fn build(
         told: committed,
         vote_made: None,
     };
-    replica.silent_until = replica.now(out).plus(listen(&replica)).plus(replica.schedule.round());
     if replica.base.op < replica.order.op && replica.log.base.0 == replica.order.op {
         replica.base = replica.order.clone();
     }
@@ -291,6 +298,7 @@ impl Replica {
         }
         if self.silent {
             out.note(Note::Other("promises are damaged: it confirms nothing until the others have gone on without it"));
+            self.need_clock(out); // until when it is silent, only a clock that others agree with says
         }
         if !is_new {
             self.fence(listen(self), "fenced: it has just started, and listens", out);

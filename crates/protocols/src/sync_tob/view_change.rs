@@ -71,9 +71,6 @@ impl Replica {
     /// Runs the timer while something waits to be confirmed, or to be ordered: with f + 1 leaders one after the other, what
     /// everybody has does not wait for long.
     pub(super) fn watch(&mut self, out: &mut Outbox) {
-        if self.watched == Some(self.committed) {
-            return; // it runs
-        }
         if !self.waits() || !self.is_active() || self.silent {
             if self.watched.take().is_some() {
                 out.disarm(Timer::Stuck);
