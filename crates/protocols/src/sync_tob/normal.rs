@@ -327,7 +327,7 @@ impl Replica {
     }
 
     /// Is everything here that the blocks up to this one move?
-    fn is_complete(&self, op: OpNumber) -> bool {
+    pub(super) fn is_complete(&self, op: OpNumber) -> bool {
         let (blocks, bundles) = self.lacks(op);
         blocks.is_empty() && bundles.is_empty()
     }

@@ -85,6 +85,7 @@ impl Replica {
         }
         self.fetch_missing(out);
         self.dispatch(out);
+        self.ask_for_state(out);
         self.again = true;
         out.arm(Timer::Again, self.pause);
     }
@@ -166,6 +167,24 @@ impl Replica {
         out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after: self.committed }); // a question
     }
 
+    /// What is committed here cannot be executed, since something that it consists of is missing. Perhaps the others have
+    /// let it go, and have a state in its place: whoever is asked for a block before its log sends the proof of one.
+    fn ask_for_state(&self, out: &mut Outbox) {
+        let after = self.order.op;
+        if after >= self.committed || self.machine.fetching.is_some() || self.is_complete(after.next()) {
+            return;
+        }
+        let Some(whom) = self.whose_bodies() else { return };
+        out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after }); // a question
+    }
+
+    /// Who is asked now for what is missing.
+    fn whose_bodies(&self) -> Option<ReplicaId> {
+        let others: Vec<ReplicaId> = self.others().collect();
+        let index = usize::try_from(self.body_turn % (others.len().max(1) as u64)).unwrap_or(0);
+        others.get(index).copied()
+    }
+
     /// What is committed after this block?
     pub(super) fn on_get_decided(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
         let to = Peer::Replica(from);
@@ -244,10 +263,8 @@ impl Replica {
             self.wanted.clear();
         }
         self.wanted.extend(blocks.iter().chain(&bundles).map(|digest| (*digest, now)));
-        self.ask_turn = self.ask_turn.wrapping_add(1);
-        let others: Vec<ReplicaId> = self.others().collect();
-        let index = usize::try_from(self.ask_turn % (others.len().max(1) as u64)).unwrap_or(0);
-        let Some(whom) = others.get(index).copied() else { return };
+        self.body_turn = self.body_turn.wrapping_add(1);
+        let Some(whom) = self.whose_bodies() else { return };
         out.send_unsynced(Peer::Replica(whom), Message::GetBodies { blocks, bundles }); // a question
         self.expect_progress(out);
     }

@@ -136,6 +136,8 @@ pub struct Replica {
     /// Who was asked for what is committed, and where we were then.
     pub(super) asked: Option<(ReplicaId, OpNumber)>,
     pub(super) ask_turn: u64,
+    /// The same for blocks and bundles: with one count for both, each would always come to the same few.
+    pub(super) body_turn: u64,
     /// What was asked for by its digest, and when.
     pub(super) wanted: BTreeMap<Digest, Instant>,
     /// [`Timer::Again`] is armed.

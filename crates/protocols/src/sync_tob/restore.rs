@@ -278,6 +278,7 @@ fn build(
         peers: BTreeMap::new(),
         asked: None,
         ask_turn: u64::from(me.get()),
+        body_turn: u64::from(me.get()),
         wanted: BTreeMap::new(),
         again: false,
         pause: config.resend,
