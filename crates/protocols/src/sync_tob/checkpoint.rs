@@ -142,7 +142,7 @@ impl Replica {
         let it = certified.statement().clone();
         let op = it.checkpoint.op;
         let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op);
-        if op <= self.order.op || op <= self.committed || !is_new || it.order.op != op {
+        if op <= self.order.op || !is_new || it.order.op != op {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
         if op > self.state_op() {

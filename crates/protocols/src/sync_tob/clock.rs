@@ -120,8 +120,11 @@ impl Clock {
         self.slowest
     }
 
-    /// All others are being asked now.
+    /// All others are being asked now. While clocks do not agree, everybody moves: what was heard before says nothing.
     pub fn ask(&mut self, now: Instant) {
+        if !self.agreed {
+            self.samples.clear();
+        }
         let others = self.quorums.members().filter(|replica| *replica != self.me);
         self.asked = others.map(|replica| (replica, now)).collect();
     }

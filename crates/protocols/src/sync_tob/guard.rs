@@ -17,7 +17,7 @@ use super::{Outbox, Timer};
 use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::outbox::Note;
-use quorate_core::time::{Duration, WallTime};
+use quorate_core::time::{Duration, Instant, WallTime};
 
 /// Between two rounds of probes while clocks do not agree.
 const PROBE_AGAIN: Duration = Duration::from_millis(50);
@@ -29,6 +29,8 @@ const PROBE_DOUBLINGS_MAX: u32 = 3;
 pub(super) struct Guard {
     /// Broadcasts that began before this are not judged here.
     open_from: WallTime,
+    /// When that is, whatever becomes of the clock until then.
+    open_at: Instant,
     fenced: bool,
     unsynced: bool,
     /// [`Timer::Probe`] is armed.
@@ -68,6 +70,7 @@ impl Replica {
     /// Takes no part in broadcasts that have begun, or begin within so long.
     pub(super) fn fence(&mut self, listen: Duration, why: &'static str, out: &mut Outbox) {
         let until = self.now(out).plus(listen);
+        self.guard.open_at = self.guard.open_at.max(out.now().plus(listen));
         if until > self.guard.open_from {
             self.guard.open_from = until;
             self.guard.fenced = true;
@@ -177,6 +180,10 @@ impl Replica {
         self.guard.probing = false;
         let moved = self.clock.settle(out.now(), out.wall());
         self.clock_moved(moved, out);
+        self.listen_for_silence(out);
+        if moved > 0 {
+            self.guard.tries = 0; // clocks come together: the next round is soon
+        }
         if self.reading(out) != Reading::Synced && (self.has_work() || self.guard.unsynced) {
             self.ask_time(out);
         } else if self.has_work() {
@@ -209,6 +216,7 @@ impl Replica {
             return out.ignore(Peer::Replica(from), Why::Unasked);
         };
         self.clock_moved(moved, out);
+        self.listen_for_silence(out);
         let reading = self.reading(out);
         if before == reading {
             return;
@@ -226,12 +234,31 @@ impl Replica {
                 out.note(Note::Other("Unsynced: no majority of clocks agrees within the bound"));
             }
             self.guard.unsynced = true;
+            (self.guard.probing, self.guard.tries) = (true, 0);
+            out.arm(Timer::Probe, PROBE_AGAIN); // until now the next round was far away
+        }
+    }
+
+    /// What was noted in times of the clock as it was: a clock that was far ahead would keep this replica out until it is
+    /// there again, and one that was far behind would let it in too soon.
+    fn forget_times(&mut self, out: &Outbox) {
+        let now = self.now(out);
+        self.guard.open_from = now.plus(self.guard.open_at.since(out.now()));
+        self.silent_until = None;
+        self.running.retain(|_, it| !it.instance.is_concluded() || it.instance.start() <= now);
+    }
+
+    /// A silent replica listens from when its clock can be trusted.
+    fn listen_for_silence(&mut self, out: &Outbox) {
+        if self.silent && self.silent_until.is_none() && self.reading(out) == Reading::Synced {
+            self.silent_until = Some(self.now(out).plus(listen(self)).plus(self.schedule.round()));
         }
     }
 
     /// The clock was moved by so many nanoseconds: timers are armed anew, and times before it say little.
     fn clock_moved(&mut self, by: u64, out: &mut Outbox) {
         if u128::from(by) > self.config.epsilon.as_nanos() / 4 {
+            self.forget_times(out);
             self.fence(listen(self), "fenced: the clock was set", out);
         }
         if by > 0 {

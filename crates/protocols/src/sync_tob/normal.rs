@@ -327,7 +327,7 @@ impl Replica {
     }
 
     /// Is everything here that the blocks up to this one move?
-    fn is_complete(&self, op: OpNumber) -> bool {
+    pub(super) fn is_complete(&self, op: OpNumber) -> bool {
         let (blocks, bundles) = self.lacks(op);
         blocks.is_empty() && bundles.is_empty()
     }
@@ -452,8 +452,11 @@ impl Replica {
         self.end_silence(it.epoch, out);
         self.reconsider_risk(out);
         self.adopt_start(out);
-        self.watch(out);
+        if self.change_due {
+            self.change_again(out); // what it has to show is here now
+        }
         self.dispatch(out);
+        self.watch(out); // what was moved does not wait any more
         self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
     }

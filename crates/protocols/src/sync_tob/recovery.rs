@@ -8,13 +8,14 @@
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, confirms nothing until the others have committed
 //! something that began after it came back: whatever it may have voted for is then older than what is certain.
 
+use super::clock::Reading;
 use super::content::{Block, Bundle};
 use super::durable::Record;
 use super::log::{Link, chained};
 use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
-use super::{Outbox, Timer, WINDOW_BLOCKS};
+use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest};
 use quorate_core::fault::{Fault, Why};
@@ -84,17 +85,27 @@ impl Replica {
         }
         self.fetch_missing(out);
         self.dispatch(out);
+        self.ask_for_state(out);
         self.again = true;
         out.arm(Timer::Again, self.pause);
     }
 
-    /// My casts that should have been moved long ago: somebody may not have them, or not know who does.
-    fn cast_again(&self, out: &mut Outbox) {
+    /// My casts that should have been moved long ago: somebody may not have them, or not know who does. With Dolev and Strong
+    /// nobody takes them any more: they are cast under a new τ, in a new life.
+    fn cast_again(&mut self, out: &mut Outbox) {
         let since = self.now(out);
         let patience = self.schedule.window().saturating_mul(4);
         let old = |id: &CastId| id.sender == self.me;
         let mine =
             self.ucb.iter().filter(|(id, known)| old(id) && since.since(known.chain.statement().start) > patience);
+        if self.config.broadcast == Broadcast::DolevStrong {
+            if mine.count() > 0 && self.reading(out) == Reading::Synced && !self.silent {
+                let life = self.order.next_of(self.me).life.max(self.ucb.life);
+                self.ucb.begin_after(self.me, life);
+                self.cast_more(out);
+            }
+            return;
+        }
         for (_, known) in mine.take(AGAIN_MAX) {
             if let Some((bundle, _)) = self.ucb.bundles.get(&known.chain.statement().bundle) {
                 // As when it was cast first.
@@ -154,6 +165,24 @@ impl Replica {
         self.ask_turn = self.ask_turn.wrapping_add(1);
         self.asked = Some((whom, self.committed));
         out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after: self.committed }); // a question
+    }
+
+    /// What is committed here cannot be executed, since something that it consists of is missing. Perhaps the others have
+    /// let it go, and have a state in its place: whoever is asked for a block before its log sends the proof of one.
+    fn ask_for_state(&self, out: &mut Outbox) {
+        let after = self.order.op;
+        if after >= self.committed || self.machine.fetching.is_some() || self.is_complete(after.next()) {
+            return;
+        }
+        let Some(whom) = self.whose_bodies() else { return };
+        out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after }); // a question
+    }
+
+    /// Who is asked now for what is missing.
+    fn whose_bodies(&self) -> Option<ReplicaId> {
+        let others: Vec<ReplicaId> = self.others().collect();
+        let index = usize::try_from(self.body_turn % (others.len().max(1) as u64)).unwrap_or(0);
+        others.get(index).copied()
     }
 
     /// What is committed after this block?
@@ -234,10 +263,8 @@ impl Replica {
             self.wanted.clear();
         }
         self.wanted.extend(blocks.iter().chain(&bundles).map(|digest| (*digest, now)));
-        self.ask_turn = self.ask_turn.wrapping_add(1);
-        let others: Vec<ReplicaId> = self.others().collect();
-        let index = usize::try_from(self.ask_turn % (others.len().max(1) as u64)).unwrap_or(0);
-        let Some(whom) = others.get(index).copied() else { return };
+        self.body_turn = self.body_turn.wrapping_add(1);
+        let Some(whom) = self.whose_bodies() else { return };
         out.send_unsynced(Peer::Replica(whom), Message::GetBodies { blocks, bundles }); // a question
         self.expect_progress(out);
     }
@@ -295,7 +322,7 @@ impl Replica {
 
     /// What the others have committed is younger than anything that was forgotten: what was forgotten does not matter.
     pub(super) fn end_silence(&mut self, epoch: EpochNumber, out: &mut Outbox) {
-        if self.silent && self.schedule.start(epoch) >= self.silent_until {
+        if self.silent && self.silent_until.is_some_and(|until| self.schedule.start(epoch) >= until) {
             self.silent = false;
             self.persist(Record::Base(self.base_record()), out);
             out.note(Note::Other("confirms again: others have confirmed what began after it came back"));

@@ -85,8 +85,8 @@ pub struct Replica {
     pub(super) base: Order,
     pub(super) state: Option<Certificate<State>>,
     pub(super) silent: bool,
-    /// What the others commit that began after this ends the silence.
-    pub(super) silent_until: WallTime,
+    /// What the others commit that began after this ends the silence; `None` until clocks agree.
+    pub(super) silent_until: Option<WallTime>,
     pub(super) log: Log,
 
     pub(super) phase: Phase,
@@ -117,6 +117,8 @@ pub struct Replica {
     pub(super) changes: BTreeMap<ReplicaId, Verified<ViewChange>>,
     /// My own, once it is on disk.
     pub(super) own_change: Option<Signed<ViewChange>>,
+    /// It could not be made: what is proven is not here yet.
+    pub(super) change_due: bool,
     /// Views in a row that brought nothing.
     pub(super) attempts: u32,
     /// What was committed when [`Timer::Stuck`] was armed.
@@ -134,6 +136,8 @@ pub struct Replica {
     /// Who was asked for what is committed, and where we were then.
     pub(super) asked: Option<(ReplicaId, OpNumber)>,
     pub(super) ask_turn: u64,
+    /// The same for blocks and bundles: with one count for both, each would always come to the same few.
+    pub(super) body_turn: u64,
     /// What was asked for by its digest, and when.
     pub(super) wanted: BTreeMap<Digest, Instant>,
     /// [`Timer::Again`] is armed.

@@ -10,7 +10,7 @@ use super::recovery::{Reads, listen};
 use super::replica::{Machine, Phase, Replica};
 use super::schedule::{EpochNumber, Schedule};
 use super::ucb::Ucb;
-use super::view_change::select;
+use super::view_change::{Selected, select};
 use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
 use quorate_core::crypto::{Certificate, Digest, Keyring, Signed};
@@ -86,7 +86,7 @@ impl Replayed {
             Record::Started(start) => {
                 self.base.view = start.statement().view;
                 if let Some(selected) = select(start.statement().changes.iter().map(Signed::statement)) {
-                    self.log.cut(self.committed.max(selected.base.0).next()); // what it starts with follows
+                    self.start_with(&selected, seq);
                 }
                 (self.base.start, self.left) = (Some(start), false);
             }
@@ -102,6 +102,17 @@ impl Replayed {
                     self.commit(proof, seq);
                 }
                 self.base = *base;
+            }
+        }
+    }
+
+    /// The view starts with this chain. What of it was here already when it was adopted has no record after this one.
+    fn start_with(&mut self, selected: &Selected, seq: RecordSeq) {
+        self.log.cut(self.committed.max(selected.base.0).next());
+        for link in &selected.links {
+            let follows = self.log.following(link.op, link.epoch, link.block).is_some_and(|it| it == *link);
+            if follows && self.log.get(link.op).is_none() {
+                self.log.put(*link, seq);
             }
         }
     }
@@ -138,6 +149,14 @@ pub(super) fn restore(
     }
     let is_new = restore.records.is_empty() && !restore.tail_damaged;
     let mut replayed = Replayed::new(restore.replicas);
+    // Links that follow a base may be older than its record, and what came before them is forgotten.
+    let bases = restore.records.iter().filter_map(|it| match it {
+        Restored::Found { record: Record::Base(base), .. } => Some(&base.order),
+        _ => None,
+    });
+    if let Some(order) = bases.max_by_key(|order| order.op).filter(|order| order.op > OpNumber::ZERO) {
+        replayed.log.begin_after((order.op, order.epoch, order.chain));
+    }
     restore.records.into_iter().for_each(|record| replayed.take(record));
     if restore.tail_damaged {
         replayed.lost = replayed.lost.or(Some("the end of the log".to_owned()));
@@ -206,9 +225,15 @@ fn build(
     {
         start = None;
     }
-    let phase = if left { Phase::Changing { quorum: false } } else { Phase::Active { adopted: start.is_none() } };
+    // A chain that was adopted is not adopted again: what was voted for since then stays.
+    let selected = start.as_ref().and_then(|it| select(it.statement().changes.iter().map(Signed::statement)));
+    let adopted = selected.as_ref().map_or(start.is_none(), |it| {
+        let (op, chain) = it.tip();
+        committed >= it.base.0 && (committed >= op || log.chain_at(op) == Some(chain))
+    });
+    let phase = if left { Phase::Changing { quorum: false } } else { Phase::Active { adopted } };
     let guard = Guard::default();
-    let vote_from = committed.next();
+    let vote_from = selected.map_or(committed.next(), |it| it.tip().0.max(committed.next()));
     let heard = committed;
     let mut replica = Replica {
         me,
@@ -225,7 +250,7 @@ fn build(
         base: base.order,
         state: base.state,
         silent,
-        silent_until: WallTime::default(),
+        silent_until: None,
         log,
         phase,
         vote_from,
@@ -243,6 +268,7 @@ fn build(
         convicted: BTreeMap::new(),
         changes: BTreeMap::new(),
         own_change: None,
+        change_due: false,
         attempts: 0,
         watched: None,
         state_votes: BTreeMap::new(),
@@ -252,13 +278,13 @@ fn build(
         peers: BTreeMap::new(),
         asked: None,
         ask_turn: u64::from(me.get()),
+        body_turn: u64::from(me.get()),
         wanted: BTreeMap::new(),
         again: false,
         pause: config.resend,
         told: committed,
         vote_made: None,
     };
-    replica.silent_until = replica.now(out).plus(listen(&replica)).plus(replica.schedule.round());
     if replica.base.op < replica.order.op && replica.log.base.0 == replica.order.op {
         replica.base = replica.order.clone();
     }
@@ -273,6 +299,7 @@ impl Replica {
         }
         if self.silent {
             out.note(Note::Other("promises are damaged: it confirms nothing until the others have gone on without it"));
+            self.need_clock(out); // until when it is silent, only a clock that others agree with says
         }
         if !is_new {
             self.fence(listen(self), "fenced: it has just started, and listens", out);
@@ -287,6 +314,7 @@ impl Replica {
         }
         self.adopt_start(out);
         self.vote_again(out);
+        self.vote_more(out);
         self.dispatch(out);
         self.fetch_missing(out);
         self.watch(out);

@@ -71,9 +71,6 @@ impl Replica {
     /// Runs the timer while something waits to be confirmed, or to be ordered: with f + 1 leaders one after the other, what
     /// everybody has does not wait for long.
     pub(super) fn watch(&mut self, out: &mut Outbox) {
-        if self.watched == Some(self.committed) {
-            return; // it runs
-        }
         if !self.waits() || !self.is_active() || self.silent {
             if self.watched.take().is_some() {
                 out.disarm(Timer::Stuck);
@@ -150,7 +147,8 @@ impl Replica {
     pub(super) fn change_again(&mut self, out: &mut Outbox) {
         let committed = self.proof();
         let base = committed.as_ref().map_or(OpNumber::ZERO, |it| it.statement().op);
-        if self.log.chain_at(base).is_none() {
+        self.change_due = self.log.chain_at(base).is_none();
+        if self.change_due {
             return self.ask_somebody(out); // it has fetched a state; what proves a later block is being asked for
         }
         let certified = self.certified.as_ref().filter(|it| it.statement().op > base);
@@ -258,7 +256,7 @@ impl Replica {
         self.persist(Record::Started(start.clone()), out);
         self.start = Some(start.clone());
         self.phase = Phase::Active { adopted: false };
-        self.own_change = None;
+        (self.own_change, self.change_due) = (None, false);
         self.changes.retain(|_, change| change.statement().view > self.view);
         out.disarm(Timer::NewView);
         let primary = self.quorums.turn(self.view.get());

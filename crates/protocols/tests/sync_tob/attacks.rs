@@ -92,7 +92,7 @@ fn a_leader_that_proposes_two_blocks_gets_neither_is_convicted_and_does_not_lead
 #[test]
 fn an_evil_leader_censors_nothing_for_longer_than_f_plus_one_epochs() {
     // f leaders in a row order nothing. What is in UnQueued when an epoch begins is in the block of one of f + 1 leaders.
-    for n in [3] {
+    for n in [3, 5] {
         let f = (n - 1) / 2;
         let mut it = Cluster::new(n);
         it.client(1).apply(1, "a");
@@ -133,7 +133,7 @@ fn a_block_that_orders_what_too_few_have_is_refused_and_its_bearer_blamed() {
 
 #[test]
 fn a_sender_that_casts_two_things_under_one_name_is_convicted_and_one_of_them_is_ordered_at_most() {
-    for broadcast in [Broadcast::Flood] {
+    for broadcast in [Broadcast::Flood, Broadcast::DolevStrong] {
         let mut it = Cluster::with(3, Config { broadcast, ..config() });
         it.client(1).apply(1, "a");
         it.liar(2);
