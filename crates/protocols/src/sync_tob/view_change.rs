@@ -18,8 +18,8 @@ use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
-/// Patience is doubled so often at most: sixteen times.
-const DOUBLINGS_MAX: u32 = 4;
+/// Patience is doubled so often at most: eight times. Replicas that waited differently long before meet again within that.
+const DOUBLINGS_MAX: u32 = 3;
 /// Patience, in windows of a broadcast: an output takes one to appear, and a few rounds to be confirmed.
 const PATIENCE_WINDOWS: u32 = 5;
 /// A view does not begin so far ahead of one's own clock.
