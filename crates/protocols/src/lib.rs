@@ -6,6 +6,5 @@ pub mod hotstuff;
 pub mod hq;
 pub mod naive;
 pub mod pbft;
-pub mod reception;
 pub mod sync_tob;
 pub mod vr;

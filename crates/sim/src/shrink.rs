@@ -363,7 +363,7 @@ mod tests {
         let read = |text: &str| text.parse::<Script>().expect_err(text).to_string();
         assert!(read("protocol vr").contains("no seed"));
         assert!(read("protocol vr\nseed x").starts_with("line 2"));
-        assert!(read("protocol vr\nseed 1\nreplicas 99").starts_with("line 3"));
+        assert!(read("protocol vr\nseed 1\nreplicas 199").starts_with("line 3"));
         assert!(read("protocol vr\nseed 1\n\nfaults luck").starts_with("line 4"));
         assert!(read("protocol vr\nseed 1\nR0 to R1: loss").starts_with("line 3"));
     }

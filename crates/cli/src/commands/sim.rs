@@ -167,15 +167,13 @@ impl FromStr for Span {
     }
 }
 
-/// What the simulator runs: every protocol that real processes run, two that they do not run yet, and one that is wrong on
+/// What the simulator runs: every protocol that real processes run, one that they do not run yet, and one that is wrong on
 /// purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Simulatable {
     Served(Protocol),
     /// HQ replication.
     Hq,
-    /// PBFT behind Byzantine reception.
-    Reception,
     /// Deliver as received: to see that the checkers notice.
     Naive,
 }
@@ -184,7 +182,7 @@ impl ValueEnum for Simulatable {
     fn value_variants<'a>() -> &'a [Self] {
         static ALL: LazyLock<Vec<Simulatable>> = LazyLock::new(|| {
             let served = Protocol::value_variants().iter().copied().map(Simulatable::Served);
-            served.chain([Simulatable::Hq, Simulatable::Reception, Simulatable::Naive]).collect()
+            served.chain([Simulatable::Hq, Simulatable::Naive]).collect()
         });
         &ALL
     }
@@ -194,9 +192,6 @@ impl ValueEnum for Simulatable {
             Simulatable::Served(protocol) => protocol.to_possible_value(),
             Simulatable::Hq => Some(
                 PossibleValue::new("hq").help("HQ replication: in the simulator only, where some seeds still stall"),
-            ),
-            Simulatable::Reception => Some(
-                PossibleValue::new("reception").help("PBFT behind Byzantine reception: in the simulator only, so far"),
             ),
             Simulatable::Naive => Some(
                 PossibleValue::new("naive")
@@ -213,10 +208,6 @@ macro_rules! with_simulated {
             Simulatable::Served(protocol) => $crate::served::with_protocol!(protocol, $P => $body),
             Simulatable::Hq => {
                 type $P = quorate_protocols::hq::Hq;
-                $body
-            }
-            Simulatable::Reception => {
-                type $P = quorate_protocols::reception::Reception;
                 $body
             }
             Simulatable::Naive => {

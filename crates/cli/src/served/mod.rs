@@ -55,9 +55,9 @@ pub enum Protocol {
     /// Chained HotStuff: 3f+1 replicas survive f that lie
     #[value(name = "hotstuff")]
     HotStuff,
-    /// Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
+    /// Experimental. Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
     SyncTob,
-    /// Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
+    /// Experimental. Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
     AsyncTob,
 }
 

@@ -150,7 +150,10 @@ fn the_bytes_of_format_version_1_do_not_change() {
     assert_eq!(hex(&bytes), expected);
     let bench = full();
     assert_eq!(bench.status().digest.to_string(), "ff826a2e38fcc65de3d49026bb1a2c0dc764b8687ea48b44f158cd690cbbdd55");
-    assert_eq!(Digest::of(&stream(&bench.events)).to_string(), "STREAM");
+    assert_eq!(
+        Digest::of(&stream(&bench.events)).to_string(),
+        "05a7241b593474b8ae88995b8ff50bbb44a22b2a80330fda83b923277959c1b4"
+    );
 }
 
 #[test]

@@ -66,12 +66,6 @@ impl Replica {
         answered
     }
 
-    /// For a protocol around this one, whose replicas ask for the same thing under one number: it is done, nobody waits for it.
-    pub(crate) fn withdraw(&mut self, number: RequestNumber, out: &mut Outbox) {
-        self.pool.withdraw(number);
-        self.watch(out);
-    }
-
     /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
     /// meanwhile does not stop it, or a primary could leave one client out for ever).
     pub(super) fn watch(&mut self, out: &mut Outbox) {

@@ -145,12 +145,6 @@ impl Pool {
         }
     }
 
-    /// Requests with this number need not be ordered any more, whoever asked for them.
-    pub(super) fn withdraw(&mut self, number: RequestNumber) {
-        let keys: Vec<Key> = self.keys.keys().filter(|(_, _, it)| *it == number).copied().collect();
-        keys.into_iter().for_each(|key| self.executed(key));
-    }
-
     fn forget(&mut self, place: u64) {
         let Some(client) = self.groups.get(&place).map(|it| it.group.statement().client) else { return };
         self.unready(client, place);

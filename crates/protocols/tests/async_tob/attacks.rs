@@ -206,32 +206,3 @@ fn words_far_ahead_and_numbers_out_of_all_bounds_are_refused() {
     it.say(replica(LIAR), 0, Message::Agree(vec![vote]));
     it.goes_on();
 }
-
-#[test]
-fn a_request_in_a_fork_that_is_not_committed_is_ordered_in_another_lane() {
-    // A lane that jumps over its own certified batch leaves that one out. Whoever had seen the request there must not think
-    // for ever that it is on its way.
-    let (mut it, _) = Cluster::with_a_liar();
-    it.lose(|it| it.label == "Request");
-    let ticket = it.submit(4, "x");
-    it.deliver();
-    let Some(Message::Request(group)) = it.sent.iter().rev().find_map(Flying::message) else { panic!("a request") };
-    let payload = LanePayload::new(vec![group]);
-    let link = keyring(LIAR, 4).sign(Link { height: 1, parent: Head::default(), payload: payload.digest() });
-    let left_out = Batch { link, payload };
-    let taken = batch(2, Head::default(), "instead");
-    for to in 0..3 {
-        it.say(replica(LIAR), to, batch_message(&left_out)).say(replica(LIAR), to, batch_message(&taken));
-    }
-    let certificates = [left_out.head(), taken.head()].map(|head| it.lane_certificate(&[0, 1, 2], head));
-    for to in 0..3 {
-        for certificate in certificates.clone() {
-            let certificate = Some(certificate);
-            it.say(replica(LIAR), to, Message::Batch { batch: taken.clone(), certificate });
-        }
-    }
-    it.deliver();
-    assert!((0..3).all(|id| it.tape(id) == ["a"]), "the session of that request is another one's");
-    it.heal();
-    it.run_until("it is ordered all the same", |it| it.answer(4, ticket).is_some());
-}

@@ -2,7 +2,6 @@
 
 mod agreement;
 mod attacks;
-mod chaos;
 mod clients;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]

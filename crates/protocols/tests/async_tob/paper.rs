@@ -19,28 +19,6 @@ fn one_request_costs_what_the_specification_says() {
 }
 
 #[test]
-fn words_gather_while_a_sync_is_under_way() {
-    let mut it = Cluster::new(4);
-    it.client(4).apply(4, "a");
-    it.run(2_000);
-    it.talk();
-    (0..4).for_each(|id| it.hosts[id].fast_disk = false);
-    let ticket = it.submit(4, "b");
-    let mut syncs = 0;
-    while it.answer(4, ticket).is_none() {
-        it.deliver();
-        for id in 0..4 {
-            it.sync(id);
-        }
-        syncs += 1;
-        assert!(syncs < 30, "it gets on");
-    }
-    // Three echoes and DECIDE of four agreements: a message for each sync, not one for each word.
-    assert!(it.count("Agree") <= 6 * 4 * 3, "{} messages of words", it.count("Agree"));
-    assert!(syncs <= 14, "{syncs} syncs one after the other");
-}
-
-#[test]
 fn everybody_executes_everything_in_one_order() {
     let mut it = Cluster::new(4);
     it.client(1).client(2).client(3);

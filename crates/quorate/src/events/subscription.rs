@@ -71,6 +71,7 @@ impl Subscription {
             }
             self.hints.mark_unchanged(); // what is hinted from here on may be later than what is read
             match self.store.read(self.read.clone()).await {
+                Ok(_) if std::mem::take(&mut self.silent) => return Ok(Item::Heard), // and then reads again
                 Ok(page) => {
                     self.read.from = page.next;
                     self.more = !page.end;
@@ -94,10 +95,6 @@ impl Subscription {
     async fn wait(&mut self) -> Option<Item> {
         if !std::mem::replace(&mut self.live, true) {
             return Some(Item::Live);
-        }
-        if self.silent && self.hints.borrow().silent.is_none() {
-            self.silent = false;
-            return Some(Item::Heard);
         }
         let _never_closed = self.hints.changed().await; // `store` holds the sender
         self.more = true;

@@ -10,7 +10,6 @@ mod model;
 mod naive;
 mod pbft;
 mod pictures;
-mod reception;
 mod scripts;
 mod simulator;
 mod steady;
