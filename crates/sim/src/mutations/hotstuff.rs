@@ -7,7 +7,7 @@ use crate::run::run;
 use quorate_protocols::hotstuff::HotStuff;
 
 const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
-    Mutation { name, wrong, faults, replicas: 4, run: run::<HotStuff> }
+    Mutation { name, wrong, faults, replicas: 3, run: run::<HotStuff> }
 }
 
 const SPLIT: &str = "partition:400,one-way:300,partial:300,loss:300,crash,twins";

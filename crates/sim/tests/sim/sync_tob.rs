@@ -1,7 +1,7 @@
 //! Synchronous total-order broadcast in the simulator: crashes, network, disks and liars, as far as each model allows.
 
 use quorate_protocols::sync_tob::SyncTob;
-use quorate_sim::{Fault, Options, run};
+use quorate_sim::{Options, run};
 
 fn holds(seeds: std::ops::Range<u64>, options: &Options) {
     for seed in seeds {
