@@ -1,7 +1,7 @@
 //! Binary agreement by itself, in the hands of an adversary that decides which message arrives next, and speaks for the
 //! liars: to each replica something else, whenever it likes.
 
-use crate::chaos::Dice;
+use crate::dice::Dice;
 use proptest::prelude::*;
 use quorate_core::crypto::CoinShare;
 use quorate_core::ids::ReplicaId;

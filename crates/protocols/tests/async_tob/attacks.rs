@@ -9,9 +9,7 @@ use quorate_core::node::Payload;
 use quorate_core::sessions::Ruling;
 use quorate_core::time::WallTime;
 use quorate_protocols::async_tob::agreement::Word;
-use quorate_protocols::async_tob::{
-    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Reply, Told, Vote,
-};
+use quorate_protocols::async_tob::{Ack, Decided, Head, LANE_BATCHES_MAX, Message, Reply, Told, Vote};
 
 #[test]
 fn a_lane_that_forks_gets_one_batch_acknowledged_at_a_height_and_is_convicted() {
@@ -128,7 +126,7 @@ fn a_share_that_is_none_is_blamed_and_the_coin_falls_without_it() {
     for seed in 0..40_u64 {
         let (mut it, next) = Cluster::with_a_liar();
         it.submit(4, "x");
-        let mut dice = crate::chaos::Dice::new(seed);
+        let mut dice = crate::dice::Dice::new(seed);
         for _ in 0..400 {
             if it.flying.is_empty() {
                 break;

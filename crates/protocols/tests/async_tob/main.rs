@@ -3,6 +3,7 @@
 mod agreement;
 mod attacks;
 mod clients;
+mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;

@@ -3,7 +3,7 @@
 //! the known bad one, never ends under it; ours does, whatever the same adversary tries, since its rounds are binding.
 
 use crate::agreement::{Flying, World};
-use crate::chaos::Dice;
+use crate::dice::Dice;
 use quorate_protocols::async_tob::agreement::Word;
 use std::collections::BTreeSet;
 
