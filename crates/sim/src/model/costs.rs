@@ -34,17 +34,18 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Two cores of a virtual machine (AMD EPYC, virtual disk), measured with `--calibrate`; 10 Gbit/s, 50 µs one way.
+    /// What `--calibrate` measured on two cores of a virtual machine (AMD EPYC, virtual disk) that had nothing else to do; the network
+    /// is assumed: 10 Gbit/s, 50 µs one way.
     pub const MEASURED: Self = Self {
-        sign_ns: 20_000,
-        verify_ns: 45_000,
-        frame_ns: 1_500,
-        frame_byte_ps: 1_000,
-        log_byte_ps: 1_000,
-        turn_ns: 1_500,
-        apply_ns: 1_500,
-        sync_ns: 100_000,
-        sync_byte_ps: 1_000,
+        sign_ns: 20_168,
+        verify_ns: 32_591,
+        frame_ns: 750,
+        frame_byte_ps: 462,
+        log_byte_ps: 55,
+        turn_ns: 2_790,
+        apply_ns: 2_240,
+        sync_ns: 90_047,
+        sync_byte_ps: 330,
         openers: 1,
         latency_ns: 50_000,
         line_byte_ps: 800,
