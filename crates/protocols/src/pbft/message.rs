@@ -158,6 +158,10 @@ impl Statement for ViewChange {
     // No slot: between two attempts at one view the stable checkpoint may move, and the certificates with it.
     const DOMAIN: &'static str = "pbft/1 view change";
 
+    fn heavy(&self) -> Option<View> {
+        Some(self.view)
+    }
+
     fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let quorum = quorum(keyring)?;
         if let Some(what) = self.check() {
@@ -186,6 +190,10 @@ impl Statement for NewView {
         None // the choice of V is the primary's; what may not differ are the votes in O
     }
 
+    fn heavy(&self) -> Option<View> {
+        Some(self.view)
+    }
+
     fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let quorum = quorum(keyring)?;
         let in_order = self.changes.is_sorted_by(|one, next| one.by() < next.by());
@@ -195,7 +203,7 @@ impl Statement for NewView {
         if self.proposals.len() as u64 > WINDOW_ENTRIES_MAX {
             return Err(Fault::Malformed("a new view of more than a window".to_owned()));
         }
-        self.changes.iter_mut().try_for_each(|change| change.prove(keyring))?;
+        self.changes.iter_mut().try_for_each(|change| change.prove_part(keyring))?;
         self.proposals.iter_mut().try_for_each(|vote| vote.prove(keyring))
     }
 }

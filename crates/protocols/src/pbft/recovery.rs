@@ -477,6 +477,7 @@ pub(super) fn restore(
 impl Replica {
     /// Takes up what the former life was doing.
     fn resume(&mut self, is_new: bool, lost: bool, out: &mut Outbox) {
+        self.keyring.reached(self.view);
         if is_new || lost {
             self.persist(Record::Base(self.base_record()), out);
         }

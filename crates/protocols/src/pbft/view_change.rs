@@ -52,6 +52,7 @@ impl Replica {
             return;
         }
         self.view = view;
+        self.keyring.reached(view);
         self.start = None;
         self.phase = Phase::Changing { quorum: false };
         self.own_change = None;
@@ -174,6 +175,7 @@ impl Replica {
     /// The view starts here.
     fn install(&mut self, start: Signed<NewView>, selected: &Selected, out: &mut Outbox) {
         let (view, votes) = (self.view, start.statement().proposals.clone());
+        self.keyring.reached(view);
         self.persist(Record::Started(start.clone()), out);
         self.start = Some(start);
         self.phase = Phase::Active;

@@ -6,6 +6,7 @@ mod clients;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod heavy;
 mod paper;
 mod pitfalls;
 mod recovery;
