@@ -1,6 +1,7 @@
 //! What always holds, by name. The simulator asks after every turn.
 
 use super::replica::{Phase, Replica};
+use quorate_core::ids::OpNumber;
 
 type Invariant = fn(&Replica) -> bool;
 
@@ -38,9 +39,13 @@ fn executed_is_committed(replica: &Replica) -> bool {
 }
 
 fn votes_are_within_the_watermarks(replica: &Replica) -> bool {
-    // Whoever has lost the record of its last checkpoint may have votes above the watermark of the one before; it is silent.
-    !replica.may_vote()
-        || replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > replica.low() && op <= replica.high()))
+    let (low, high) = match replica.silent {
+        None => (replica.low(), replica.high()),
+        // Whoever has lost the record of its last checkpoint may have votes above the watermark of the one before. Its silence
+        // lasts until the log is stable beyond all of them.
+        Some(silence) => (OpNumber::ZERO, silence.until.unwrap_or(OpNumber::new(u64::MAX))),
+    };
+    replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > low && op <= high))
 }
 
 fn prepared_before_the_present_view_or_in_it(replica: &Replica) -> bool {

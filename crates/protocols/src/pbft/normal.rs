@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// Entries that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 64;
 
-/// PRE-PREPAREs above the high watermark that are kept until it moves.
+/// PRE-PREPAREs above the high watermark, or of a view that has not started here, that are kept until that changes.
 const EARLY_ENTRIES_MAX: usize = 16;
 
 type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
@@ -166,6 +166,10 @@ impl Replica {
     /// ⟨PRE-PREPARE v, n, d⟩, m (§4.2).
     pub(super) fn on_pre_prepare(&mut self, vote: Verified<Prepare>, proposal: Proposal, out: &mut Outbox) {
         let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
+        if !self.is_active() && it.view == self.view && vote.by() == self.primary() && it.op > self.low() {
+            self.hold(vote, proposal); // it has overtaken its NEW-VIEW
+            return out.ignore(from, Why::NotNow);
+        }
         if let Some(why) = self.refuses_view(it.view) {
             return out.ignore(from, why);
         }
@@ -174,10 +178,7 @@ impl Replica {
                 .blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
         }
         if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
-            if self.early.len() < EARLY_ENTRIES_MAX {
-                let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
-                self.early.entry(it.op).or_insert(message); // dropping it would cost a pause with a correct primary
-            }
+            self.hold(vote, proposal); // dropping it would cost a pause with a correct primary
             return out.ignore(from, Why::OutsideWindow);
         }
         if let Some(why) = self.refuses_op(it.op) {
@@ -198,6 +199,26 @@ impl Replica {
             return out.ignore(from, why);
         }
         self.accept(it.op, vote, Some(proposal), out);
+    }
+
+    /// Keeps a PRE-PREPARE that comes too early.
+    fn hold(&mut self, vote: Verified<Prepare>, proposal: Proposal) {
+        if self.early.len() < EARLY_ENTRIES_MAX {
+            let op = vote.statement().op;
+            self.early.entry(op).or_insert(Message::PrePrepare { vote: vote.into_signed(), proposal });
+        }
+    }
+
+    /// Takes those that were too early, up to an entry.
+    pub(super) fn take_early(&mut self, through: OpNumber, out: &mut Outbox) {
+        let later = self.early.split_off(&through.next());
+        for (_, message) in std::mem::replace(&mut self.early, later) {
+            if let Message::PrePrepare { vote, proposal } = message
+                && let Ok(vote) = vote.verified()
+            {
+                self.on_pre_prepare(vote, proposal, out);
+            }
+        }
     }
 
     /// What a correct primary does not propose, or not now.

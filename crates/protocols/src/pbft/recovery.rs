@@ -78,6 +78,7 @@ impl Replica {
         if stalled {
             self.say_again(out);
             self.ask_somebody(out);
+            self.ask_where_they_are(out);
             self.fetch_missing(out);
             self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
         } else {
@@ -113,7 +114,7 @@ impl Replica {
     /// ⟨STATUS⟩: where somebody is. Whoever has missed a view is told of it.
     pub(super) fn on_status(&mut self, from: ReplicaId, place: Place, out: &mut Outbox) {
         if from == self.me {
-            self.ready = true; // everything before this message is on disk
+            self.ready |= place.view == self.view; // everything before this message is on disk
             return self.propose_more(out);
         }
         self.peers.insert(from, place);
@@ -159,6 +160,20 @@ impl Replica {
         let index = usize::try_from(self.ask_turn % (ahead.len().max(1) as u64)).unwrap_or(0);
         if let Some(replica) = ahead.get(index).copied() {
             self.ask(replica, out);
+        }
+    }
+
+    /// Asks those who have last said that they were behind. Who has caught up since, and knows that all the others are where it
+    /// is, says nothing by itself any more.
+    fn ask_where_they_are(&self, out: &mut Outbox) {
+        let place = self.place();
+        let others = self.quorums.members().filter(|replica| *replica != self.me);
+        for replica in others {
+            let told = self.peers.get(&replica).copied().unwrap_or(Place::BEGINNING);
+            if told != place && told.committed <= place.committed {
+                // A question; its answer ends with where the other one is.
+                out.send_unsynced(Peer::Replica(replica), Message::GetCommitted { after: place.committed });
+            }
         }
     }
 

@@ -81,7 +81,7 @@ pub struct Replica {
     pub(super) committed: OpNumber,
     /// The last entry that I, as primary, have proposed.
     pub(super) proposed: OpNumber,
-    /// PRE-PREPAREs above the high watermark, which is about to move; a few of them.
+    /// PRE-PREPAREs above the high watermark, which is about to move, or of a view that is about to start; a few of them.
     pub(super) early: BTreeMap<OpNumber, Message>,
     pub(super) pool: Pool,
     /// What clients may ask for again.
@@ -121,7 +121,7 @@ pub struct Replica {
     /// The pause before it rings, and where we were when it last did.
     pub(super) pause: Duration,
     pub(super) told: OpNumber,
-    /// Everything from before this life is on disk: a primary may send what overtakes its disk.
+    /// Everything from before this life, and that the view has started, is on disk: a primary may send what overtakes it.
     pub(super) ready: bool,
     pub(super) bounds: Bounds,
 }

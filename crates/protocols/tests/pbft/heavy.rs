@@ -6,6 +6,7 @@ use quorate_core::crypto::{Certificate, Digest, Keyring, Secret, Signature, Sign
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::ReplicaId;
 use quorate_core::protocol::Protocol as _;
+use quorate_core::wire::Wire;
 use quorate_protocols::pbft::{LogCheckpoint, Message, NewView, Pbft, Prepare, ViewChange};
 
 /// A statement, signed by R0, R1 and R2.
@@ -23,11 +24,20 @@ fn change(by: usize, to: u64, entries: u64) -> Signed<ViewChange> {
     keyring(by, 4).sign(ViewChange { view: view(to), stable: Some(stable), prepared })
 }
 
+/// A message as the network brings it: nobody here has checked anything.
+fn arrived(message: Message) -> Message {
+    Message::decode(&message.encode()).expect("its own encoding")
+}
+
+fn proven(keyring: &Keyring, message: &mut Message) -> (Result<(), Fault>, u64) {
+    let before = keyring.work().checked;
+    let result = Pbft::prove(message, keyring);
+    (result, keyring.work().checked - before)
+}
+
 /// What became of it, and how many signatures were checked for it.
 fn opened(keyring: &Keyring, change: Signed<ViewChange>) -> (Result<(), Fault>, u64) {
-    let before = keyring.work().checked;
-    let result = Pbft::prove(&mut Message::ViewChange(Box::new(change)), keyring);
-    (result, keyring.work().checked - before)
+    proven(keyring, &mut arrived(Message::ViewChange(Box::new(change))))
 }
 
 #[test]
@@ -62,19 +72,15 @@ fn a_new_view_checks_only_the_view_changes_that_were_not_checked_before() {
     let votes = (65..75).map(|at| Prepare { view: view(1), op: op(at), digest: Digest::ZERO });
     let proposals = votes.map(|words| keyring(1, 4).sign(words)).collect();
     let start = NewView { view: view(1), changes, proposals };
-    let mut message = Message::NewView(Box::new(keyring(1, 4).sign(start.clone())));
-    let before = receiver.work().checked;
-    assert_eq!(Pbft::prove(&mut message, &receiver), Ok(()));
-    assert_eq!(receiver.work().checked - before, 1 + 10, "the primary's own word, and its proposals");
-    let Message::NewView(proven) = message else { unreachable!() };
-    let proven = proven.verified().expect("all of it was checked");
-    let stable = proven.statement().changes[1].statement().stable.clone().expect("a checkpoint");
+    let start = || arrived(Message::NewView(Box::new(keyring(1, 4).sign(start.clone()))));
+    let mut message = start();
+    assert_eq!(proven(&receiver, &mut message), (Ok(()), 1 + 10), "the primary's own word, and its proposals");
+    let Message::NewView(started) = message else { unreachable!() };
+    let started = started.verified().expect("all of it was checked");
+    let stable = started.statement().changes[1].statement().stable.clone().expect("a checkpoint");
     assert!(stable.certified(3).is_ok(), "what was checked before counts as checked");
-    let late = keyring(3, 4);
-    let before = late.work().checked;
-    let mut message = Message::NewView(Box::new(keyring(1, 4).sign(start)));
-    assert_eq!(Pbft::prove(&mut message, &late), Ok(()));
-    assert_eq!(late.work().checked - before, 1 + 3 * (1 + 3 + 30) + 10, "who has heard nothing checks it all");
+    let all = 1 + 3 * (1 + 3 + 30) + 10;
+    assert_eq!(proven(&keyring(3, 4), &mut start()), (Ok(()), all), "who has heard nothing checks it all");
 }
 
 #[test]

@@ -165,6 +165,52 @@ fn p17_patience_grows_with_views_that_bring_nothing_and_shrinks_with_progress() 
 }
 
 #[test]
+fn p17_patience_that_has_grown_for_long_does_not_outlast_the_faults_by_more_than_seconds() {
+    // R3 has lost its disk and stays away: every fourth view is nobody's. For 40 s no view can start.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.crash(3);
+    it.lose(|it| it.label == "NewView");
+    let ticket = it.submit(1, "b");
+    it.crash(0);
+    it.run(500);
+    it.restart(0);
+    it.run(40_000);
+    it.heal();
+    let other = it.submit(1, "c");
+    it.run(8_000);
+    assert!(it.answer(1, ticket).is_some() && it.answer(1, other).as_deref().is_some_and(|it| !it.starts_with("error")));
+}
+
+#[test]
+fn p17_a_new_views_first_proposal_does_not_overtake_its_new_view() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.crash(0);
+    it.talk();
+    it.apply(1, "b");
+    let first = |label: &str| it.sent.iter().position(|it| it.from == replica(1) && it.label == label);
+    assert!(first("NewView").is_some() && first("NewView") < first("PrePrepare"));
+}
+
+#[test]
+fn p17_a_proposal_that_overtakes_its_new_view_waits_for_it() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.crash(0);
+    it.lose(|it| it.label == "NewView");
+    it.submit(1, "b");
+    it.run(700);
+    let (start, Message::PrePrepare { vote, .. }) = (it.last(1, "NewView"), it.last(1, "PrePrepare")) else {
+        panic!("R1 has started view 1, and proposes in it")
+    };
+    let proposed = *vote.statement();
+    assert!(!it.prepared(2).contains(&proposed));
+    it.say(replica(1), 2, start);
+    assert!(proposed.view == view(1) && it.prepared(2).contains(&proposed), "at once");
+}
+
+#[test]
 fn p17_the_timer_of_a_view_runs_only_when_a_quorum_wants_it() {
     let mut it = Cluster::new(4);
     it.client(1).apply(1, "a");
