@@ -423,18 +423,35 @@ impl Keyring {
         if self.trusting {
             return Ok(None);
         }
-        let (kind, preimage) = ((T::DOMAIN, by), self.preimage(&by, statement));
+        let Some(name) = self.claims(by, view, statement, signature)? else { return Ok(None) };
+        if !part {
+            statement.vouched(self)?;
+            self.heavy.admits((T::DOMAIN, by), view, name, self.replicas()).map_err(Fault::NotNow)?;
+        }
+        Ok(Some(name))
+    }
+
+    /// Checks the signature of a heavy statement, at once, and notes that its signer has reached the view. Gives the
+    /// statement's name, or `None` if all of it was checked before.
+    ///
+    /// # Errors
+    /// A bad signature.
+    pub(super) fn claims<T: Statement>(
+        &self,
+        by: ReplicaId,
+        view: View,
+        statement: &T,
+        signature: &Signature,
+    ) -> Result<Option<Digest>, Fault> {
+        let preimage = self.preimage(&by, statement);
         let name = named(&preimage, signature);
-        if self.heavy.is_good(kind, &name) {
+        if self.heavy.is_good((T::DOMAIN, by), &name) {
             return Ok(None);
         }
         if !self.proves_now(by, &preimage, signature) {
             return Err(Fault::BadSignature(T::DOMAIN));
         }
         self.heavy.claims(by, view);
-        if !part {
-            self.heavy.admits(kind, view, name, self.replicas()).map_err(Fault::NotNow)?;
-        }
         Ok(Some(name))
     }
 

@@ -37,6 +37,15 @@ pub trait Statement: Wire + Clone + Debug + PartialEq {
         None
     }
 
+    /// Of a heavy statement: checks the signatures, and no more, of those inside it who thereby say that its view was reached
+    /// ([`Signed::claims`]). A quorum of them makes any view plausible, however far away it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn vouched(&self, _keyring: &Keyring) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Checks what is signed inside it: whoever signs a statement answers for the proofs that it holds.
     ///
     /// # Errors
@@ -90,6 +99,17 @@ impl<T: Statement, S: Proves> Signed<T, S> {
     /// As [`Signed::prove`].
     pub fn prove_part(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         self.prove_as(true, keyring)
+    }
+
+    /// Checks the signature of a heavy statement, and nothing inside it: its signer has reached the view.
+    ///
+    /// # Errors
+    /// [`Fault::BadSignature`].
+    pub fn claims(&self, keyring: &Keyring) -> Result<(), Fault> {
+        match self.statement.heavy().zip(self.by.replica()) {
+            Some((view, by)) => keyring.claims(by, view, &self.statement, &self.signature).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     fn prove_as(&mut self, part: bool, keyring: &Keyring) -> Result<(), Fault> {

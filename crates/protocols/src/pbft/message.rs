@@ -194,12 +194,16 @@ impl Statement for NewView {
         Some(self.view)
     }
 
-    fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+    fn vouched(&self, keyring: &Keyring) -> Result<(), Fault> {
         let quorum = quorum(keyring)?;
         let in_order = self.changes.is_sorted_by(|one, next| one.by() < next.by());
         if !in_order || self.changes.len() != quorum || self.changes.iter().any(|it| it.statement().view != self.view) {
             return Err(Fault::Malformed("a new view without a quorum of view changes".to_owned()));
         }
+        self.changes.iter().try_for_each(|change| change.claims(keyring))
+    }
+
+    fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         if self.proposals.len() as u64 > WINDOW_ENTRIES_MAX {
             return Err(Fault::Malformed("a new view of more than a window".to_owned()));
         }

@@ -11,7 +11,8 @@ use quorate_protocols::pbft::{LogCheckpoint, Message, NewView, Pbft, Prepare, Vi
 
 /// A statement, signed by R0, R1 and R2.
 fn certified<T: quorate_core::crypto::Statement>(words: &T, ring: impl Fn(usize) -> Keyring) -> Certificate<T> {
-    let signature = |by: usize| (ReplicaId::new(u8::try_from(by).expect("small")), *ring(by).sign(words.clone()).signature());
+    let signature =
+        |by: usize| (ReplicaId::new(u8::try_from(by).expect("small")), *ring(by).sign(words.clone()).signature());
     Certificate::claimed(words.clone(), (0..3).map(signature).collect())
 }
 
@@ -79,8 +80,12 @@ fn a_new_view_checks_only_the_view_changes_that_were_not_checked_before() {
     let started = started.verified().expect("all of it was checked");
     let stable = started.statement().changes[1].statement().stable.clone().expect("a checkpoint");
     assert!(stable.certified(3).is_ok(), "what was checked before counts as checked");
-    let all = 1 + 3 * (1 + 3 + 30) + 10;
-    assert_eq!(proven(&keyring(3, 4), &mut start()), (Ok(()), all), "who has heard nothing checks it all");
+    let all = 1 + 3 + 3 * (1 + 3 + 30) + 10;
+    assert_eq!(
+        proven(&keyring(3, 4), &mut start()),
+        (Ok(()), all),
+        "who has heard nothing checks it all, once it knows that a quorum has signed"
+    );
 }
 
 #[test]
@@ -89,6 +94,24 @@ fn who_is_far_behind_looks_at_view_changes_that_f_plus_1_claim() {
     assert_eq!(opened(&receiver, change(1, 57, 3)).0, Err(Fault::NotNow(Why::Busy)), "one could be a liar's");
     assert_eq!(opened(&receiver, change(2, 58, 3)).0, Ok(()));
     assert_eq!(opened(&receiver, change(1, 57, 3)).0, Ok(()), "it comes again");
+}
+
+/// Who has lost its disk is in view 0, the others have long been in a view that nobody leaves: it hears of that view by one
+/// NEW-VIEW, whoever passes it on.
+#[test]
+fn a_new_view_far_away_is_looked_at_since_a_quorum_has_signed_for_it() {
+    let receiver = keyring(0, 4);
+    let start = |to: u64, changes: Vec<Signed<ViewChange>>| {
+        let start = NewView { view: view(to), changes, proposals: Vec::new() };
+        arrived(Message::NewView(Box::new(keyring(1, 4).sign(start))))
+    };
+    let good = [1, 2, 3].map(|by| change(by, 1_001, 3)).to_vec();
+    assert_eq!(proven(&receiver, &mut start(1_001, good)).0, Ok(()));
+    // What the liar signs in others' names.
+    let own = change(1, 5_001, 40);
+    let forged = |by| Signed::claimed(ReplicaId::new(by), own.statement().clone(), *own.signature());
+    let (result, checked) = proven(&receiver, &mut start(5_001, vec![own.clone(), forged(2), forged(3)]));
+    assert!(result.is_err() && checked <= 3, "its own two signatures, and the first forged one: {checked}");
 }
 
 #[test]
