@@ -17,6 +17,7 @@ use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
 use quorate_core::crypto::{Certified, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Batch, Outcome, Ruling};
 use quorate_core::time::{Duration, WallTime};
@@ -79,7 +80,8 @@ impl Replica {
             Broadcast::Flood => WallTime::from_nanos(u64::MAX),
             Broadcast::DolevStrong => self.delivered_by(start),
         };
-        let entries = self.ucb.select(&mut order, self.quorums.vouch(), cast_by, (ENTRIES_MAX, BLOCK_BYTES_MAX));
+        let needed = if mutated!("sync-tob/orders-what-few-have") { 1 } else { self.quorums.vouch() };
+        let entries = self.ucb.select(&mut order, needed, cast_by, (ENTRIES_MAX, BLOCK_BYTES_MAX));
         let tick = self.tick_is_due(start) && !under_way.iter().any(|block| block.content().tick);
         let demote: Vec<_> = self.to_demote(epoch);
         if entries.is_empty() && !tick {
@@ -88,8 +90,8 @@ impl Replica {
         let block = Block::new(Moves { epoch, tick, entries, demote });
         let head = self.keyring.sign(Proposal { view: self.view, epoch, block: block.digest() });
         let chain = Chain::new(head);
-        // Not on disk: a replica that comes back signs nothing in broadcasts in which it may have signed (`guard.rs`).
-        out.broadcast_unsynced(Message::Propose { chain: chain.clone(), block: block.clone() });
+        self.persist(Record::Led(epoch), out);
+        out.broadcast(Message::Propose { chain: chain.clone(), block: block.clone() });
         let running = self.running.entry(epoch);
         let running = running.or_insert_with(|| Running { instance: Instance::new(start), blocks: Vec::new() });
         let clock = self.clock.show(out.now());
@@ -211,7 +213,8 @@ impl Replica {
     fn pass_on(&self, chain: Chain<Proposal>, block: Block, out: &mut Outbox) {
         let longer = chain.clone().with(self.keyring.sign(Echo(*chain.statement())));
         for other in Instance::strangers(&chain, self.others()) {
-            // Not on disk, as the proposal itself.
+            // Not on disk: a correct replica passes several values on, and one that comes back signs nothing in broadcasts
+            // in which it may have signed (`guard.rs`).
             out.send_unsynced(Peer::Replica(other), Message::Propose { chain: longer.clone(), block: block.clone() });
         }
     }
@@ -300,7 +303,8 @@ impl Replica {
     /// Votes for what is new in the chain: once for each epoch of a view, in their order, and never before block and
     /// bundles are here and on disk.
     pub(super) fn vote_more(&mut self, out: &mut Outbox) {
-        if !self.is_adopted() || self.silent || self.guard.is_at_risk() {
+        let silent = self.silent && !mutated!("sync-tob/the-silent-confirm");
+        if !self.is_adopted() || silent || self.guard.is_at_risk() {
             return;
         }
         let last = self.voted.filter(|vote| vote.view == self.view).map(|vote| vote.epoch);
@@ -316,7 +320,11 @@ impl Replica {
             self.voted = Some(vote);
             self.persist(Record::Voted(vote), out);
             let vote = self.keyring.sign(vote);
-            out.broadcast(Message::Vote(vote.clone()));
+            if mutated!("sync-tob/vote-before-the-sync") {
+                out.broadcast_unsynced(Message::Vote(vote.clone()));
+            } else {
+                out.broadcast(Message::Vote(vote.clone()));
+            }
             out.send(self.me(), Message::Vote(vote));
             if self.vote_made.is_none() {
                 self.vote_made = Some(out.now());
@@ -457,6 +465,7 @@ impl Replica {
         }
         self.dispatch(out);
         self.watch(out); // what was moved does not wait any more
+        self.cast_more(out); // perhaps a life may begin now
         self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
     }

@@ -3,9 +3,11 @@
 mod attacks;
 mod bounds;
 mod clients;
+mod diverged;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod names;
 mod paper;
 mod recovery;
 #[path = "../support/tape.rs"]

@@ -3,6 +3,7 @@
 
 mod naive;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -50,6 +51,9 @@ pub const ALL: &[Named] = &[
     vr::LEASE_READ,
     pbft::NORMAL_CASE,
     pbft::EQUIVOCATION,
+    sync_tob::NORMAL_EPOCH,
+    sync_tob::EQUIVOCATION,
+    sync_tob::LATE,
     naive::DIVERGENCE,
 ];
 
