@@ -6,7 +6,7 @@ use super::Outbox;
 use super::durable::Record;
 use super::message::{Message, State};
 use super::replica::Replica;
-use quorate_core::crypto::{Certified, Digest, Evidence, Verified};
+use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
 use quorate_core::mutated;
@@ -143,6 +143,10 @@ impl Replica {
     pub(super) fn on_state_stable(&mut self, from: ReplicaId, certified: Certified<State>, out: &mut Outbox) {
         let it = certified.statement().clone();
         let op = it.checkpoint.op;
+        let own = self.snapshots.get(&op).or(self.state.as_ref().map(Certificate::statement).filter(|own| own.checkpoint.op == op));
+        if own.is_some_and(|own| *own != it) {
+            return self.diverged(op, out);
+        }
         let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op);
         if op <= self.order.op || !is_new || it.order.op != op {
             return out.ignore(Peer::Replica(from), Why::Duplicate);

@@ -364,6 +364,8 @@ impl Replica {
         let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
         if vote.by() == self.me {
             self.vote_is_durable(out);
+        } else {
+            self.audit(vote.by(), it, out);
         }
         if let Some(why) = self.refuses_view(it.view) {
             return out.ignore(from, why);

@@ -13,7 +13,7 @@ use super::clock::Reading;
 use super::content::{Block, Bundle};
 use super::durable::Record;
 use super::log::{Link, chained};
-use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
+use super::message::{CastId, Commit, Message, Place, Vote, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
@@ -249,6 +249,9 @@ impl Replica {
             if !doubted && first.previous() > self.log.base.0 {
                 return self.compare(from, self.log.base.0, out);
             }
+            if first.previous() > OpNumber::ZERO {
+                self.compare(from, OpNumber::ZERO, out); // whose state is certain?
+            }
             return out.blame(Peer::Replica(from), Fault::Contradiction("it proves another chain".to_owned()));
         }
         let committed = self.committed;
@@ -267,8 +270,17 @@ impl Replica {
         self.expect_progress(out);
     }
 
-    /// What it proves does not follow what is committed here. Either it lies, or histories differ: it is asked for its own,
-    /// from where both are certain to be one.
+    /// A vote names the whole history before it. If that is not the one that is committed here, its signer lies, or was late and
+    /// will follow, or histories differ: it is asked for what it can prove.
+    pub(super) fn audit(&mut self, by: ReplicaId, vote: Vote, out: &mut Outbox) {
+        let before = vote.op.previous();
+        let ours = self.log.chain_at(before).filter(|_| before <= self.committed);
+        if ours.is_some_and(|chain| chain != vote.parent) && self.doubt.is_none_or(|(whom, _)| whom != by) {
+            self.compare(by, self.log.base.0, out);
+        }
+    }
+
+    /// Its history does not seem to be the one that is here. It is asked for its own, from where both were certain to be one.
     fn compare(&mut self, with: ReplicaId, after: OpNumber, out: &mut Outbox) {
         self.doubt = Some((with, after));
         out.send_unsynced(Peer::Replica(with), Message::GetDecided { after }); // a question

@@ -116,8 +116,8 @@ fn an_evil_leader_censors_nothing_for_longer_than_f_plus_one_epochs() {
             it.liar(liar);
         }
         it.run(500);
-        let first = it.epoch_of(0, 60);
-        it.run_to(it.schedule().start(first), -30 * MS as i64);
+        let first = it.epoch_of(0, 60); // of f that liars lead
+        it.run_to(it.schedule().start(first), -(5 * MS as i64));
         it.talk();
         let ticket = it.submit(client, "censored");
         for liar in 0..f {
