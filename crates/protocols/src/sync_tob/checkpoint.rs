@@ -148,7 +148,8 @@ impl Replica {
             return self.diverged(op, out);
         }
         let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op);
-        if op <= self.order.op || !is_new || it.order.op != op {
+        let known = if self.machine.adrift { op < self.base.op } else { op <= self.order.op };
+        if known || !is_new || it.order.op != op {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
         if op > self.state_op() {
@@ -186,7 +187,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         let op = checkpoint.op;
-        self.machine.wake = wake;
+        (self.machine.wake, self.machine.adrift) = (wake, false);
         (self.machine.boundary, self.machine.boundary_bytes, self.machine.executed) = (op, 0, op);
         self.order = it.order.clone();
         self.snapshots.insert(op, it.clone());

@@ -65,7 +65,11 @@ impl Replica {
     /// The block of the epoch: what is in `UnQueued` and in no block under way, by scheduled broadcast.
     fn propose(&mut self, epoch: EpochNumber, out: &mut Outbox) {
         let (tip, start) = (self.log.tip(), self.schedule.start(epoch));
-        if tip.0.since(self.committed) >= WINDOW_BLOCKS / 2 || self.guard.is_at_risk() || self.is_behind() {
+        if tip.0.since(self.committed) >= WINDOW_BLOCKS / 2
+            || self.guard.is_at_risk()
+            || self.is_behind()
+            || self.machine.adrift
+        {
             return; // first what is under way has to be confirmed
         }
         let mut order = self.order.clone();
@@ -301,7 +305,7 @@ impl Replica {
     /// bundles are here and on disk.
     pub(super) fn vote_more(&mut self, out: &mut Outbox) {
         let silent = self.silent && !mutated!("sync-tob/the-silent-confirm");
-        if !self.is_adopted() || silent || self.guard.is_at_risk() {
+        if !self.is_adopted() || silent || self.guard.is_at_risk() || self.machine.adrift {
             return;
         }
         let last = self.voted.filter(|vote| vote.view == self.view).map(|vote| vote.epoch);
@@ -474,6 +478,7 @@ impl Replica {
         while self.order.op < self.committed
             && self.order.op.since(self.machine.executed) < EXECUTING_MAX
             && self.machine.fetching.is_none()
+            && !self.machine.adrift
         {
             let Some(link) = self.log.get(self.order.op.next()) else { return };
             if !self.is_complete(link.op) {

@@ -42,7 +42,7 @@ impl Replica {
     fn is_unsettled(&self) -> bool {
         let elsewhere = |replica: ReplicaId| self.peers.get(&replica) != Some(&self.place());
         let busy = self.log.tip().0 > self.committed || self.order.op < self.committed || self.is_behind();
-        !self.is_adopted() || busy || self.casts_something() || self.others().any(elsewhere)
+        !self.is_adopted() || busy || self.machine.adrift || self.casts_something() || self.others().any(elsewhere)
     }
 
     fn casts_something(&self) -> bool {
@@ -170,10 +170,14 @@ impl Replica {
 
     /// What is committed here cannot be executed, since something that it consists of is missing. Perhaps the others have
     /// let it go, and have a state in its place: whoever is asked for a block before its log sends the proof of one.
-    fn ask_for_state(&self, out: &mut Outbox) {
-        let after = self.order.op;
-        if after >= self.committed || self.machine.fetching.is_some() || self.is_complete(after.next()) {
+    fn ask_for_state(&mut self, out: &mut Outbox) {
+        let after = if self.machine.adrift { OpNumber::ZERO } else { self.order.op };
+        let lacks = self.machine.adrift || (after < self.committed && !self.is_complete(after.next()));
+        if !lacks || self.machine.fetching.is_some() {
             return;
+        }
+        if self.machine.adrift {
+            self.body_turn = self.body_turn.wrapping_add(1); // no bodies are asked for now
         }
         let Some(whom) = self.whose_bodies() else { return };
         out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after }); // a question
@@ -284,6 +288,9 @@ impl Replica {
 
     /// Asks one of the others, each time another one, for what this replica knows by its digest only.
     pub(super) fn fetch_missing(&mut self, out: &mut Outbox) {
+        if self.machine.adrift {
+            return; // what blocks move is not known here
+        }
         let (now, again) = (out.now(), self.config.resend);
         let due = |digest: &Digest| self.wanted.get(digest).is_none_or(|at: &Instant| now.since(*at) >= again);
         let (blocks, bundles) = self.lacks(self.log.tip().0);

@@ -61,6 +61,8 @@ pub(super) struct Machine {
     pub(super) boundary_bytes: u64,
     /// When it wants a tick.
     pub(super) wake: Option<WallTime>,
+    /// What the order of its next block depends on is lost, or that block is: it takes a state from the others.
+    pub(super) adrift: bool,
     /// This state is being fetched.
     pub(super) fetching: Option<State>,
     /// The one that was being fetched before: it may come all the same.

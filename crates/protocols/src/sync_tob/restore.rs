@@ -178,12 +178,12 @@ pub(super) fn restore(
         Some(order) => Some(order.clone()),
         None => order_at(&replayed.log, &replayed.base.order, at, config.demote_epochs),
     };
-    let Some(order) = order else {
-        return Err(RestoreError::PromisesLost(format!("what the order of blocks after {at} depends on")));
-    };
-    let state = restore.checkpoint.map(|checkpoint| State { checkpoint, order: order.clone() });
+    let state = restore.checkpoint.zip(order.clone()).map(|(checkpoint, order)| State { checkpoint, order });
+    let adrift = order.is_none();
+    let order = order.unwrap_or_else(|| Order::new(restore.replicas));
+    let at = order.op; // wherever the machine is: while it is adrift it is given nothing
     let (me, machine) =
-        (restore.replica, Machine { executed: at, boundary: at, wake: restore.wake, ..Machine::default() });
+        (restore.replica, Machine { executed: at, boundary: at, wake: restore.wake, adrift, ..Machine::default() });
     let mut replica = build(me, quorums, config, keyring, replayed, order, machine, out);
     replica.resume(is_new, state, out);
     Ok(replica)

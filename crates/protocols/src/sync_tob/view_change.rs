@@ -104,7 +104,7 @@ impl Replica {
         }
         let decides = self.log.tip().0 > self.committed || self.guard.is_at_risk();
         let clocks = self.reading(out) == super::clock::Reading::Synced;
-        if self.is_behind() || self.committed > watched || !(decides || clocks) {
+        if self.is_behind() || self.machine.adrift || self.committed > watched || !(decides || clocks) {
             return self.watch(out); // it has to catch up, or clocks have to agree first
         }
         out.note(Note::Suspects(self.view));
