@@ -9,7 +9,6 @@ use super::replica::Replica;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
@@ -84,8 +83,7 @@ impl Replica {
 
     /// Forgets the log's beginning: what is in a state that a quorum has, and in a snapshot of one's own.
     pub(super) fn trim(&mut self, out: &mut Outbox) {
-        let stable = if mutated!("sync-tob/the-log-goes-without-a-state") { self.machine.executed } else { self.state_op() };
-        let limit = stable.min(self.machine.executed);
+        let limit = self.state_op().min(self.machine.executed);
         let Some(own) = self.snapshots.range(..=limit).next_back().map(|(_, own)| own.clone()) else { return };
         let op = own.checkpoint.op;
         // What proves the last commit is part of a view change: it stays until a later block is proven.

@@ -304,8 +304,7 @@ impl Replica {
     /// Votes for what is new in the chain: once for each epoch of a view, in their order, and never before block and
     /// bundles are here and on disk.
     pub(super) fn vote_more(&mut self, out: &mut Outbox) {
-        let silent = self.silent && !mutated!("sync-tob/the-silent-confirm");
-        if !self.is_adopted() || silent || self.guard.is_at_risk() || self.machine.adrift {
+        if !self.is_adopted() || self.silent || self.guard.is_at_risk() || self.machine.adrift {
             return;
         }
         let last = self.voted.filter(|vote| vote.view == self.view).map(|vote| vote.epoch);
@@ -321,11 +320,7 @@ impl Replica {
             self.voted = Some(vote);
             self.persist(Record::Voted(vote), out);
             let vote = self.keyring.sign(vote);
-            if mutated!("sync-tob/vote-before-the-sync") {
-                out.broadcast_unsynced(Message::Vote(vote.clone()));
-            } else {
-                out.broadcast(Message::Vote(vote.clone()));
-            }
+            out.broadcast(Message::Vote(vote.clone()));
             out.send(self.me(), Message::Vote(vote));
             if self.vote_made.is_none() {
                 self.vote_made = Some(out.now());

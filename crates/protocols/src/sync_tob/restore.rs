@@ -223,7 +223,6 @@ fn build(
     let quorum = quorums.quorum();
     let certified =
         base.certified.and_then(|mut it| it.prove(&keyring, quorum).ok().and_then(|()| it.certified(quorum).ok()));
-    let certified = certified.filter(|_| !mutated!("sync-tob/certificate-is-not-durable"));
     let certified = certified.filter(|it| log.chain_at(it.statement().op) == Some(it.statement().chain()));
     let silent = base.silent || lost.is_some();
     let mut start = base.start;
