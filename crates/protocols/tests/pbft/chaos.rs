@@ -77,7 +77,8 @@ impl History {
     fn new(seed: u64, damage: bool) -> Self {
         let mut dice = Dice::new(seed);
         let n = [1, 4, 4, 4, 4, 5, 7][dice.below(7)];
-        let mut it = Cluster::with(n, some_config(&mut dice));
+        let tentative_requests = [0, 16][Dice::new(seed ^ 0x7e47).below(2)];
+        let mut it = Cluster::with(n, Config { tentative_requests, ..some_config(&mut dice) });
         it.client(1).client(2);
         let unlucky = (damage && n > 3).then(|| dice.below(n));
         Self { it, dice, asked: Vec::new(), reads: Vec::new(), unlucky }

@@ -11,7 +11,8 @@ use quorate_protocols::pbft::{LogCheckpoint, Message, NewView, Pbft, Prepare, Vi
 
 /// A statement, signed by R0, R1 and R2.
 fn certified<T: quorate_core::crypto::Statement>(words: &T, ring: impl Fn(usize) -> Keyring) -> Certificate<T> {
-    let signature = |by: usize| (ReplicaId::new(u8::try_from(by).expect("small")), *ring(by).sign(words.clone()).signature());
+    let signature =
+        |by: usize| (ReplicaId::new(u8::try_from(by).expect("small")), *ring(by).sign(words.clone()).signature());
     Certificate::claimed(words.clone(), (0..3).map(signature).collect())
 }
 

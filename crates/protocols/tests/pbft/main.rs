@@ -14,6 +14,7 @@ mod pitfalls;
 mod recovery;
 #[path = "../support/tape.rs"]
 mod tape;
+mod tentative;
 mod words;
 
 /// The protocol that the harness drives.

@@ -179,7 +179,9 @@ fn p17_patience_that_has_grown_for_long_does_not_outlast_the_faults_by_more_than
     it.heal();
     let other = it.submit(1, "c");
     it.run(8_000);
-    assert!(it.answer(1, ticket).is_some() && it.answer(1, other).as_deref().is_some_and(|it| !it.starts_with("error")));
+    assert!(
+        it.answer(1, ticket).is_some() && it.answer(1, other).as_deref().is_some_and(|it| !it.starts_with("error"))
+    );
 }
 
 #[test]
