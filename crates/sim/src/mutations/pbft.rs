@@ -56,7 +56,6 @@ pub const LIST: List = List {
             "a client is told of what is prepared before that is on disk",
             "crash-all:3000,slow-sync:1000,loss:100",
         ),
-        all("pbft/a-tentative-reply-counts-as-final", "a client believes two replicas of what is not committed"),
         all("pbft/a-read-does-not-wait", "a replica answers a read before it has executed what it has prepared"),
     ],
 };

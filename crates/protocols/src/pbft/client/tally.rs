@@ -4,7 +4,6 @@
 use crate::pbft::message::Told;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, ReplicaId, View};
-use quorate_core::mutated;
 use quorate_core::quorum::AnswerQuorums;
 use quorate_core::wire::Wire;
 use std::collections::BTreeMap;
@@ -57,9 +56,8 @@ impl<T: Wire + Clone> Tally<T> {
     pub(super) fn believed(&self, needed: usize, quorums: &AnswerQuorums) -> Option<(T, OpNumber)> {
         self.full.values().find_map(|(digest, whole)| {
             let alike = || self.said.values().filter(|said| said.digest == *digest);
-            let is_final =
-                |said: &&Said| said.tentative.is_none() || mutated!("pbft/a-tentative-reply-counts-as-final");
-            let ops: Vec<OpNumber> = alike().filter(is_final).map(|said| said.op).collect();
+            let finals = alike().filter(|said| said.tentative.is_none());
+            let ops: Vec<OpNumber> = finals.map(|said| said.op).collect();
             if ops.len() >= needed {
                 return Some((whole.clone(), quorums.vouched(ops).unwrap_or_default()));
             }
