@@ -208,6 +208,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         self.forget_reads();
+        self.forget_tried();
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);
         (self.machine.dispatched, self.machine.executed) = (checkpoint.op, checkpoint.op);

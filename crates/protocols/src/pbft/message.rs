@@ -524,6 +524,9 @@ pub enum Message {
         /// The sender's last stable checkpoint.
         stable: Option<Certificate<LogCheckpoint>>,
     },
+
+    /// Replica → client: they were executed, and will be committed if a quorum says the same of this view (§5.1).
+    Tentative(Reply),
 }
 
 impl Message {
@@ -555,7 +558,9 @@ impl Message {
             Message::Committed { proposal, .. } | Message::Proposal { proposal, .. } => proposal.check(),
             Message::Read { query, .. } if query.len() > OPERATION_BYTES_MAX => Some("a query longer than any"),
             Message::GetProposals { wanted } if wanted.len() > WANTED_MAX => Some("a question for too much"),
-            Message::Reply(reply) if reply.rulings.len() > REQUESTS_MAX => Some("more answers than questions"),
+            Message::Reply(reply) | Message::Tentative(reply) if reply.rulings.len() > REQUESTS_MAX => {
+                Some("more answers than questions")
+            }
             Message::ViewChange(change) if beyond(&[change.statement().view.get()]) => Some("a view out of all bounds"),
             Message::NewView(view) if beyond(&[view.statement().view.get()]) => Some("a view out of all bounds"),
             Message::Status(place) if beyond(&[place.view.get(), place.committed.get(), place.stable.get()]) => {
@@ -620,6 +625,7 @@ impl Message {
             Message::StateStable(certificate) => certificate.prove(keyring, quorum),
             Message::Bound { stable, .. } => stable.iter_mut().try_for_each(|stable| stable.prove(keyring, quorum)),
             Message::Reply(_)
+            | Message::Tentative(_)
             | Message::Busy { .. }
             | Message::Read { .. }
             | Message::ReadReply { .. }
@@ -636,6 +642,7 @@ impl Message {
         match self {
             Message::Request(_) => "Request",
             Message::Reply(_) => "Reply",
+            Message::Tentative(_) => "Tentative",
             Message::Busy { .. } => "Busy",
             Message::Read { .. } => "Read",
             Message::ReadReply { .. } => "ReadReply",

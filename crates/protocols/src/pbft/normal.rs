@@ -8,7 +8,7 @@ use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId, View};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Outcome, Ruling};
@@ -323,6 +323,7 @@ impl Replica {
             out.broadcast(Message::Commit(vote.clone()));
         }
         out.send(me, Message::Commit(vote));
+        self.try_next(out);
     }
 
     /// ⟨COMMIT v, n, d, i⟩, one's own included.
@@ -384,10 +385,10 @@ impl Replica {
         {
             let op = self.machine.dispatched.next();
             let slot = self.log.get(op);
-            let Some(proposal) = slot.and_then(|slot| slot.proposal(slot.decided()?)) else { return };
-            let (batch, bytes) = (proposal.batch(), proposal.len() as u64);
+            let Some(proposal) = slot.and_then(|slot| slot.proposal(slot.decided()?)).cloned() else { return };
+            let bytes = proposal.len() as u64;
+            self.give(op, &proposal, out);
             self.machine.dispatched = op;
-            out.execute(op, batch);
             self.machine.boundary_bytes = self.machine.boundary_bytes.saturating_add(bytes);
             let entries = op.since(self.machine.boundary);
             if entries >= self.config.state_entries || self.machine.boundary_bytes >= self.config.state_bytes {
@@ -395,6 +396,7 @@ impl Replica {
                 out.checkpoint(op);
             }
         }
+        self.try_next(out);
     }
 
     /// An entry is executed: its requests are answered, and what waited for it goes on.
@@ -417,31 +419,47 @@ impl Replica {
         let slot = self.log.get_mut(op);
         let content = slot.and_then(|slot| slot.unpack(slot.decided()?)); // its bytes are enough from now on
         let Some(Content::Orders(orders)) = content.as_deref() else { return 0 };
-        let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
-        let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        let mut requests = 0_u64;
-        for group in orders.groups.iter().map(Group::statement) {
+        let (pool, answered, mut requests) = (&mut self.pool, &mut self.answered, 0_u64);
+        let replies = replies_to(orders, (self.me, self.view, op), replies, |group, rulings| {
             let of = (group.client, group.session);
-            let mut rulings = Vec::with_capacity(group.requests.len());
             for (number, _) in &group.requests {
                 requests = requests.saturating_add(1);
-                self.pool.executed((group.client, group.session, *number));
-                let is_its = |it: &sessions::Reply| ((it.client, it.session), it.number) == (of, *number);
-                rulings.extend(replies.next_if(is_its).map(|reply| (*number, reply.ruling)));
+                pool.executed((group.client, group.session, *number));
             }
             if group.session != SessionId::ZERO {
-                let known = rulings.iter().map(|(number, ruling)| (*number, ruling));
-                self.answered.give(of, group.acknowledged, op, known);
+                answered.give(of, group.acknowledged, op, rulings.iter().map(|(number, ruling)| (*number, ruling)));
             }
-            let is_full = group.full.is_none_or(|replica| replica == self.me);
-            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
-            told.entry(of).or_default().extend(rulings);
-        }
-        for ((client, session), rulings) in told.into_iter().filter(|(_, rulings)| !rulings.is_empty()) {
+        });
+        for (client, reply) in replies {
             // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-            let reply = Reply { view: self.view, op, session, rulings };
             out.send_unsynced(Peer::Client(client), Message::Reply(reply));
         }
         requests
     }
+}
+
+/// ⟨REPLY v, t, c, i, r⟩ by i in v, to each session of an entry one, from what the machine says to its requests; shows each
+/// group, and what is said to it.
+pub(super) fn replies_to(
+    orders: &Orders,
+    (me, view, op): (ReplicaId, View, OpNumber),
+    replies: Vec<sessions::Reply>,
+    mut of_group: impl FnMut(&Requests, &[(RequestNumber, Ruling)]),
+) -> Vec<(ClientId, Reply)> {
+    let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
+    let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
+    for group in orders.groups.iter().map(Group::statement) {
+        let of = (group.client, group.session);
+        let mut rulings = Vec::with_capacity(group.requests.len());
+        for (number, _) in &group.requests {
+            let is_its = |it: &sessions::Reply| ((it.client, it.session), it.number) == (of, *number);
+            rulings.extend(replies.next_if(is_its).map(|reply| (*number, reply.ruling)));
+        }
+        of_group(group, &rulings);
+        let is_full = group.full.is_none_or(|replica| replica == me);
+        let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
+        told.entry(of).or_default().extend(rulings);
+    }
+    let reply = |((client, session), rulings)| (client, Reply { view, op, session, rulings });
+    told.into_iter().filter(|(_, rulings)| !rulings.is_empty()).map(reply).collect()
 }

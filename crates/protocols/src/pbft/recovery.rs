@@ -16,6 +16,7 @@ use super::pool::Pool;
 use super::reads::Reads;
 use super::replica::{Bounds, Machine, Phase, Replica};
 use super::select::select;
+use super::tentative::Tentative;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed};
 use quorate_core::fault::{Fault, Why};
@@ -472,6 +473,7 @@ pub(super) fn restore(
         state_votes: BTreeMap::new(),
         snapshots: own.map(|own| (at, own)).into_iter().collect(),
         machine,
+        tentative: Tentative::default(),
         reads: Reads::default(),
         batch_time: WallTime::default(),
         tick_due: false,

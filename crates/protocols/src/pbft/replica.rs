@@ -8,13 +8,14 @@ use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, Vi
 use super::pace::{Pace, Quotas};
 use super::pool::Pool;
 use super::reads::Reads;
+use super::tentative::Tentative;
 use super::{Config, Outbox, Pbft, Timer};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::mutated;
-use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
+use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, StateId, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
 use quorate_core::time::{Duration, WallTime};
@@ -106,6 +107,8 @@ pub struct Replica {
     /// Snapshots of mine that are on disk.
     pub(super) snapshots: BTreeMap<OpNumber, StateCheckpoint>,
     pub(super) machine: Machine,
+    /// What the machine has executed and is not committed.
+    pub(super) tentative: Tentative,
     pub(super) reads: Reads,
     pub(super) batch_time: WallTime,
     pub(super) tick_due: bool,
@@ -229,7 +232,11 @@ impl Replica {
             Message::Proposal { op, proposal } => self.on_proposal(op, proposal, out),
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
             Message::Bound { nonce, view, stable } => self.on_bound(from, nonce, view, stable, out)?,
-            Message::Reply(_) | Message::Busy { .. } | Message::Read { .. } | Message::ReadReply { .. } => {
+            Message::Reply(_)
+            | Message::Tentative(_)
+            | Message::Busy { .. }
+            | Message::Read { .. }
+            | Message::ReadReply { .. } => {
                 out.ignore(Peer::Replica(from), Why::NotForSender);
             }
         }
@@ -280,6 +287,10 @@ impl protocol::Replica<Pbft> for Replica {
 
     fn on_executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.executed(op, outcome, out);
+    }
+
+    fn on_speculated(&mut self, state: StateId, outcome: Outcome, out: &mut Outbox) {
+        self.tried(state, outcome, out);
     }
 
     fn on_queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {

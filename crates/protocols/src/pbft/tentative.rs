@@ -17,6 +17,7 @@
 
 use super::Outbox;
 use super::message::{Content, Message, Proposal};
+use super::normal::replies_to;
 use super::replica::Replica;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, Peer};
@@ -83,7 +84,7 @@ impl Replica {
         let durable = slot.own_commit.is_some() || mutated!("pbft/a-tentative-reply-before-the-sync");
         let Some(content) = slot.proposal(digest).map(Proposal::content) else { return };
         let Content::Orders(orders) = &*content else { return };
-        for (client, reply) in self.replies(op, orders, outcome.replies, |_, _| ()) {
+        for (client, reply) in replies_to(orders, (self.me, self.view, op), outcome.replies, |_, _| ()) {
             if durable {
                 // The certificate is on disk: our COMMIT, which follows from it, has come back durable.
                 out.send_unsynced(Peer::Client(client), Message::Tentative(reply));
@@ -96,7 +97,7 @@ impl Replica {
     /// Gives the machine a committed entry: that which it has tried takes its place, anything else replaces it.
     pub(super) fn give(&mut self, op: OpNumber, proposal: &Proposal, out: &mut Outbox) {
         let state = self.tentative.child(op, proposal.digest());
-        let is_tried = self.tentative.tried.is_some_and(|tried| tried.state == state || mutated!("pbft/what-was-tried-stays"));
+        let is_tried = self.tentative.tried.is_some_and(|tried| tried.state == state);
         if !is_tried {
             self.undo(out);
             if !self.is_small(proposal) {
@@ -104,7 +105,7 @@ impl Replica {
             }
             out.speculate(self.tentative.name, state, proposal.batch());
         }
-        let state = self.tentative.tried.take().map_or(state, |tried| tried.state);
+        self.tentative.tried = None;
         out.commit(op, state);
         self.tentative.name = state;
     }

@@ -61,6 +61,7 @@ impl Replica {
         self.watched = None;
         self.tick_due = false;
         self.early.clear();
+        self.undo(out);
         self.log.leave_view(self.low());
         out.disarm(Timer::Progress);
         out.disarm(Timer::NewView);
@@ -186,6 +187,7 @@ impl Replica {
         self.phase = Phase::Active;
         self.own_change = None;
         self.watched = None;
+        self.undo(out);
         self.changes.retain(|_, change| change.statement().view > view);
         self.log.leave_view(self.low());
         self.proposed = selected.last();

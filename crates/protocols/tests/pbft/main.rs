@@ -18,6 +18,7 @@ mod pitfalls;
 mod recovery;
 #[path = "../support/tape.rs"]
 mod tape;
+mod tentative;
 mod words;
 
 /// The protocol that the harness drives.

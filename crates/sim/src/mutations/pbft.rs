@@ -51,6 +51,11 @@ pub const LIST: List = List {
         under("pbft/requests-are-not-checked", "backups order what no client has signed", "own-lies:300,crash"),
         all("pbft/a-client-believes-one", "a client believes what a single replica says"),
         all("pbft/a-read-believes-f-plus-one", "a read believes two replicas that may both be behind"),
+        under(
+            "pbft/a-tentative-reply-before-the-sync",
+            "a client is told of what is prepared before that is on disk",
+            "crash-all:3000,slow-sync:1000,loss:100",
+        ),
         all("pbft/a-read-does-not-wait", "a replica answers a read before it has executed what it has prepared"),
     ],
 };
