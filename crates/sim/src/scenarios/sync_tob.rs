@@ -31,6 +31,13 @@ fn begin() -> Story {
     it
 }
 
+/// As [`begin`], a moment later: what is asked now is ordered by R2, whose epoch is the next one.
+fn begin_before_r2() -> Story {
+    let mut it = begin();
+    it.run_ms(8);
+    it
+}
+
 pub(super) const NORMAL_EPOCH: Named = Named {
     name: "sync-tob-normal-epoch",
     title: "Synchronous total-order broadcast: an epoch",
@@ -63,7 +70,7 @@ pub(super) const EQUIVOCATION: Named = Named {
 };
 
 fn equivocation() -> Played {
-    let mut it = begin();
+    let mut it = begin_before_r2();
     let (liar, victim) = (2, it.replica(0));
     it.lies(liar, Misdeed::TwoWords([victim].into()), SyncTob::lies());
     let from = it.cluster.now();
@@ -85,7 +92,7 @@ pub(super) const LATE: Named = Named {
 };
 
 fn late() -> Played {
-    let mut it = begin();
+    let mut it = begin_before_r2();
     it.lies(2, Misdeed::Slowness(30 * MILLI), None);
     let from = it.cluster.now();
     it.say("From now on, whatever R2 says leaves 30 ms late.");
