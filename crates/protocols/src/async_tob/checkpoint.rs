@@ -8,6 +8,7 @@ use super::pool::Pool;
 use super::replica::Replica;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::node::SNAPSHOTS_KEPT;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
@@ -78,19 +79,30 @@ impl Replica {
             lane.commit(*head);
             lane.trim(head.height);
         }
+        self.forget_certified();
         self.decided = self.decided.split_off(&decided.op.next());
         self.base = decided;
     }
 
-    /// Fetches a state, if the others' logs begin too late to help.
+    /// The machine is in a state before the one that the log begins with: that snapshot cannot be read any more.
+    pub(super) fn lacks_state(&self) -> bool {
+        self.machine.executed < self.base.op && !mutated!("async-tob/keeps-an-old-state")
+    }
+
+    /// Fetches a state, if one's own is lost, or if the others' logs begin too late to help.
     pub(super) fn consider_state(&mut self, out: &mut Outbox) {
         let committed = self.committed();
         let helps = |place: &&super::replica::Place| place.base <= committed && place.committed > committed;
-        if !self.is_behind() || self.peers.values().filter(helps).count() >= self.quorums.vouch() {
+        let log_helps = || !self.is_behind() || self.peers.values().filter(helps).count() >= self.quorums.vouch();
+        let from = if self.lacks_state() {
+            self.base.op
+        } else if log_helps() {
             return;
-        }
+        } else {
+            committed.next()
+        };
         let named = self.peers.values().flat_map(|place| &place.states);
-        let good = named.filter(|it| it.checkpoint.op > committed && self.holders(it).len() >= self.quorums.vouch());
+        let good = named.filter(|it| it.checkpoint.op >= from && self.holders(it).len() >= self.quorums.vouch());
         let Some(mark) = good.max_by_key(|it| it.checkpoint.op).cloned() else { return };
         if self.machine.fetching.as_ref().is_some_and(|it| it.checkpoint.op >= mark.checkpoint.op) {
             return;

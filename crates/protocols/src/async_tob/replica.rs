@@ -106,10 +106,11 @@ pub struct Replica {
     pub(super) peers: BTreeMap<ReplicaId, Place>,
     pub(super) catch_up: CatchUp,
     pub(super) bounds: Bounds,
-    /// [`Timer::Resend`] is armed; the pause before it rings; how much had happened when it last did.
+    /// [`Timer::Resend`] is armed; the pause before it rings; how much had happened when it last did, and what was committed.
     pub(super) again: bool,
     pub(super) pause: Duration,
     pub(super) told: u64,
+    pub(super) was_at: OpNumber,
     /// Grows whenever something gets on.
     pub(super) progress: u64,
 }

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod attacks;
+mod chaos;
 mod clients;
 mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]

@@ -1,7 +1,10 @@
 //! One test for each claim of the specification, in its order.
 
-use crate::harness::Cluster;
+use crate::dice::Dice;
+use crate::harness::{Cluster, replica};
 use quorate_core::protocol::Consistency;
+use quorate_protocols::async_tob::Message;
+use quorate_protocols::async_tob::agreement::Word;
 
 #[test]
 fn one_request_costs_what_the_specification_says() {
@@ -16,6 +19,51 @@ fn one_request_costs_what_the_specification_says() {
     let n = 4;
     let all = n * (n - 1);
     assert_eq!(counts, [1, n - 1, n - 1, all, all, all, all, n]);
+}
+
+#[test]
+fn words_gather_while_a_sync_is_under_way() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    (0..4).for_each(|id| it.hosts[id].fast_disk = false);
+    let ticket = it.submit(4, "b");
+    let mut syncs = 0;
+    while it.answer(4, ticket).is_none() {
+        it.deliver();
+        for id in 0..4 {
+            it.sync(id);
+        }
+        syncs += 1;
+        assert!(syncs < 30, "it gets on");
+    }
+    // Three echoes of four agreements: a message for each sync, not one for each word.
+    assert!(it.count("Agree") <= 6 * 4 * 3, "{} messages of words", it.count("Agree"));
+    assert!(syncs <= 14, "{syncs} syncs one after the other");
+}
+
+#[test]
+fn nobody_says_decide_where_all_commit_by_themselves_and_who_lacks_it_hears_it() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    it.apply(4, "b").run(2_000);
+    let decides = |it: &Cluster| {
+        let said = (0..4).flat_map(|id| it.said(id, "Agree"));
+        let words = said.filter_map(|message| if let Message::Agree(votes) = message { Some(votes) } else { None });
+        words.flatten().filter(|vote| matches!(vote.word, Word::Decide(_))).count()
+    };
+    assert_eq!(decides(&it), 0);
+    // R3 hears nothing, and R2 has not committed when the others have: n - t have not.
+    it.crash(3);
+    it.lose(|it| it.label == "Agree" && it.to == replica(2));
+    it.submit(4, "c");
+    it.run(300);
+    assert!(decides(&it) > 0, "R0 and R1 have decided, and R2 has not");
+    it.heal().run(2_000);
+    assert!(it.agrees(&["a", "b", "c"]));
 }
 
 #[test]
@@ -53,6 +101,28 @@ fn an_epoch_ends_without_the_one_that_is_down_and_without_a_coin() {
     it.deliver(); // no time passes: nothing waits for a timeout
     assert_eq!(it.answer(4, ticket).as_deref(), Some("2"));
     assert!(!it.hosts.iter().any(|host| host.notes.iter().any(|note| format!("{note:?}").contains("coin"))));
+}
+
+#[test]
+fn no_step_of_an_epoch_waits_for_a_time_in_whatever_order_messages_arrive() {
+    for seed in 0..40 {
+        let mut dice = Dice::new(seed);
+        let mut it = Cluster::new(4);
+        it.client(4).apply(4, "a");
+        it.run(2_000);
+        if dice.one_in(2) {
+            it.crash(1 + dice.below(3)); // not the one whose lane the client's is
+        }
+        let now = it.now;
+        let tickets = ["b", "c", "d"].map(|operation| it.submit(4, operation));
+        while !it.flying.is_empty() {
+            let next = it.flying.remove(dice.below(it.flying.len())).expect("it is one of them");
+            it.hand_over(&next);
+        }
+        let late = tickets.into_iter().find(|ticket| it.answer(4, *ticket).is_none());
+        assert_eq!(late, None, "seed {seed}: all messages have arrived, and nothing is to be waited for");
+        assert_eq!(it.now, now);
+    }
 }
 
 #[test]

@@ -75,6 +75,67 @@ fn everybody_may_lose_power_after_any_sync_and_goes_on() {
 }
 
 #[test]
+fn a_replica_that_is_alone_may_lose_power_after_any_record_and_goes_on() {
+    // Nobody says again to it what it had not counted yet: it must take up by itself what its own records say.
+    let mut runs = 0;
+    for syncs in 0..12 {
+        for kept in 0.. {
+            let mut it = Cluster::new(1);
+            it.client(4).apply(4, "a");
+            it.run(2_000);
+            it.hosts[0].fast_disk = false;
+            it.submit(4, "b");
+            for _ in 0..syncs {
+                it.deliver();
+                it.sync(0);
+            }
+            it.deliver();
+            let host = &mut it.hosts[0];
+            let unsynced = host.next_seq.previous().since(host.durable);
+            if kept > unsynced {
+                break;
+            }
+            host.durable = host.durable.plus(kept);
+            host.fast_disk = true;
+            it.restart(0);
+            all_is_well(&mut it, &["a", "b"]);
+            runs += 1;
+        }
+    }
+    assert!(runs > 12, "{runs} places to die");
+}
+
+#[test]
+fn a_replica_whose_snapshots_are_lost_fetches_a_state_though_its_log_is_whole() {
+    let mut it = Cluster::with(4, small());
+    it.client(4);
+    for index in 0..30 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run(3_000);
+    it.crash(LIAR);
+    it.hosts[LIAR].snapshots.clear();
+    it.restart(LIAR);
+    it.run_until("it has a state again", |it| it.tape(LIAR) == it.tape(0));
+    it.crash(0).apply(4, "it is needed now");
+    it.run(2_000);
+    assert_eq!(it.tape(LIAR), it.tape(1));
+}
+
+#[test]
+fn a_replica_that_is_alone_and_has_lost_the_state_before_its_log_does_not_start() {
+    let mut it = Cluster::with(1, small());
+    it.client(4);
+    for index in 0..30 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run(3_000);
+    it.hosts[0].snapshots.clear();
+    let refused = it.try_restart(0).expect_err("nobody else has that state");
+    assert!(refused.to_string().contains("no state"), "{refused}");
+}
+
+#[test]
 fn nothing_is_said_and_nothing_counts_before_it_is_on_disk() {
     let mut it = Cluster::new(4);
     it.client(4).apply(4, "a");
@@ -202,6 +263,32 @@ fn a_replica_whose_words_cannot_be_read_says_nothing_until_the_group_is_beyond_t
         assert_eq!(it.status(LIAR).role, "member");
         it.crash(0).apply(4, "it is needed now");
     }
+}
+
+#[test]
+fn a_lane_whose_middle_nobody_has_goes_on_above_it() {
+    let mut it = Cluster::with(4, Config { in_flight_batches: 8, ..config() });
+    it.client(4).client(7).apply(4, "a").apply(7, "into its own lane"); // 7 % 4 = 3
+    it.run(2_000);
+    it.lose(|it| it.from == replica(LIAR));
+    for operation in ["never sent", "never sent, and damaged", "never sent either"] {
+        it.submit(7, operation);
+        it.deliver();
+    }
+    it.crash(LIAR);
+    let batches = it.hosts[LIAR].journal.iter_mut().rev().filter(|it| matches!(it.record(), Record::Batch(..)));
+    batches.into_iter().nth(1).expect("three batches").damaged = Some(Some(Class::Entry));
+    it.restart(LIAR);
+    it.heal();
+    assert_eq!(it.status(LIAR).role, "silent: its promises were lost");
+    for index in 0..=2 * WINDOW_EPOCHS {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run_until("it speaks again", |it| it.status(LIAR).role == "member");
+    it.apply(7, "into its own lane again");
+    it.run(3_000);
+    let heights = it.history(0).pop().expect("something is decided").heads;
+    assert!(heights[LIAR].height >= 1 << 20, "{:?}", heights[LIAR]);
 }
 
 #[test]
