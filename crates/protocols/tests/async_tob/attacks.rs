@@ -4,14 +4,15 @@ use crate::harness::{Cluster, ENVELOPE, Flying, keyring, replica};
 use crate::words::{LIAR, batch, batch_message, id, op, prop};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, CoinShare, Digest};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId, View};
 use quorate_core::node::Payload;
 use quorate_core::sessions::Ruling;
 use quorate_core::time::WallTime;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{
-    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Reply, Told, Vote,
+    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Vote,
 };
+use quorate_protocols::pbft::{self, Reply, Told};
 
 #[test]
 fn a_lane_that_forks_gets_one_batch_acknowledged_at_a_height_and_is_convicted() {
@@ -180,8 +181,9 @@ fn a_replica_that_lies_to_a_client_is_not_believed_alone() {
     for number in 1..4 {
         let rulings = vec![(RequestNumber::new(number), Told::Full(Ruling::Replied(Bytes::from_static(b"a lie"))))];
         for session in 1..4 {
-            let reply = Reply { op: op(next), session: SessionId::new(session), rulings: rulings.clone() };
-            let bytes = ENVELOPE.seal(&Payload::Protocol(Message::Reply(reply)));
+            let reply =
+                Reply { view: View::ZERO, op: op(next), session: SessionId::new(session), rulings: rulings.clone() };
+            let bytes = ENVELOPE.seal(&Payload::Protocol(Message::Client(pbft::Message::Reply(reply))));
             let lie = Flying { from: replica(LIAR), to: Peer::Client(client), label: "Reply", bytes };
             it.hand_over(&lie);
         }
@@ -215,7 +217,8 @@ fn a_request_in_a_fork_that_is_not_committed_is_ordered_in_another_lane() {
     it.lose(|it| it.label == "Request");
     let ticket = it.submit(4, "x");
     it.deliver();
-    let Some(Message::Request(group)) = it.sent.iter().rev().find_map(Flying::message) else { panic!("a request") };
+    let last = it.sent.iter().rev().find_map(Flying::message);
+    let Some(Message::Client(pbft::Message::Request(group))) = last else { panic!("a request") };
     let payload = LanePayload::new(vec![group]);
     let link = keyring(LIAR, 4).sign(Link { height: 1, parent: Head::default(), payload: payload.digest() });
     let left_out = Batch { link, payload };

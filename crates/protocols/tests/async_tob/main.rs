@@ -3,6 +3,8 @@
 mod agreement;
 mod attacks;
 mod chaos;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
 mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]

@@ -209,6 +209,27 @@ fn a_replica_ten_thousand_epochs_behind_fetches_a_state_and_takes_part_again() {
 }
 
 #[test]
+fn a_replica_asks_again_for_what_it_lacks_also_while_the_others_go_on_all_the_time() {
+    // The epochs of the others are something that gets on here as well; what is missing is missing all the same.
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "first");
+    it.isolate(LIAR);
+    for index in 0..10 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.heal().lose(|it| it.label == "GetChain");
+    for index in 10..14 {
+        it.apply(4, &format!("x{index}")).run(20);
+    }
+    assert!(it.count("GetChain") > 0 && it.committed(LIAR) < it.committed(0));
+    it.heal();
+    for index in 14..40 {
+        it.apply(4, &format!("x{index}")).run(20);
+    }
+    assert_eq!(it.tape(LIAR), it.tape(0));
+}
+
+#[test]
 fn the_log_is_forgotten_only_below_a_state_that_a_quorum_has() {
     let mut it = Cluster::with(4, small());
     it.client(4).apply(4, "a");
