@@ -35,8 +35,9 @@ pub(super) struct Machine {
     pub(super) wake: Option<WallTime>,
     /// This state is being fetched.
     pub(super) fetching: Option<StateMark>,
-    /// The one that was being fetched before: it may come all the same.
-    pub(super) former: Option<StateMark>,
+    /// Those that were being fetched before: whoever changes its mind while a state is being installed gets that one all the
+    /// same.
+    pub(super) former: BTreeMap<OpNumber, StateMark>,
 }
 
 /// Where another replica says that it is.

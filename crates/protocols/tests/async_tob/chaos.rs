@@ -241,10 +241,10 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn no_history_of_crashes_and_partitions_loses_what_was_acknowledged() {
-    histories(seeds(300), false);
+    histories(seeds(100), false);
 }
 
 #[test]
 fn no_history_with_one_damaged_disk_loses_what_was_acknowledged() {
-    histories(seeds(300), true);
+    histories(seeds(100), true);
 }

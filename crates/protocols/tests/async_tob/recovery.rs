@@ -123,6 +123,31 @@ fn a_replica_whose_snapshots_are_lost_fetches_a_state_though_its_log_is_whole() 
 }
 
 #[test]
+fn a_state_that_is_installed_after_two_changes_of_mind_is_taken() {
+    let mut it = Cluster::with(4, small());
+    it.client(4).apply(4, "first");
+    it.isolate(LIAR);
+    let states = |it: &mut Cluster, count: usize| {
+        for _ in 0..count {
+            (0..8).for_each(|_| assert!(it.apply(4, "x").hosts.len() == 4));
+        }
+    };
+    states(&mut it, 3);
+    it.hosts[LIAR].fast_machine = false; // it installs when the test lets it
+    it.heal().run(3_000);
+    assert_eq!(it.status(LIAR).role, "fetching state");
+    for _ in 0..3 {
+        states(&mut it, 1);
+        it.run(1_000);
+    }
+    it.hosts[LIAR].fast_machine = true;
+    it.work(LIAR);
+    it.run(5_000);
+    assert_eq!(it.hosts[LIAR].halted, None);
+    assert_eq!(it.tape(LIAR), it.tape(0));
+}
+
+#[test]
 fn a_replica_that_is_alone_and_has_lost_the_state_before_its_log_does_not_start() {
     let mut it = Cluster::with(1, small());
     it.client(4);
