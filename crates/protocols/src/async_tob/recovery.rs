@@ -139,11 +139,12 @@ impl Replica {
         }
     }
 
-    /// What I have said in an epoch, to those who have not committed it, and questions for what is missing.
+    /// What I have said in an epoch: my proposal to those who have not committed it, and my words to everybody. Whoever has
+    /// decided and committed joins a further round only when it hears of it, and it may be the one without whom that round
+    /// does not end.
     fn epoch_again(&mut self, op: OpNumber, out: &mut Outbox) {
         let me = self.me;
-        let others: Vec<ReplicaId> =
-            self.others().filter(|it| self.peers.get(it).is_none_or(|place| place.committed < op)).collect();
+        let lacks = |it: &ReplicaId| self.peers.get(it).is_none_or(|place| place.committed < op);
         let Some(epoch) = self.epochs.get(&op) else { return };
         let (certificate, own) = (epoch.certificates.get(&me), epoch.approved.get(&me));
         let is_durable = certificate.is_some() || epoch.approvals.contains_key(&me);
@@ -152,16 +153,21 @@ impl Replica {
             matches!(vote.word, Word::Decide(_)) || agreement.is_none_or(|it| !it.is_over())
         };
         let words: Vec<Vote> = epoch.said.iter().filter(over).copied().collect();
-        for other in others.into_iter().map(Peer::Replica) {
+        for other in self.others() {
+            let to = Peer::Replica(other);
             // All of it is on disk: my approval and my words came back.
-            if let Some(own) = own.filter(|_| is_durable) {
-                out.send_unsynced(other, Message::Prop(Box::new(own.vector.signed().clone())));
+            if lacks(&other) {
+                if let Some(own) = own.filter(|_| is_durable) {
+                    out.send_unsynced(to, Message::Prop(Box::new(own.vector.signed().clone())));
+                }
+                if let Some(certificate) = certificate {
+                    out.send_unsynced(to, Message::PCert(certificate.clone()));
+                }
             }
-            if let Some(certificate) = certificate {
-                out.send_unsynced(other, Message::PCert(certificate.clone()));
-            }
-            for some in words.chunks(super::WORDS_MAX) {
-                out.send_unsynced(other, Message::Agree(some.to_vec()));
+            if lacks(&other) || !mutated!("async-tob/tells-only-who-lacks-it") {
+                for some in words.chunks(super::WORDS_MAX) {
+                    out.send_unsynced(to, Message::Agree(some.to_vec()));
+                }
             }
         }
     }

@@ -169,7 +169,9 @@ pub(super) fn restore(
     }
     if replica.lacks_state() && quorums.replicas() == 1 {
         let begins = replica.base.op;
-        return Err(RestoreError::Contradiction(format!("it begins after epoch {begins}, and no state of it can be read")));
+        return Err(RestoreError::Contradiction(format!(
+            "it begins after epoch {begins}, and no state of it can be read"
+        )));
     }
     replica.resume(is_new, lost, words, out);
     Ok(replica)

@@ -3,8 +3,8 @@
 use crate::dice::Dice;
 use crate::harness::{Cluster, replica};
 use quorate_core::protocol::Consistency;
-use quorate_protocols::async_tob::{Message, Vote};
 use quorate_protocols::async_tob::agreement::Word;
+use quorate_protocols::async_tob::{Message, Vote};
 
 #[test]
 fn one_request_costs_what_the_specification_says() {

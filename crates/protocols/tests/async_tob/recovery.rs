@@ -5,7 +5,8 @@ use crate::words::LIAR;
 use quorate_core::ids::{OpNumber, RecordSeq};
 use quorate_core::outbox::Class;
 use quorate_core::wire::Wire;
-use quorate_protocols::async_tob::{Config, Record, WINDOW_EPOCHS, rejoin};
+use quorate_protocols::async_tob::agreement::Word;
+use quorate_protocols::async_tob::{Config, Message, Record, Vote, WINDOW_EPOCHS, rejoin};
 use std::cell::Cell;
 
 /// States every few epochs.
@@ -199,6 +200,29 @@ fn a_third_of_all_messages_may_be_lost() {
     it.heal();
     let operations: Vec<&str> = operations.iter().map(String::as_str).collect();
     all_is_well(&mut it, &operations);
+}
+
+#[test]
+fn words_are_said_again_to_those_who_have_committed_too() {
+    // R2 and R3 hear no ECHO3 and no DECIDE: R0 and R1 commit, and are not n - t. If R2 and R3 came to a further round, it
+    // would not end without one of the two, who join only when they hear of it.
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    let late = |vote: &Vote| matches!(vote.word, Word::Echo3(..) | Word::Decide(_));
+    it.lose(move |it| {
+        let Some(Message::Agree(votes)) = it.message() else { return false };
+        (it.to == replica(2) || it.to == replica(3)) && votes.iter().any(late)
+    });
+    it.submit(4, "b");
+    it.deliver();
+    assert_eq!([0, 1, 2, 3].map(|id| it.tape(id).len()), [2, 2, 1, 1]);
+    it.talk();
+    it.run(1_000);
+    let again = it.sent.iter().any(|it| it.from == replica(2) && it.to == replica(0) && it.label == "Agree");
+    assert!(again, "R0 has committed, and hears it all the same");
+    it.heal().run(3_000);
+    assert!(it.agrees(&["a", "b"]));
 }
 
 #[test]

@@ -39,8 +39,13 @@ pub const LIST: List = List {
         under("async-tob/acknowledges-without-keeping", "a batch is acknowledged and not kept", CRASHES),
         under("async-tob/certificates-are-not-durable", "why a proposal was wished for is forgotten", CRASHES),
         under("async-tob/forgets-where-it-was", "after a restart, one's own words are out of the window", CRASHES),
+        under("async-tob/tells-only-who-lacks-it", "words are not said again to those who have committed", LIES),
         alone("async-tob/waits-for-others", "after a restart, nobody wishes for what was shown", CRASHES),
-        under("async-tob/waits-for-what-is-committed", "a lane waits for acknowledgements of what is committed", CRASHES),
+        under(
+            "async-tob/waits-for-what-is-committed",
+            "a lane waits for acknowledgements of what is committed",
+            CRASHES,
+        ),
         under(
             "async-tob/keeps-an-old-state",
             "a replica whose snapshot cannot be read asks for none",

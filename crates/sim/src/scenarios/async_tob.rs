@@ -38,7 +38,9 @@ fn normal_case() -> Played {
     it.say("C0 signs its request and sends it to one replica, which puts it into its lane.");
     it.apply(0, "add 1");
     it.settle();
-    it.say("The epoch is committed where all four agreements are decided. Two equal answers are one of an honest replica.");
+    it.say(
+        "The epoch is committed where all four agreements are decided. Two equal answers are one of an honest replica.",
+    );
     it.run_ms(8);
     played(it, from, None)
 }
