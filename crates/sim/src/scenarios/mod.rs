@@ -2,8 +2,10 @@
 //! whenever it runs. `docs/gallery/` holds their pictures, and a test keeps it current.
 
 mod async_tob;
+mod hotstuff;
 mod naive;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -51,6 +53,12 @@ pub const ALL: &[Named] = &[
     vr::LEASE_READ,
     pbft::NORMAL_CASE,
     pbft::EQUIVOCATION,
+    hotstuff::NORMAL_CASE,
+    hotstuff::LEADER_CRASH,
+    hotstuff::EQUIVOCATION,
+    sync_tob::NORMAL_EPOCH,
+    sync_tob::EQUIVOCATION,
+    sync_tob::LATE,
     async_tob::NORMAL_CASE,
     async_tob::ONE_DOWN,
     async_tob::FORK,

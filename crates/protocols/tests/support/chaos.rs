@@ -1,20 +1,15 @@
 //! Random histories: crashes that lose what was not synced, or some of it; partitions, also of one direction; messages lost,
 //! repeated and reordered; slow disks and machines; damaged records and snapshots. Whatever happens, no two replicas apply
-//! different batches as one epoch, nothing that was acknowledged is lost or applied twice, and a read sees every write that
-//! was acknowledged before it began. Once faults end, everybody agrees.
+//! different batches as one entry, nothing that was acknowledged is lost or applied twice, and a read sees every write that
+//! was acknowledged before it began. Once faults end, everybody agrees. What a protocol has of its own is in its `luck.rs`.
+//!
+//! `CHAOS_SEEDS=20000 cargo test -p quorate-protocols --test vr chaos` runs more of them, `CHAOS_SEED=7` one.
 
 use crate::dice::Dice;
-use crate::harness::{Cluster, OnDisk, config};
-use quorate_core::outbox::Class;
+use crate::harness::Cluster;
+use crate::luck;
 use quorate_core::protocol::{Consistency, Ticket};
-use quorate_protocols::async_tob::{Config, Record};
-
-/// A record in one line, for people who look for the cause of a failure.
-fn brief(it: &OnDisk) -> String {
-    let damaged = if it.damaged.is_some() { " damaged" } else { "" };
-    let what: String = format!("{:?}", it.record()).chars().take(160).collect();
-    format!("{}: {what}{damaged}", it.seq)
-}
+use std::ops::Range;
 
 struct Asked {
     operation: String,
@@ -38,17 +33,13 @@ struct History {
     unlucky: Option<usize>,
 }
 
-fn some_config(dice: &mut Dice) -> Config {
-    Config { state_epochs: [3, 8, 4096][dice.below(3)], in_flight_batches: [1, 2, 8][dice.below(3)], ..config() }
-}
-
 impl History {
     fn new(seed: u64, damage: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let n = [1, 4, 4, 4, 4, 5, 7][dice.below(7)];
-        let mut it = Cluster::with(n, some_config(&mut dice));
+        let n = luck::SIZES[dice.below(luck::SIZES.len())];
+        let mut it = Cluster::with(n, luck::config(&mut dice));
         it.client(1).client(2);
-        let unlucky = (damage && n > 3).then(|| dice.below(n));
+        let unlucky = (damage && n >= luck::REPAIRS).then(|| dice.below(n));
         Self { it, dice, asked: Vec::new(), reads: Vec::new(), unlucky }
     }
 
@@ -159,10 +150,8 @@ impl History {
         for _ in 0..self.dice.below(3) {
             let index = self.dice.below(host.journal.len());
             let Some(record) = host.journal.get_mut(index) else { return };
-            if matches!(record.record(), Record::Batch(..) | Record::Decided(_)) || self.dice.one_in(8) {
-                let is_entry = matches!(record.record(), Record::Batch(..) | Record::Decided(_) | Record::State(_));
-                let class = if is_entry { Class::Entry } else { Class::Promise };
-                record.damaged = Some(if self.dice.one_in(3) { None } else { Some(class) });
+            if let Some(class) = luck::damage(&record.record(), &mut self.dice) {
+                record.damaged = Some(class);
             }
         }
     }
@@ -173,9 +162,11 @@ impl History {
         }
         match self.it.try_restart(id) {
             Ok(()) => {}
+            Err(error) if self.unlucky == Some(id) && luck::may_refuse(&error) => {}
             Err(error) => {
                 for record in &self.it.hosts[id].journal {
-                    eprintln!("{}", brief(record));
+                    let damaged = if record.damaged.is_some() { " damaged" } else { "" };
+                    eprintln!("{}: {}{damaged}", record.seq, luck::brief(&record.record()));
                 }
                 panic!("R{id} does not start: {error}")
             }
@@ -208,16 +199,18 @@ impl History {
             running.windows(2).all(|pair| it.tape(pair[0]) == it.tape(pair[1]))
         });
         self.check_reads();
-        let tape = self.it.tape(0);
+        let up = (0..n).find(|id| self.it.hosts[*id].process.is_some()).expect("somebody is up");
+        let tape = self.it.tape(up);
         for operation in self.acknowledged().iter().filter(|it| *it != "lease") {
             assert_eq!(tape.iter().filter(|it| *it == operation).count(), 1, "{operation} in {tape:?}");
         }
         assert!(self.it.hosts.iter().all(|host| host.halted.is_none()));
+        luck::in_the_end(&self.it);
     }
 }
 
-fn histories(seeds: std::ops::Range<u64>, damage: bool) {
-    for seed in seeds {
+fn histories(damage: bool) {
+    for seed in seeds() {
         let run = || {
             let mut history = History::new(seed, damage);
             for _ in 0..150 {
@@ -232,19 +225,20 @@ fn histories(seeds: std::ops::Range<u64>, damage: bool) {
     }
 }
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    match std::env::var("ASYNC_TOB_SEED").ok().and_then(|seed| seed.parse().ok()) {
+fn seeds() -> Range<u64> {
+    let told = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    match told("CHAOS_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..std::env::var("ASYNC_TOB_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(default),
+        None => 0..told("CHAOS_SEEDS").unwrap_or(luck::SEEDS),
     }
 }
 
 #[test]
 fn no_history_of_crashes_and_partitions_loses_what_was_acknowledged() {
-    histories(seeds(100), false);
+    histories(false);
 }
 
 #[test]
 fn no_history_with_one_damaged_disk_loses_what_was_acknowledged() {
-    histories(seeds(100), true);
+    histories(true);
 }
