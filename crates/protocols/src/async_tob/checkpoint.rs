@@ -8,10 +8,14 @@ use super::pool::Pool;
 use super::replica::Replica;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::node::SNAPSHOTS_KEPT;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
+
+/// States of which one may still be installed, beside the one that is being fetched. Beyond it, that one is waited for.
+const FETCHES_MAX: usize = 8;
 
 impl Replica {
     /// A snapshot that was asked for is on disk: others may fetch it.
@@ -78,21 +82,33 @@ impl Replica {
             lane.commit(*head);
             lane.trim(head.height);
         }
+        self.forget_certified();
         self.decided = self.decided.split_off(&decided.op.next());
         self.base = decided;
     }
 
-    /// Fetches a state, if the others' logs begin too late to help.
+    /// The machine is in a state before the one that the log begins with: that snapshot cannot be read any more.
+    pub(super) fn lacks_state(&self) -> bool {
+        self.machine.executed < self.base.op && !mutated!("async-tob/keeps-an-old-state")
+    }
+
+    /// Fetches a state, if one's own is lost, or if the others' logs begin too late to help.
     pub(super) fn consider_state(&mut self, out: &mut Outbox) {
         let committed = self.committed();
         let helps = |place: &&super::replica::Place| place.base <= committed && place.committed > committed;
-        if !self.is_behind() || self.peers.values().filter(helps).count() >= self.quorums.vouch() {
+        let log_helps = || !self.is_behind() || self.peers.values().filter(helps).count() >= self.quorums.vouch();
+        let from = if self.lacks_state() {
+            self.base.op
+        } else if log_helps() {
             return;
-        }
+        } else {
+            committed.next()
+        };
         let named = self.peers.values().flat_map(|place| &place.states);
-        let good = named.filter(|it| it.checkpoint.op > committed && self.holders(it).len() >= self.quorums.vouch());
+        let good = named.filter(|it| it.checkpoint.op >= from && self.holders(it).len() >= self.quorums.vouch());
         let Some(mark) = good.max_by_key(|it| it.checkpoint.op).cloned() else { return };
-        if self.machine.fetching.as_ref().is_some_and(|it| it.checkpoint.op >= mark.checkpoint.op) {
+        let is_full = self.machine.former.len() >= FETCHES_MAX;
+        if self.machine.fetching.as_ref().is_some_and(|it| is_full || it.checkpoint.op >= mark.checkpoint.op) {
             return;
         }
         let holders: Vec<_> = self.holders(&mark).into_iter().filter(|it| *it != self.me).collect();
@@ -108,12 +124,14 @@ impl Replica {
         }
         out.note(Note::StateTransfer(mark.checkpoint.op));
         out.fetch(mark.checkpoint, from);
-        self.machine.former = self.machine.fetching.replace(mark);
+        if let Some(former) = self.machine.fetching.replace(mark) {
+            self.machine.former.insert(former.checkpoint.op, former);
+        }
     }
 
     /// The machine is in a fetched state.
     pub(super) fn installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox) {
-        let known = [&self.machine.fetching, &self.machine.former].into_iter().flatten();
+        let known = self.machine.fetching.iter().chain(self.machine.former.values());
         let Some(mark) = known.into_iter().find(|it| it.checkpoint == checkpoint).cloned() else {
             return out.halt(format!("a state was installed at epoch {} that nobody asked for", checkpoint.op));
         };
@@ -146,6 +164,7 @@ impl Replica {
 
     /// It did not come: somebody else will be asked.
     pub(super) fn fetch_failed(&mut self, checkpoint: Checkpoint, out: &mut Outbox) {
+        self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.as_ref().is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
             self.dispatch(out);

@@ -9,6 +9,7 @@ use super::{Outbox, WINDOW_EPOCHS};
 use quorate_core::crypto::{Certificate, Certified, CoinShare, Digest, Evidence, Toss, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::wire::Wire;
@@ -193,7 +194,8 @@ impl Replica {
                 return Err(Fault::Malformed("a head of no lane".to_owned()));
             };
             let known = lane.committed == it.head
-                || lane.certified.as_ref().is_some_and(|certified| certified.statement() == it);
+                || lane.certified.as_ref().is_some_and(|certified| certified.statement() == it)
+                || mutated!("async-tob/believes-heads");
             if !known {
                 let mut certificate = certificate.clone();
                 certificate.prove(&self.keyring, quorum)?;
@@ -260,7 +262,8 @@ impl Replica {
         let enough = epoch.agreed(true) >= answering;
         let (mut steps, mut wished) = (Vec::new(), Vec::new());
         for member in self.quorums.members() {
-            let seen = epoch.certified(member).is_some();
+            let seen = epoch.certified(member).is_some()
+                || (mutated!("async-tob/wants-what-few-have-seen") && epoch.approved.contains_key(&member));
             let Some(agreement) = epoch.agreements.get_mut(&member).filter(|it| !it.has_input()) else { continue };
             if seen {
                 steps.push((member, agreement.input(true)));
@@ -270,8 +273,10 @@ impl Replica {
             }
         }
         for certificate in wished {
-            let seq = self.persist(Record::Certified(certificate), out);
-            self.epoch(op).recorded(seq);
+            if !mutated!("async-tob/certificates-are-not-durable") {
+                let seq = self.persist(Record::Certified(certificate), out);
+                self.epoch(op).recorded(seq);
+            }
         }
         for (about, steps) in steps {
             self.take_steps(op, about, steps, out);
@@ -308,19 +313,33 @@ impl Replica {
     }
 
     /// Says what has gathered, if nothing is on its way to the disk: then it would have to wait for that anyhow. One sync,
-    /// one message for all agreements. Called at the end of every turn.
+    /// one message for all agreements. Called at the end of every turn. A DECIDE by itself waits for another word, or for the
+    /// resend timer: whoever has not decided enters a further round and takes the others along, and in the good case all
+    /// commit, and nobody needs it.
     pub(super) fn speak(&mut self, out: &mut Outbox) {
+        if self.words.iter().any(|vote| !matches!(vote.word, Word::Decide(_))) {
+            self.speak_now(out);
+        }
+    }
+
+    pub(super) fn speak_now(&mut self, out: &mut Outbox) {
         if self.speaking || self.words.is_empty() {
             return;
         }
         let rest = self.words.split_off(self.words.len().min(WORDS_MAX));
         let words = std::mem::replace(&mut self.words, rest);
-        let seq = self.persist(Record::Said(words.clone()), out);
-        for vote in &words {
-            self.epoch(vote.op).recorded(seq);
+        if !mutated!("async-tob/words-are-not-durable") {
+            let seq = self.persist(Record::Said(words.clone()), out);
+            for vote in &words {
+                self.epoch(vote.op).recorded(seq);
+            }
         }
         self.speaking = true;
-        out.broadcast(Message::Agree(words.clone()));
+        if mutated!("async-tob/says-before-the-sync") {
+            out.broadcast_unsynced(Message::Agree(words.clone()));
+        } else {
+            out.broadcast(Message::Agree(words.clone()));
+        }
         out.send(self.me(), Message::Agree(words)); // comes back when they are on disk, and only then counts
         self.expect_progress(out);
     }
@@ -475,6 +494,7 @@ impl Replica {
                 lane.commit(head);
             }
         }
+        self.forget_certified();
         let root = decided.root;
         let seq = self.persist(Record::Decided(decided.clone()), out);
         self.decided.insert(op, (decided, seq));

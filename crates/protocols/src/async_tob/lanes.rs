@@ -106,6 +106,13 @@ impl Lane {
         acked.unwrap_or_default().max(self.committed)
     }
 
+    /// The owner's new life: what is above the last batch that is committed is not built on. Its records may be damaged in
+    /// the middle, and nobody else may have them. If others have certified some of it, it is fetched like anybody's.
+    pub(super) fn abandon(&mut self) {
+        self.acked.clear();
+        drop(self.held.split_off(&Head { height: self.committed.height.saturating_add(1), digest: Digest::ZERO }));
+    }
+
     /// Takes a certificate, if it is for something higher.
     pub(super) fn certify(&mut self, certificate: Certificate<Ack>) -> bool {
         let height = certificate.statement().head.height;

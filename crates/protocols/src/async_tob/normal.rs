@@ -11,6 +11,7 @@ use crate::quorum_client;
 use quorate_core::crypto::{Certificate, Certified, ClientKey, Evidence, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::sessions::{self, Outcome};
 use quorate_core::time::Duration;
 use quorate_core::wire::Wire;
@@ -149,9 +150,11 @@ impl Replica {
             && let Some(batch) = lane.batch(head).cloned()
         {
             lane.ack(head);
-            let seq = self.persist(Record::Batch(batch, true), out);
-            if let Some(lane) = self.lane_mut(owner) {
-                lane.recorded(head, seq);
+            if !mutated!("async-tob/acknowledges-without-keeping") {
+                let seq = self.persist(Record::Batch(batch, true), out);
+                if let Some(lane) = self.lane_mut(owner) {
+                    lane.recorded(head, seq);
+                }
             }
             out.send(Peer::Replica(owner), Message::Ack(self.keyring.sign(Ack { lane: owner, head })));
         }
@@ -186,6 +189,15 @@ impl Replica {
             self.progress = self.progress.wrapping_add(1);
             self.begin(out);
             self.fill_lane(out);
+        }
+    }
+
+    /// What is committed of my lane was certified, perhaps by acknowledgements that a former life has collected: it keeps no
+    /// new batch waiting.
+    pub(super) fn forget_certified(&mut self) {
+        let committed = self.lane(self.me).map_or(0, |lane| lane.committed.height);
+        if !mutated!("async-tob/waits-for-what-is-committed") {
+            self.uncertified.forget(committed);
         }
     }
 
@@ -238,7 +250,8 @@ impl Replica {
             chains.push(lane.chain(*after, before.height).ok()?); // the highest first
         }
         let n = self.quorums.replicas() as u64;
-        chains.rotate_left(usize::try_from(op.get() % n).unwrap_or(0));
+        let first = if mutated!("async-tob/own-lane-first") { u64::from(self.me.get()) } else { op.get() % n };
+        chains.rotate_left(usize::try_from(first).unwrap_or(0));
         let mut merged = Vec::new();
         while chains.iter().any(|chain| !chain.is_empty()) {
             merged.extend(chains.iter_mut().filter_map(Vec::pop));

@@ -11,12 +11,15 @@
 
 use super::agreement::Word;
 use super::durable::{Record, Silence};
+use super::epoch::Epoch;
+use super::lanes::Uncertified;
 use super::message::{DECIDED_MAX, Decided, Head, Message, Vote};
 use super::replica::Replica;
 use super::{HEIGHTS_PER_EPOCH_BITS, Outbox, Timer, WINDOW_EPOCHS};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use std::collections::BTreeMap;
 
@@ -42,6 +45,7 @@ impl Replica {
             || self.uncertified.len() > 0
             || self.catch_up.wanted.is_some()
             || self.is_behind()
+            || self.lacks_state()
     }
 
     /// Something is under way, or somebody is not known to be where I am.
@@ -66,8 +70,13 @@ impl Replica {
         if !self.is_unsettled() {
             return;
         }
-        let stalled = self.told == self.progress;
-        self.told = self.progress;
+        self.speak_now(out); // a DECIDE that was in no hurry
+        let (stalled, behind) = (self.told == self.progress, self.was_at == self.committed());
+        (self.told, self.was_at) = (self.progress, self.committed());
+        if behind {
+            self.ask_again(out);
+        }
+        self.ask_bound(out);
         if stalled {
             self.say_again(out);
             let longest = if self.is_busy() { self.config.resend_busy_max } else { self.config.resend_max };
@@ -90,9 +99,12 @@ impl Replica {
         for op in self.epochs.keys().copied().collect::<Vec<_>>() {
             self.epoch_again(op, out);
         }
-        if self.silent.is_some_and(|silence| silence.until.is_none()) {
-            out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce }); // a question
-        }
+        self.begin(out);
+    }
+
+    /// Asks again for what is missing here, if nothing was committed since the last time: whatever else gets on, also under
+    /// the load of others, does not answer these questions.
+    fn ask_again(&mut self, out: &mut Outbox) {
         self.catch_up.asked = None;
         if self.is_behind() {
             self.ask_decided(out);
@@ -102,7 +114,12 @@ impl Replica {
         if let Some(wanted) = self.catch_up.wanted.take() {
             self.want(wanted, out);
         }
-        self.begin(out);
+        for op in self.epochs.keys().copied().collect::<Vec<_>>() {
+            let missing = self.epochs.get(&op).map(Epoch::missing).unwrap_or_default();
+            for proposer in missing {
+                out.broadcast_unsynced(Message::GetProp { op, proposer }); // a question
+            }
+        }
     }
 
     /// My batches that too few have acknowledged, to those who have not. They are on disk: my own acknowledgement is here.
@@ -122,11 +139,12 @@ impl Replica {
         }
     }
 
-    /// What I have said in an epoch, to those who have not committed it, and questions for what is missing.
+    /// What I have said in an epoch: my proposal to those who have not committed it, and my words to everybody. Whoever has
+    /// decided and committed joins a further round only when it hears of it, and it may be the one without whom that round
+    /// does not end.
     fn epoch_again(&mut self, op: OpNumber, out: &mut Outbox) {
         let me = self.me;
-        let others: Vec<ReplicaId> =
-            self.others().filter(|it| self.peers.get(it).is_none_or(|place| place.committed < op)).collect();
+        let lacks = |it: &ReplicaId| self.peers.get(it).is_none_or(|place| place.committed < op);
         let Some(epoch) = self.epochs.get(&op) else { return };
         let (certificate, own) = (epoch.certificates.get(&me), epoch.approved.get(&me));
         let is_durable = certificate.is_some() || epoch.approvals.contains_key(&me);
@@ -135,20 +153,22 @@ impl Replica {
             matches!(vote.word, Word::Decide(_)) || agreement.is_none_or(|it| !it.is_over())
         };
         let words: Vec<Vote> = epoch.said.iter().filter(over).copied().collect();
-        for other in others.into_iter().map(Peer::Replica) {
+        for other in self.others() {
+            let to = Peer::Replica(other);
             // All of it is on disk: my approval and my words came back.
-            if let Some(own) = own.filter(|_| is_durable) {
-                out.send_unsynced(other, Message::Prop(Box::new(own.vector.signed().clone())));
+            if lacks(&other) {
+                if let Some(own) = own.filter(|_| is_durable) {
+                    out.send_unsynced(to, Message::Prop(Box::new(own.vector.signed().clone())));
+                }
+                if let Some(certificate) = certificate {
+                    out.send_unsynced(to, Message::PCert(certificate.clone()));
+                }
             }
-            if let Some(certificate) = certificate {
-                out.send_unsynced(other, Message::PCert(certificate.clone()));
+            if lacks(&other) || !mutated!("async-tob/tells-only-who-lacks-it") {
+                for some in words.chunks(super::WORDS_MAX) {
+                    out.send_unsynced(to, Message::Agree(some.to_vec()));
+                }
             }
-            for some in words.chunks(super::WORDS_MAX) {
-                out.send_unsynced(other, Message::Agree(some.to_vec()));
-            }
-        }
-        for proposer in epoch.missing() {
-            out.broadcast_unsynced(Message::GetProp { op, proposer }); // a question
         }
     }
 
@@ -230,7 +250,8 @@ impl Replica {
         for decided in self.catch_up.claims.values().filter_map(|claims| claims.get(&op)) {
             said.entry(decided.root).or_insert((0, decided)).0 += 1;
         }
-        let (_, decided) = said.into_values().find(|(count, _)| *count >= self.quorums.vouch())?;
+        let needed = if mutated!("async-tob/catches-up-from-one") { 1 } else { self.quorums.vouch() };
+        let (_, decided) = said.into_values().find(|(count, _)| *count >= needed)?;
         let follows = self.last_decided().next(decided.time, decided.heads.clone()) == *decided;
         follows.then(|| decided.clone())
     }
@@ -315,6 +336,13 @@ impl Replica {
 
 /// Promises that were lost.
 impl Replica {
+    /// In which epochs may my former self have spoken? Asked until a quorum has answered.
+    pub(super) fn ask_bound(&self, out: &mut Outbox) {
+        if self.silent.is_some_and(|silence| silence.until.is_none()) {
+            out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce }); // a question
+        }
+    }
+
     /// Somebody asks in which epochs its former self may have spoken.
     pub(super) fn on_get_bound(&mut self, from: ReplicaId, nonce: u64, out: &mut Outbox) {
         out.send(Peer::Replica(from), Message::Bound { nonce, committed: self.committed() });
@@ -345,6 +373,13 @@ impl Replica {
             self.floor = self.floor.max(until.get().saturating_mul(1 << HEIGHTS_PER_EPOCH_BITS));
             self.persist(Record::Base(self.base_record()), out);
             out.note(Note::Other("speaks again: the group is beyond everything that was forgotten"));
+            // While it was silent it heard words and answered none. Where it speaks now, it hears them again.
+            let quorums = self.quorums;
+            self.epochs.values_mut().for_each(|epoch| epoch.restore(quorums, &[]));
+            self.uncertified = Uncertified::default();
+            if let Some(lane) = self.lanes.get_mut(self.me.index()) {
+                lane.abandon();
+            }
             for member in self.quorums.members() {
                 self.ack_more(member, out);
             }

@@ -35,8 +35,9 @@ pub(super) struct Machine {
     pub(super) wake: Option<WallTime>,
     /// This state is being fetched.
     pub(super) fetching: Option<StateMark>,
-    /// The one that was being fetched before: it may come all the same.
-    pub(super) former: Option<StateMark>,
+    /// Those that were being fetched before: whoever changes its mind while a state is being installed gets that one all the
+    /// same.
+    pub(super) former: BTreeMap<OpNumber, StateMark>,
 }
 
 /// Where another replica says that it is.
@@ -107,10 +108,11 @@ pub struct Replica {
     pub(super) peers: BTreeMap<ReplicaId, Place>,
     pub(super) catch_up: CatchUp,
     pub(super) bounds: Bounds,
-    /// [`Timer::Resend`] is armed; the pause before it rings; how much had happened when it last did.
+    /// [`Timer::Resend`] is armed; the pause before it rings; how much had happened when it last did, and what was committed.
     pub(super) again: bool,
     pub(super) pause: Duration,
     pub(super) told: u64,
+    pub(super) was_at: OpNumber,
     /// Grows whenever something gets on.
     pub(super) progress: u64,
 }

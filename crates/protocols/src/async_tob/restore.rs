@@ -10,6 +10,7 @@ use super::replica::{Bounds, CatchUp, Machine, Replica};
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -166,6 +167,12 @@ pub(super) fn restore(
     } else {
         replica.snapshots.clear();
     }
+    if replica.lacks_state() && quorums.replicas() == 1 {
+        let begins = replica.base.op;
+        return Err(RestoreError::Contradiction(format!(
+            "it begins after epoch {begins}, and no state of it can be read"
+        )));
+    }
     replica.resume(is_new, lost, words, out);
     Ok(replica)
 }
@@ -197,6 +204,7 @@ fn assemble(it: Replayed, me: ReplicaId, config: super::Config, keyring: Arc<Key
         again: false,
         pause: config.resend,
         told: 0,
+        was_at: OpNumber::ZERO,
         progress: 0,
     }
 }
@@ -220,7 +228,9 @@ impl Replica {
             out.note(Note::Other("promises are damaged: it says nothing until the group is beyond them"));
         }
         let spoken = self.epochs.last_key_value().map_or(0, |(op, _)| op.get());
-        self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
+        if !mutated!("async-tob/forgets-where-it-was") {
+            self.closed_before = OpNumber::new(spoken.saturating_sub(super::WINDOW_EPOCHS));
+        }
         self.close();
         let mut again = Vec::new();
         let closed = self.closed_before;
@@ -235,13 +245,20 @@ impl Replica {
             }
             self.acknowledge_again(out);
             self.approve_again(out);
+            // A proposal that was shown to be approved, and wished for by nobody yet.
+            let open: Vec<OpNumber> = self.epochs.keys().copied().collect();
+            for op in open.into_iter().filter(|_| !mutated!("async-tob/waits-for-others")) {
+                self.consider(op, out);
+            }
         }
         if !is_new {
             out.broadcast(self.status_message(true));
+            self.ask_bound(out);
         }
         self.dispatch(out);
         self.arm_tick(out);
         self.begin(out);
+        self.speak(out);
         self.expect_progress(out);
     }
 

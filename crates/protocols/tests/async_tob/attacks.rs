@@ -9,7 +9,9 @@ use quorate_core::node::Payload;
 use quorate_core::sessions::Ruling;
 use quorate_core::time::WallTime;
 use quorate_protocols::async_tob::agreement::Word;
-use quorate_protocols::async_tob::{Ack, Decided, Head, LANE_BATCHES_MAX, Message, Vote};
+use quorate_protocols::async_tob::{
+    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Vote,
+};
 use quorate_protocols::pbft::{self, Reply, Told};
 
 #[test]
@@ -205,4 +207,39 @@ fn words_far_ahead_and_numbers_out_of_all_bounds_are_refused() {
     let vote = Vote { op: op(next), about: id(9), word: Word::Echo1(u32::MAX, true) };
     it.say(replica(LIAR), 0, Message::Agree(vec![vote]));
     it.goes_on();
+}
+
+#[test]
+fn a_request_in_a_fork_that_is_not_committed_is_ordered_in_another_lane() {
+    // A lane that jumps over its own certified batch leaves that one out. Whoever had seen the request there must not think
+    // for ever that it is on its way.
+    let (mut it, next) = Cluster::with_a_liar();
+    it.lose(|it| it.label == "Request");
+    let ticket = it.submit(4, "x");
+    it.deliver();
+    let last = it.sent.iter().rev().find_map(Flying::message);
+    let Some(Message::Client(pbft::Message::Request(group))) = last else { panic!("a request") };
+    let payload = LanePayload::new(vec![group]);
+    let link = keyring(LIAR, 4).sign(Link { height: 1, parent: Head::default(), payload: payload.digest() });
+    let left_out = Batch { link, payload };
+    let taken = batch(2, Head::default(), "instead");
+    for to in 0..3 {
+        it.say(replica(LIAR), to, batch_message(&left_out)).say(replica(LIAR), to, batch_message(&taken));
+    }
+    let certificates = [left_out.head(), taken.head()].map(|head| it.lane_certificate(&[0, 1, 2], head));
+    // An epoch is under way, so both certificates are there before the next one proposes the higher.
+    for to in 0..3 {
+        it.say(replica(LIAR), to, prop(next, 1, Vec::new()));
+        for certificate in certificates.clone() {
+            let certificate = Some(certificate);
+            it.say(replica(LIAR), to, Message::Batch { batch: taken.clone(), certificate });
+        }
+    }
+    it.deliver();
+    let decided = it.history(0).pop().expect("something is decided");
+    assert_eq!(decided.heads[LIAR], taken.head(), "the fork with the request is left out");
+    assert!((0..3).all(|id| it.tape(id) == ["a"]), "the other one's client has no session");
+    it.heal();
+    it.run_until("it is ordered all the same", |it| it.answer(4, ticket).is_some());
+    assert!((0..3).all(|id| it.tape(id) == ["a", "x"]));
 }

@@ -2,6 +2,8 @@
 
 mod agreement;
 mod attacks;
+#[path = "../support/chaos.rs"]
+mod chaos;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/clients.rs"]
 mod clients;
@@ -10,6 +12,7 @@ mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod luck;
 mod paper;
 mod recovery;
 mod stall;

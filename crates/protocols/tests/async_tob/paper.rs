@@ -1,7 +1,10 @@
 //! One test for each claim of the specification, in its order.
 
-use crate::harness::Cluster;
+use crate::dice::Dice;
+use crate::harness::{Cluster, replica};
 use quorate_core::protocol::Consistency;
+use quorate_protocols::async_tob::agreement::Word;
+use quorate_protocols::async_tob::{Message, Vote};
 
 #[test]
 fn one_request_costs_what_the_specification_says() {
@@ -16,6 +19,62 @@ fn one_request_costs_what_the_specification_says() {
     let n = 4;
     let all = n * (n - 1);
     assert_eq!(counts, [1, n - 1, n - 1, all, all, all, all, n]);
+}
+
+/// How many messages of words were sent, and words in them; what goes to three others counts once.
+fn words(it: &Cluster) -> (usize, usize) {
+    let said: Vec<_> = (0..4).flat_map(|id| it.said(id, "Agree")).collect();
+    let words = said.iter().map(|message| if let Message::Agree(votes) = message { votes.len() } else { 0 });
+    (said.len() / 3, words.sum::<usize>() / 3)
+}
+
+#[test]
+fn words_gather_while_a_sync_is_under_way() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    (0..4).for_each(|id| it.hosts[id].fast_disk = false);
+    let ticket = it.submit(4, "b");
+    let mut syncs = 0;
+    while it.answer(4, ticket).is_none() {
+        it.deliver();
+        for id in 0..4 {
+            it.sync(id);
+        }
+        syncs += 1;
+        assert!(syncs < 30, "it gets on");
+    }
+    let (messages, words) = words(&it);
+    assert!(words >= 4 * 4 * 3, "{words}: three echoes of four agreements");
+    assert!(messages <= 30, "{messages} messages of words, with {syncs} syncs");
+    assert!(syncs <= 14, "{syncs} syncs one after the other");
+}
+
+#[test]
+fn nobody_speaks_to_say_decide_where_all_commit_by_themselves_and_who_lacks_it_hears_it() {
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    it.apply(4, "b").run(2_000);
+    // Messages in which somebody says DECIDE, and nothing else.
+    let decides = |it: &Cluster| {
+        let said = (0..4).flat_map(|id| it.said(id, "Agree"));
+        let words = said.filter_map(|message| if let Message::Agree(votes) = message { Some(votes) } else { None });
+        words.filter(|votes| votes.iter().all(|vote| matches!(vote.word, Word::Decide(_)))).count()
+    };
+    assert_eq!(decides(&it), 0);
+    // R2 and R3 hear no ECHO3: R0 and R1 commit, and are not n - t.
+    it.lose(|it| {
+        let thirds = |votes: Vec<Vote>| votes.iter().any(|vote| matches!(vote.word, Word::Echo3(..)));
+        (it.to == replica(2) || it.to == replica(3))
+            && it.message().is_some_and(|it| if let Message::Agree(votes) = it { thirds(votes) } else { false })
+    });
+    it.submit(4, "c");
+    it.run(1_000);
+    assert!(decides(&it) > 0);
+    assert!(it.agrees(&["a", "b", "c"]));
 }
 
 #[test]
@@ -53,6 +112,28 @@ fn an_epoch_ends_without_the_one_that_is_down_and_without_a_coin() {
     it.deliver(); // no time passes: nothing waits for a timeout
     assert_eq!(it.answer(4, ticket).as_deref(), Some("2"));
     assert!(!it.hosts.iter().any(|host| host.notes.iter().any(|note| format!("{note:?}").contains("coin"))));
+}
+
+#[test]
+fn no_step_of_an_epoch_waits_for_a_time_in_whatever_order_messages_arrive() {
+    for seed in 0..40 {
+        let mut dice = Dice::new(seed);
+        let mut it = Cluster::new(4);
+        it.client(4).apply(4, "a");
+        it.run(2_000);
+        if dice.one_in(2) {
+            it.crash(1 + dice.below(3)); // not the one whose lane the client's is
+        }
+        let now = it.now;
+        let tickets = ["b", "c", "d"].map(|operation| it.submit(4, operation));
+        while !it.flying.is_empty() {
+            let next = it.flying.remove(dice.below(it.flying.len())).expect("it is one of them");
+            it.hand_over(&next);
+        }
+        let late = tickets.into_iter().find(|ticket| it.answer(4, *ticket).is_none());
+        assert_eq!(late, None, "seed {seed}: all messages have arrived, and nothing is to be waited for");
+        assert_eq!(it.now, now);
+    }
 }
 
 #[test]

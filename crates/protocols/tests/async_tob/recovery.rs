@@ -5,7 +5,8 @@ use crate::words::LIAR;
 use quorate_core::ids::{OpNumber, RecordSeq};
 use quorate_core::outbox::Class;
 use quorate_core::wire::Wire;
-use quorate_protocols::async_tob::{Config, Record, WINDOW_EPOCHS, rejoin};
+use quorate_protocols::async_tob::agreement::Word;
+use quorate_protocols::async_tob::{Config, Message, Record, Vote, WINDOW_EPOCHS, rejoin};
 use std::cell::Cell;
 
 /// States every few epochs.
@@ -75,6 +76,92 @@ fn everybody_may_lose_power_after_any_sync_and_goes_on() {
 }
 
 #[test]
+fn a_replica_that_is_alone_may_lose_power_after_any_record_and_goes_on() {
+    // Nobody says again to it what it had not counted yet: it must take up by itself what its own records say.
+    let mut runs = 0;
+    for syncs in 0..12 {
+        for kept in 0.. {
+            let mut it = Cluster::new(1);
+            it.client(4).apply(4, "a");
+            it.run(2_000);
+            it.hosts[0].fast_disk = false;
+            it.submit(4, "b");
+            for _ in 0..syncs {
+                it.deliver();
+                it.sync(0);
+            }
+            it.deliver();
+            let host = &mut it.hosts[0];
+            let unsynced = host.next_seq.previous().since(host.durable);
+            if kept > unsynced {
+                break;
+            }
+            host.durable = host.durable.plus(kept);
+            host.fast_disk = true;
+            it.restart(0);
+            all_is_well(&mut it, &["a", "b"]);
+            runs += 1;
+        }
+    }
+    assert!(runs > 12, "{runs} places to die");
+}
+
+#[test]
+fn a_replica_whose_snapshots_are_lost_fetches_a_state_though_its_log_is_whole() {
+    let mut it = Cluster::with(4, small());
+    it.client(4);
+    for index in 0..30 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run(3_000);
+    it.crash(LIAR);
+    it.hosts[LIAR].snapshots.clear();
+    it.restart(LIAR);
+    it.run_until("it has a state again", |it| it.tape(LIAR) == it.tape(0));
+    it.crash(0).apply(4, "it is needed now");
+    it.run(2_000);
+    assert_eq!(it.tape(LIAR), it.tape(1));
+}
+
+#[test]
+fn a_state_that_is_installed_after_two_changes_of_mind_is_taken() {
+    let mut it = Cluster::with(4, small());
+    it.client(4).apply(4, "first");
+    it.isolate(LIAR);
+    let states = |it: &mut Cluster, count: usize| {
+        for _ in 0..count {
+            (0..8).for_each(|_| assert!(it.apply(4, "x").hosts.len() == 4));
+        }
+    };
+    states(&mut it, 3);
+    it.hosts[LIAR].fast_machine = false; // it installs when the test lets it
+    it.heal().run(3_000);
+    assert_eq!(it.status(LIAR).role, "fetching state");
+    for _ in 0..3 {
+        states(&mut it, 1);
+        it.run(1_000);
+    }
+    it.hosts[LIAR].fast_machine = true;
+    it.work(LIAR);
+    it.run(5_000);
+    assert_eq!(it.hosts[LIAR].halted, None);
+    assert_eq!(it.tape(LIAR), it.tape(0));
+}
+
+#[test]
+fn a_replica_that_is_alone_and_has_lost_the_state_before_its_log_does_not_start() {
+    let mut it = Cluster::with(1, small());
+    it.client(4);
+    for index in 0..30 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run(3_000);
+    it.hosts[0].snapshots.clear();
+    let refused = it.try_restart(0).expect_err("nobody else has that state");
+    assert!(refused.to_string().contains("no state"), "{refused}");
+}
+
+#[test]
 fn nothing_is_said_and_nothing_counts_before_it_is_on_disk() {
     let mut it = Cluster::new(4);
     it.client(4).apply(4, "a");
@@ -116,6 +203,29 @@ fn a_third_of_all_messages_may_be_lost() {
 }
 
 #[test]
+fn words_are_said_again_to_those_who_have_committed_too() {
+    // R2 and R3 hear no ECHO3 and no DECIDE: R0 and R1 commit, and are not n - t. If R2 and R3 came to a further round, it
+    // would not end without one of the two, who join only when they hear of it.
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    let late = |vote: &Vote| matches!(vote.word, Word::Echo3(..) | Word::Decide(_));
+    it.lose(move |it| {
+        let Some(Message::Agree(votes)) = it.message() else { return false };
+        (it.to == replica(2) || it.to == replica(3)) && votes.iter().any(late)
+    });
+    it.submit(4, "b");
+    it.deliver();
+    assert_eq!([0, 1, 2, 3].map(|id| it.tape(id).len()), [2, 2, 1, 1]);
+    it.talk();
+    it.run(1_000);
+    let again = it.sent.iter().any(|it| it.from == replica(2) && it.to == replica(0) && it.label == "Agree");
+    assert!(again, "R0 has committed, and hears it all the same");
+    it.heal().run(3_000);
+    assert!(it.agrees(&["a", "b"]));
+}
+
+#[test]
 fn a_replica_far_behind_gets_the_epochs_that_are_in_the_log() {
     let mut it = Cluster::new(4);
     it.client(4).apply(4, "first");
@@ -145,6 +255,27 @@ fn a_replica_ten_thousand_epochs_behind_fetches_a_state_and_takes_part_again() {
     it.talk();
     it.crash(0).apply(4, "it is needed now");
     assert!(it.sent.iter().any(|it| it.from == replica(LIAR) && it.label == "PAck"));
+}
+
+#[test]
+fn a_replica_asks_again_for_what_it_lacks_also_while_the_others_go_on_all_the_time() {
+    // The epochs of the others are something that gets on here as well; what is missing is missing all the same.
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "first");
+    it.isolate(LIAR);
+    for index in 0..10 {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.heal().lose(|it| it.label == "GetChain");
+    for index in 10..14 {
+        it.apply(4, &format!("x{index}")).run(20);
+    }
+    assert!(it.count("GetChain") > 0 && it.committed(LIAR) < it.committed(0));
+    it.heal();
+    for index in 14..40 {
+        it.apply(4, &format!("x{index}")).run(20);
+    }
+    assert_eq!(it.tape(LIAR), it.tape(0));
 }
 
 #[test]
@@ -202,6 +333,32 @@ fn a_replica_whose_words_cannot_be_read_says_nothing_until_the_group_is_beyond_t
         assert_eq!(it.status(LIAR).role, "member");
         it.crash(0).apply(4, "it is needed now");
     }
+}
+
+#[test]
+fn a_lane_whose_middle_nobody_has_goes_on_above_it() {
+    let mut it = Cluster::with(4, Config { in_flight_batches: 8, ..config() });
+    it.client(4).client(7).apply(4, "a").apply(7, "into its own lane"); // 7 % 4 = 3
+    it.run(2_000);
+    it.lose(|it| it.from == replica(LIAR));
+    for operation in ["never sent", "never sent, and damaged", "never sent either"] {
+        it.submit(7, operation);
+        it.deliver();
+    }
+    it.crash(LIAR);
+    let batches = it.hosts[LIAR].journal.iter_mut().rev().filter(|it| matches!(it.record(), Record::Batch(..)));
+    batches.into_iter().nth(1).expect("three batches").damaged = Some(Some(Class::Entry));
+    it.restart(LIAR);
+    it.heal();
+    assert_eq!(it.status(LIAR).role, "silent: its promises were lost");
+    for index in 0..=2 * WINDOW_EPOCHS {
+        it.apply(4, &format!("x{index}"));
+    }
+    it.run_until("it speaks again", |it| it.status(LIAR).role == "member");
+    it.apply(7, "into its own lane again");
+    it.run(3_000);
+    let heights = it.history(0).pop().expect("something is decided").heads;
+    assert!(heights[LIAR].height >= 1 << 20, "{:?}", heights[LIAR]);
 }
 
 #[test]

@@ -111,6 +111,19 @@ impl Cluster {
         Message::PCert(Certificate::claimed(statement, signatures))
     }
 
+    /// The certificate of a batch of the liar's lane, from these replicas' acknowledgements.
+    pub fn lane_certificate(&self, from: &[usize], head: Head) -> Certificate<Ack> {
+        let statement = Ack { lane: id(LIAR), head };
+        let signature = |by: &usize| {
+            let found = self.said(*by, "Ack").into_iter().find_map(|message| match message {
+                Message::Ack(ack) if *ack.statement() == statement => Some(*ack.signature()),
+                _ => None,
+            });
+            (id(*by), found.expect("it has acknowledged it"))
+        };
+        Certificate::claimed(statement, from.iter().map(signature).collect())
+    }
+
     /// What a replica says was decided.
     pub fn history(&mut self, of: usize) -> Vec<Decided> {
         self.talk();

@@ -6,6 +6,7 @@
 //! finds them anew. Seeds mean other runs after every change of protocol or simulator, so that is done whenever
 //! `tests/mutations.rs` says so.
 
+mod async_tob;
 mod hotstuff;
 mod pbft;
 mod sync_tob;
@@ -50,7 +51,7 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, hotstuff::LIST, sync_tob::LIST];
+pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, hotstuff::LIST, sync_tob::LIST, async_tob::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.

@@ -1,12 +1,14 @@
 //! Asynchronous total-order broadcast: as many liars as its model has, and what they say.
 
-use super::Simulated;
 use super::pbft::PbftLies;
+use super::{Rejoin, Simulated};
 use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use quorate_core::crypto::{Certificate, CoinShare, Digest, Keyring};
-use quorate_core::ids::{Peer, ReplicaId};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::outbox::Class;
+use quorate_core::protocol::Status;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{self, AsyncTob};
@@ -31,15 +33,27 @@ impl Simulated for AsyncTob {
         Some(Box::new(AsyncTobLies))
     }
 
+    /// As `quorate recover` does it: the others commit until the group is beyond every epoch in which the former self can have
+    /// spoken.
+    fn rejoin() -> Option<Rejoin<Self>> {
+        let record = |replicas: usize, first: OpNumber, others: &[Status]| {
+            let quorums = ByzantineQuorums::new(replicas).filter(|quorums| quorums.faults() > 0)?;
+            (others.len() >= quorums.quorum()).then(|| (Class::Promise, async_tob::rejoin(first)))
+        };
+        Some(Rejoin { entries: async_tob::WINDOW_EPOCHS + 1, record })
+    }
+
     /// A replica that has lost a promise counts as one of the `t`: with as many liars beside it there is one too many. So a
-    /// list with lies has no damaged logs; `--faults` without the lies has them.
+    /// list with lies has no damaged logs and no lost disk; `--faults` without the lies has them.
     fn allowed(faults: &Faults, replicas: usize) -> Faults {
         let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
         let allowed = excluded.fold(faults.clone(), |faults, fault| faults.without(*fault));
         if !Fault::ALL.iter().any(|fault| fault.is_lie() && allowed.has(*fault)) {
             return allowed;
         }
-        [Fault::BitRot, Fault::Misdirected].into_iter().fold(allowed, |faults, fault| faults.without(fault))
+        [Fault::BitRot, Fault::Misdirected, Fault::LostDisk]
+            .into_iter()
+            .fold(allowed, |faults, fault| faults.without(fault))
     }
 
     /// Snapshots every few epochs.
@@ -88,7 +102,7 @@ impl Lies<AsyncTob> for AsyncTobLies {
         match message {
             M::Batch { batch, certificate } if batch.lane() == me => {
                 let mut groups = batch.payload.groups().to_vec();
-                groups.reverse();
+                groups.pop(); // of one: a batch with nothing in it
                 groups.truncate(1);
                 let payload = async_tob::Payload::new(groups);
                 let words = async_tob::Link { payload: payload.digest(), ..*batch.link.statement() };

@@ -1,6 +1,7 @@
 //! Named scenarios: the cases that the papers tell, one by one, to look at. Each is a script without luck: the same bytes
 //! whenever it runs. `docs/gallery/` holds their pictures, and a test keeps it current.
 
+mod async_tob;
 mod hotstuff;
 mod naive;
 mod pbft;
@@ -58,6 +59,9 @@ pub const ALL: &[Named] = &[
     sync_tob::NORMAL_EPOCH,
     sync_tob::EQUIVOCATION,
     sync_tob::LATE,
+    async_tob::NORMAL_CASE,
+    async_tob::ONE_DOWN,
+    async_tob::FORK,
     naive::DIVERGENCE,
 ];
 
