@@ -16,7 +16,7 @@ mod log;
 mod message;
 mod normal;
 mod pace;
-mod pool;
+pub(crate) mod pool;
 mod reads;
 mod recovery;
 mod replica;
@@ -24,7 +24,8 @@ pub mod select;
 mod view_change;
 mod words;
 
-pub use client::Client;
+pub(crate) use client::nobody;
+pub use client::{Client, Manner};
 pub use durable::{Base, Record, Silence};
 pub use message::{
     Commit, Content, Group, LogCheckpoint, Message, NewView, Orders, Place, Prepare, Proposal, Reply, Requests,

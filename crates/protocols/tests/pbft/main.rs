@@ -1,11 +1,17 @@
 //! PBFT: a cluster in the hands of the test, some of whose replicas lie.
 
 mod attacks;
+#[path = "../support/chaos.rs"]
 mod chaos;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
+#[path = "../support/dice.rs"]
+mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod luck;
 mod paper;
 mod pitfalls;
 mod recovery;
@@ -15,5 +21,5 @@ mod words;
 
 /// The protocol that the harness drives.
 mod subject {
-    pub use quorate_protocols::pbft::{Client, ClientTimer, Config, Message, Pbft as Subject, Record};
+    pub use quorate_protocols::pbft::{Config, Message, Pbft as Subject, Record};
 }

@@ -18,7 +18,7 @@ use quorate_core::protocol::{
 use quorate_core::time::{Duration, Instant, WallTime};
 use quorate_core::wire::{Envelope, Wire};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Debug;
+use std::fmt::{Debug, Write};
 use std::sync::Arc;
 
 /// One thing that can happen next.
@@ -51,11 +51,21 @@ struct Caller<P: Simulated> {
     heard: Digest,
 }
 
+/// A message on its way.
+struct Flying {
+    bytes: Bytes,
+    label: &'static str,
+    /// Its place in the order of sending.
+    number: u64,
+}
+
 /// The cluster.
 pub struct World<P: Simulated> {
     hosts: Vec<Host<P>>,
     callers: Vec<Caller<P>>,
-    links: BTreeMap<(Peer, Peer), VecDeque<(Bytes, &'static str)>>,
+    links: BTreeMap<(Peer, Peer), VecDeque<Flying>>,
+    /// Messages that were sent so far.
+    sent: u64,
     /// What was executed first as each entry, and by whom.
     executed: BTreeMap<OpNumber, (usize, Digest)>,
     left: Scope,
@@ -92,6 +102,7 @@ where
             hosts: (0..scope.replicas).map(|_| host()).collect(),
             callers: (0..scope.clients).map(caller).collect(),
             links: BTreeMap::new(),
+            sent: 0,
             executed: BTreeMap::new(),
             left: *scope,
             violation: None,
@@ -156,15 +167,32 @@ where
                 }
             }
         }
+        if self.left.deviations == Some(0) {
+            choices.retain(|choice| !self.deviates(*choice));
+        }
         choices
+    }
+
+    /// Is it something else's turn?
+    fn deviates(&self, choice: Choice) -> bool {
+        let heads = self.links.iter().filter_map(|(link, waiting)| Some((waiting.front()?.number, *link)));
+        let first = heads.min().map(|(_, link)| link);
+        match choice {
+            Choice::Deliver(from, to) => first != Some((from, to)),
+            Choice::Ring(_) | Choice::Start(_) => first.is_some(),
+            Choice::Lose(..) | Choice::Crash(_) => false,
+        }
     }
 
     /// Lets one thing happen.
     pub fn take(&mut self, choice: Choice) {
+        if self.deviates(choice) {
+            self.left.deviations = self.left.deviations.map(|left| left.saturating_sub(1));
+        }
         match choice {
             Choice::Deliver(from, to) => {
-                if let Some((bytes, _)) = self.pop(from, to) {
-                    self.input(place(to), Input::Frame { from, bytes });
+                if let Some(flying) = self.pop(from, to) {
+                    self.input(place(to), Input::Frame { from, bytes: flying.bytes });
                 }
             }
             Choice::Lose(from, to) => {
@@ -192,7 +220,7 @@ where
         }
     }
 
-    fn pop(&mut self, from: Peer, to: Peer) -> Option<(Bytes, &'static str)> {
+    fn pop(&mut self, from: Peer, to: Peer) -> Option<Flying> {
         let link = self.links.get_mut(&(from, to))?;
         let popped = link.pop_front();
         if link.is_empty() {
@@ -206,7 +234,11 @@ where
         match to {
             Peer::Replica(id) if is_down(id.index()) => {} // there is nobody
             Peer::Client(_) => self.hear(place(to), from, &bytes),
-            _ => self.links.entry((from, to)).or_default().push_back((bytes, label)),
+            _ => {
+                self.sent = self.sent.saturating_add(1);
+                let flying = Flying { bytes, label, number: self.sent };
+                self.links.entry((from, to)).or_default().push_back(flying);
+            }
         }
     }
 
@@ -352,7 +384,7 @@ where
 
     fn words(&self, choice: Choice) -> String {
         let message = |from: &Peer, to: &Peer| {
-            let Some((bytes, label)) = self.links.get(&(*from, *to)).and_then(VecDeque::front) else {
+            let Some(Flying { bytes, label, .. }) = self.links.get(&(*from, *to)).and_then(VecDeque::front) else {
                 return String::new();
             };
             let content = match Envelope::open::<Payload<P::Message>>(bytes) {
@@ -373,21 +405,52 @@ where
     /// Names the state: what every replica knows and has on its disk, what is on its way, what clients were told, and what may
     /// still go wrong. Two states with one name have the same future.
     pub fn digest(&self) -> Digest {
-        let mut text = format!("{:?} {:?}", self.left, self.executed);
+        let mut name = Name(Vec::new());
+        // Who executed an entry first matters to the one who is told of a violation only.
+        let executed: Vec<_> = self.executed.iter().map(|(op, (_, batch))| (op, batch)).collect();
+        let mut told = write!(name, "{:?} {executed:?}", self.left);
         for host in &self.hosts {
             let Host { running, journal, clock, lives, rings } = host;
-            text.push_str(&format!("\n{clock:?} {lives} {rings} {journal:?} "));
+            told = told.and_then(|()| write!(name, "\n{clock:?} {lives} {rings} "));
+            journal.iter().for_each(|record| name.bytes(record));
             if let Some((node, executor)) = running {
-                text.push_str(&format!("{:?} {} {:?}", node.replica(), node.timers(), executor.digest()));
+                let (replica, timers) = (node.replica(), node.timers());
+                told = told.and_then(|()| write!(name, "{replica:?} {timers} {:?}", executor.digest()));
             }
         }
         for caller in &self.callers {
-            text.push_str(&format!("\n{} {:?}", caller.answers, caller.heard));
+            // Who has all answers says nothing any more, whatever they were and in whatever order they came.
+            let heard = (caller.answers < self.left.answers).then_some((caller.answers, caller.heard));
+            told = told.and_then(|()| write!(name, "\n{heard:?}"));
         }
-        for ((from, to), link) in &self.links {
-            text.push_str(&format!("\n{from:?} {to:?} {link:?}"));
+        let links = self.links.iter();
+        let mut flying: Vec<_> = links.flat_map(|(link, waiting)| waiting.iter().map(move |it| (*link, it))).collect();
+        if self.left.deviations.is_some() {
+            flying.sort_by_key(|(_, it)| it.number); // whose turn it is depends on the order of all
         }
-        Digest::of(text.as_bytes())
+        for ((from, to), it) in flying {
+            told = told.and_then(|()| write!(name, "\n{from:?} {to:?} "));
+            name.bytes(&it.bytes);
+        }
+        debug_assert!(told.is_ok(), "a buffer takes everything");
+        Digest::of(&name.0)
+    }
+}
+
+/// A state's name, before it is shortened.
+struct Name(Vec<u8>);
+
+impl Name {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+impl Write for Name {
+    fn write_str(&mut self, words: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(words.as_bytes());
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Named scenarios: the cases that the papers tell, one by one, to look at. Each is a script without luck: the same bytes
 //! whenever it runs. `docs/gallery/` holds their pictures, and a test keeps it current.
 
+mod hotstuff;
 mod naive;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -50,6 +52,12 @@ pub const ALL: &[Named] = &[
     vr::LEASE_READ,
     pbft::NORMAL_CASE,
     pbft::EQUIVOCATION,
+    hotstuff::NORMAL_CASE,
+    hotstuff::LEADER_CRASH,
+    hotstuff::EQUIVOCATION,
+    sync_tob::NORMAL_EPOCH,
+    sync_tob::EQUIVOCATION,
+    sync_tob::LATE,
     naive::DIVERGENCE,
 ];
 
