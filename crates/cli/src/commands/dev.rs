@@ -66,11 +66,21 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What the files of the folder say, if there are any.
+    fn found(&self) -> Option<ClusterConfig> {
+        let file = self.dir.as_deref().and_then(Layout::existing).map(|layout| layout.cluster_file());
+        file.and_then(|file| ClusterConfig::load(&file).ok())
+    }
+
     /// Is it an event store, by its flag or by the files of the folder?
     fn replicates_events(&self) -> bool {
-        let file = self.dir.as_deref().and_then(Layout::existing).map(|layout| layout.cluster_file());
-        let found = file.and_then(|file| ClusterConfig::load(&file).ok());
-        found.map_or(self.events, |config| Machine::of(&config.machine) == Some(Machine::Events))
+        self.found().map_or(self.events, |config| Machine::of(&config.machine) == Some(Machine::Events))
+    }
+
+    /// Its protocol, by the files of the folder or by its flag.
+    fn protocol(&self) -> Protocol {
+        let found = self.found().and_then(|config| Protocol::named(&config.protocol));
+        found.or(self.protocol).unwrap_or_default()
     }
 
     /// What the replicas of a new cluster replicate.
@@ -87,8 +97,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let start = Instant::now();
-    // etcd's API and the dashboard's browser need a key-value store.
-    let (etcd, page) = match arguments.replicates_events() {
+    // etcd's API and the dashboard's browser need a key-value store whose keys have one order.
+    let (etcd, page) = match arguments.replicates_events() || !arguments.protocol().has_one_order() {
         true => ("off", "off"),
         false => (arguments.etcd.as_str(), arguments.dashboard.as_str()),
     };
@@ -270,6 +280,9 @@ impl Dev {
             println!("  {quorate} kv get greeting");
         }
         println!("  {quorate} top");
+        if Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
+            println!("  (each key has an order of its own: no watch, no lease, no etcd API, and no dashboard of keys)");
+        }
         if let Some(gateway) = gateway {
             println!("  etcdctl --endpoints {} get greeting", gateway.address());
         }

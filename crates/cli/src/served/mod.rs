@@ -3,6 +3,7 @@
 
 mod async_tob;
 mod hotstuff;
+mod hq;
 mod machine;
 mod pbft;
 mod sync_tob;
@@ -31,6 +32,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::hotstuff::HotStuff;
                 $body
             }
+            $crate::served::Protocol::Hq => {
+                type $P = quorate_protocols::hq::Hq;
+                $body
+            }
             $crate::served::Protocol::SyncTob => {
                 type $P = quorate_protocols::sync_tob::SyncTob;
                 $body
@@ -55,6 +60,8 @@ pub enum Protocol {
     /// Chained HotStuff: 3f+1 replicas survive f that lie
     #[value(name = "hotstuff")]
     HotStuff,
+    /// HQ replication: 3f+1 replicas survive f that lie; each key has an order of its own, which its clients make
+    Hq,
     /// Experimental. Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
     SyncTob,
     /// Experimental. Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
@@ -88,6 +95,12 @@ impl Protocol {
         with_protocol!(self, P => <P as quorate_core::protocol::Protocol>::TOSSES)
     }
 
+    /// Does it put all operations in one order? Without that there is no revision of all keys, no watch, no lease, and no
+    /// event store.
+    pub fn has_one_order(self) -> bool {
+        with_protocol!(self, P => P::ONE_ORDER)
+    }
+
     /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
     pub fn latency_bound_ms(self, replicas: usize, timing: &Timing) -> Option<f64> {
         with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
@@ -106,6 +119,12 @@ pub trait Served: quorate_core::protocol::Protocol {
 
     /// So many more replicas tolerate one fault more.
     const STEP: usize;
+
+    /// Does it put all operations in one order, or has each object its own?
+    const ONE_ORDER: bool = true;
+
+    /// Can a replica whose disk is lost come back under its name?
+    const RECOVERS: bool = true;
 
     /// Why a number of replicas is a waste, or worse.
     fn warns(replicas: usize) -> Option<String>;

@@ -16,6 +16,8 @@ use tonic::transport::Channel;
 
 /// Keys that the load is spread over, evenly.
 const KEYS: u64 = 100_000;
+/// Shares of requests are told apart to one in so many.
+const SHARES: u64 = 10_000;
 /// Load before the measurement begins.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,8 @@ pub struct Load {
     pub payload: usize,
     /// Of 100 requests, so many are reads.
     pub read_percent: u64,
+    /// The share of the requests that are for one and the same key, from 0 to 1.
+    pub contended: f64,
     /// How long to measure.
     pub measure: Duration,
 }
@@ -136,7 +140,9 @@ impl Worker {
     }
 
     async fn ask(&mut self, value: &mut [u8]) -> bool {
-        let key = Bytes::from(format!("bench/{:010}", self.random() % KEYS));
+        let contended = ((self.random() % SHARES) as f64) < self.load.contended * SHARES as f64;
+        let key = if contended { 0 } else { self.random() % KEYS };
+        let key = Bytes::from(format!("bench/{key:010}"));
         let reads = self.random() % 100 < self.load.read_percent;
         if !reads {
             for eight in value.chunks_mut(8) {
