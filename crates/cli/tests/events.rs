@@ -87,6 +87,11 @@ fn events_survive_kill_9_of_any_one_of_four_that_may_lie() {
 }
 
 #[test]
+fn certified_events_survive_kill_9_of_any_one_of_four_that_may_lie() {
+    survives("reception", 4);
+}
+
+#[test]
 fn a_new_user_appends_reads_shares_and_hides() {
     let mut cluster = Cluster::serve_all_with(&["--events"], 3);
     let append = |expected: &'static str, id: &'static str| {

@@ -8,6 +8,7 @@
 //! is committed carries a proof that anyone can pass on. The README argues each.
 
 mod answered;
+mod audit;
 mod checkpoint;
 mod client;
 mod durable;
@@ -24,6 +25,8 @@ pub mod select;
 mod view_change;
 mod words;
 
+pub(crate) use answered::Answered;
+pub(crate) use audit::audit;
 pub use client::Client;
 pub use durable::{Base, Record, Silence};
 pub use message::{
