@@ -148,9 +148,12 @@ impl ByzantineQuorums {
     /// Of numbers that different replicas report, the largest that a correct one certainly reaches: the (f + 1)-th. `None`
     /// with fewer reports.
     pub fn vouched<T: Copy + Ord>(&self, reports: impl IntoIterator<Item = T>) -> Option<T> {
-        let mut reports: Vec<T> = reports.into_iter().collect();
-        reports.sort_unstable_by(|one, other| other.cmp(one));
-        reports.get(self.faults).copied()
+        nth_highest(self.faults, reports)
+    }
+
+    /// How many equal answers a client believes, of a group with `reads` for what is read without being ordered.
+    pub const fn answers(&self, reads: usize) -> AnswerQuorums {
+        AnswerQuorums { n: self.n, faults: self.faults, reads: Some(reads) }
     }
 
     /// The replica that leads `view`: round robin (§4: `p = v mod |R|`).
@@ -221,9 +224,13 @@ impl SyncQuorums {
     /// Of numbers that different replicas report, the largest that a correct one certainly reaches: the (f + 1)-th. `None`
     /// with fewer reports.
     pub fn vouched<T: Copy + Ord>(&self, reports: impl IntoIterator<Item = T>) -> Option<T> {
-        let mut reports: Vec<T> = reports.into_iter().collect();
-        reports.sort_unstable_by(|one, other| other.cmp(one));
-        reports.get(self.faults).copied()
+        nth_highest(self.faults, reports)
+    }
+
+    /// How many equal answers a client believes. What is read is ordered: a quorum here need not know what another one has
+    /// told.
+    pub const fn answers(&self) -> AnswerQuorums {
+        AnswerQuorums { n: self.n, faults: self.faults, reads: None }
     }
 
     /// Whose turn it is, round robin: of epochs to lead, of views to start.
@@ -240,6 +247,54 @@ impl SyncQuorums {
     pub const fn contains(&self, replica: ReplicaId) -> bool {
         replica.index() < self.n
     }
+}
+
+/// How many replicas must say the same before a client believes it, in a group some of whose members may lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerQuorums {
+    n: usize,
+    faults: usize,
+    reads: Option<usize>,
+}
+
+impl AnswerQuorums {
+    /// Replicas in the group.
+    pub const fn replicas(&self) -> usize {
+        self.n
+    }
+
+    /// Equal answers to what was ordered, one of which at least is a correct replica's (f + 1).
+    pub const fn vouch(&self) -> usize {
+        self.faults + 1
+    }
+
+    /// Equal answers to a linearizable read that was not ordered; `None` where no number is enough.
+    pub const fn reads(&self) -> Option<usize> {
+        self.reads
+    }
+
+    /// Of numbers that different replicas report, the largest that a correct one certainly reaches: the (f + 1)-th. `None`
+    /// with fewer reports.
+    pub fn vouched<T: Copy + Ord>(&self, reports: impl IntoIterator<Item = T>) -> Option<T> {
+        nth_highest(self.faults, reports)
+    }
+
+    /// The replica that leads `view`: round robin.
+    pub fn primary(&self, view: View) -> ReplicaId {
+        ReplicaId::new(u8::try_from(view.get() % self.n as u64).unwrap_or(0)) // below REPLICAS_MAX
+    }
+
+    /// Is `replica` in the group?
+    pub const fn contains(&self, replica: ReplicaId) -> bool {
+        replica.index() < self.n
+    }
+}
+
+/// The highest but `n` of them.
+fn nth_highest<T: Copy + Ord>(n: usize, reports: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut reports: Vec<T> = reports.into_iter().collect();
+    reports.sort_unstable_by(|one, other| other.cmp(one));
+    reports.get(n).copied()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! A replica's folder, read to the last byte and not changed: for who wants to know what it holds, and whether all of it is as it
 //! was written. Unlike [`crate::inspect()`] it gives the contents too, and it names damage that costs nothing since there is another copy.
 
-use crate::disk::Disk;
+use crate::bytes::is_zero;
+use crate::disk::{Disk, DiskError, DiskFile as _};
 use crate::replica::{Belongs, FolderError, Snapshots, belongs};
 use crate::superblock::{SUPERBLOCK_COPIES, peek_superblock};
+use crate::wal::segment::{BLOCK, LEN};
 use crate::wal::{Item, Report, inspect_log, inspect_segments};
 use quorate_core::executor::Executor;
 use quorate_core::machine::Machine;
@@ -39,6 +41,7 @@ pub fn look<D: Disk, M: Machine>(disk: &D) -> Result<Looked<M>, FolderError> {
         Some(recovered) => {
             for (file, report) in inspect_segments(disk, Some(log_id))? {
                 findings.extend(segment_findings(&file, &report));
+                findings.extend(stray_findings(disk, &file)?);
             }
             findings.extend(log_findings(&recovered.report));
             items = recovered.items;
@@ -63,6 +66,18 @@ fn segment_findings<'a>(file: &'a str, report: &'a Report) -> impl Iterator<Item
     damaged.chain(healed.map(move |seq| {
         format!("{file}: one of two copies of record {seq}, or of its header, is damaged; the other is intact")
     }))
+}
+
+/// What follows each copy of a segment's header is zero, and nobody reads it.
+fn stray_findings<D: Disk>(disk: &D, file: &str) -> Result<Option<String>, DiskError> {
+    let opened = disk.open_to_read(file)?;
+    for copy in [0, 1] {
+        let at = (copy * BLOCK + LEN) as u64;
+        if !is_zero(&opened.read_at(at, BLOCK - LEN)?) {
+            return Ok(Some(format!("{file}: there is something behind copy {copy} of its header, where nothing is written")));
+        }
+    }
+    Ok(None)
 }
 
 fn log_findings(report: &Report) -> Vec<String> {

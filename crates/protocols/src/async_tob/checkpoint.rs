@@ -120,7 +120,7 @@ impl Replica {
         if self.machine.fetching.as_ref() == Some(&mark) {
             self.machine.fetching = None;
         }
-        self.forget_reads();
+        self.reads.forget_asked();
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);
         (self.machine.dispatched, self.machine.executed) = (checkpoint.op, checkpoint.op);

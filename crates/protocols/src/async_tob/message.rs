@@ -4,21 +4,23 @@
 //! seen that. The words of agreement, and where a replica is, rely on the link: nobody passes them on.
 
 use super::agreement::Word;
+use crate::pbft::{self, Group, check_group, prove_group};
+use crate::quorum_client;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use quorate_core::crypto::{Certificate, ClientKey, Digest, Keyring, Signed, Slot, Statement};
+use quorate_core::crypto::{Certificate, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
-use quorate_core::ids::{ClientId, OpNumber, ReplicaId, RequestNumber, SessionId, View};
-use quorate_core::protocol::{Checkpoint, Consistency};
+use quorate_core::ids::{OpNumber, ReplicaId, View};
+use quorate_core::protocol::{Checkpoint, Protocol as _};
 use quorate_core::quorum::{ByzantineQuorums, REPLICAS_MAX};
-use quorate_core::sessions::{Body, OPERATION_BYTES_MAX, Ruling};
+use quorate_core::sessions::OPERATION_BYTES_MAX;
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
 use std::io;
 use std::sync::Arc;
 
-/// Requests in one group, and in one batch, at most.
-pub const REQUESTS_MAX: usize = 1024;
+/// Requests in one batch, at most.
+pub const REQUESTS_MAX: usize = pbft::REQUESTS_MAX;
 /// Bytes of one batch's payload at most: several groups of usual size, or one of the largest.
 pub const PAYLOAD_BYTES_MAX: usize = 2 * OPERATION_BYTES_MAX;
 /// Words in one message at most.
@@ -29,28 +31,6 @@ pub const DECIDED_MAX: usize = 64;
 pub const STATES_MAX: usize = 4;
 /// Epochs and heights beyond this are nobody's: it leaves room to count on, whatever a peer says.
 const NUMBER_MAX: u64 = 1 << 62;
-
-/// A client's requests, signed once for all of them.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Requests {
-    /// Who asks: the address that belongs to the key that signs.
-    pub client: ClientId,
-    /// The client's session; zero to open one.
-    pub session: SessionId,
-    /// The client knows the answers up to and including this one.
-    pub acknowledged: RequestNumber,
-    /// The replica that answers in full; the others send digests. `None`: all do.
-    pub full: Option<ReplicaId>,
-    /// Number and operation of each.
-    pub requests: Vec<(RequestNumber, Body)>,
-}
-
-impl Statement for Requests {
-    const DOMAIN: &'static str = "async-tob/1 requests";
-}
-
-/// Requests with their client's signature: what is ordered, as a whole.
-pub type Group = Signed<Requests, ClientKey>;
 
 /// A place in a lane: how high, and what is there. Heights grow along a lane; they may jump, and never fall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -298,75 +278,11 @@ pub struct StateMark {
     pub decided: Decided,
 }
 
-/// A reply's or an answer's contents, from the replica that was asked for them, or their digest, from the others.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum Told<T> {
-    /// The whole of it.
-    Full(T),
-    /// The digest of its encoding.
-    Digest(Digest),
-}
-
-impl<T: Wire> Told<T> {
-    /// What it votes for.
-    pub fn digest(&self) -> Digest {
-        match self {
-            Told::Full(whole) => Digest::of(&whole.encode()),
-            Told::Digest(digest) => *digest,
-        }
-    }
-
-    /// In full for whom it was promised to, or if a digest would not be shorter.
-    pub fn new(whole: T, full: bool) -> Self {
-        let bytes = whole.encode();
-        if full || bytes.len() <= Digest::ZERO.as_bytes().len() {
-            Told::Full(whole)
-        } else {
-            Told::Digest(Digest::of(&bytes))
-        }
-    }
-}
-
-/// Answers to requests of one epoch.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Reply {
-    /// The epoch that ordered them.
-    pub op: OpNumber,
-    /// The session that they belong to.
-    pub session: SessionId,
-    /// Number and result of each.
-    pub rulings: Vec<(RequestNumber, Told<Ruling>)>,
-}
-
 /// The words of asynchronous total-order broadcast.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {
-    /// Client → replica: put these into your lane.
-    Request(Group),
-    /// Replica → client: they were ordered and executed.
-    Reply(Reply),
-    /// Replica → client: a queue is full; nothing of that message was taken.
-    Busy,
-    /// Client → replica: answer this query without ordering it.
-    Read {
-        /// Names the read; never used twice by a client process.
-        id: u64,
-        /// How fresh.
-        consistency: Consistency,
-        /// The replica that answers in full; `None`: all do.
-        full: Option<ReplicaId>,
-        /// The machine's query.
-        query: Bytes,
-    },
-    /// Replica → client: the answer.
-    ReadReply {
-        /// The read's.
-        id: u64,
-        /// An epoch that the answer reflects.
-        op: OpNumber,
-        /// The machine's answer.
-        answer: Told<Bytes>,
-    },
+    /// Client ↔ replica: requests, reads and their answers, in PBFT's words.
+    Client(pbft::Message),
 
     /// Owner → all, and whoever has it → who asks: the lane goes on.
     Batch {
@@ -448,7 +364,6 @@ impl Message {
         let beyond = |op: OpNumber| op.get() > NUMBER_MAX;
         let lanes = |heads: &[Head]| heads.is_empty() || heads.len() > REPLICAS_MAX;
         let what = match self {
-            Message::Request(group) => check_group(group),
             Message::Batch { batch, certificate } => match certificate {
                 Some(it) if it.statement().lane != batch.lane() => Some("a batch with another lane's certificate"),
                 _ => batch.check(),
@@ -471,8 +386,6 @@ impl Message {
             Message::Decided(all) if all.len() > DECIDED_MAX || all.iter().any(|it| lanes(&it.heads)) => {
                 Some("more than one answer holds")
             }
-            Message::Read { query, .. } if query.len() > OPERATION_BYTES_MAX => Some("a query longer than any"),
-            Message::Reply(reply) if reply.rulings.len() > REQUESTS_MAX => Some("more answers than questions"),
             _ => None,
         };
         what.map(str::to_owned)
@@ -486,7 +399,7 @@ impl Message {
         }
         let quorum = quorum(keyring)?;
         match self {
-            Message::Request(group) => prove_group(group, keyring),
+            Message::Client(message) => quorum_client::prove(message, keyring),
             Message::Batch { batch, certificate } => {
                 batch.prove(keyring)?;
                 certificate.iter_mut().try_for_each(|it| it.prove(keyring, quorum))
@@ -495,11 +408,7 @@ impl Message {
             Message::Prop(vector) => vector.prove(keyring),
             Message::PAck(approval) => approval.prove(keyring),
             Message::PCert(certificate) => certificate.prove(keyring, quorum),
-            Message::Reply(_)
-            | Message::Busy
-            | Message::Read { .. }
-            | Message::ReadReply { .. }
-            | Message::Agree(_)
+            Message::Agree(_)
             | Message::Commit { .. }
             | Message::Status { .. }
             | Message::GetProp { .. }
@@ -512,13 +421,9 @@ impl Message {
     }
 
     /// The message's name in the specification.
-    pub(super) const fn label(&self) -> &'static str {
+    pub(super) fn label(&self) -> &'static str {
         match self {
-            Message::Request(_) => "Request",
-            Message::Reply(_) => "Reply",
-            Message::Busy => "Busy",
-            Message::Read { .. } => "Read",
-            Message::ReadReply { .. } => "ReadReply",
+            Message::Client(message) => pbft::Pbft::label(message),
             Message::Batch { .. } => "Batch",
             Message::Ack(_) => "Ack",
             Message::Prop(_) => "Prop",
@@ -540,20 +445,4 @@ impl Message {
 fn quorum(keyring: &Keyring) -> Result<usize, Fault> {
     let quorums = ByzantineQuorums::new(keyring.replicas());
     quorums.map(|it| it.quorum()).ok_or_else(|| Fault::Malformed("a group without keys".to_owned()))
-}
-
-/// The client's signature, and that the address is the one of its key.
-fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
-    if keyring.address(&group.by()) != group.statement().client {
-        return Err(Fault::BadSignature(Requests::DOMAIN));
-    }
-    group.prove(keyring)
-}
-
-fn check_group(group: &Group) -> Option<&'static str> {
-    let requests = &group.statement().requests;
-    if requests.is_empty() || requests.len() > REQUESTS_MAX {
-        return Some("no requests, or too many");
-    }
-    requests.iter().any(|(_, body)| body.len() > OPERATION_BYTES_MAX).then_some("an operation longer than any")
 }

@@ -27,12 +27,11 @@ mod restore;
 pub use client::Client;
 pub use durable::{Base, Record, Silence};
 pub use lanes::{LANE_BATCHES_MAX, LANE_BYTES_MAX, OWN_BATCHES_MAX};
-pub use message::{
-    Ack, Approval, Batch, Decided, Group, Head, Link, Message, Payload, Reply, Requests, StateMark, Told, Vector, Vote,
-};
+pub use message::{Ack, Approval, Batch, Decided, Head, Link, Message, Payload, StateMark, Vector, Vote};
 pub use message::{DECIDED_MAX, PAYLOAD_BYTES_MAX, REQUESTS_MAX, WORDS_MAX};
 pub use replica::Replica;
 
+use crate::pbft;
 use quorate_core::crypto::Keyring;
 use quorate_core::fault::Fault;
 use quorate_core::ids::OpNumber;
@@ -100,15 +99,6 @@ pub enum Timer {
     Tick,
 }
 
-/// When to wake a client up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ClientTimer {
-    /// When to send again what was not answered, to all replicas.
-    Retry,
-    /// When the oldest call has waited too long.
-    Timeout,
-}
-
 /// The first and only record of a replica whose disk was lost. `op` is an epoch with something that a client asked for after
 /// the disk was lost: when that was asked, nobody had decided it, so the former self has spoken in no epoch beyond
 /// `op + WINDOW_EPOCHS`. The new life says nothing until the group is there (the README has the argument).
@@ -124,7 +114,7 @@ impl Protocol for AsyncTob {
     type Message = Message;
     type Record = Record;
     type Timer = Timer;
-    type ClientTimer = ClientTimer;
+    type ClientTimer = pbft::ClientTimer;
     type Config = Config;
     type Replica = Replica;
     type Client = Client;

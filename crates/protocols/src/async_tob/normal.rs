@@ -2,24 +2,23 @@
 
 use super::durable::Record;
 use super::lanes::{LANE_BATCHES_MAX, LANE_BYTES_MAX, OWN_BATCHES_MAX, OWN_BYTES_MAX};
-use super::message::{Ack, Batch, Group, Link, Message, Payload, Reply, Requests, Told};
-use super::pool::Added;
+use super::message::{Ack, Batch, Link, Message, Payload};
 use super::replica::Replica;
 use super::{Outbox, Timer};
+use crate::pbft::pool::Added;
+use crate::pbft::{self, Group, REQUESTS_MAX, Requests};
+use crate::quorum_client;
 use quorate_core::crypto::{Certificate, Certified, ClientKey, Evidence, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
-use quorate_core::sessions::{self, Outcome, Ruling};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::sessions::{self, Outcome};
 use quorate_core::time::Duration;
 use quorate_core::wire::Wire;
-use std::collections::BTreeMap;
 
 /// Epochs that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 16;
 /// The pause before another epoch is begun for a tick that the last one was too early for: clocks differ.
 const TICK_AGAIN: Duration = Duration::from_millis(50);
-
-type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 
 /// Requests.
 impl Replica {
@@ -27,9 +26,11 @@ impl Replica {
     /// on their way already. What was executed before is ordered again: whoever applies it knows, and answers again.
     pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
         let client = group.statement().client;
-        match self.pool.add(group.into_signed(), self.config.pending_bytes, self.config.client_bytes) {
+        let limits = (self.config.pending_bytes, self.config.client_bytes);
+        match self.pool.add(group.into_signed(), limits) {
             Added::Full => {
-                out.send_unsynced(Peer::Client(client), Message::Busy); // promises nothing
+                let busy = pbft::Message::Busy { view: View::ZERO };
+                out.send_unsynced(Peer::Client(client), Message::Client(busy)); // promises nothing
                 out.ignore(from, Why::Busy);
             }
             Added::Known => out.ignore(from, Why::Duplicate),
@@ -41,7 +42,7 @@ impl Replica {
     /// into one batch: disks and signatures set the pace, no timer.
     pub(super) fn fill_lane(&mut self, out: &mut Outbox) {
         while self.may_speak(self.committed().next()) {
-            let (full, any) = self.pool.is_ready(self.config.batch_bytes);
+            let (full, any) = self.pool.waiting.is_ready(self.config.batch_bytes);
             let Some(lane) = self.lane(self.me) else { return };
             let (batches, bytes) = lane.pending();
             let room = batches < OWN_BATCHES_MAX && (bytes < OWN_BYTES_MAX || batches == 0);
@@ -49,7 +50,7 @@ impl Replica {
                 return;
             }
             let parent = lane.last();
-            let groups = self.pool.take(self.config.batch_bytes);
+            let groups = self.pool.waiting.take(REQUESTS_MAX, self.config.batch_bytes);
             if groups.is_empty() {
                 return;
             }
@@ -214,17 +215,9 @@ impl Replica {
             let Some(batches) = self.batches(op) else { return };
             let Some(decided) = self.decided_at(op) else { return };
             let groups = batches.iter().flat_map(|batch| batch.payload.groups());
-            let requests = groups.map(Group::statement).flat_map(|group| {
-                group.requests.iter().map(|(number, body)| sessions::Request {
-                    client: group.client,
-                    session: group.session,
-                    number: *number,
-                    acknowledged: group.acknowledged,
-                    body: body.clone(),
-                })
-            });
+            let requests = quorum_client::replica::requests(groups.map(Group::statement));
             // The machine looks by itself whether it is time for the tick that it wants: agreed time decides.
-            let batch = sessions::Batch { time: decided.time, tick: true, requests: requests.collect() };
+            let batch = sessions::Batch { time: decided.time, tick: true, requests };
             let bytes: u64 = batches.iter().map(|batch| batch.payload.len() as u64).sum();
             self.machine.dispatched = op;
             out.execute(op, batch.encode().into());
@@ -257,26 +250,15 @@ impl Replica {
     pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
-        let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();
-        for batch in self.batches(op).into_iter().flatten() {
-            for group in batch.payload.groups().iter().map(Group::statement) {
-                let keys = group.requests.iter().map(|(number, _)| (group.client, group.session, *number));
-                full.extend(keys.map(|key| (key, group.full)));
-            }
-        }
-        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        for reply in outcome.replies {
-            let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
-            let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));
-            replies.entry((reply.client, reply.session)).or_default().push((reply.number, told));
-        }
-        for ((client, session), rulings) in replies {
-            let reply = Reply { op, session, rulings };
+        let batches = self.batches(op).unwrap_or_default();
+        let groups = batches.iter().flat_map(|batch| batch.payload.groups()).map(Group::statement);
+        let full = quorum_client::replica::in_full(groups);
+        for (client, reply) in quorum_client::replica::replies((self.me, View::ZERO, op), &full, outcome.replies) {
             // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-            out.send_unsynced(Peer::Client(client), Message::Reply(reply));
+            out.send_unsynced(Peer::Client(client), Message::Client(reply));
         }
         for key in full.into_keys() {
-            self.pool.executed(key);
+            self.pool.waiting.executed(key);
         }
         let heads = self.decided_at(op).map(|decided| decided.heads.clone()).unwrap_or_default();
         for (lane, head) in self.quorums.members().zip(heads) {

@@ -1,159 +1,24 @@
-//! Requests that wait to be executed: for a batch of this replica's lane, or in one. Each client has a queue of its own, with
-//! a limit of its own, and they take turns: nobody waits behind somebody else's flood.
+//! Requests that wait to be executed: for a batch of this replica's lane, or in some lane.
 
-use super::message::{Group, REQUESTS_MAX};
-use quorate_core::ids::{ClientId, ReplicaId, RequestNumber, SessionId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// Bytes that one request costs beside its operation, for budgets.
-const REQUEST_OVERHEAD_BYTES: usize = 128;
-
-/// A request as the filter against repetitions knows it.
-pub(super) type Key = (ClientId, SessionId, RequestNumber);
-
-#[derive(Debug)]
-struct Waiting {
-    group: Group,
-    bytes: usize,
-    /// Requests of it that are not executed.
-    left: usize,
-}
-
-/// What became of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Added {
-    New,
-    Known,
-    Full,
-}
+use crate::pbft::Group;
+use crate::pbft::pool::{Added, Key, Pool as Waiting, keys};
+use quorate_core::ids::ReplicaId;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The requests that wait.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    /// In the order of arrival.
-    groups: BTreeMap<u64, Waiting>,
-    /// Which group a request belongs to.
-    keys: BTreeMap<Key, u64>,
-    /// Not in a batch yet, by client.
-    ready: BTreeMap<ClientId, VecDeque<u64>>,
-    client_bytes: BTreeMap<ClientId, usize>,
-    bytes: usize,
-    ready_requests: usize,
-    ready_bytes: usize,
-    next: u64,
+    /// Those of this replica's clients.
+    pub waiting: Waiting,
     /// Requests in certified batches of lanes, and in which.
     elsewhere: BTreeSet<Key>,
     noted: BTreeMap<(ReplicaId, u64), Vec<Key>>,
-    /// Whose turn it was last.
-    served: ClientId,
-}
-
-fn keys(group: &Group) -> impl Iterator<Item = Key> {
-    let it = group.statement();
-    it.requests.iter().map(|(number, _)| (it.client, it.session, *number))
 }
 
 impl Pool {
-    /// Is there a batch's worth, or anything, to put into the lane?
-    pub(super) fn is_ready(&self, bytes: usize) -> (bool, bool) {
-        let full = self.ready_bytes >= bytes || self.ready_requests >= REQUESTS_MAX;
-        (full, self.ready_requests > 0)
-    }
-
-    pub(super) fn add(&mut self, group: Group, limit: usize, client_limit: usize) -> Added {
-        if keys(&group).all(|key| self.keys.contains_key(&key) || self.elsewhere.contains(&key)) {
-            return Added::Known;
-        }
-        let it = group.statement();
-        let bytes =
-            it.requests.iter().map(|(_, body)| body.len().saturating_add(REQUEST_OVERHEAD_BYTES)).sum::<usize>();
-        let of_client = self.client_bytes.entry(it.client).or_default();
-        if self.bytes.saturating_add(bytes) > limit || of_client.saturating_add(bytes) > client_limit {
-            if *of_client == 0 {
-                self.client_bytes.remove(&group.statement().client);
-            }
-            return Added::Full;
-        }
-        *of_client = of_client.saturating_add(bytes);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.next = self.next.saturating_add(1);
-        let (place, client) = (self.next, it.client);
-        let mut left = 0_usize;
-        for key in keys(&group) {
-            self.keys.entry(key).or_insert_with(|| {
-                left = left.saturating_add(1);
-                place
-            });
-        }
-        self.ready_requests = self.ready_requests.saturating_add(it.requests.len());
-        self.ready_bytes = self.ready_bytes.saturating_add(bytes);
-        self.ready.entry(client).or_default().push_back(place);
-        self.groups.insert(place, Waiting { group, bytes, left });
-        Added::New
-    }
-
-    /// Takes groups for a batch, one of each client in turn, as many as fit; at least one if there is any.
-    pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Group> {
-        let (mut taken, mut bytes, mut requests) = (Vec::new(), 0_usize, 0_usize);
-        loop {
-            let next = self.ready.range(next_client(self.served)..).next().or_else(|| self.ready.iter().next());
-            let Some((client, place)) = next.and_then(|(client, queue)| Some((*client, *queue.front()?))) else {
-                break;
-            };
-            let Some(waiting) = self.groups.get(&place) else {
-                self.unready(client, place);
-                continue; // executed meanwhile
-            };
-            let count = waiting.group.statement().requests.len();
-            let more = (bytes.saturating_add(waiting.bytes), requests.saturating_add(count));
-            if !taken.is_empty() && (more.0 > bytes_max || more.1 > REQUESTS_MAX) {
-                break;
-            }
-            (bytes, requests) = more;
-            taken.push(waiting.group.clone());
-            self.unready(client, place);
-            self.served = client;
-        }
-        taken
-    }
-
-    fn unready(&mut self, client: ClientId, place: u64) {
-        if let Some(queue) = self.ready.get_mut(&client) {
-            let before = queue.len();
-            queue.retain(|it| *it != place);
-            let was_ready = queue.len() < before;
-            if queue.is_empty() {
-                self.ready.remove(&client);
-            }
-            if let Some(waiting) = self.groups.get(&place).filter(|_| was_ready) {
-                self.ready_requests = self.ready_requests.saturating_sub(waiting.group.statement().requests.len());
-                self.ready_bytes = self.ready_bytes.saturating_sub(waiting.bytes);
-            }
-        }
-    }
-
-    /// A request was executed. What waited for nothing else is done.
-    pub(super) fn executed(&mut self, key: Key) {
-        let Some(place) = self.keys.remove(&key) else { return };
-        let Some(waiting) = self.groups.get_mut(&place) else { return };
-        waiting.left = waiting.left.saturating_sub(1);
-        if waiting.left == 0 {
-            self.forget(place);
-        }
-    }
-
-    fn forget(&mut self, place: u64) {
-        let Some(client) = self.groups.get(&place).map(|it| it.group.statement().client) else { return };
-        self.unready(client, place);
-        if let Some(waiting) = self.groups.remove(&place) {
-            self.bytes = self.bytes.saturating_sub(waiting.bytes);
-            if let Some(bytes) = self.client_bytes.get_mut(&client) {
-                *bytes = bytes.saturating_sub(waiting.bytes);
-                if *bytes == 0 {
-                    self.client_bytes.remove(&client);
-                }
-            }
-        }
+    /// Takes a group, unless all of its requests wait already, or are in a lane.
+    pub(super) fn add(&mut self, group: Group, limits: (usize, usize)) -> Added {
+        self.waiting.add(group, |key| self.elsewhere.contains(key), limits)
     }
 
     /// These are in a certified batch of this lane: they need no other, until the lane is committed that far. Bounded by what
@@ -174,8 +39,4 @@ impl Pool {
         }
         self.noted.append(&mut done); // lanes before this one
     }
-}
-
-fn next_client(client: ClientId) -> ClientId {
-    ClientId::new(client.get().saturating_add(1))
 }

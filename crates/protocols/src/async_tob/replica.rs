@@ -7,8 +7,9 @@ use super::epoch::Epoch;
 use super::lanes::{Lane, Uncertified};
 use super::message::{Decided, Head, Message, StateMark, Vote};
 use super::pool::Pool;
-use super::reads::Reads;
 use super::{AsyncTob, Config, Outbox, Timer};
+use crate::pbft;
+use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Evidence, Keyring};
 use quorate_core::fault::{Fault, Why};
@@ -195,7 +196,9 @@ impl Replica {
 
     fn on_replicas_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         match message {
-            Message::Request(group) => self.on_request(Peer::Replica(from), group.verified()?, out),
+            Message::Client(pbft::Message::Request(group)) => {
+                self.on_request(Peer::Replica(from), group.verified()?, out);
+            }
             Message::Batch { batch, certificate } => self.on_batch(from, batch, certificate, out)?,
             Message::Ack(ack) => self.on_ack(ack.verified()?, out),
             Message::Prop(vector) => self.on_prop(from, vector.verified()?, out),
@@ -212,19 +215,19 @@ impl Replica {
             Message::GetChain { lane, head, above } => self.on_get_chain(from, lane, head, above, out),
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
             Message::Bound { nonce, committed } => self.on_bound(from, nonce, committed, out),
-            Message::Reply(_) | Message::Busy | Message::Read { .. } | Message::ReadReply { .. } => {
-                out.ignore(Peer::Replica(from), Why::NotForSender);
-            }
+            Message::Client(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }
         Ok(())
     }
 
     fn on_clients_message(&mut self, from: Peer, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         match (from, message) {
-            (Peer::Client(client), Message::Request(group)) if group.statement().client == client => {
+            (Peer::Client(client), Message::Client(pbft::Message::Request(group)))
+                if group.statement().client == client =>
+            {
                 self.on_request(from, group.verified()?, out);
             }
-            (Peer::Client(client), Message::Read { id, consistency, full, query }) => {
+            (Peer::Client(client), Message::Client(pbft::Message::Read { id, consistency, full, query })) => {
                 self.on_read(client, id, consistency, full, query, out);
             }
             (from, _) => out.ignore(from, Why::NotForSender),

@@ -158,7 +158,7 @@ impl Replica {
 
     /// Would a block without requests let this leader begin to build?
     pub(super) fn needs_a_commit(&self) -> bool {
-        self.speculates() && !self.is_stable() && (self.pool.is_ready() || self.tick_due)
+        self.speculates() && !self.is_stable() && (self.pool.is_ready(0).1 || self.tick_due)
     }
 
     /// What the next block is to bring, if there is anything.

@@ -3,8 +3,8 @@
 use super::Outbox;
 use super::durable::Record;
 use super::message::{Message, StateCheckpoint};
-use super::pool::Pool;
 use super::replica::Replica;
+use crate::pbft::pool::Pool;
 use quorate_core::crypto::{Certified, Digest, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
@@ -152,7 +152,7 @@ impl Replica {
         if self.machine.fetching == Some(it) {
             self.machine.fetching = None;
         }
-        self.forget_reads();
+        self.reads.forget_asked();
         self.forget_ahead();
         self.machine.wake = wake;
         self.machine.holding = None;

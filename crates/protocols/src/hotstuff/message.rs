@@ -3,12 +3,13 @@
 
 use super::durable::Root;
 use crate::pbft::{self, Orders};
+use crate::quorum_client;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
 use quorate_core::ids::{OpNumber, View};
-use quorate_core::protocol::Checkpoint;
+use quorate_core::protocol::{Checkpoint, Protocol as _};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{self, Batch, OPERATION_BYTES_MAX};
 use quorate_core::time::WallTime;
@@ -520,7 +521,7 @@ impl Message {
         let quorum = quorum(keyring)?;
         let prove_tc = |tc: &mut Option<TimeoutCertificate>| tc.iter_mut().try_for_each(|tc| tc.prove(keyring));
         match self {
-            Message::Client(message) => <pbft::Pbft as quorate_core::protocol::Protocol>::prove(message, keyring),
+            Message::Client(message) => quorum_client::prove(message, keyring),
             Message::Proposal(proposal) => {
                 proposal.header.prove(keyring)?;
                 proposal.justify.prove(keyring)?;
@@ -547,7 +548,7 @@ impl Message {
     /// The message's name in the paper.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Message::Client(message) => <pbft::Pbft as quorate_core::protocol::Protocol>::label(message),
+            Message::Client(message) => pbft::Pbft::label(message),
             Message::Proposal(_) => "Proposal",
             Message::Vote(_) => "Vote",
             Message::Timeout { .. } => "Timeout",

@@ -18,7 +18,6 @@ mod invariants;
 mod message;
 mod normal;
 mod pacemaker;
-mod pool;
 mod reads;
 mod recovery;
 mod replica;

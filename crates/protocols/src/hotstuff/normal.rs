@@ -3,16 +3,17 @@
 
 use super::durable::Record;
 use super::message::{Block, Header, Message, Payload, Proposal, Qc, Tc, Vote};
-use super::pool::Added;
 use super::replica::Replica;
 use super::{Outbox, Timer};
-use crate::pbft::{self, Group, Orders, Reply, Requests, Told};
+use crate::pbft::pool::Added;
+use crate::pbft::{self, Group, Orders, Requests};
+use crate::quorum_client;
 use quorate_core::crypto::{Certified, ClientKey, Digest, Evidence, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
-use quorate_core::sessions::{Outcome, Ruling};
+use quorate_core::sessions::Outcome;
 use std::collections::BTreeMap;
 
 /// Blocks that the machine may have been given and not applied. More wait in the chain.
@@ -20,9 +21,6 @@ const EXECUTING_MAX: u64 = 64;
 /// Blocks that are not committed, at most: beyond it, those of the lowest views go (whoever needs one asks for it), and
 /// nobody votes for a block that orders something.
 pub(super) const OPEN_BLOCKS_MAX: usize = 128;
-
-type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
-type RequestKey = (ClientId, SessionId, RequestNumber);
 
 /// Requests.
 impl Replica {
@@ -32,7 +30,8 @@ impl Replica {
         let client = group.statement().client;
         let group: Group = group.into_signed();
         let from_client = matches!(from, Peer::Client(_));
-        match self.pool.add(group.clone(), self.config.pending_bytes, self.config.client_bytes) {
+        let limits = (self.config.pending_bytes, self.config.client_bytes);
+        match self.pool.add(group.clone(), |_| false, limits) {
             Added::Full => {
                 // Promises nothing; the view is no secret.
                 let busy = pbft::Message::Busy { view: self.term() };
@@ -424,23 +423,14 @@ impl Replica {
     pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
-        let mut full: BTreeMap<RequestKey, Option<ReplicaId>> = BTreeMap::new();
+        let mut full = BTreeMap::new();
         if let Some(block) = self.tree.at(op).filter(|block| !block.payload.is_empty()) {
             self.machine.worked = op;
-            for (group, number, _) in block.payload.orders().requests() {
-                full.insert((group.client, group.session, number), group.full);
-            }
+            full = quorum_client::replica::in_full(block.payload.orders().groups.iter().map(Group::statement));
         }
-        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        for reply in outcome.replies {
-            let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
-            let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));
-            replies.entry((reply.client, reply.session)).or_default().push((reply.number, told));
-        }
-        for ((client, session), rulings) in replies {
+        for (client, reply) in quorum_client::replica::replies((self.me, self.term(), op), &full, outcome.replies) {
             // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-            let reply = Reply { view: self.term(), op, session, rulings };
-            out.send_unsynced(Peer::Client(client), Message::Client(pbft::Message::Reply(reply)));
+            out.send_unsynced(Peer::Client(client), Message::Client(reply));
         }
         for key in full.into_keys() {
             self.pool.executed(key);

@@ -3,12 +3,12 @@
 use super::ahead::Ahead;
 use super::durable::{Base, Record, Root, Safety, Silence};
 use super::message::{Block, Message, Qc, StateCheckpoint, Tc};
-use super::pool::Pool;
-use super::reads::Reads;
 use super::replica::{Bounds, Machine, Replica};
 use super::safety::Rules;
 use super::tree::Tree;
 use super::{HotStuff, Outbox};
+use crate::pbft::pool::Pool;
+use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, View};
 use quorate_core::outbox::{Class, Note};

@@ -515,6 +515,18 @@ pub enum Message {
 }
 
 impl Message {
+    /// Is it between a client and a replica? Only such words are other protocols' too (`quorum_client`).
+    pub(crate) const fn is_clients(&self) -> bool {
+        matches!(
+            self,
+            Message::Request(_)
+                | Message::Reply(_)
+                | Message::Busy { .. }
+                | Message::Read { .. }
+                | Message::ReadReply { .. }
+        )
+    }
+
     /// Why no correct peer sends this, apart from signatures.
     fn check(&self) -> Option<String> {
         let beyond = |numbers: &[u64]| numbers.iter().any(|number| *number > NUMBER_MAX);

@@ -17,7 +17,7 @@ mod log;
 mod message;
 mod normal;
 mod pace;
-mod pool;
+pub(crate) mod pool;
 mod reads;
 mod recovery;
 mod replica;
@@ -27,7 +27,8 @@ mod words;
 
 pub(crate) use answered::Answered;
 pub(crate) use audit::audit;
-pub use client::Client;
+pub(crate) use client::nobody;
+pub use client::{Client, Manner};
 pub use durable::{Base, Record, Silence};
 pub use message::{
     Commit, Content, Group, LogCheckpoint, Message, NewView, Orders, Place, Prepare, Proposal, Reply, Requests,

@@ -2,7 +2,7 @@
 //! and answers.
 
 use super::durable::Record;
-use super::message::{Commit, Content, Group, Message, Orders, Prepare, Proposal, Reply, Requests, Told};
+use super::message::{Commit, Content, Group, Message, Orders, Prepare, Proposal, REQUESTS_MAX, Reply, Requests, Told};
 use super::pool::Added;
 use super::replica::Replica;
 use super::{Outbox, Timer};
@@ -35,7 +35,8 @@ impl Replica {
         let answered = if is_asked { self.answer_again(&group, out) } else { Vec::new() };
         let is_answered = answered.len() == group.statement().requests.len();
         let forward = is_asked && self.is_active() && !is_primary && !is_answered;
-        match self.pool.add(group.clone(), &answered, self.config.pending_bytes, self.config.client_bytes) {
+        let limits = (self.config.pending_bytes, self.config.client_bytes);
+        match self.pool.add(group.clone(), |key| answered.contains(&key.2), limits) {
             Added::Full => {
                 // Promises nothing; the view is no secret.
                 out.send_unsynced(Peer::Client(client), Message::Busy { view: self.view });
@@ -106,7 +107,7 @@ impl Replica {
             if !something || !room || !(full || under_way < self.config.in_flight_entries) {
                 return;
             }
-            let groups = self.pool.take(self.config.batch_bytes);
+            let groups = self.pool.take(REQUESTS_MAX, self.config.batch_bytes);
             let tick = std::mem::take(&mut self.tick_due);
             if groups.is_empty() && !tick {
                 return;

@@ -1,7 +1,8 @@
-//! Requests that wait to be executed. A primary proposes them, a backup watches that somebody does. Each client has a queue
-//! of its own, with a limit of its own, and they take turns: nobody waits behind somebody else's flood.
+//! Requests that wait to be executed. Whoever orders proposes them, the others watch that somebody does. Each client has a queue
+//! of its own, with a limit of its own, and they take turns: nobody waits behind somebody else's flood. HotStuff's leaders and
+//! the owners of asynchronous broadcast's lanes keep their requests in the same way.
 
-use super::message::{Group, REQUESTS_MAX};
+use super::message::{Group, Orders, REQUESTS_MAX};
 use quorate_core::ids::{ClientId, RequestNumber, SessionId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 const REQUEST_OVERHEAD_BYTES: usize = 128;
 
 /// A request as the filter against repetitions knows it.
-pub(super) type Key = (ClientId, SessionId, RequestNumber);
+pub(crate) type Key = (ClientId, SessionId, RequestNumber);
 
 #[derive(Debug)]
 struct Waiting {
@@ -21,7 +22,7 @@ struct Waiting {
 
 /// What became of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Added {
+pub(crate) enum Added {
     New,
     Known,
     Full,
@@ -29,12 +30,12 @@ pub(super) enum Added {
 
 /// The requests that wait.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     /// In the order of arrival.
     groups: BTreeMap<u64, Waiting>,
     /// Which group a request belongs to.
     keys: BTreeMap<Key, u64>,
-    /// Not proposed in this view, by client.
+    /// Not proposed, by client.
     ready: BTreeMap<ClientId, VecDeque<u64>>,
     client_bytes: BTreeMap<ClientId, usize>,
     bytes: usize,
@@ -45,26 +46,43 @@ pub(super) struct Pool {
     served: ClientId,
 }
 
-fn keys(group: &Group) -> impl Iterator<Item = Key> {
+pub(crate) fn keys(group: &Group) -> impl Iterator<Item = Key> {
     let it = group.statement();
     it.requests.iter().map(|(number, _)| (it.client, it.session, *number))
 }
 
 impl Pool {
     /// The group that has waited longest, by its place in the order of arrival.
-    pub(super) fn oldest(&self) -> Option<u64> {
+    pub(crate) fn oldest(&self) -> Option<u64> {
         self.groups.keys().next().copied()
     }
 
     /// Is there an entry's worth, or anything, to propose?
-    pub(super) fn is_ready(&self, bytes: usize) -> (bool, bool) {
+    pub(crate) const fn is_ready(&self, bytes: usize) -> (bool, bool) {
         let full = self.ready_bytes >= bytes || self.ready_requests >= REQUESTS_MAX;
         (full, self.ready_requests > 0)
     }
 
-    /// Takes a group, unless all of its requests wait already, or are among those that were `answered`.
-    pub(super) fn add(&mut self, group: Group, answered: &[RequestNumber], limit: usize, client_limit: usize) -> Added {
-        if keys(&group).all(|key| self.keys.contains_key(&key) || answered.contains(&key.2)) {
+    /// Groups that are not proposed, in the order of arrival, as many as fit.
+    pub(crate) fn waiting(&self, bytes_max: usize) -> Vec<Group> {
+        let mut bytes = 0_usize;
+        let ready = self.ready.values().flatten().filter_map(|place| self.groups.get(place));
+        let fits = ready.take_while(|it| {
+            bytes = bytes.saturating_add(it.bytes);
+            bytes <= bytes_max
+        });
+        fits.map(|it| it.group.clone()).collect()
+    }
+
+    /// Takes a group, unless all of its requests wait already, or are `known` for another reason. Bytes: that all groups, and
+    /// those of one client, may have.
+    pub(crate) fn add(
+        &mut self,
+        group: Group,
+        known: impl Fn(&Key) -> bool,
+        (limit, client_limit): (usize, usize),
+    ) -> Added {
+        if keys(&group).all(|key| self.keys.contains_key(&key) || known(&key)) {
             return Added::Known;
         }
         let it = group.statement();
@@ -96,7 +114,7 @@ impl Pool {
     }
 
     /// Takes groups to propose, one of each client in turn, as many as fit; at least one if there is any.
-    pub(super) fn take(&mut self, bytes_max: usize) -> Vec<Group> {
+    pub(crate) fn take(&mut self, requests_max: usize, bytes_max: usize) -> Vec<Group> {
         let (mut taken, mut bytes, mut requests) = (Vec::new(), 0_usize, 0_usize);
         loop {
             let next = self.ready.range(next_client(self.served)..).next().or_else(|| self.ready.iter().next());
@@ -109,7 +127,7 @@ impl Pool {
             };
             let count = waiting.group.statement().requests.len();
             let more = (bytes.saturating_add(waiting.bytes), requests.saturating_add(count));
-            if !taken.is_empty() && (more.0 > bytes_max || more.1 > REQUESTS_MAX) {
+            if !taken.is_empty() && (more.0 > bytes_max || more.1 > requests_max) {
                 break;
             }
             (bytes, requests) = more;
@@ -136,7 +154,7 @@ impl Pool {
     }
 
     /// A request was executed. What waited for nothing else is done.
-    pub(super) fn executed(&mut self, key: Key) {
+    pub(crate) fn executed(&mut self, key: Key) {
         let Some(place) = self.keys.remove(&key) else { return };
         let Some(waiting) = self.groups.get_mut(&place) else { return };
         waiting.left = waiting.left.saturating_sub(1);
@@ -158,7 +176,7 @@ impl Pool {
     }
 
     fn forget(&mut self, place: u64) {
-        let Some(client) = self.groups.get(&place).map(|it| it.group.statement().client) else { return };
+        let Some(client) = self.client_of(place) else { return };
         self.unready(client, place);
         if let Some(waiting) = self.groups.remove(&place) {
             self.bytes = self.bytes.saturating_sub(waiting.bytes);
@@ -171,8 +189,22 @@ impl Pool {
         }
     }
 
-    /// A view has started: nothing that waits is proposed in it yet.
-    pub(super) fn propose_again(&mut self) {
+    /// Somebody has proposed them: they are not proposed again, unless that proposal loses.
+    pub(crate) fn proposed(&mut self, orders: &Orders) {
+        for key in orders.groups.iter().flat_map(keys) {
+            let place = self.keys.get(&key).copied();
+            if let Some((client, place)) = place.and_then(|it| Some((self.client_of(it)?, it))) {
+                self.unready(client, place);
+            }
+        }
+    }
+
+    fn client_of(&self, place: u64) -> Option<ClientId> {
+        self.groups.get(&place).map(|it| it.group.statement().client)
+    }
+
+    /// Whatever was proposed may have lost: nothing that waits counts as proposed.
+    pub(crate) fn propose_again(&mut self) {
         self.ready.clear();
         (self.ready_bytes, self.ready_requests) = (0, 0);
         for (place, waiting) in &self.groups {

@@ -6,6 +6,7 @@ use super::replica::Replica;
 use super::replies::{Asked, name};
 use super::{LIFT, Outbox};
 use crate::pbft::{self, Group, Pbft, Requests};
+use crate::quorum_client::replica::requests;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Signed};
 use quorate_core::ids::{OpNumber, Peer, RequestNumber, SessionId};
@@ -14,7 +15,7 @@ use quorate_core::nested::nested;
 use quorate_core::outbox::Effect;
 use quorate_core::protocol;
 use quorate_core::quorum::ByzantineQuorums;
-use quorate_core::sessions::{Batch, Body, Request};
+use quorate_core::sessions::{Batch, Body};
 use quorate_core::time::Duration;
 use quorate_core::wire::Wire;
 use std::collections::BTreeSet;
@@ -108,7 +109,7 @@ impl Replica {
         let mut found = insertion(batch, &rules, |certified| self.is_signed(certified));
         if mutated!("reception/sorts-by-its-own-clock") {
             found.groups.sort_by_key(|(digest, _)| self.pending.get(digest).map(|pending| pending.time));
-            found.batch.requests = found.groups.iter().flat_map(|(_, group)| requests(group)).collect();
+            found.batch.requests = requests(found.groups.iter().map(|(_, group)| group.statement()));
         }
         self.asked.insert(op, found.groups.iter().map(|(_, group)| Asked::of(group)).collect());
         out.execute(op, found.batch.encode().into());
@@ -189,22 +190,9 @@ pub(super) fn insertion(
     found.sort_by_key(|(time, digest, _)| (*time, *digest));
     // The primary's clock counts only in an entry that brings nothing but the tick that the machine asked for.
     let time = found.last().map_or(ordered.time, |(time, ..)| *time);
-    let requests = found.iter().flat_map(|(.., group)| requests(group)).collect();
+    let requests = requests(found.iter().map(|(.., group)| group.statement()));
     let groups = found.into_iter().map(|(_, digest, group)| (digest, group)).collect();
     Insertion { batch: Batch { time, tick: ordered.tick, requests }, groups, void }
-}
-
-/// A publication's requests as the machine is given them.
-fn requests(group: &Group) -> Vec<Request> {
-    let it = group.statement();
-    let request = |(number, body): &(RequestNumber, Body)| Request {
-        client: it.client,
-        session: it.session,
-        number: *number,
-        acknowledged: it.acknowledged,
-        body: body.clone(),
-    };
-    it.requests.iter().map(request).collect()
 }
 
 impl Message {

@@ -4,14 +4,15 @@
 use super::clock::Reading;
 use super::content::Bundle;
 use super::durable::Record;
-use super::message::{Cast, Chain, Echo, Group, Message, Requests};
+use super::message::{Cast, Chain, Echo, Message};
 use super::replica::Replica;
 use super::scb::Instance;
 use super::ucb::Gathered;
 use super::{Broadcast, Outbox, Timer};
+use crate::pbft::{self, Group, Requests};
 use quorate_core::crypto::{ClientKey, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{Peer, ReplicaId};
+use quorate_core::ids::{Peer, ReplicaId, View};
 use quorate_core::time::WallTime;
 
 /// Casts.
@@ -30,7 +31,8 @@ impl Replica {
         };
         match gathered {
             Gathered::Full => {
-                out.send_unsynced(Peer::Client(client), Message::Busy); // promises nothing
+                let busy = pbft::Message::Busy { view: View::ZERO };
+                out.send_unsynced(Peer::Client(client), Message::Client(busy)); // promises nothing
                 out.ignore(from, Why::Busy);
             }
             Gathered::Known => out.ignore(from, Why::Duplicate),

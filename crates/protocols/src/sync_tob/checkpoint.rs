@@ -185,7 +185,7 @@ impl Replica {
         self.order = it.order.clone();
         self.snapshots.insert(op, it.clone());
         self.moved.clear();
-        self.forget_reads();
+        self.reads.forget_asked();
         if op > self.committed {
             self.committed = op;
             self.base = it.order;

@@ -1,16 +1,14 @@
 //! What is cast and what is ordered: encoded once, named by the digest of the encoding.
 
 use super::message::quorums;
-use super::message::{
-    BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Cast, Chain, ENTRIES_MAX, Group, Proposal, REQUESTS_MAX, Requests,
-};
+use super::message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, Cast, Chain, ENTRIES_MAX, Proposal, REQUESTS_MAX};
 use super::schedule::EpochNumber;
+use crate::pbft::{Group, check_group, prove_group};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring, Signed, Statement};
 use quorate_core::fault::Fault;
 use quorate_core::quorum::REPLICAS_MAX;
-use quorate_core::sessions::OPERATION_BYTES_MAX;
 use quorate_core::wire::Wire;
 use std::io;
 use std::sync::Arc;
@@ -124,20 +122,4 @@ impl Block {
         it.entries.iter_mut().try_for_each(|entry| entry.prove(keyring))?;
         it.demote.iter_mut().try_for_each(|(one, other)| one.prove(keyring).and_then(|()| other.prove(keyring)))
     }
-}
-
-/// The client's signature, and that the address is the one of its key.
-pub(super) fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> {
-    if keyring.address(&group.by()) != group.statement().client {
-        return Err(Fault::BadSignature(Requests::DOMAIN));
-    }
-    group.prove(keyring)
-}
-
-pub(super) fn check_group(group: &Group) -> Option<&'static str> {
-    let requests = &group.statement().requests;
-    if requests.is_empty() || requests.len() > REQUESTS_MAX {
-        return Some("no requests, or too many");
-    }
-    requests.iter().any(|(_, body)| body.len() > OPERATION_BYTES_MAX).then_some("an operation longer than any")
 }

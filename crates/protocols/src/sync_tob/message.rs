@@ -4,23 +4,23 @@
 //! relies on the link.
 
 use super::WINDOW_BLOCKS;
-use super::content::{Block, Bundle, check_group, prove_group};
+use super::content::{Block, Bundle};
 use super::log::chained;
 use super::order::Order;
 use super::schedule::EpochNumber;
+use crate::pbft;
+use crate::quorum_client;
 use borsh::{BorshDeserialize, BorshSerialize};
-use bytes::Bytes;
-use quorate_core::crypto::{Certificate, ClientKey, Digest, Keyring, Signed, Slot, Statement};
+use quorate_core::crypto::{Certificate, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
-use quorate_core::ids::{ClientId, OpNumber, ReplicaId, RequestNumber, SessionId, View};
-use quorate_core::protocol::Checkpoint;
+use quorate_core::ids::{OpNumber, ReplicaId, View};
+use quorate_core::protocol::{Checkpoint, Protocol as _};
 use quorate_core::quorum::{REPLICAS_MAX, SyncQuorums};
-use quorate_core::sessions::{Body, OPERATION_BYTES_MAX, Ruling};
+use quorate_core::sessions::OPERATION_BYTES_MAX;
 use quorate_core::time::WallTime;
-use quorate_core::wire::Wire;
 
-/// Requests in one group, and in one bundle, at most.
-pub const REQUESTS_MAX: usize = 1024;
+/// Requests in one bundle, at most.
+pub const REQUESTS_MAX: usize = pbft::REQUESTS_MAX;
 /// Bytes of one bundle at most: several groups of usual size, or one of the largest.
 pub const BUNDLE_BYTES_MAX: usize = 2 * OPERATION_BYTES_MAX;
 /// Entries of one block at most.
@@ -31,28 +31,6 @@ pub const BLOCK_BYTES_MAX: u64 = 8 << 20;
 pub const WANTED_MAX: usize = 64;
 /// Views, epochs and entries beyond this are nobody's: it leaves room to count on, whatever a peer says.
 const NUMBER_MAX: u64 = 1 << 62;
-
-/// A client's requests, signed once for all of them.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Requests {
-    /// Who asks: the address that belongs to the key that signs.
-    pub client: ClientId,
-    /// The client's session; zero to open one.
-    pub session: SessionId,
-    /// The client knows the answers up to and including this one.
-    pub acknowledged: RequestNumber,
-    /// The replica that answers in full; the others send digests. `None`: all do.
-    pub full: Option<ReplicaId>,
-    /// Number and operation of each.
-    pub requests: Vec<(RequestNumber, Body)>,
-}
-
-impl Statement for Requests {
-    const DOMAIN: &'static str = "sync-tob/1 requests";
-}
-
-/// Requests with their client's signature: what is ordered, as a whole.
-pub type Group = Signed<Requests, ClientKey>;
 
 /// The first statement of a broadcast, by its sender.
 pub trait Head: Statement + Eq + Copy {
@@ -337,46 +315,6 @@ impl Statement for NewView {
     }
 }
 
-/// A reply's or an answer's contents, from the replica that was asked for them, or their digest, from the others.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum Told<T> {
-    /// The whole of it.
-    Full(T),
-    /// The digest of its encoding.
-    Digest(Digest),
-}
-
-impl<T: Wire> Told<T> {
-    /// What it votes for.
-    pub fn digest(&self) -> Digest {
-        match self {
-            Told::Full(whole) => Digest::of(&whole.encode()),
-            Told::Digest(digest) => *digest,
-        }
-    }
-
-    /// In full for whom it was promised to, or if a digest would not be shorter.
-    pub fn new(whole: T, full: bool) -> Self {
-        let bytes = whole.encode();
-        if full || bytes.len() <= Digest::ZERO.as_bytes().len() {
-            Told::Full(whole)
-        } else {
-            Told::Digest(Digest::of(&bytes))
-        }
-    }
-}
-
-/// Answers to requests of one block.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Reply {
-    /// The block that ordered them.
-    pub op: OpNumber,
-    /// The session that they belong to.
-    pub session: SessionId,
-    /// Number and result of each.
-    pub rulings: Vec<(RequestNumber, Told<Ruling>)>,
-}
-
 /// Where a replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Place {
@@ -391,30 +329,8 @@ pub struct Place {
 /// The words of synchronous total-order broadcast.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {
-    /// Client → replica: order these.
-    Request(Group),
-    /// Replica → client: they were ordered and executed.
-    Reply(Reply),
-    /// Replica → client: nothing of that message was taken; a queue is full, or the replica does not trust its clock.
-    Busy,
-    /// Client → replica: answer this query without ordering it.
-    Read {
-        /// Names the read; never used twice by a client process.
-        id: u64,
-        /// A block that the answer must reflect.
-        at_least: OpNumber,
-        /// The machine's query.
-        query: Bytes,
-    },
-    /// Replica → client: the answer.
-    ReadReply {
-        /// The read's.
-        id: u64,
-        /// A block that the answer reflects.
-        op: OpNumber,
-        /// The machine's answer.
-        answer: Bytes,
-    },
+    /// Client ↔ replica: requests, reads and their answers, in PBFT's words.
+    Client(pbft::Message),
 
     /// Replica → all (UCB): this is to be ordered.
     Cast {
@@ -503,7 +419,6 @@ impl Message {
     fn check(&self) -> Option<&'static str> {
         let beyond = |numbers: &[u64]| numbers.iter().any(|number| *number > NUMBER_MAX);
         match self {
-            Message::Request(group) => check_group(group),
             Message::Cast { chain, bundle } => match chain.statement() {
                 cast if cast.bundle != bundle.digest() => Some("a cast of another bundle"),
                 cast if cast.bytes != bundle.len() as u64 => Some("a cast of another length"),
@@ -530,7 +445,6 @@ impl Message {
             }
             Message::BundleBody(bundle) => bundle.check(),
             Message::BlockBody(block) => block.check(),
-            Message::Read { query, .. } if query.len() > OPERATION_BYTES_MAX => Some("a query longer than any"),
             Message::GetBodies { blocks, bundles } if blocks.len().saturating_add(bundles.len()) > WANTED_MAX => {
                 Some("a question for too much")
             }
@@ -539,7 +453,6 @@ impl Message {
             {
                 Some("no blocks, or too many")
             }
-            Message::Reply(reply) if reply.rulings.len() > REQUESTS_MAX => Some("more answers than questions"),
             Message::ViewChange(change) if beyond(&[change.statement().view.get()]) => Some("a view out of all bounds"),
             Message::NewView(view) if beyond(&[view.statement().view.get(), view.statement().first.get()]) => {
                 Some("a view out of all bounds")
@@ -558,7 +471,7 @@ impl Message {
         }
         let quorum = quorum(keyring)?;
         match self {
-            Message::Request(group) => prove_group(group, keyring),
+            Message::Client(message) => quorum_client::prove(message, keyring),
             Message::Cast { chain, bundle } => {
                 chain.prove(keyring)?;
                 bundle.prove(keyring)
@@ -580,11 +493,7 @@ impl Message {
             Message::StateStable(certificate) => certificate.prove(keyring, quorum),
             Message::BlockBody(block) => block.prove(keyring),
             Message::BundleBody(bundle) => bundle.prove(keyring),
-            Message::Reply(_)
-            | Message::Busy
-            | Message::Read { .. }
-            | Message::ReadReply { .. }
-            | Message::Status { .. }
+            Message::Status { .. }
             | Message::GetDecided { .. }
             | Message::GetBodies { .. }
             | Message::Probe { .. }
@@ -593,13 +502,9 @@ impl Message {
     }
 
     /// The message's name.
-    pub(super) const fn label(&self) -> &'static str {
+    pub(super) fn label(&self) -> &'static str {
         match self {
-            Message::Request(_) => "Request",
-            Message::Reply(_) => "Reply",
-            Message::Busy => "Busy",
-            Message::Read { .. } => "Read",
-            Message::ReadReply { .. } => "ReadReply",
+            Message::Client(message) => pbft::Pbft::label(message),
             Message::Cast { .. } => "Cast",
             Message::Echo { .. } => "Echo",
             Message::Propose { .. } => "Propose",

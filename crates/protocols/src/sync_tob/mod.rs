@@ -37,14 +37,14 @@ pub use content::{Block, Bundle, Contents, Moves};
 pub use durable::{Base, Record};
 pub use message::{BLOCK_BYTES_MAX, BUNDLE_BYTES_MAX, ENTRIES_MAX, REQUESTS_MAX, WANTED_MAX};
 pub use message::{
-    Cast, CastId, Chain, Commit, Echo, Group, Head, Message, NewView, Place, Proposal, Reply, Requests, State, Told,
-    ViewChange, Vote,
+    Cast, CastId, Chain, Commit, Echo, Head, Message, NewView, Place, Proposal, State, ViewChange, Vote,
 };
 pub use order::{Demotion, Next, Order};
 pub use replica::Replica;
 pub use scb::{Instance, Taken};
 pub use schedule::{EpochNumber, Schedule};
 
+use crate::pbft;
 use quorate_core::crypto::Keyring;
 use quorate_core::fault::Fault;
 use quorate_core::protocol::Protocol;
@@ -168,15 +168,6 @@ pub enum Timer {
     Tick,
 }
 
-/// When to wake a client up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ClientTimer {
-    /// When to send again what was not answered, to all replicas.
-    Retry,
-    /// When the oldest call has waited too long.
-    Timeout,
-}
-
 /// The first and only record of a replica whose disk was lost: it knows nothing of what it had confirmed, so it confirms
 /// nothing until the others have committed something that began after it came back.
 pub fn rejoin() -> Record {
@@ -189,7 +180,7 @@ impl Protocol for SyncTob {
     type Message = Message;
     type Record = Record;
     type Timer = Timer;
-    type ClientTimer = ClientTimer;
+    type ClientTimer = pbft::ClientTimer;
     type Config = Config;
     type Replica = Replica;
     type Client = Client;

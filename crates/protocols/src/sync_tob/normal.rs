@@ -6,29 +6,26 @@ use super::clock::Reading;
 use super::content::{Block, Moves};
 use super::durable::Record;
 use super::log::Link;
-use super::message::{
-    BLOCK_BYTES_MAX, Cast, Chain, Commit, ENTRIES_MAX, Echo, Group, Message, Proposal, Reply, Told, Vote,
-};
+use super::message::{BLOCK_BYTES_MAX, Cast, Chain, Commit, ENTRIES_MAX, Echo, Message, Proposal, Vote};
 use super::replica::{Replica, Running};
 use super::scb::{Instance, Taken};
 use super::schedule::EpochNumber;
 use super::votes::Added;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
+use crate::pbft::Group;
+use crate::quorum_client;
 use quorate_core::crypto::{Certified, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::outbox::Note;
-use quorate_core::sessions::{self, Batch, Outcome, Ruling};
+use quorate_core::sessions::{Batch, Outcome};
 use quorate_core::time::{Duration, WallTime};
 use quorate_core::wire::Wire;
-use std::collections::BTreeMap;
 
 /// Blocks that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 64;
 /// Broadcasts whose output was so many windows ago are forgotten, with the lateness that they could still prove.
 const REMEMBERED_WINDOWS: u32 = 4;
-
-type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 
 /// Leading.
 impl Replica {
@@ -493,43 +490,20 @@ impl Replica {
     fn batch(&self, epoch: EpochNumber, tick: bool, moved: &[Cast]) -> Batch {
         let bundles = moved.iter().filter_map(|cast| self.ucb.bundles.get(&cast.bundle));
         let groups = bundles.flat_map(|(bundle, _)| bundle.content()).map(Group::statement);
-        let requests = groups.flat_map(|group| {
-            group.requests.iter().map(|(number, body)| sessions::Request {
-                client: group.client,
-                session: group.session,
-                number: *number,
-                acknowledged: group.acknowledged,
-                body: body.clone(),
-            })
-        });
-        Batch { time: self.schedule.start(epoch), tick, requests: requests.collect() }
+        Batch { time: self.schedule.start(epoch), tick, requests: quorum_client::replica::requests(groups) }
     }
 
     /// What follows from an execution: replies.
     pub(super) fn executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.machine.executed = op;
         self.machine.wake = outcome.wake;
-        let mut full: BTreeMap<(ClientId, SessionId, RequestNumber), Option<ReplicaId>> = BTreeMap::new();
         let moved = self.moved.remove(&op).unwrap_or_default();
-        for (bundle, _) in moved.iter().filter_map(|digest| self.ucb.bundles.get(digest)) {
-            for group in bundle.content().iter().map(Group::statement) {
-                let keys = group.requests.iter().map(|(number, _)| (group.client, group.session, *number));
-                full.extend(keys.map(|key| (key, group.full)));
-            }
-        }
-        let mut replies: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        for reply in outcome.replies {
-            let asked = full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
-            let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == self.me));
-            replies.entry((reply.client, reply.session)).or_default().push((reply.number, told));
-        }
-        for ((client, session), mut rulings) in replies {
-            while !rulings.is_empty() {
-                let rest = rulings.split_off(rulings.len().min(super::REQUESTS_MAX));
-                // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-                out.send_unsynced(Peer::Client(client), Message::Reply(Reply { op, session, rulings }));
-                rulings = rest;
-            }
+        let bundles = moved.iter().filter_map(|digest| self.ucb.bundles.get(digest));
+        let groups = bundles.flat_map(|(bundle, _)| bundle.content()).map(Group::statement);
+        let full = quorum_client::replica::in_full(groups);
+        for (client, reply) in quorum_client::replica::replies((self.me, View::ZERO, op), &full, outcome.replies) {
+            // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
+            out.send_unsynced(Peer::Client(client), Message::Client(reply));
         }
         full.into_keys().for_each(|key| self.ucb.executed(key));
         self.dispatch(out);

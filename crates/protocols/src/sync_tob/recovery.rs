@@ -16,14 +16,14 @@ use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
+use crate::quorum_client::replica::Read;
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, View};
 use quorate_core::outbox::Note;
-use quorate_core::protocol::QueryTicket;
+use quorate_core::protocol::{Consistency, QueryTicket};
 use quorate_core::time::{Duration, Instant};
-use std::collections::BTreeMap;
 
 pub(super) use super::restore::restore;
 
@@ -33,10 +33,6 @@ const ANSWER_BYTES_MAX: usize = 2 << 20;
 const AGAIN_MAX: usize = 32;
 /// Digests that were asked for and are remembered.
 const ASKED_MAX: usize = 4096;
-/// Reads that wait or are being answered, at most; beyond it, they are dropped and the client orders them.
-const READS_MAX: usize = 4096;
-/// Of one client.
-const CLIENT_READS_MAX: usize = 1024;
 
 /// Messages.
 impl Replica {
@@ -330,81 +326,46 @@ impl Replica {
     }
 }
 
-#[derive(Debug)]
-struct Read {
-    client: ClientId,
-    id: u64,
-    query: Bytes,
-    /// Answered when this is executed.
-    after: OpNumber,
-}
-
-/// Reads that are not answered.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    waiting: Vec<Read>,
-    asked: BTreeMap<QueryTicket, (Read, OpNumber)>,
-    by_client: BTreeMap<ClientId, usize>,
-    next: u64,
-}
-
 /// Reads. A linearizable one is ordered like a write: which writes others have been told of, a replica knows only a round later.
 impl Replica {
     /// A query that is not to be ordered.
-    pub(super) fn on_read(&mut self, client: ClientId, id: u64, after: OpNumber, query: Bytes, out: &mut Outbox) {
-        let of_client = self.reads.by_client.get(&client).copied().unwrap_or_default();
-        let count = self.reads.waiting.len().saturating_add(self.reads.asked.len());
-        if count >= READS_MAX || of_client >= CLIENT_READS_MAX {
-            return out.ignore(Peer::Client(client), Why::Busy);
+    pub(super) fn on_read(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        consistency: Consistency,
+        full: Option<ReplicaId>,
+        query: Bytes,
+        out: &mut Outbox,
+    ) {
+        if let Err(why) = self.reads.room(client) {
+            return out.ignore(Peer::Client(client), why);
         }
+        let Consistency::Stale { at_least: after } = consistency else {
+            return out.ignore(Peer::Client(client), Why::NotForSender);
+        };
         if after > self.committed.plus(WINDOW_BLOCKS) {
             return out.ignore(Peer::Client(client), Why::NotHere);
         }
-        self.reads.by_client.insert(client, of_client.saturating_add(1));
-        self.reads.waiting.push(Read { client, id, query, after });
+        let full = full.is_none_or(|replica| replica == self.me);
+        self.reads.wait(Read { client, id, full, query, after, stale: true });
         self.answer_reads(out);
     }
 
     /// Asks the machine for those whose block is executed.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
-        if self.reads.waiting.is_empty() || self.machine.fetching.is_some() {
+        if self.reads.none_waits() || self.machine.fetching.is_some() {
             return;
         }
         let executed = self.machine.executed;
-        let (ready, waiting): (Vec<Read>, _) =
-            std::mem::take(&mut self.reads.waiting).into_iter().partition(|it| it.after <= executed);
-        self.reads.waiting = waiting;
-        for read in ready {
-            self.reads.next = self.reads.next.wrapping_add(1);
-            let ticket = QueryTicket(self.reads.next);
-            out.query(ticket, read.query.clone());
-            self.reads.asked.insert(ticket, (read, executed));
-        }
+        let queries = self.reads.ask(executed, |it| it.after <= executed);
+        queries.into_iter().for_each(|(ticket, query)| out.query(ticket, query));
     }
 
     pub(super) fn queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {
-        let Some((read, op)) = self.reads.asked.remove(&ticket) else { return };
-        self.reads.forget(read.client);
+        let Some((client, message)) = self.reads.answer(ticket, answer, View::ZERO) else { return };
         // Tells of what is committed, and promises nothing.
-        out.send_unsynced(Peer::Client(read.client), Message::ReadReply { id: read.id, op, answer });
-    }
-
-    /// The machine was replaced: what it was asked will not be answered.
-    pub(super) fn forget_reads(&mut self) {
-        for (read, _) in std::mem::take(&mut self.reads.asked).into_values() {
-            self.reads.forget(read.client);
-        }
-    }
-}
-
-impl Reads {
-    fn forget(&mut self, client: ClientId) {
-        if let Some(count) = self.by_client.get_mut(&client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.by_client.remove(&client);
-            }
-        }
+        out.send_unsynced(Peer::Client(client), Message::Client(message));
     }
 }
 

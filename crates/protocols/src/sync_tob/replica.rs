@@ -8,12 +8,13 @@ use super::guard::Guard;
 use super::log::Log;
 use super::message::{Message, NewView, Place, Proposal, State, ViewChange, Vote};
 use super::order::Order;
-use super::recovery::Reads;
 use super::scb::Instance;
 use super::schedule::{EpochNumber, Schedule};
 use super::ucb::Ucb;
 use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
+use crate::pbft;
+use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
@@ -253,24 +254,20 @@ impl Replica {
             Message::BundleBody(bundle) => self.on_bundle_body(bundle, out),
             Message::Probe { sent } => self.on_probed(from, sent, out),
             Message::Time { sent, clock } => self.on_time(from, sent, clock, out),
-            Message::Request(_)
-            | Message::Reply(_)
-            | Message::Busy
-            | Message::Read { .. }
-            | Message::ReadReply { .. } => {
-                out.ignore(Peer::Replica(from), Why::NotForSender);
-            }
+            Message::Client(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }
         Ok(())
     }
 
     fn on_clients_message(&mut self, from: Peer, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         match (from, message) {
-            (Peer::Client(client), Message::Request(group)) if group.statement().client == client => {
+            (Peer::Client(client), Message::Client(pbft::Message::Request(group)))
+                if group.statement().client == client =>
+            {
                 self.on_request(from, group.verified()?, out);
             }
-            (Peer::Client(client), Message::Read { id, at_least, query }) => {
-                self.on_read(client, id, at_least, query, out)
+            (Peer::Client(client), Message::Client(pbft::Message::Read { id, consistency, full, query })) => {
+                self.on_read(client, id, consistency, full, query, out);
             }
             (from, _) => out.ignore(from, Why::NotForSender),
         }

@@ -6,10 +6,11 @@
 //! and that the block proves it.
 
 use super::content::Bundle;
-use super::message::{Cast, CastId, Chain, Echo, Group, REQUESTS_MAX};
+use super::message::{Cast, CastId, Chain, Echo, REQUESTS_MAX};
 use super::order::Order;
+use crate::pbft::Group;
 use quorate_core::crypto::{Digest, Signed};
-use quorate_core::ids::{ClientId, RecordSeq, ReplicaId, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, RecordSeq, ReplicaId};
 use quorate_core::time::{Instant, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,7 +22,7 @@ const REQUEST_OVERHEAD_BYTES: usize = 128;
 const BUNDLE_BYTES: usize = 512 << 10;
 
 /// A request as the filter against repetitions knows it.
-pub(super) type Key = (ClientId, SessionId, RequestNumber);
+pub(super) use crate::quorum_client::replica::Key;
 
 /// What became of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,12 +4,13 @@ use crate::harness::{Cluster, ENVELOPE, Flying, keyring, replica};
 use crate::words::{LIAR, batch, batch_message, id, op, prop};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, CoinShare, Digest};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId, View};
 use quorate_core::node::Payload;
 use quorate_core::sessions::Ruling;
 use quorate_core::time::WallTime;
 use quorate_protocols::async_tob::agreement::Word;
-use quorate_protocols::async_tob::{Ack, Decided, Head, LANE_BATCHES_MAX, Message, Reply, Told, Vote};
+use quorate_protocols::async_tob::{Ack, Decided, Head, LANE_BATCHES_MAX, Message, Vote};
+use quorate_protocols::pbft::{self, Reply, Told};
 
 #[test]
 fn a_lane_that_forks_gets_one_batch_acknowledged_at_a_height_and_is_convicted() {
@@ -178,8 +179,9 @@ fn a_replica_that_lies_to_a_client_is_not_believed_alone() {
     for number in 1..4 {
         let rulings = vec![(RequestNumber::new(number), Told::Full(Ruling::Replied(Bytes::from_static(b"a lie"))))];
         for session in 1..4 {
-            let reply = Reply { op: op(next), session: SessionId::new(session), rulings: rulings.clone() };
-            let bytes = ENVELOPE.seal(&Payload::Protocol(Message::Reply(reply)));
+            let reply =
+                Reply { view: View::ZERO, op: op(next), session: SessionId::new(session), rulings: rulings.clone() };
+            let bytes = ENVELOPE.seal(&Payload::Protocol(Message::Client(pbft::Message::Reply(reply))));
             let lie = Flying { from: replica(LIAR), to: Peer::Client(client), label: "Reply", bytes };
             it.hand_over(&lie);
         }

@@ -2,6 +2,8 @@
 
 mod agreement;
 mod attacks;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
 mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]

@@ -6,9 +6,8 @@ use quorate_core::crypto::{Certificate, Keyring};
 use quorate_core::ids::{ClientId, OpNumber, ReplicaId, RequestNumber, SessionId};
 use quorate_core::sessions::Body;
 use quorate_core::time::WallTime;
-use quorate_protocols::async_tob::{
-    Ack, Approval, Batch, Decided, Group, Head, Link, Message, Payload, Requests, Vector,
-};
+use quorate_protocols::async_tob::{Ack, Approval, Batch, Decided, Head, Link, Message, Payload, Vector};
+use quorate_protocols::pbft::{Group, Requests};
 
 /// The liar of these tests: it is down, and the test speaks in its name, with its key and nobody else's.
 pub const LIAR: usize = 3;

@@ -3,6 +3,8 @@
 mod ahead;
 mod attacks;
 mod chaos;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]

@@ -2,6 +2,8 @@
 
 mod attacks;
 mod chaos;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
@@ -15,5 +17,5 @@ mod words;
 
 /// The protocol that the harness drives.
 mod subject {
-    pub use quorate_protocols::pbft::{Client, ClientTimer, Config, Message, Pbft as Subject, Record};
+    pub use quorate_protocols::pbft::{Config, Message, Pbft as Subject, Record};
 }

@@ -117,6 +117,7 @@ fn replicas_that_are_full_of_different_publications_order_them_all_and_have_room
     it.run(10_000);
     it.apply(2, "after");
     assert_eq!(it.applied_times("after"), 1);
+    it.run(10_000);
     it.talk();
     it.run(60_000);
     assert_eq!(it.talk(), Vec::<String>::new(), "nothing is pending");

@@ -3,7 +3,8 @@
 mod attacks;
 mod audit;
 mod broker;
-#[path = "../pbft/clients.rs"]
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]

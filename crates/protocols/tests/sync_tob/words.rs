@@ -7,8 +7,9 @@ use quorate_core::ids::{ClientId, RequestNumber, SessionId, View};
 use quorate_core::quorum::SyncQuorums;
 use quorate_core::sessions::Body;
 use quorate_core::time::WallTime;
+use quorate_protocols::pbft::{Group, Requests};
 use quorate_protocols::sync_tob::{
-    Block, Bundle, Cast, CastId, Chain, Config, Echo, EpochNumber, Group, Message, Moves, Proposal, Requests, Schedule,
+    Block, Bundle, Cast, CastId, Chain, Config, Echo, EpochNumber, Message, Moves, Proposal, Schedule,
 };
 
 pub const MS: u64 = 1_000_000;

@@ -2,6 +2,8 @@
 
 mod attacks;
 mod chaos;
+#[allow(dead_code, reason = "each protocol's tests use a part of it")]
+#[path = "../support/clients.rs"]
 mod clients;
 mod defects;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]

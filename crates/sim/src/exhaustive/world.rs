@@ -18,7 +18,7 @@ use quorate_core::protocol::{
 use quorate_core::time::{Duration, Instant, WallTime};
 use quorate_core::wire::{Envelope, Wire};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Debug;
+use std::fmt::{Debug, Write};
 use std::sync::Arc;
 
 /// One thing that can happen next.
@@ -373,21 +373,47 @@ where
     /// Names the state: what every replica knows and has on its disk, what is on its way, what clients were told, and what may
     /// still go wrong. Two states with one name have the same future.
     pub fn digest(&self) -> Digest {
-        let mut text = format!("{:?} {:?}", self.left, self.executed);
+        let mut name = Name(Vec::new());
+        // Who executed an entry first matters to the one who is told of a violation only.
+        let executed: Vec<_> = self.executed.iter().map(|(op, (_, batch))| (op, batch)).collect();
+        let mut told = write!(name, "{:?} {executed:?}", self.left);
         for host in &self.hosts {
             let Host { running, journal, clock, lives, rings } = host;
-            text.push_str(&format!("\n{clock:?} {lives} {rings} {journal:?} "));
+            told = told.and_then(|()| write!(name, "\n{clock:?} {lives} {rings} "));
+            journal.iter().for_each(|record| name.bytes(record));
             if let Some((node, executor)) = running {
-                text.push_str(&format!("{:?} {} {:?}", node.replica(), node.timers(), executor.digest()));
+                let (replica, timers) = (node.replica(), node.timers());
+                told = told.and_then(|()| write!(name, "{replica:?} {timers} {:?}", executor.digest()));
             }
         }
         for caller in &self.callers {
-            text.push_str(&format!("\n{} {:?}", caller.answers, caller.heard));
+            // Who has all answers says nothing any more, whatever they were and in whatever order they came.
+            let heard = (caller.answers < self.left.answers).then_some((caller.answers, caller.heard));
+            told = told.and_then(|()| write!(name, "\n{heard:?}"));
         }
         for ((from, to), link) in &self.links {
-            text.push_str(&format!("\n{from:?} {to:?} {link:?}"));
+            told = told.and_then(|()| write!(name, "\n{from:?} {to:?} "));
+            link.iter().for_each(|(bytes, _)| name.bytes(bytes));
         }
-        Digest::of(text.as_bytes())
+        debug_assert!(told.is_ok(), "a buffer takes everything");
+        Digest::of(&name.0)
+    }
+}
+
+/// A state's name, before it is shortened.
+struct Name(Vec<u8>);
+
+impl Name {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+impl Write for Name {
+    fn write_str(&mut self, words: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(words.as_bytes());
+        Ok(())
     }
 }
 

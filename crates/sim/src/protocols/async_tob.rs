@@ -1,18 +1,16 @@
 //! Asynchronous total-order broadcast: as many liars as its model has, and what they say.
 
 use super::Simulated;
+use super::pbft::PbftLies;
 use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
-use crate::registers;
-use bytes::Bytes;
 use quorate_core::crypto::{Certificate, CoinShare, Digest, Keyring};
 use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::quorum::ByzantineQuorums;
-use quorate_core::sessions::Ruling;
-use quorate_core::wire::Wire;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{self, AsyncTob};
+use quorate_protocols::pbft;
 
 impl Simulated for AsyncTob {
     /// No clock can break it: agreed time lies between the clocks of correct replicas.
@@ -63,12 +61,6 @@ pub struct AsyncTobLies;
 impl AsyncTobLies {
     fn other_digest(digest: Digest) -> Digest {
         Digest::of_parts(&[b"a lie", digest.as_bytes()])
-    }
-
-    /// A register's answer, with another value.
-    fn other_answer(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
-        let told = registers::Reply::decode(bytes).ok()?;
-        Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
     }
 
     fn other_word(word: Word, random: &mut Random) -> Word {
@@ -142,28 +134,11 @@ impl Lies<AsyncTob> for AsyncTobLies {
     fn false_reply(
         &self,
         message: &async_tob::Message,
-        _: &Keyring,
+        keyring: &Keyring,
         random: &mut Random,
     ) -> Option<async_tob::Message> {
-        use async_tob::{Message as M, Told};
-        match message {
-            M::Reply(reply) => {
-                let lie = |told: &Told<Ruling>, random: &mut Random| match told {
-                    Told::Full(Ruling::Replied(bytes)) => {
-                        Some(Told::Full(Ruling::Replied(Self::other_answer(bytes, random)?)))
-                    }
-                    Told::Full(other) => Some(Told::Full(other.clone())),
-                    Told::Digest(digest) => Some(Told::Digest(Self::other_digest(*digest))),
-                };
-                let rulings = reply.rulings.iter().map(|(number, told)| Some((*number, lie(told, random)?)));
-                Some(M::Reply(async_tob::Reply { rulings: rulings.collect::<Option<_>>()?, ..reply.clone() }))
-            }
-            M::ReadReply { id, op, answer: Told::Full(bytes) } => {
-                let answer = Told::Full(Self::other_answer(bytes, random)?);
-                Some(M::ReadReply { id: *id, op: *op, answer })
-            }
-            _ => None,
-        }
+        let async_tob::Message::Client(inner) = message else { return None };
+        Lies::<pbft::Pbft>::false_reply(&PbftLies::default(), inner, keyring, random).map(async_tob::Message::Client)
     }
 
     /// An empty epoch far too early, a clock years ahead, a head that nobody has certified, a history of its own, both echoes at once, a commit far ahead.

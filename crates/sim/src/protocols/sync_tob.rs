@@ -2,21 +2,19 @@
 //! liar: then every fault of the network strikes, too, and safety holds without any bound on time. With an odd number
 //! liars need the bounds: then messages and processes are on time.
 
+use super::pbft::PbftLies;
 use super::{Rejoin, Simulated};
 use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
-use crate::registers;
-use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::outbox::Class;
 use quorate_core::protocol::Status;
 use quorate_core::quorum::SyncQuorums;
-use quorate_core::sessions::Ruling;
 use quorate_core::time::{Duration, WallTime};
-use quorate_core::wire::Wire;
-use quorate_protocols::sync_tob::{self, Block, Bundle, Chain, Message, Moves, SyncTob, Told};
+use quorate_protocols::pbft;
+use quorate_protocols::sync_tob::{self, Block, Bundle, Chain, Message, Moves, SyncTob};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -118,12 +116,6 @@ impl SyncTobLies {
     fn instead(&self, digest: Digest) -> Digest {
         self.instead.borrow().get(&digest).copied().unwrap_or_else(|| Self::other_digest(digest))
     }
-
-    /// A register's answer, with another value.
-    fn other_answer(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
-        let told = registers::Reply::decode(bytes).ok()?;
-        Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
-    }
 }
 
 impl Lies<SyncTob> for SyncTobLies {
@@ -175,24 +167,9 @@ impl Lies<SyncTob> for SyncTobLies {
     }
 
     /// Another state was found.
-    fn false_reply(&self, message: &Message, _: &Keyring, random: &mut Random) -> Option<Message> {
-        match message {
-            Message::Reply(reply) => {
-                let lie = |told: &Told<Ruling>, random: &mut Random| match told {
-                    Told::Full(Ruling::Replied(bytes)) => {
-                        Some(Told::Full(Ruling::Replied(Self::other_answer(bytes, random)?)))
-                    }
-                    Told::Full(other) => Some(Told::Full(other.clone())),
-                    Told::Digest(digest) => Some(Told::Digest(Self::other_digest(*digest))),
-                };
-                let rulings = reply.rulings.iter().map(|(number, told)| Some((*number, lie(told, random)?)));
-                Some(Message::Reply(sync_tob::Reply { rulings: rulings.collect::<Option<_>>()?, ..reply.clone() }))
-            }
-            Message::ReadReply { id, op, answer } => {
-                Some(Message::ReadReply { id: *id, op: *op, answer: Self::other_answer(answer, random)? })
-            }
-            _ => None,
-        }
+    fn false_reply(&self, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Message> {
+        let Message::Client(inner) = message else { return None };
+        Lies::<pbft::Pbft>::false_reply(&PbftLies::default(), inner, keyring, random).map(Message::Client)
     }
 
     /// A clock that is wrong, each time otherwise; an empty block; a view change beside a vote; a place far ahead.

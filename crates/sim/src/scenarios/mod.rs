@@ -1,6 +1,7 @@
 //! Named scenarios: the cases that the papers tell, one by one, to look at. Each is a script without luck: the same bytes
 //! whenever it runs. `docs/gallery/` holds their pictures, and a test keeps it current.
 
+mod hotstuff;
 mod naive;
 mod pbft;
 mod vr;
@@ -50,6 +51,9 @@ pub const ALL: &[Named] = &[
     vr::LEASE_READ,
     pbft::NORMAL_CASE,
     pbft::EQUIVOCATION,
+    hotstuff::NORMAL_CASE,
+    hotstuff::LEADER_CRASH,
+    hotstuff::EQUIVOCATION,
     naive::DIVERGENCE,
 ];
 

@@ -37,7 +37,7 @@ mod inspect;
 mod recover;
 mod report;
 mod scan;
-mod segment;
+pub(crate) mod segment;
 
 use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
 pub use config::{Class, WalConfig};

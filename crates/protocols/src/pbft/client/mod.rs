@@ -2,6 +2,8 @@
 //! send: one of them is correct. One replica sends it in full, the others its digest. Many requests are in flight, and one
 //! signature covers all that are sent together. What is not answered in time goes to all replicas, whom it makes suspect
 //! the primary if that one sits on it.
+//!
+//! It serves all protocols whose clients ask like PBFT's ([`crate::quorum_client`]); [`Manner`] is what they differ in.
 
 mod tally;
 
@@ -9,12 +11,12 @@ use super::message::{Group, Message, REQUESTS_MAX, Reply, Requests, Told};
 use super::{ClientTimer, Pbft};
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
-use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use quorate_core::ids::{ClusterId, Epoch, OpNumber, ReplicaId, RequestNumber, SessionId, View};
 use quorate_core::mutated;
 use quorate_core::protocol::{self, Answer, Call, CallError, ClientConfig, ClientOutbox, Consistency, Ticket};
-use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::quorum::{AnswerQuorums, ByzantineQuorums};
 use quorate_core::sessions::{Body, Ruling, WINDOW};
-use quorate_core::time::{Duration, Instant};
+use quorate_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tally::Tally;
@@ -27,6 +29,25 @@ const MESSAGE_BYTES_MAX: usize = 512 << 10;
 const FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// The pause before sending again is doubled so often at most.
 const DOUBLINGS_MAX: u32 = 4;
+
+/// What the protocols that share this client differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// How many must say the same.
+    pub quorums: AnswerQuorums,
+    /// Is there one replica that orders what all clients ask? Then requests go to whom `f + 1` name; else to one replica of
+    /// the client's choice, and clients spread over all.
+    pub led: bool,
+}
+
+impl Manner {
+    /// PBFT's: a primary, and a quorum for reads that are not ordered (§4.1, §4.4).
+    pub fn led(replicas: usize) -> Self {
+        let quorums = ByzantineQuorums::new(replicas).or_else(|| ByzantineQuorums::new(1));
+        let quorums = quorums.expect("one replica is a group");
+        Self { quorums: quorums.answers(quorums.quorum()), led: true }
+    }
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -80,10 +101,12 @@ enum Session {
 pub struct Client {
     config: ClientConfig,
     keyring: Arc<Keyring>,
-    quorums: ByzantineQuorums,
+    manner: Manner,
     connected: BTreeSet<ReplicaId>,
     /// The view that each replica says it is in.
     views: BTreeMap<ReplicaId, View>,
+    /// Whom requests go to where nobody leads.
+    home: Option<ReplicaId>,
     session: Session,
     waiting: VecDeque<Waiting>,
     /// Invariant: all are within [`WINDOW`] of what is acknowledged.
@@ -95,21 +118,21 @@ pub struct Client {
     armed: BTreeMap<ClientTimer, Instant>,
 }
 
-impl protocol::Client<Pbft> for Client {
-    fn new(config: ClientConfig) -> Self {
-        // Nobody will believe it: a host gives keys to clients of protocols that sign.
-        let keyring = Keyring::keyless(quorate_core::ids::ClusterId::new(0), quorate_core::ids::Epoch::ZERO);
-        Self::start(config, Arc::new(keyring))
-    }
+/// No key: nobody will believe whoever has none. A host gives keys to clients of protocols that sign.
+pub(crate) fn nobody() -> Keyring {
+    Keyring::keyless(ClusterId::new(0), Epoch::ZERO)
+}
 
-    fn start(config: ClientConfig, keyring: Arc<Keyring>) -> Self {
-        let quorums = ByzantineQuorums::new(config.replicas).or_else(|| ByzantineQuorums::new(1));
+impl Client {
+    /// A client of a protocol with these manners.
+    pub(crate) const fn with(manner: Manner, config: ClientConfig, keyring: Arc<Keyring>) -> Self {
         Self {
             config,
             keyring,
-            quorums: quorums.expect("one replica is a group"),
+            manner,
             connected: BTreeSet::new(),
             views: BTreeMap::new(),
+            home: None,
             session: Session::None,
             waiting: VecDeque::new(),
             sent: BTreeMap::new(),
@@ -119,12 +142,23 @@ impl protocol::Client<Pbft> for Client {
             armed: BTreeMap::new(),
         }
     }
+}
+
+impl protocol::Client<Pbft> for Client {
+    fn new(config: ClientConfig) -> Self {
+        Self::start(config, Arc::new(nobody()))
+    }
+
+    fn start(config: ClientConfig, keyring: Arc<Keyring>) -> Self {
+        let manner = Manner::led(config.replicas);
+        Self::with(manner, config, keyring)
+    }
 
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut Outbox) {
         let deadline = out.now().plus(self.config.timeout);
         match call {
             Call::Apply(bytes) => self.waiting.push_back(Waiting { ticket, body: Body::Apply(bytes), deadline }),
-            Call::Read(Consistency::Ordered, query) => {
+            Call::Read(consistency, query) if self.is_ordered(consistency) => {
                 self.waiting.push_back(Waiting { ticket, body: Body::Query(query), deadline });
             }
             Call::Read(consistency, query) => {
@@ -169,8 +203,9 @@ impl protocol::Client<Pbft> for Client {
 
     fn on_disconnected(&mut self, replica: ReplicaId, out: &mut Outbox) {
         self.connected.remove(&replica);
-        if replica == self.primary() {
-            let now = out.now(); // what only the primary has been given goes to the others at once
+        if self.chosen() == Some(replica) {
+            self.home = None;
+            let now = out.now(); // what only that one has been given goes to the others at once
             self.sent.values_mut().for_each(|sent| sent.retry_at = now);
             if let Session::Opening(opening) = &mut self.session {
                 opening.retry_at = now;
@@ -182,23 +217,45 @@ impl protocol::Client<Pbft> for Client {
 
 /// Sending.
 impl Client {
-    /// Whom `f + 1` replicas let believe to lead.
-    fn primary(&self) -> ReplicaId {
-        let view = self.quorums.vouched(self.views.values().copied()).unwrap_or_default();
-        self.quorums.primary(view)
+    /// Who orders what this client asks, whether or not it can be reached: whom `f + 1` replicas let believe to lead.
+    fn chosen(&self) -> Option<ReplicaId> {
+        if !self.manner.led {
+            return self.home;
+        }
+        let view = self.manner.quorums.vouched(self.views.values().copied()).unwrap_or_default();
+        Some(self.manner.quorums.primary(view))
     }
 
-    /// The primary if it can be reached, else everybody who can.
-    fn whom(&self) -> Vec<ReplicaId> {
-        let primary = self.primary();
-        if self.connected.contains(&primary) { vec![primary] } else { self.connected.iter().copied().collect() }
+    /// That one if it can be reached; else everybody who can, or another one where any will do.
+    fn whom(&mut self) -> Vec<ReplicaId> {
+        let reached = self.chosen().filter(|replica| self.connected.contains(replica));
+        if self.manner.led {
+            return reached.map_or_else(|| self.connected.iter().copied().collect(), |it| vec![it]);
+        }
+        self.home = reached.or_else(|| self.spread(self.connected.iter().copied()));
+        self.home.into_iter().collect()
     }
 
-    /// The replica that answers in full: not the primary, which has enough to do, and clients spread over the others.
+    /// The replica that answers in full: not the one that orders, which has enough to do, and clients spread over the others.
     fn in_full(&self) -> Option<ReplicaId> {
-        let others: Vec<_> = self.connected.iter().copied().filter(|replica| *replica != self.primary()).collect();
-        let index = usize::try_from(self.config.client.get() % others.len().max(1) as u128).unwrap_or(0);
-        others.get(index).copied()
+        let orders = self.chosen();
+        self.spread(self.connected.iter().copied().filter(|replica| Some(*replica) != orders))
+    }
+
+    /// One of these, another one for another client.
+    fn spread(&self, among: impl Iterator<Item = ReplicaId>) -> Option<ReplicaId> {
+        let among: Vec<_> = among.collect();
+        let index = self.config.client.get() % among.len().max(1) as u128;
+        among.get(usize::try_from(index).unwrap_or(0)).copied()
+    }
+
+    /// Must it have a place in the order, whoever answers?
+    const fn is_ordered(&self, consistency: Consistency) -> bool {
+        match consistency {
+            Consistency::Ordered => true,
+            Consistency::Linearizable => self.manner.quorums.reads().is_none(),
+            Consistency::Stale { .. } => false,
+        }
     }
 
     fn acknowledged(&self) -> RequestNumber {
@@ -206,15 +263,11 @@ impl Client {
         self.sent.keys().next().map_or(last, |first| first.previous())
     }
 
-    fn pause(&self, tries: u32) -> Duration {
-        self.config.retry.saturating_mul(1 << tries.min(DOUBLINGS_MAX))
-    }
-
     fn open_session(&mut self, out: &mut Outbox) {
         if self.waiting.is_empty() || !matches!(self.session, Session::None) || self.connected.is_empty() {
             return;
         }
-        let retry_at = out.now().plus(self.pause(0));
+        let retry_at = out.now().plus(self.config.retry);
         self.session = Session::Opening(Opening { tries: 0, retry_at, tally: Tally::default() });
         let to = self.whom();
         self.send_opening(&to, out);
@@ -246,11 +299,14 @@ impl Client {
 
     /// Numbers and sends what waits, as far as the window reaches.
     fn send_waiting(&mut self, out: &mut Outbox) {
+        if self.waiting.is_empty() {
+            return; // whom to ask is decided when there is something to ask, among all who can be reached then
+        }
         let to = self.whom();
         if to.is_empty() {
             return;
         }
-        let retry_at = out.now().plus(self.pause(0));
+        let retry_at = out.now().plus(self.config.retry);
         let mut numbers = Vec::new();
         while let Session::Open(id, last) = self.session {
             let room = last.next().since(self.acknowledged()) <= WINDOW;
@@ -292,7 +348,7 @@ impl Client {
         if self.connected.is_empty() {
             return;
         }
-        let (full, order_at) = (self.in_full(), out.now().plus(self.pause(0)));
+        let (full, order_at) = (self.in_full(), out.now().plus(self.config.retry));
         for (id, read) in self.reads.iter_mut().filter(|(_, read)| read.order_at.is_none()) {
             read.order_at = Some(order_at);
             for replica in &self.connected {
@@ -306,8 +362,8 @@ impl Client {
     fn retry(&mut self, out: &mut Outbox) {
         let now = out.now();
         let all: Vec<ReplicaId> = self.connected.iter().copied().collect();
-        let mut due = Vec::new();
         let retry = self.config.retry;
+        let mut due = Vec::new();
         for (number, sent) in self.sent.iter_mut().filter(|(_, sent)| sent.retry_at <= now) {
             sent.tries = sent.tries.saturating_add(1);
             sent.retry_at = now.plus(retry.saturating_mul(1 << sent.tries.min(DOUBLINGS_MAX)));
@@ -397,11 +453,11 @@ impl Client {
 impl Client {
     /// ⟨REPLY v, t, c, i, r⟩.
     fn on_reply(&mut self, from: ReplicaId, reply: Reply, out: &mut Outbox) {
-        if !self.quorums.contains(from) {
+        if !self.manner.quorums.contains(from) {
             return;
         }
         self.views.insert(from, reply.view);
-        let needed = if mutated!("pbft/a-client-believes-one") { 1 } else { self.quorums.vouch() };
+        let needed = if mutated!("pbft/a-client-believes-one") { 1 } else { self.manner.quorums.vouch() };
         for (number, told) in reply.rulings {
             if reply.session == SessionId::ZERO {
                 self.on_opened(from, reply.op, told);
@@ -413,16 +469,17 @@ impl Client {
             }
             let Some(sent) = self.sent.get_mut(&number) else { continue };
             sent.tally.add(from, reply.op, told);
-            if let Some((ruling, op)) = sent.tally.believed(needed, &self.quorums) {
+            if let Some((ruling, op)) = sent.tally.believed(needed, &self.manner.quorums) {
                 self.on_ruling(number, ruling, op, out);
             }
         }
     }
 
     fn on_opened(&mut self, from: ReplicaId, op: OpNumber, told: Told<Ruling>) {
+        let quorums = self.manner.quorums;
         let Session::Opening(opening) = &mut self.session else { return };
         opening.tally.add(from, op, told);
-        if let Some((Ruling::Opened(id), _)) = opening.tally.believed(self.quorums.vouch(), &self.quorums) {
+        if let Some((Ruling::Opened(id), _)) = opening.tally.believed(quorums.vouch(), &quorums) {
             self.session = Session::Open(id, RequestNumber::ZERO);
         }
     }
@@ -456,23 +513,24 @@ impl Client {
         (op, answer): (OpNumber, Told<Bytes>),
         out: &mut Outbox,
     ) {
-        if !self.quorums.contains(from) {
+        if !self.manner.quorums.contains(from) {
             return;
         }
         self.views.insert(from, view);
+        let quorums = self.manner.quorums;
         let Some(read) = self.reads.get_mut(&id) else { return };
         let needed = match read.consistency {
             Consistency::Stale { at_least } if op < at_least => return,
-            Consistency::Stale { .. } => self.quorums.vouch(),
-            _ if mutated!("pbft/a-read-believes-f-plus-one") => self.quorums.vouch(),
-            Consistency::Linearizable | Consistency::Ordered => self.quorums.quorum(),
+            Consistency::Stale { .. } => quorums.vouch(),
+            _ if mutated!("pbft/a-read-believes-f-plus-one") => quorums.vouch(),
+            Consistency::Linearizable | Consistency::Ordered => quorums.reads().unwrap_or(usize::MAX),
         };
         read.tally.add(from, op, answer);
-        if let Some((reply, op)) = read.tally.believed(needed, &self.quorums) {
+        if let Some((reply, op)) = read.tally.believed(needed, &quorums) {
             if let Some(read) = self.reads.remove(&id) {
                 out.complete(read.ticket, Ok(Answer { reply, op }));
             }
-        } else if read.tally.count() == self.quorums.replicas() {
+        } else if read.tally.count() == quorums.replicas() {
             self.order_read(id); // all have answered, and not alike
         }
     }

@@ -4,7 +4,7 @@
 use crate::pbft::message::Told;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, ReplicaId};
-use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::quorum::AnswerQuorums;
 use quorate_core::wire::Wire;
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl<T: Wire + Clone> Tally<T> {
 
     /// What `needed` replicas say, once somebody has said it in full; and an entry that one correct replica of them at least
     /// has executed.
-    pub(super) fn believed(&self, needed: usize, quorums: &ByzantineQuorums) -> Option<(T, OpNumber)> {
+    pub(super) fn believed(&self, needed: usize, quorums: &AnswerQuorums) -> Option<(T, OpNumber)> {
         self.full.values().find_map(|(digest, whole)| {
             let alike: Vec<OpNumber> =
                 self.said.values().filter(|(said, _)| said == digest).map(|(_, op)| *op).collect();

@@ -1,7 +1,7 @@
 //! Clients in the hands of the test: real client cores, whose answers are kept.
 
 use crate::harness::{Cluster, ENVELOPE, Flying, replica};
-use crate::subject::{Client, ClientTimer, Subject};
+use crate::subject::Subject;
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{ClientId, Peer, ReplicaId};
@@ -11,6 +11,9 @@ use quorate_core::protocol::{Consistency, Protocol, Ticket};
 use quorate_core::time::{Duration, Instant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+type Client = <Subject as Protocol>::Client;
+type ClientTimer = <Subject as Protocol>::ClientTimer;
 
 /// A client and what it was answered.
 pub struct User {

@@ -1,0 +1,153 @@
+//! What a replica owes such a client: its requests in the form that a machine takes, answers, and reads.
+
+use crate::pbft::{Message, REQUESTS_MAX, Reply, Requests, Told};
+use bytes::Bytes;
+use quorate_core::fault::Why;
+use quorate_core::ids::{ClientId, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use quorate_core::protocol::QueryTicket;
+use quorate_core::sessions::{self, Ruling};
+use std::collections::BTreeMap;
+
+/// Names a request.
+pub(crate) type Key = (ClientId, SessionId, RequestNumber);
+
+type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
+
+/// The requests of these groups, in their order.
+pub(crate) fn requests<'a>(groups: impl Iterator<Item = &'a Requests>) -> Vec<sessions::Request> {
+    let requests = groups.flat_map(|group| {
+        group.requests.iter().map(|(number, body)| sessions::Request {
+            client: group.client,
+            session: group.session,
+            number: *number,
+            acknowledged: group.acknowledged,
+            body: body.clone(),
+        })
+    });
+    requests.collect()
+}
+
+/// Who answers each request of these groups in full; `None`: all do.
+pub(crate) fn in_full<'a>(groups: impl Iterator<Item = &'a Requests>) -> BTreeMap<Key, Option<ReplicaId>> {
+    let keys = groups.flat_map(|group| {
+        group.requests.iter().map(|(number, _)| ((group.client, group.session, *number), group.full))
+    });
+    keys.collect()
+}
+
+/// What `me`, in `view`, tells clients of the entry `op`: each as many messages as their bound demands.
+pub(crate) fn replies(
+    (me, view, op): (ReplicaId, View, OpNumber),
+    in_full: &BTreeMap<Key, Option<ReplicaId>>,
+    replies: Vec<sessions::Reply>,
+) -> Vec<(ClientId, Message)> {
+    let mut of: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
+    for reply in replies {
+        let asked = in_full.get(&(reply.client, reply.session, reply.number)).copied().flatten();
+        let told = Told::new(reply.ruling, asked.is_none_or(|replica| replica == me));
+        of.entry((reply.client, reply.session)).or_default().push((reply.number, told));
+    }
+    let mut messages = Vec::new();
+    for ((client, session), mut rulings) in of {
+        while !rulings.is_empty() {
+            let rest = rulings.split_off(rulings.len().min(REQUESTS_MAX));
+            messages.push((client, Message::Reply(Reply { view, op, session, rulings })));
+            rulings = rest;
+        }
+    }
+    messages
+}
+
+/// Reads that wait or are being answered, at most; beyond it they are dropped, and the client has them ordered.
+const READS_MAX: usize = 4096;
+/// Of one client.
+const CLIENT_READS_MAX: usize = 1024;
+
+/// A query that is not ordered.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// Who asks.
+    pub client: ClientId,
+    /// The client's name for it.
+    pub id: u64,
+    /// In full, or its digest?
+    pub full: bool,
+    /// The machine's query.
+    pub query: Bytes,
+    /// Answered when this entry is executed.
+    pub after: OpNumber,
+    /// Must it only reflect what the client has seen?
+    pub stale: bool,
+}
+
+/// Reads that are not answered.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    waiting: Vec<Read>,
+    asked: BTreeMap<QueryTicket, (Read, OpNumber)>,
+    by_client: BTreeMap<ClientId, usize>,
+    next: u64,
+}
+
+impl Reads {
+    /// Is there room for one more of this client's?
+    ///
+    /// # Errors
+    ///
+    /// [`Why::Busy`]: there is none.
+    pub(crate) fn room(&self, client: ClientId) -> Result<(), Why> {
+        let of_client = self.by_client.get(&client).copied().unwrap_or_default();
+        let count = self.waiting.len().saturating_add(self.asked.len());
+        if count >= READS_MAX || of_client >= CLIENT_READS_MAX { Err(Why::Busy) } else { Ok(()) }
+    }
+
+    /// It waits for its entry. There must be [room](Reads::room).
+    pub(crate) fn wait(&mut self, read: Read) {
+        let of_client = self.by_client.entry(read.client).or_default();
+        *of_client = of_client.saturating_add(1);
+        self.waiting.push(read);
+    }
+
+    /// Does none wait?
+    pub(crate) const fn none_waits(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What the machine is to be asked now that it has executed everything up to `executed`: all reads that are `ready`.
+    pub(crate) fn ask(&mut self, executed: OpNumber, ready: impl Fn(&Read) -> bool) -> Vec<(QueryTicket, Bytes)> {
+        let (ready, waiting): (Vec<Read>, _) = std::mem::take(&mut self.waiting).into_iter().partition(ready);
+        self.waiting = waiting;
+        let mut queries = Vec::with_capacity(ready.len());
+        for read in ready {
+            self.next = self.next.wrapping_add(1);
+            let ticket = QueryTicket(self.next);
+            queries.push((ticket, read.query.clone()));
+            self.asked.insert(ticket, (read, executed));
+        }
+        queries
+    }
+
+    /// The machine's answer, for whom it is; `None` if nobody waits for it any more.
+    pub(crate) fn answer(&mut self, ticket: QueryTicket, answer: Bytes, view: View) -> Option<(ClientId, Message)> {
+        let (read, op) = self.asked.remove(&ticket)?;
+        self.forget(read.client);
+        let answer = Told::new(answer, read.full);
+        Some((read.client, Message::ReadReply { view, id: read.id, op, answer }))
+    }
+
+    /// The machine was replaced: what it was asked will not be answered.
+    pub(crate) fn forget_asked(&mut self) {
+        for (read, _) in std::mem::take(&mut self.asked).into_values() {
+            self.forget(read.client);
+        }
+    }
+
+    fn forget(&mut self, client: ClientId) {
+        if let Some(count) = self.by_client.get_mut(&client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+}
