@@ -55,7 +55,8 @@ fn proves_itself(flags: &[&str]) {
             bent[at] ^= 1 << (at % 8);
             fs::write(&path, &bent).expect("a file");
             let (ok, said) = verify(&cluster, &folder);
-            let named = said.lines().any(|line| line.starts_with(&format!("R1: {file}")) || line.starts_with("R1: wal"));
+            let named =
+                said.lines().any(|line| line.starts_with(&format!("R1: {file}")) || line.starts_with("R1: wal"));
             assert!(!ok && (named || said.contains("error: ")), "byte {at} of {file} was flipped:\n{said}");
             assert_eq!(fs::read(&path).expect("a file"), bent, "verify changes nothing");
         }
@@ -109,7 +110,8 @@ fn forge(data: &Path, from: &[u8], to: &[u8]) -> usize {
         })
         .collect();
     fs::remove_dir_all(data).expect("a folder");
-    format_with(&RealDisk::open(data).expect("a folder"), &found.belongs, WalConfig::new(99), &records).expect("written");
+    format_with(&RealDisk::open(data).expect("a folder"), &found.belongs, WalConfig::new(99), &records)
+        .expect("written");
     forged
 }
 
@@ -121,9 +123,15 @@ fn what_cannot_be_checked_is_said() {
     assert!(cluster.must_fail(&["events", "verify", "--dir", "/nowhere"]).contains("/nowhere"));
     cluster.stop(0);
     let kv = Cluster::init_of("pbft", 4);
-    assert!(kv.must_fail(&["events", "verify", "--dir", &kv.folder().display().to_string()]).contains("not an event store"));
+    assert!(
+        kv.must_fail(&["events", "verify", "--dir", &kv.folder().display().to_string()]).contains("not an event store")
+    );
     let running = Cluster::serve_all_with(&["--protocol", "reception", "--events"], 4);
     let said = running.must_fail(&["events", "verify", "--dir", &running.folder().display().to_string()]);
     assert!(said.contains("while it runs"), "{said}");
-    assert!(running.must_fail(&["init", "--protocol", "pbft", "--criticality", "0", "--dir", "x"]).contains("--criticality"));
+    assert!(
+        running
+            .must_fail(&["init", "--protocol", "pbft", "--criticality", "0", "--dir", "x"])
+            .contains("--criticality")
+    );
 }

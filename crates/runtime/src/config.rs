@@ -205,7 +205,10 @@ impl ReplicaConfig {
         let keys: String = self.clients.iter().map(|key| format!("    {},\n", quoted(&key.to_string()))).collect();
         field(&mut text, "clients", if keys.is_empty() { "[]".into() } else { format!("[\n{keys}]") });
         if let Some(level) = self.criticality {
-            comment(&mut text, "Of 3e + 1 replicas that certify when something was received, e may lie; the same on all replicas.");
+            comment(
+                &mut text,
+                "Of 3e + 1 replicas that certify when something was received, e may lie; the same on all replicas.",
+            );
             field(&mut text, "criticality", level);
         }
         text.push_str(&self.limits.to_text());

@@ -6,7 +6,7 @@ use crate::disk::{Disk, DiskError, DiskFile as _};
 use crate::replica::{Belongs, FolderError, Snapshots, belongs};
 use crate::superblock::{SUPERBLOCK_COPIES, peek_superblock};
 use crate::wal::segment::{BLOCK, LEN};
-use crate::wal::{Item, Report, inspect_log, inspect_segments};
+use crate::wal::{Item, Report, inspect_log, inspect_padding, inspect_segments};
 use quorate_core::executor::Executor;
 use quorate_core::machine::Machine;
 use quorate_core::protocol::Checkpoint;
@@ -43,6 +43,9 @@ pub fn look<D: Disk, M: Machine>(disk: &D) -> Result<Looked<M>, FolderError> {
                 findings.extend(segment_findings(&file, &report));
                 findings.extend(stray_findings(disk, &file)?);
             }
+            for (file, seq) in inspect_padding(disk, Some(log_id))? {
+                findings.push(format!("{file}: behind record {seq} there is something where nothing is written"));
+            }
             findings.extend(log_findings(&recovered.report));
             items = recovered.items;
         }
@@ -74,7 +77,9 @@ fn stray_findings<D: Disk>(disk: &D, file: &str) -> Result<Option<String>, DiskE
     for copy in [0, 1] {
         let at = (copy * BLOCK + LEN) as u64;
         if !is_zero(&opened.read_at(at, BLOCK - LEN)?) {
-            return Ok(Some(format!("{file}: there is something behind copy {copy} of its header, where nothing is written")));
+            return Ok(Some(format!(
+                "{file}: there is something behind copy {copy} of its header, where nothing is written"
+            )));
         }
     }
     Ok(None)

@@ -30,17 +30,17 @@ fn folder() -> SimDisk {
     let (cluster, replica) = (ClusterId::new(0xabc), ReplicaId::new(1));
     let belongs = Belongs { cluster, epoch: Epoch::ZERO, replica, replicas: 4, protocol: "pbft".to_owned() };
     let log = WalConfig { segment_bytes: 16 << 10, first_segment_bytes: 16 << 10, ..WalConfig::new(7) };
-    let records: Vec<_> = [(Class::Promise, 40), (Class::Entry, 700), (Class::Entry, 0), (Class::Promise, 3), (Class::Entry, 97)]
-        .into_iter()
-        .map(|(class, length)| (class, (1..=length).map(|byte: u32| byte as u8 | 1).collect()))
-        .collect();
+    let records: Vec<_> =
+        [(Class::Promise, 40), (Class::Entry, 700), (Class::Entry, 0), (Class::Promise, 3), (Class::Entry, 97)]
+            .into_iter()
+            .map(|(class, length)| (class, (1..=length).map(|byte: u32| byte as u8 | 1).collect()))
+            .collect();
     format_with(&disk, &belongs, log, &records).expect("formats");
     let mut executor = Executor::new(Tape::default());
     for op in 1..=3 {
         let body = if op == 1 { Body::Register } else { Body::Apply(Bytes::from_static(b"some words")) };
         let (session, number) = (SessionId::new(u64::from(op > 1)), RequestNumber::new(op));
-        let request =
-            Request { client: ClientId::new(1), session, number, acknowledged: number.previous(), body };
+        let request = Request { client: ClientId::new(1), session, number, acknowledged: number.previous(), body };
         let batch = Batch { requests: vec![request], ..Batch::default() };
         executor.run(Job::Execute { op: OpNumber::new(op), batch: batch.encode().into() });
     }
@@ -74,7 +74,10 @@ fn no_flipped_bit_of_any_file_is_overlooked() {
             disk.flip_bit(file, at as u64, (at % 8) as u8);
             let found = look::<_, Tape>(&disk);
             let named = match &found {
-                Ok(found) => found.findings.iter().any(|finding| finding.starts_with(file.as_str()) || finding.starts_with("wal")),
+                Ok(found) => found
+                    .findings
+                    .iter()
+                    .any(|finding| finding.starts_with(file.as_str()) || finding.starts_with("wal")),
                 Err(error) => !error.to_string().is_empty(),
             };
             assert!(named, "bit {} of byte {at} of {file} was flipped, and nobody says so: {found:?}", at % 8);

@@ -80,7 +80,10 @@ impl Read {
                 }
                 let (_, digest) = *self.committed.entry(it.op).or_insert((seq, it.digest));
                 if digest != it.digest {
-                    audit.found(Some(seq), format!("two proposals are certified as entry {}: more than f have lied", it.op));
+                    audit.found(
+                        Some(seq),
+                        format!("two proposals are certified as entry {}: more than f have lied", it.op),
+                    );
                 }
             }
             Record::Started(mut start) => {
@@ -125,7 +128,10 @@ impl Read {
                 if *signed == chain {
                     audit.chained = op;
                 } else {
-                    audit.found(Some(*seq), format!("up to entry {op} something else was ordered than a quorum has signed"));
+                    audit.found(
+                        Some(*seq),
+                        format!("up to entry {op} something else was ordered than a quorum has signed"),
+                    );
                 }
             }
             let next = self.committed.get(&op.next()).map(|(_, digest)| (op.next(), *digest));

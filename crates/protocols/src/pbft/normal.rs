@@ -68,7 +68,12 @@ impl Replica {
     }
 
     /// For a protocol around this one, whose replicas ask for the same thing under one name: it is done, nobody waits for it.
-    pub(crate) fn withdraw(&mut self, session: SessionId, numbers: impl Iterator<Item = RequestNumber>, out: &mut Outbox) {
+    pub(crate) fn withdraw(
+        &mut self,
+        session: SessionId,
+        numbers: impl Iterator<Item = RequestNumber>,
+        out: &mut Outbox,
+    ) {
         numbers.for_each(|number| self.pool.withdraw(session, number));
         self.watch(out);
     }

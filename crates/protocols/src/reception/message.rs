@@ -70,7 +70,8 @@ impl Certified {
     ) -> Option<Self> {
         let members = committee(digest(group), group_quorums, committee_quorums.replicas());
         let (inside, outside): (Vec<_>, Vec<_>) = receptions.partition(|it| members.contains(&it.by()));
-        let needed = committee_quorums.quorum().saturating_sub(usize::from(mutated!("reception/certified-by-one-too-few")));
+        let needed =
+            committee_quorums.quorum().saturating_sub(usize::from(mutated!("reception/certified-by-one-too-few")));
         if inside.len() < needed {
             return None;
         }

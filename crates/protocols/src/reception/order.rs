@@ -101,11 +101,8 @@ impl Replica {
 
     /// PBFT has ordered this entry: its certificates are inserted by certified time. What was ordered twice, the sessions know.
     fn insert(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
-        let rules = Rules {
-            quorums: self.quorums,
-            committee: self.committee,
-            clock_ahead: self.config.module.clock_ahead,
-        };
+        let rules =
+            Rules { quorums: self.quorums, committee: self.committee, clock_ahead: self.config.module.clock_ahead };
         let mut found = insertion(batch, &rules, |certified| self.is_signed(certified));
         if mutated!("reception/sorts-by-its-own-clock") {
             found.groups.sort_by_key(|(digest, _)| self.pending.get(digest).map(|pending| pending.time));
@@ -158,11 +155,7 @@ pub(super) struct Insertion {
 
 /// Step 5: what an entry inserts, by certified time, and among equals by digest. Which certificates hold is decided by their
 /// bytes alone, so all replicas decide alike.
-pub(super) fn insertion(
-    entry: &Bytes,
-    rules: &Rules,
-    mut is_signed: impl FnMut(&mut Certified) -> bool,
-) -> Insertion {
+pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(&mut Certified) -> bool) -> Insertion {
     let ordered = Batch::decode(entry).unwrap_or_default();
     // Who chooses a committee's median alone, since e < f, does not choose how far ahead it is: agreed time never goes back.
     let is_partial = rules.committee.faults() < rules.quorums.faults();

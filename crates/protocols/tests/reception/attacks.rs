@@ -3,9 +3,9 @@
 
 use crate::harness::{Cluster, keyring, replica};
 use crate::words::{group, is_publication, proposal, received, reception};
-use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Fault;
+use quorate_core::quorum::ByzantineQuorums;
 use quorate_protocols::pbft;
 use quorate_protocols::reception::{Certified, Message, digest};
 
@@ -58,7 +58,8 @@ fn f_clocks_of_3f_plus_1_that_say_anything_do_not_move_a_certified_time_out_of_t
                     let time = |by: usize| if liars.contains(&by) { lie } else { honest(by) };
                     let vote = |by: &usize| {
                         let time = quorate_core::time::WallTime::from_nanos(time(*by));
-                        keyring(*by, replicas).sign(quorate_protocols::reception::Received { digest: digest(&of), time })
+                        keyring(*by, replicas)
+                            .sign(quorate_protocols::reception::Received { digest: digest(&of), time })
                     };
                     let certified = Certified { group: of.clone(), receptions: signers.iter().map(vote).collect() };
                     let time = certified.time(&quorums, &quorums).as_nanos();

@@ -43,6 +43,7 @@ use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
 pub use config::{Class, WalConfig};
 pub use error::WalError;
 use frame::{Chain, HEADER, Header, Kind, SEQ_END, Seed};
+pub(crate) use inspect::inspect_padding;
 pub use inspect::{inspect_log, inspect_segments};
 use quorate_core::mutated;
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};

@@ -144,7 +144,10 @@ fn summary(id: ReplicaId, audit: &Audit, states: &BTreeMap<OpNumber, Digest>) ->
         text.push_str(&format!(", with receptions of {}", count(audit.receptions, "publication")));
     }
     if audit.void > 0 {
-        text.push_str(&format!("; {} did not hold and was passed over: a primary lied", count(audit.void, "certificate")));
+        text.push_str(&format!(
+            "; {} did not hold and was passed over: a primary lied",
+            count(audit.void, "certificate")
+        ));
     }
     if let Some(state) = states.values().next_back() {
         text.push_str(&format!("; state {}", state.short()));
