@@ -5,8 +5,8 @@ mod etcd;
 mod load;
 pub mod system;
 
-use super::Protocol;
 use super::status::{ask, columns, leads};
+use super::{Machine, Protocol};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -17,6 +17,7 @@ use control::Raw;
 use etcd::Front;
 use load::{Asked, Load, Watched};
 use quorate_core::ids::ReplicaId;
+use quorate_core::protocol::Call;
 use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
 use quorate_runtime::config::Timing;
@@ -53,6 +54,7 @@ const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
   quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
   quorate bench --idle --failover --in-flight 1
   quorate bench --api etcd --read-percent 50
+  quorate bench --protocol reception --events --in-flight 256,2000
   quorate bench --against http://127.0.0.1:2379,http://127.0.0.1:22379 --processes 4711,4712
 
 Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first.
@@ -74,6 +76,9 @@ pub struct Arguments {
     /// How to ask: as the cluster's own client, or through a gateway with etcd's API, which is started beside the replicas
     #[arg(long, value_enum, default_value_t)]
     api: Api,
+    /// Replicate an event store: each write appends an event to one of a thousand streams, each read asks how far one is
+    #[arg(long, conflicts_with = "against")]
+    events: bool,
     /// Measure these endpoints of etcd's API, whoever they are, instead of starting anything
     #[arg(long, value_name = "URLS", value_delimiter = ',', conflicts_with_all = ["cluster", "protocol", "replicas", "failover", "api"])]
     against: Vec<String>,
@@ -116,6 +121,13 @@ pub struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// What the replicas replicate.
+    fn machine(&self) -> Machine {
+        if self.events { Machine::Events } else { Machine::Kv }
+    }
+}
+
 /// How the load asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -129,6 +141,8 @@ enum Api {
 
 #[derive(Debug, Default, Serialize)]
 struct Results {
+    /// What is replicated.
+    machine: &'static str,
     /// With --against, the endpoints.
     protocol: String,
     api: Api,
@@ -193,7 +207,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .prefix("quorate-bench-")
         .tempdir_in(&place)
         .advise(format!("cannot create a folder in {}", place.display()), "choose another place with --dir")?;
+    if arguments.events && arguments.api == Api::Etcd {
+        return Err(failure("etcd's API needs the key-value store", "leave --events or --api etcd out"));
+    }
     let mut results = Results {
+        machine: arguments.machine().name(),
         protocol: arguments.protocol.to_string(),
         api: if arguments.against.is_empty() { arguments.api } else { Api::Etcd },
         replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
@@ -251,6 +269,7 @@ impl Target {
         };
         if let Some(file) = &arguments.cluster {
             let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
+            connection.must_replicate(arguments.machine())?;
             results.replicas = connection.config.members.len();
             let layout = file.parent().and_then(Layout::existing);
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
@@ -258,7 +277,8 @@ impl Target {
             return Ok(Self { connection, front, named: Vec::new(), layout, disk, replicas: Vec::new() });
         }
         let addresses = free_addresses(results.replicas)?;
-        let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
+        let machine = arguments.machine();
+        let layout = Layout::create_for(dir, &arguments.protocol.to_string(), machine, None, &addresses)?;
         let start = Instant::now();
         let mut starting = JoinSet::new();
         for index in (0_u8..).take(results.replicas) {
@@ -266,7 +286,10 @@ impl Target {
             starting.spawn(Replica::start(id, layout.replica(id)));
         }
         let connection = Connection::open(&layout.cluster_file(), PATIENCE)?;
-        connection.apply(&Operation::put("bench/first", "write")).await?.result?;
+        match machine {
+            Machine::Kv => drop(connection.apply(&Operation::put("bench/first", "write")).await?.result?),
+            Machine::Events => drop(connection.call(Call::Apply(machine.nothing()?.into())).await?),
+        }
         results.first_write_ms = Some(start.elapsed().as_secs_f64() * 1000.0);
         let mut replicas = Vec::new();
         while let Some(started) = starting.join_next().await {
@@ -332,7 +355,11 @@ impl Target {
             return Ok(front.clients(count).await?.into_iter().map(Asked::Etcd).collect());
         }
         let connection = self.own()?;
-        (0..client_count(arguments, in_flight)?).map(|_| Ok(Asked::Cluster(connection.another()?.client))).collect()
+        let asked = match arguments.machine() {
+            Machine::Kv => Asked::Cluster,
+            Machine::Events => Asked::Events,
+        };
+        (0..client_count(arguments, in_flight)?).map(|_| Ok(asked(connection.another()?.client))).collect()
     }
 
     fn own(&self) -> anyhow::Result<&Connection> {

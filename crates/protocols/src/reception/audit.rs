@@ -32,11 +32,15 @@ impl Audited for Reception {
         let Some(committee) = committee_quorums(config, &quorums) else { return audit };
         let rules = Rules { quorums, committee, clock_ahead: config.module.clock_ahead };
         for batch in audit.entries.values_mut() {
-            let found = insertion(batch, &rules, |certified| certified.prove(keyring).is_ok());
+            let mut signatures = 0;
+            let found = insertion(batch, &rules, |certified| {
+                let holds = certified.prove(keyring).is_ok();
+                signatures += if holds { certified.receptions.len() as u64 + 1 } else { 0 };
+                holds
+            });
             audit.receptions = audit.receptions.saturating_add(found.groups.len() as u64);
             audit.void = audit.void.saturating_add(found.void);
-            let signed = found.groups.len().saturating_mul(rules.signatures());
-            audit.proofs = audit.proofs.saturating_add(signed as u64);
+            audit.proofs = audit.proofs.saturating_add(signatures);
             *batch = found.batch.encode().into();
         }
         audit

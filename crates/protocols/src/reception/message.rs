@@ -61,7 +61,8 @@ pub(super) fn committee_quorums(config: &Config, of: &ByzantineQuorums) -> Optio
 }
 
 impl Certified {
-    /// The certificate that these receptions make, if they are enough.
+    /// The certificate that these receptions make, if they are enough: of the committee, or, if some of it are silent, of a quorum
+    /// of the whole group.
     pub(super) fn assemble<'a>(
         group: &Group,
         receptions: impl Iterator<Item = &'a Verified<Reception>>,
@@ -72,15 +73,16 @@ impl Certified {
         let (inside, outside): (Vec<_>, Vec<_>) = receptions.partition(|it| members.contains(&it.by()));
         let needed =
             committee_quorums.quorum().saturating_sub(usize::from(mutated!("reception/certified-by-one-too-few")));
-        if inside.len() < needed {
-            return None;
-        }
-        let inside = inside.into_iter().take(committee_quorums.quorum());
         let more = group_quorums.vouch().saturating_sub(committee_quorums.quorum());
-        if outside.len() < more {
+        let of_committee = inside.len() >= needed && outside.len() >= more;
+        if !of_committee && inside.len().saturating_add(outside.len()) < group_quorums.quorum() {
             return None;
         }
-        let all = inside.chain(outside.into_iter().take(more));
+        let (of_inside, of_outside) = match of_committee {
+            true => (committee_quorums.quorum(), more),
+            false => (inside.len(), group_quorums.quorum().saturating_sub(inside.len())),
+        };
+        let all = inside.into_iter().take(of_inside).chain(outside.into_iter().take(of_outside));
         let mut receptions: Vec<_> = all.map(|it| it.signed().clone()).collect();
         receptions.sort_by_key(Signed::by);
         Some(Self { group: group.clone(), receptions })
@@ -106,7 +108,8 @@ impl Certified {
         }
         let inside = self.receptions.iter().filter(|it| members.contains(&it.by())).count();
         let all = committee_quorums.quorum().max(group_quorums.vouch());
-        if inside != committee_quorums.quorum() || self.receptions.len() != all {
+        let of_committee = inside == committee_quorums.quorum() && self.receptions.len() == all;
+        if !of_committee && !self.is_of_group(group_quorums) {
             return refused("has too few receptions, or too many");
         }
         Ok(())
@@ -129,14 +132,23 @@ impl Certified {
         self.receptions.iter_mut().try_for_each(|vote| vote.prove(keyring))
     }
 
-    /// The certified time (cts): the median of the committee's reception times. At most e of these `2e + 1` replicas lie, so it is
-    /// between the times of two correct ones, whatever clocks the liars have.
+    /// Has a quorum of the whole group received it? Then at most f of those lie, whatever the level of criticality: so many are
+    /// never enough for a committee's certificate, unless the committee is the group.
+    pub(super) fn is_of_group(&self, group_quorums: &ByzantineQuorums) -> bool {
+        self.receptions.len() == group_quorums.quorum()
+            && self.receptions.iter().all(|it| group_quorums.contains(it.by()))
+    }
+
+    /// The certified time (cts): the median of the committee's reception times, of `2e + 1` of which at most e lie, or that of a
+    /// quorum of the group, of which at most f do. So it is between the times of two correct ones, whatever clocks the liars have.
     pub fn time(&self, group_quorums: &ByzantineQuorums, committee_quorums: &ByzantineQuorums) -> WallTime {
+        let of_group = self.is_of_group(group_quorums);
         let members = committee(digest(&self.group), group_quorums, committee_quorums.replicas());
-        let inside = self.receptions.iter().filter(|it| members.contains(&it.by()));
-        let mut times: Vec<WallTime> = inside.map(|it| it.statement().time).collect();
+        let counted = self.receptions.iter().filter(|it| of_group || members.contains(&it.by()));
+        let mut times: Vec<WallTime> = counted.map(|it| it.statement().time).collect();
         times.sort_unstable();
-        times.get(committee_quorums.faults()).copied().unwrap_or_default()
+        let liars = if of_group { group_quorums.faults() } else { committee_quorums.faults() };
+        times.get(liars).copied().unwrap_or_default()
     }
 }
 

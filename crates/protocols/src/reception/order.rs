@@ -131,16 +131,8 @@ impl Replica {
 pub(super) struct Rules {
     pub quorums: ByzantineQuorums,
     pub committee: ByzantineQuorums,
-    /// How far ahead of the primary's clock, which a quorum has looked at, a certified time may be that no quorum of the group has
-    /// looked at.
+    /// How far ahead of the primary's clock, which a quorum has looked at, a committee's time may be.
     pub clock_ahead: Duration,
-}
-
-impl Rules {
-    /// Signatures of a certificate and of what it certifies.
-    pub fn signatures(&self) -> usize {
-        self.committee.quorum().max(self.quorums.vouch()).saturating_add(1)
-    }
 }
 
 /// What the machine is given in the place of an entry.
@@ -158,8 +150,7 @@ pub(super) struct Insertion {
 pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(&mut Certified) -> bool) -> Insertion {
     let ordered = Batch::decode(entry).unwrap_or_default();
     // Who chooses a committee's median alone, since e < f, does not choose how far ahead it is: agreed time never goes back.
-    let is_partial = rules.committee.faults() < rules.quorums.faults();
-    let latest = is_partial.then(|| ordered.time.plus(rules.clock_ahead));
+    let latest = ordered.time.plus(rules.clock_ahead);
     let (mut found, mut seen, mut void) = (Vec::new(), BTreeSet::new(), 0_u64);
     for request in ordered.requests {
         let certified = match request.body {
@@ -177,7 +168,8 @@ pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(
         let digest = digest(&certified.group);
         if seen.insert(digest) {
             let time = certified.time(&rules.quorums, &rules.committee);
-            found.push((latest.map_or(time, |latest| time.min(latest)), digest, certified.group));
+            let time = if certified.is_of_group(&rules.quorums) { time } else { time.min(latest) };
+            found.push((time, digest, certified.group));
         }
     }
     found.sort_by_key(|(time, digest, _)| (*time, *digest));

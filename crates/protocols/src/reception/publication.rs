@@ -290,10 +290,8 @@ impl Replica {
                     self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
                 }
             }
-            if mutated!("reception/what-is-ordered-stays-pending") {
-                continue;
-            }
-            let direct = self.leave(digest).is_some_and(|pending| pending.direct);
+            let stays = mutated!("reception/what-is-ordered-stays-pending");
+            let direct = !stays && self.leave(digest).is_some_and(|pending| pending.direct);
             if self.inserted.insert(digest, Late { direct, at: out.now() }).is_none() {
                 self.inserted_order.push_back(digest);
             }

@@ -12,6 +12,8 @@ use quorate_core::mutated;
 use quorate_core::sessions::{self, Ruling};
 use std::collections::BTreeMap;
 
+type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
+
 /// Whom one publication's answers are for: all of it but the operations.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -39,7 +41,7 @@ impl Replica {
             return;
         }
         let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
-        let mut told: BTreeMap<(ClientId, SessionId), Vec<(RequestNumber, Told<Ruling>)>> = BTreeMap::new();
+        let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
         for it in asked {
             let of = (it.client, it.session);
             let mut rulings = Vec::with_capacity(it.numbers.len());

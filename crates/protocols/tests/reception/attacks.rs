@@ -100,6 +100,22 @@ fn a_committee_of_liars_does_not_choose_a_time_far_ahead_for_good() {
 }
 
 #[test]
+fn a_committee_that_is_silent_does_not_keep_a_publication_from_being_ordered() {
+    // Found by seed 27: e = 0, and the one replica of the committee is a liar that says nothing. A quorum of the group will do.
+    let config = crate::subject::Config { criticality: Some(0), ..crate::harness::config() };
+    let mut it = Cluster::with(4, config);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.crash(3);
+    for index in 0..12 {
+        let ticket = it.submit(1, &format!("x{index}"));
+        it.run(1_000);
+        assert!(it.answer(1, ticket).is_some(), "x{index}");
+    }
+    assert_eq!(it.applied_times("x11"), 1);
+}
+
+#[test]
 fn replicas_that_are_full_of_different_publications_order_them_all_and_have_room_again() {
     // A client, or a broker, that gives each replica something else until all are full.
     let config = crate::subject::Config { pending_bytes: 4 * 4_000, ..crate::harness::config() };

@@ -17,6 +17,5 @@ mod words;
 
 /// The protocol that the harness drives.
 mod subject {
-    pub use quorate_protocols::pbft::ClientTimer;
-    pub use quorate_protocols::reception::{Client, Config, Message, Reception as Subject, Record};
+    pub use quorate_protocols::reception::{Config, Message, Reception as Subject, Record};
 }
