@@ -16,6 +16,7 @@
 use crate::errors::{Advise, failure};
 use crate::served::{Machine, Protocol};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
+use quorate_core::quorum::ByzantineQuorums;
 use quorate_runtime::coin;
 use quorate_runtime::config::{ClusterConfig, Limits, MEMBERS_MAX, Member, ReplicaConfig, Timing, draw_cluster_id};
 use quorate_runtime::keys::KeyPair;
@@ -58,14 +59,21 @@ impl Layout {
     /// # Errors
     /// If the folder holds anything, or cannot be written.
     pub fn create(dir: &Path, protocol: &str, addresses: &[String]) -> anyhow::Result<Self> {
-        Self::create_for(dir, protocol, Machine::Kv, addresses)
+        Self::create_for(dir, protocol, Machine::Kv, None, addresses)
     }
 
-    /// As [`Layout::create`], for this machine.
+    /// As [`Layout::create`], for this machine, and at this level of criticality where the protocol has levels.
     ///
     /// # Errors
     /// As [`Layout::create`].
-    pub fn create_for(dir: &Path, protocol: &str, machine: Machine, addresses: &[String]) -> anyhow::Result<Self> {
+    pub fn create_for(
+        dir: &Path,
+        protocol: &str,
+        machine: Machine,
+        criticality: Option<u8>,
+        addresses: &[String],
+    ) -> anyhow::Result<Self> {
+        check_criticality(protocol, criticality, addresses.len())?;
         let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
         if machine != Machine::Kv && Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
             let what = format!("{} needs one order of all its operations, and `{protocol}` has none", machine.words());
@@ -97,6 +105,7 @@ impl Layout {
                 listen: member.address.clone(),
                 clients: vec![client.public()],
                 members: members.clone(),
+                criticality,
                 limits: Limits::default(),
                 timing: Timing::between(addresses),
             };
@@ -180,6 +189,20 @@ fn check_size(replicas: usize) -> anyhow::Result<()> {
     }
     let what = format!("a cluster of {replicas} replicas is not possible");
     Err(failure(what, format!("choose between 1 and {MEMBERS_MAX}; 3 survive one crash, 5 survive two")))
+}
+
+fn check_criticality(protocol: &str, criticality: Option<u8>, replicas: usize) -> anyhow::Result<()> {
+    let Some(level) = criticality else { return Ok(()) };
+    if !Protocol::named(protocol).is_some_and(Protocol::certifies_reception) {
+        let what = format!("`{protocol}` certifies nothing that could be more or less critical");
+        return Err(failure(what, "leave --criticality out, or choose --protocol reception"));
+    }
+    let faults = ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults());
+    if usize::from(level) <= faults {
+        return Ok(());
+    }
+    let what = format!("{replicas} replicas bear {faults} that lie, not {level}");
+    Err(failure(what, "choose a lower --criticality, or 3 × it + 1 replicas"))
 }
 
 fn new_text(cluster: ClusterId, replica: ReplicaId) -> String {

@@ -137,6 +137,7 @@ impl Local {
                 listen: member.address.clone(),
                 clients: vec![self.key.public()],
                 members: self.cluster.members.clone(),
+                criticality: None,
                 limits: Limits::default(),
                 timing: Timing::on_one_machine(),
             };

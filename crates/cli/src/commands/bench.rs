@@ -6,8 +6,8 @@ mod etcd;
 mod load;
 pub mod system;
 
-use super::Protocol;
 use super::status::{Said, ask, columns, leads};
+use super::{Machine, Protocol};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -19,6 +19,7 @@ use control::Raw;
 use etcd::Front;
 use load::{Asked, Load, Watched};
 use quorate_core::ids::ReplicaId;
+use quorate_core::protocol::Call;
 use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
 use quorate_runtime::config::Timing;
@@ -56,6 +57,7 @@ const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
   quorate bench --idle --failover --in-flight 1
   quorate bench --api etcd --read-percent 50
   quorate bench --protocol hq --contention 0..1 --in-flight 1,16 --plot contention.svg
+  quorate bench --protocol reception --events --in-flight 256,2000
   quorate bench --against http://127.0.0.1:2379,http://127.0.0.1:22379 --processes 4711,4712
 
 Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first.
@@ -80,6 +82,9 @@ pub struct Arguments {
     /// How to ask: as the cluster's own client, or through a gateway with etcd's API, which is started beside the replicas
     #[arg(long, value_enum, default_value_t)]
     api: Api,
+    /// Replicate an event store: each write appends an event to one of a thousand streams, each read asks how far one is
+    #[arg(long, conflicts_with = "against")]
+    events: bool,
     /// Measure these endpoints of etcd's API, whoever they are, instead of starting anything
     #[arg(long, value_name = "URLS", value_delimiter = ',', conflicts_with_all = ["cluster", "protocol", "replicas", "failover", "api"])]
     against: Vec<String>,
@@ -128,6 +133,13 @@ pub struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// What the replicas replicate.
+    fn machine(&self) -> Machine {
+        if self.events { Machine::Events } else { Machine::Kv }
+    }
+}
+
 /// How the load asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -141,6 +153,8 @@ enum Api {
 
 #[derive(Debug, Default, Serialize)]
 struct Results {
+    /// What is replicated.
+    machine: &'static str,
     /// With --against, the endpoints.
     protocol: String,
     api: Api,
@@ -208,10 +222,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .prefix("quorate-bench-")
         .tempdir_in(&place)
         .advise(format!("cannot create a folder in {}", place.display()), "choose another place with --dir")?;
+    if arguments.events && arguments.api == Api::Etcd {
+        return Err(failure("etcd's API needs the key-value store", "leave --events or --api etcd out"));
+    }
     if arguments.contention.is_span() {
         return contention::run(&arguments, temporary.path()).await;
     }
     let mut results = Results {
+        machine: arguments.machine().name(),
         protocol: arguments.protocol.to_string(),
         api: if arguments.against.is_empty() { arguments.api } else { Api::Etcd },
         replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
@@ -270,6 +288,7 @@ impl Target {
         };
         if let Some(file) = &arguments.cluster {
             let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
+            connection.must_replicate(arguments.machine())?;
             results.replicas = connection.config.members.len();
             let layout = file.parent().and_then(Layout::existing);
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
@@ -277,7 +296,8 @@ impl Target {
             return Ok(Self { connection, front, named: Vec::new(), layout, disk, replicas: Vec::new() });
         }
         let addresses = free_addresses(results.replicas)?;
-        let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
+        let machine = arguments.machine();
+        let layout = Layout::create_for(dir, &arguments.protocol.to_string(), machine, None, &addresses)?;
         let start = Instant::now();
         let mut starting = JoinSet::new();
         for index in (0_u8..).take(results.replicas) {
@@ -285,7 +305,10 @@ impl Target {
             starting.spawn(Replica::start(id, layout.replica(id)));
         }
         let connection = Connection::open(&layout.cluster_file(), PATIENCE)?;
-        connection.apply(&Operation::put("bench/first", "write")).await?.result?;
+        match machine {
+            Machine::Kv => drop(connection.apply(&Operation::put("bench/first", "write")).await?.result?),
+            Machine::Events => drop(connection.call(Call::Apply(machine.nothing()?.into())).await?),
+        }
         results.first_write_ms = Some(start.elapsed().as_secs_f64() * 1000.0);
         let mut replicas = Vec::new();
         while let Some(started) = starting.join_next().await {
@@ -351,7 +374,11 @@ impl Target {
             return Ok(front.clients(count).await?.into_iter().map(Asked::Etcd).collect());
         }
         let connection = self.own()?;
-        (0..client_count(arguments, in_flight)?).map(|_| Ok(Asked::Cluster(connection.another()?.client))).collect()
+        let asked = match arguments.machine() {
+            Machine::Kv => Asked::Cluster,
+            Machine::Events => Asked::Events,
+        };
+        (0..client_count(arguments, in_flight)?).map(|_| Ok(asked(connection.another()?.client))).collect()
     }
 
     fn own(&self) -> anyhow::Result<&Connection> {

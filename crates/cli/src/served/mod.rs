@@ -6,6 +6,7 @@ mod hotstuff;
 mod hq;
 mod machine;
 mod pbft;
+mod reception;
 mod sync_tob;
 mod vr;
 
@@ -13,7 +14,7 @@ pub use machine::Machine;
 
 use clap::ValueEnum;
 use quorate_core::ids::{OpNumber, View};
-use quorate_runtime::config::Timing;
+use quorate_runtime::config::{ReplicaConfig, Timing};
 use std::fmt;
 
 /// Runs `$body` with `$P` standing for the type of `$protocol`.
@@ -26,6 +27,10 @@ macro_rules! with_protocol {
             }
             $crate::served::Protocol::Pbft => {
                 type $P = quorate_protocols::pbft::Pbft;
+                $body
+            }
+            $crate::served::Protocol::Reception => {
+                type $P = quorate_protocols::reception::Reception;
                 $body
             }
             $crate::served::Protocol::HotStuff => {
@@ -57,6 +62,8 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
+    /// PBFT behind Byzantine reception: requests come by any way, and at a time that no f replicas choose
+    Reception,
     /// Chained HotStuff: 3f+1 replicas survive f that lie
     #[value(name = "hotstuff")]
     HotStuff,
@@ -101,6 +108,11 @@ impl Protocol {
         with_protocol!(self, P => P::ONE_ORDER)
     }
 
+    /// Does it certify who has received what?
+    pub fn certifies_reception(self) -> bool {
+        with_protocol!(self, P => P::CERTIFIES_RECEPTION)
+    }
+
     /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
     pub fn latency_bound_ms(self, replicas: usize, timing: &Timing) -> Option<f64> {
         with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
@@ -131,6 +143,14 @@ pub trait Served: quorate_core::protocol::Protocol {
 
     /// Its configuration, with the patience that a file gives it.
     fn configure(timing: &Timing) -> Self::Config;
+
+    /// The same for a replica's file, which may say more than how patient it is.
+    fn configure_from(file: &ReplicaConfig) -> Self::Config {
+        Self::configure(&file.timing)
+    }
+
+    /// Does it certify who has received what, so that a file can say how critical that is?
+    const CERTIFIES_RECEPTION: bool = false;
 
     /// Entries that the others must commit before a replica whose disk was lost may begin anew.
     const FLUSH_ENTRIES: u64;

@@ -8,6 +8,7 @@
 //! is committed carries a proof that anyone can pass on. The README argues each.
 
 mod answered;
+mod audit;
 mod checkpoint;
 mod client;
 mod durable;
@@ -25,6 +26,8 @@ mod tentative;
 mod view_change;
 mod words;
 
+pub(crate) use answered::Answered;
+pub(crate) use audit::audit;
 pub(crate) use client::nobody;
 pub use client::{Client, Manner};
 pub use durable::{Base, Record, Silence};

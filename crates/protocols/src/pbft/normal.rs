@@ -67,6 +67,17 @@ impl Replica {
         answered
     }
 
+    /// For a protocol around this one, whose replicas ask for the same thing under one name: it is done, nobody waits for it.
+    pub(crate) fn withdraw(
+        &mut self,
+        session: SessionId,
+        numbers: impl Iterator<Item = RequestNumber>,
+        out: &mut Outbox,
+    ) {
+        numbers.for_each(|number| self.pool.withdraw(session, number));
+        self.watch(out);
+    }
+
     /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
     /// meanwhile does not stop it, or a primary could leave one client out for ever).
     pub(super) fn watch(&mut self, out: &mut Outbox) {

@@ -138,6 +138,16 @@ impl Replica {
         self.primary() == self.me
     }
 
+    /// For a protocol around this one: the view that this replica is in.
+    pub(crate) const fn view(&self) -> View {
+        self.view
+    }
+
+    /// For a protocol around this one: does this replica propose?
+    pub(crate) fn leads(&self) -> bool {
+        self.is_active() && self.is_primary() && self.may_vote()
+    }
+
     pub(super) fn is_active(&self) -> bool {
         matches!(self.phase, Phase::Active)
     }

@@ -100,7 +100,7 @@ impl PbftLies {
     }
 
     /// The same request with another operation, under the client's signature of the first one.
-    fn forged(group: &pbft::Group) -> Option<pbft::Group> {
+    pub(super) fn forged(group: &pbft::Group) -> Option<pbft::Group> {
         let mut words = group.statement().clone();
         let (_, body) = words.requests.iter_mut().find(|(_, body)| matches!(body, Body::Apply(_)))?;
         *body = Body::Apply(registers::Operation::Put { key: 0, value: u64::MAX }.encode().into());
