@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     thread::scope(|scope| {
         for client in &clients {
-            scope.spawn(|| while !stop.load(Ordering::Relaxed) && client.apply("").is_ok() {});
+            scope.spawn(|| while client.apply("").is_ok() && !stop.load(Ordering::Relaxed) {});
         }
         thread::sleep(Duration::from_secs(seconds));
         stop.store(true, Ordering::Relaxed);

@@ -297,7 +297,7 @@ impl Target {
         }
         let addresses = free_addresses(results.replicas)?;
         let machine = arguments.machine();
-        let layout = Layout::create_for(dir, &arguments.protocol.to_string(), machine, None, &addresses)?;
+        let layout = Layout::create(dir, &arguments.protocol.to_string(), machine, None, &addresses)?;
         let start = Instant::now();
         let mut starting = JoinSet::new();
         for index in (0_u8..).take(results.replicas) {

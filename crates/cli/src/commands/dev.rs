@@ -158,7 +158,7 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     let Some(layout) = Layout::existing(dir) else {
         let protocol = arguments.protocol.unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
-        let layout = Layout::create_for(dir, protocol.name(), arguments.machine(), arguments.criticality, &addresses)?;
+        let layout = Layout::create(dir, protocol.name(), arguments.machine(), arguments.criticality, &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         return Ok((layout, config));
     };

@@ -50,8 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let addresses = if given == 0 { free_addresses(replicas)? } else { arguments.addresses.clone() };
     let machine = if arguments.events { Machine::Events } else { Machine::Kv };
-    let layout =
-        Layout::create_for(&arguments.dir, arguments.protocol.name(), machine, arguments.criticality, &addresses)?;
+    let layout = Layout::create(&arguments.dir, arguments.protocol.name(), machine, arguments.criticality, &addresses)?;
     if let Some(warning) = arguments.protocol.warns(replicas) {
         eprintln!("warning: {warning}");
     }

@@ -100,10 +100,9 @@ impl Replica {
         let mine =
             self.ucb.iter().filter(|(id, known)| old(id) && since.since(known.chain.statement().start) > patience);
         if self.config.broadcast == Broadcast::DolevStrong {
-            if mine.count() > 0 && self.reading(out) == Reading::Synced && !self.silent {
-                if self.begin_life(out) {
-                    self.cast_more(out);
-                }
+            let may = mine.count() > 0 && self.reading(out) == Reading::Synced && !self.silent;
+            if may && self.begin_life(out) {
+                self.cast_more(out);
             }
             return;
         }

@@ -36,14 +36,8 @@ struct History {
 impl History {
     fn new(seed: u64, damage: bool) -> Self {
         let mut dice = Dice::new(seed);
-<<<<<<< HEAD:crates/protocols/tests/support/chaos.rs
         let n = luck::SIZES[dice.below(luck::SIZES.len())];
         let mut it = Cluster::with(n, luck::config(&mut dice));
-=======
-        let n = [1, 4, 4, 4, 4, 5, 7][dice.below(7)];
-        let tentative_requests = [0, 16][Dice::new(seed ^ 0x7e47).below(2)];
-        let mut it = Cluster::with(n, Config { tentative_requests, ..some_config(&mut dice) });
->>>>>>> pbft:crates/protocols/tests/pbft/chaos.rs
         it.client(1).client(2);
         let unlucky = (damage && n >= luck::REPAIRS).then(|| dice.below(n));
         Self { it, dice, asked: Vec::new(), reads: Vec::new(), unlucky }
