@@ -94,7 +94,7 @@ impl Layout {
                 clients: vec![client.public()],
                 members: members.clone(),
                 limits: Limits::default(),
-                timing: Timing::default(),
+                timing: Timing::between(addresses),
             };
             layout.write_replica(&config, key)?;
         }

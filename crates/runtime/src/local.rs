@@ -135,7 +135,7 @@ impl Local {
                 clients: vec![self.key.public()],
                 members: self.cluster.members.clone(),
                 limits: Limits::default(),
-                timing: Timing::default(),
+                timing: Timing::on_one_machine(),
             };
             replica::format(&settings)?;
             if let Some(keys) = coins.get(member.replica.index()) {
