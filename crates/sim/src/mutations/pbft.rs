@@ -17,13 +17,16 @@ const POWER: &str = "crash:400,crash-all:400,persist-crash:500,slow-sync:300,hun
 /// A primary that proposes two things, both of which reach everybody in the end, and replicas that forget.
 const TWO_WORDS: &str = "collude,replay:400,persist-crash:1000";
 
+/// A primary whose proposals change when they come again, and replicas that forget.
+const OTHER_WORDS: &str = "own-lies:400,replay:400,persist-crash:1000,slow-sync:500";
+
 /// The list.
 pub const LIST: List = List {
     protocol: "pbft",
     kept: include_str!("pbft.txt"),
     mutations: &[
         all("quorum/byzantine-one-short", "two quorums may have a liar in common, and nobody else"),
-        under("pbft/prepare-before-the-sync", "PREPARE leaves before the vote is on disk", TWO_WORDS),
+        under("pbft/prepare-before-the-sync", "PREPARE leaves before the vote is on disk", OTHER_WORDS),
         under("pbft/vote-is-not-durable", "a replica forgets with a crash what it has voted for", TWO_WORDS),
         under(
             "pbft/commit-before-the-sync",
