@@ -103,7 +103,7 @@ impl Layout {
                 members: members.clone(),
                 criticality,
                 limits: Limits::default(),
-                timing: Timing::default(),
+                timing: Timing::between(addresses),
             };
             layout.write_replica(&config, key)?;
         }

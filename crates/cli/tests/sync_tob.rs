@@ -16,8 +16,8 @@ fn init() -> Cluster {
     for replica in 0..3 {
         let file = cluster.replica(replica).join("replica.toml");
         let text = std::fs::read_to_string(&file).expect("a file");
-        let patient = text.replacen("delay_bound_ms = 40", "delay_bound_ms = 150", 1);
-        let patient = patient.replacen("clock_bound_ms = 10", "clock_bound_ms = 50", 1);
+        let patient = text.replacen("delay_bound_ms = 20", "delay_bound_ms = 150", 1);
+        let patient = patient.replacen("clock_bound_ms = 5", "clock_bound_ms = 50", 1);
         assert_ne!(text, patient, "the bounds are in the file");
         std::fs::write(&file, patient).expect("it can be written");
     }

@@ -212,8 +212,8 @@ impl SyncQuorums {
     }
 
     /// All replicas but those that may be faulty.
-    pub const fn quorum(&self) -> usize {
-        self.quorum
+    pub fn quorum(&self) -> usize {
+        self.quorum - usize::from(mutated!("quorum/sync-one-short"))
     }
 
     /// Replicas one of which at least is correct (f + 1): what they all say, a correct one says.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, de};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// `replica.toml`: what one replica must know before it starts.
@@ -128,15 +129,28 @@ pub struct Timing {
     /// The silence after which the others replace it; 300. At least four heartbeats, or leaders change for nothing.
     pub view_change_ms: u64,
     /// For protocols that trust bounds on time: what a replica sends is processed by another within this; 40. It must cover
-    /// the worst moments of network and scheduler: when it is broken, outputs wait. A LAN wants 50, a WAN 500.
+    /// the worst moments of network and scheduler: when it is broken, outputs wait. A LAN wants 50, a WAN 500, one machine 20.
     pub delay_bound_ms: u64,
-    /// For the same protocols: the clocks of two replicas differ by less than this; 10. A WAN wants 50.
+    /// For the same protocols: the clocks of two replicas differ by less than this; 10. A WAN wants 50, one machine 5.
     pub clock_bound_ms: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self { heartbeat_ms: 50, view_change_ms: 300, delay_bound_ms: 40, clock_bound_ms: 10 }
+    }
+}
+
+impl Timing {
+    /// For replicas that all run on this machine: their bounds on time are tighter than on a network.
+    pub const fn on_one_machine() -> Self {
+        Self { heartbeat_ms: 50, view_change_ms: 300, delay_bound_ms: 20, clock_bound_ms: 5 }
+    }
+
+    /// For replicas with these addresses.
+    pub fn between<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Self {
+        let is_here = |address: &String| address.parse::<SocketAddr>().is_ok_and(|it| it.ip().is_loopback());
+        if addresses.into_iter().all(is_here) { Self::on_one_machine() } else { Self::default() }
     }
 }
 

@@ -136,7 +136,7 @@ impl Local {
                 members: self.cluster.members.clone(),
                 criticality: None,
                 limits: Limits::default(),
-                timing: Timing::default(),
+                timing: Timing::on_one_machine(),
             };
             replica::format(&settings)?;
             if let Some(keys) = coins.get(member.replica.index()) {

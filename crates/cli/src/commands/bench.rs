@@ -453,7 +453,7 @@ impl Target {
 fn bound(arguments: &Arguments) -> Option<f64> {
     let replicas = arguments.replicas.unwrap_or(arguments.protocol.replicas());
     let ours = arguments.cluster.is_none();
-    ours.then(|| arguments.protocol.latency_bound_ms(replicas, &Timing::default())).flatten()
+    ours.then(|| arguments.protocol.latency_bound_ms(replicas, &Timing::on_one_machine())).flatten()
 }
 
 /// How many clients share so many requests.

@@ -12,8 +12,17 @@ use super::{Broadcast, Outbox, Timer};
 use crate::pbft::{self, Group, Requests};
 use quorate_core::crypto::{ClientKey, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{Peer, ReplicaId, View};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::time::WallTime;
+
+/// So many lives may begin after one block and before the next: more than a process can be started in any time.
+const LIVES_PER_BLOCK: u64 = 1 << 20;
+
+/// Every life that begins before this block is committed is below this.
+pub(super) const fn lives_from(op: OpNumber) -> u64 {
+    op.get().saturating_mul(LIVES_PER_BLOCK)
+}
 
 /// Casts.
 impl Replica {
@@ -59,25 +68,41 @@ impl Replica {
                 return out.arm(Timer::Cast, self.config.cast_pause.saturating_sub(passed));
             }
         }
-        let known = self.order.next_of(self.me).life;
-        if known > self.ucb.life {
-            self.ucb.begin_after(self.me, known); // the clock went back between two lives
+        let moved = self.order.next_of(self.me).life;
+        if self.ucb.life().is_none_or(|life| life < moved) && !self.begin_life(out) {
+            return;
         }
-        let (id, bundle) = self.ucb.take(self.me);
+        let Some((id, bundle)) = self.ucb.take(self.me) else { return };
         let cast = Cast { id, start: self.now(out), bundle: bundle.digest(), bytes: bundle.len() as u64 };
         let head = self.keyring.sign(cast);
         self.ucb.cast_at = Some(out.now());
         let seq = self.persist(Record::Bundle(Some(head.clone()), bundle.clone()), out);
         let chain = Chain::new(head);
-        // Overtakes the disk: it promises only that this was cast under a name that is of this life, and so is never used
-        // again. That it can be had is what the others' signatures say.
-        out.broadcast_unsynced(Message::Cast { chain: chain.clone(), bundle: bundle.clone() });
+        let message = Message::Cast { chain: chain.clone(), bundle: bundle.clone() };
+        if mutated!("sync-tob/cast-before-the-sync") {
+            out.broadcast_unsynced(message);
+        } else {
+            out.broadcast(message); // then the record of this life is on disk, too
+        }
         self.ucb.insert(chain);
         self.ucb.hold(bundle, seq, self.now(out), true);
         self.arm_epoch(out);
         if self.ucb.has_gathered() {
             out.arm(Timer::Cast, self.config.cast_pause);
         }
+    }
+
+    /// Begins a life, in which names of casts are new. It is above all earlier ones, whatever was lost: see `README.md`, *Why
+    /// no name is used twice*. False if that has to wait.
+    pub(super) fn begin_life(&mut self, out: &mut Outbox) -> bool {
+        let life = self.life.max(self.order.next_of(self.me).life).saturating_add(1);
+        if life >= lives_from(self.committed.next()) {
+            return false; // first something has to be committed
+        }
+        self.life = life;
+        self.persist(Record::Life(life), out);
+        self.ucb.begin(self.me, life);
+        true
     }
 
     /// ⟨sender, seq, τ, H(x)⟩ with x. Signed by whoever holds it; with Dolev and Strong, only if it came in time.

@@ -6,7 +6,7 @@ use super::Outbox;
 use super::durable::Record;
 use super::message::{Message, State};
 use super::replica::Replica;
-use quorate_core::crypto::{Certified, Digest, Evidence, Verified};
+use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
 use quorate_core::outbox::Note;
@@ -141,8 +141,17 @@ impl Replica {
     pub(super) fn on_state_stable(&mut self, from: ReplicaId, certified: Certified<State>, out: &mut Outbox) {
         let it = certified.statement().clone();
         let op = it.checkpoint.op;
+        let own = self.snapshots.get(&op).or(self
+            .state
+            .as_ref()
+            .map(Certificate::statement)
+            .filter(|own| own.checkpoint.op == op));
+        if own.is_some_and(|own| *own != it) {
+            return self.diverged(op, out);
+        }
         let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op);
-        if op <= self.order.op || !is_new || it.order.op != op {
+        let known = if self.machine.adrift { op < self.base.op } else { op <= self.order.op };
+        if known || !is_new || it.order.op != op {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
         if op > self.state_op() {
@@ -180,7 +189,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         let op = checkpoint.op;
-        self.machine.wake = wake;
+        (self.machine.wake, self.machine.adrift) = (wake, false);
         (self.machine.boundary, self.machine.boundary_bytes, self.machine.executed) = (op, 0, op);
         self.order = it.order.clone();
         self.snapshots.insert(op, it.clone());

@@ -1,11 +1,13 @@
 //! What a replica keeps on disk. A vote is here before it is sent: a replica that comes back knows what it has confirmed.
-//! Signatures of a scheduled broadcast are not: who comes back signs nothing before every broadcast in which it may have
-//! signed is over (`guard.rs`).
+//! Whatever two different signatures could convict it of is, too: the lives in which it casts, and the epochs that it has led.
+//! Signatures under the blocks of others are not: they fill no slot, and who comes back signs nothing before every broadcast
+//! in which it may have signed is over (`guard.rs`).
 
 use super::content::{Block, Bundle};
 use super::log::Link;
 use super::message::{Cast, Commit, NewView, State, Vote};
 use super::order::Order;
+use super::schedule::EpochNumber;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::{Certificate, Signed};
 use quorate_core::ids::View;
@@ -28,6 +30,10 @@ pub struct Base {
     pub committed: Option<Certificate<Commit>>,
     /// The last state that a quorum has.
     pub state: Option<Certificate<State>>,
+    /// The last life in which anything was cast; zero before the first.
+    pub life: u64,
+    /// The last epoch that was led.
+    pub led: EpochNumber,
     /// Promises were lost: nothing is confirmed until the others have confirmed something later without this replica.
     pub silent: bool,
 }
@@ -51,6 +57,10 @@ pub enum Record {
     Left(View),
     /// A view has started.
     Started(Signed<NewView>),
+    /// I cast in this life, and in no lower one any more.
+    Life(u64),
+    /// I have led this epoch: I propose nothing else in it, and nothing in an earlier one.
+    Led(EpochNumber),
     /// What the order depended on when a snapshot was begun, or is about to be fetched.
     Ordered(Order),
     /// Everything small, anew.
@@ -67,6 +77,8 @@ impl Record {
             | Record::Certified(_)
             | Record::Left(_)
             | Record::Started(_)
+            | Record::Life(_)
+            | Record::Led(_)
             | Record::Base(_) => Class::Promise,
         }
     }

@@ -107,7 +107,8 @@ impl<T: Head> Chain<T> {
 pub struct CastId {
     /// The sender.
     pub sender: ReplicaId,
-    /// Greater each time the sender starts: what it had cast before and forgotten is never cast again under the same name.
+    /// Greater in each life of the sender, whatever it has lost: what it had cast before and forgotten is never cast again
+    /// under the same name (`cast.rs::begin_life`).
     pub life: u64,
     /// From 0, dense in one life.
     pub seq: u64,

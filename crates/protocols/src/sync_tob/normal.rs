@@ -17,6 +17,7 @@ use crate::quorum_client;
 use quorate_core::crypto::{Certified, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{Batch, Outcome};
 use quorate_core::time::{Duration, WallTime};
@@ -64,7 +65,11 @@ impl Replica {
     /// The block of the epoch: what is in `UnQueued` and in no block under way, by scheduled broadcast.
     fn propose(&mut self, epoch: EpochNumber, out: &mut Outbox) {
         let (tip, start) = (self.log.tip(), self.schedule.start(epoch));
-        if tip.0.since(self.committed) >= WINDOW_BLOCKS / 2 || self.guard.is_at_risk() || self.is_behind() {
+        if tip.0.since(self.committed) >= WINDOW_BLOCKS / 2
+            || self.guard.is_at_risk()
+            || self.is_behind()
+            || self.machine.adrift
+        {
             return; // first what is under way has to be confirmed
         }
         let mut order = self.order.clone();
@@ -76,7 +81,8 @@ impl Replica {
             Broadcast::Flood => WallTime::from_nanos(u64::MAX),
             Broadcast::DolevStrong => self.delivered_by(start),
         };
-        let entries = self.ucb.select(&mut order, self.quorums.vouch(), cast_by, (ENTRIES_MAX, BLOCK_BYTES_MAX));
+        let needed = if mutated!("sync-tob/orders-what-few-have") { 1 } else { self.quorums.vouch() };
+        let entries = self.ucb.select(&mut order, needed, cast_by, (ENTRIES_MAX, BLOCK_BYTES_MAX));
         let tick = self.tick_is_due(start) && !under_way.iter().any(|block| block.content().tick);
         let demote: Vec<_> = self.to_demote(epoch);
         if entries.is_empty() && !tick {
@@ -85,8 +91,8 @@ impl Replica {
         let block = Block::new(Moves { epoch, tick, entries, demote });
         let head = self.keyring.sign(Proposal { view: self.view, epoch, block: block.digest() });
         let chain = Chain::new(head);
-        // Not on disk: a replica that comes back signs nothing in broadcasts in which it may have signed (`guard.rs`).
-        out.broadcast_unsynced(Message::Propose { chain: chain.clone(), block: block.clone() });
+        self.persist(Record::Led(epoch), out);
+        out.broadcast(Message::Propose { chain: chain.clone(), block: block.clone() });
         let running = self.running.entry(epoch);
         let running = running.or_insert_with(|| Running { instance: Instance::new(start), blocks: Vec::new() });
         let clock = self.clock.show(out.now());
@@ -208,7 +214,8 @@ impl Replica {
     fn pass_on(&self, chain: Chain<Proposal>, block: Block, out: &mut Outbox) {
         let longer = chain.clone().with(self.keyring.sign(Echo(*chain.statement())));
         for other in Instance::strangers(&chain, self.others()) {
-            // Not on disk, as the proposal itself.
+            // Not on disk: a correct replica passes several values on, and one that comes back signs nothing in broadcasts
+            // in which it may have signed (`guard.rs`).
             out.send_unsynced(Peer::Replica(other), Message::Propose { chain: longer.clone(), block: block.clone() });
         }
     }
@@ -297,7 +304,7 @@ impl Replica {
     /// Votes for what is new in the chain: once for each epoch of a view, in their order, and never before block and
     /// bundles are here and on disk.
     pub(super) fn vote_more(&mut self, out: &mut Outbox) {
-        if !self.is_adopted() || self.silent || self.guard.is_at_risk() {
+        if !self.is_adopted() || self.silent || self.guard.is_at_risk() || self.machine.adrift {
             return;
         }
         let last = self.voted.filter(|vote| vote.view == self.view).map(|vote| vote.epoch);
@@ -353,6 +360,8 @@ impl Replica {
         let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
         if vote.by() == self.me {
             self.vote_is_durable(out);
+        } else {
+            self.audit(vote.by(), it, out);
         }
         if let Some(why) = self.refuses_view(it.view) {
             return out.ignore(from, why);
@@ -454,6 +463,7 @@ impl Replica {
         }
         self.dispatch(out);
         self.watch(out); // what was moved does not wait any more
+        self.cast_more(out); // perhaps a life may begin now
         self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
     }
@@ -463,6 +473,7 @@ impl Replica {
         while self.order.op < self.committed
             && self.order.op.since(self.machine.executed) < EXECUTING_MAX
             && self.machine.fetching.is_none()
+            && !self.machine.adrift
         {
             let Some(link) = self.log.get(self.order.op.next()) else { return };
             if !self.is_complete(link.op) {

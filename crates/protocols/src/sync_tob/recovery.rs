@@ -8,11 +8,12 @@
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, confirms nothing until the others have committed
 //! something that began after it came back: whatever it may have voted for is then older than what is certain.
 
+use super::cast::lives_from;
 use super::clock::Reading;
 use super::content::{Block, Bundle};
 use super::durable::Record;
 use super::log::{Link, chained};
-use super::message::{CastId, Commit, Message, Place, WANTED_MAX};
+use super::message::{CastId, Commit, Message, Place, Vote, WANTED_MAX};
 use super::replica::{Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Broadcast, Outbox, Timer, WINDOW_BLOCKS};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Consistency, QueryTicket};
 use quorate_core::time::{Duration, Instant};
@@ -40,7 +42,7 @@ impl Replica {
     fn is_unsettled(&self) -> bool {
         let elsewhere = |replica: ReplicaId| self.peers.get(&replica) != Some(&self.place());
         let busy = self.log.tip().0 > self.committed || self.order.op < self.committed || self.is_behind();
-        !self.is_adopted() || busy || self.casts_something() || self.others().any(elsewhere)
+        !self.is_adopted() || busy || self.machine.adrift || self.casts_something() || self.others().any(elsewhere)
     }
 
     fn casts_something(&self) -> bool {
@@ -89,6 +91,9 @@ impl Replica {
     /// My casts that should have been moved long ago: somebody may not have them, or not know who does. With Dolev and Strong
     /// nobody takes them any more: they are cast under a new τ, in a new life.
     fn cast_again(&mut self, out: &mut Outbox) {
+        if mutated!("sync-tob/casts-are-not-said-again") {
+            return;
+        }
         let since = self.now(out);
         let patience = self.schedule.window().saturating_mul(4);
         let old = |id: &CastId| id.sender == self.me;
@@ -96,16 +101,16 @@ impl Replica {
             self.ucb.iter().filter(|(id, known)| old(id) && since.since(known.chain.statement().start) > patience);
         if self.config.broadcast == Broadcast::DolevStrong {
             if mine.count() > 0 && self.reading(out) == Reading::Synced && !self.silent {
-                let life = self.order.next_of(self.me).life.max(self.ucb.life);
-                self.ucb.begin_after(self.me, life);
-                self.cast_more(out);
+                if self.begin_life(out) {
+                    self.cast_more(out);
+                }
             }
             return;
         }
         for (_, known) in mine.take(AGAIN_MAX) {
             if let Some((bundle, _)) = self.ucb.bundles.get(&known.chain.statement().bundle) {
-                // As when it was cast first.
-                out.broadcast_unsynced(Message::Cast { chain: known.chain.clone(), bundle: bundle.clone() });
+                // Its record may be as young as the life; it waits for the disk as when it was cast first.
+                out.broadcast(Message::Cast { chain: known.chain.clone(), bundle: bundle.clone() });
             }
         }
     }
@@ -165,10 +170,14 @@ impl Replica {
 
     /// What is committed here cannot be executed, since something that it consists of is missing. Perhaps the others have
     /// let it go, and have a state in its place: whoever is asked for a block before its log sends the proof of one.
-    fn ask_for_state(&self, out: &mut Outbox) {
-        let after = self.order.op;
-        if after >= self.committed || self.machine.fetching.is_some() || self.is_complete(after.next()) {
+    fn ask_for_state(&mut self, out: &mut Outbox) {
+        let after = if self.machine.adrift { OpNumber::ZERO } else { self.order.op };
+        let lacks = self.machine.adrift || (after < self.committed && !self.is_complete(after.next()));
+        if !lacks || self.machine.fetching.is_some() {
             return;
+        }
+        if self.machine.adrift {
+            self.body_turn = self.body_turn.wrapping_add(1); // no bodies are asked for now
         }
         let Some(whom) = self.whose_bodies() else { return };
         out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after }); // a question
@@ -217,9 +226,17 @@ impl Replica {
         if self.asked.is_some_and(|(whom, _)| whom == from) {
             self.asked = None;
         }
+        let doubted = self.doubt.take_if(|doubt| *doubt == (from, first.previous())).is_some();
+        if it.op <= self.committed {
+            out.ignore(Peer::Replica(from), Why::Duplicate);
+            if doubted && self.log.chain_at(it.op) == Some(it.chain) {
+                self.compare(from, it.op, out); // up to there, histories are one
+            }
+            return self.on_proof(proof, out);
+        }
         let parent =
             self.log.chain_at(first.previous()).filter(|_| first > OpNumber::ZERO && first <= self.committed.next());
-        let (Some(mut chain), true) = (parent, it.op > self.committed) else {
+        let Some(mut chain) = parent else {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         };
         let (mut op, mut path) = (first.previous(), Vec::new());
@@ -229,9 +246,18 @@ impl Replica {
             path.push(Link { op, epoch: *epoch, block: *block, chain });
         }
         if (op, chain) != (it.op, it.chain) {
+            if !doubted && first.previous() > self.log.base.0 {
+                return self.compare(from, self.log.base.0, out);
+            }
+            if first.previous() > OpNumber::ZERO {
+                self.compare(from, OpNumber::ZERO, out); // whose state is certain?
+            }
             return out.blame(Peer::Replica(from), Fault::Contradiction("it proves another chain".to_owned()));
         }
         let committed = self.committed;
+        if path.iter().any(|link| link.op <= committed && self.log.get(link.op) != Some(*link)) {
+            return self.diverged(committed, out);
+        }
         for link in path.into_iter().filter(|link| link.op > committed) {
             if self.log.get(link.op) != Some(link) {
                 self.put(link, out);
@@ -244,8 +270,27 @@ impl Replica {
         self.expect_progress(out);
     }
 
+    /// A vote names the whole history before it. If that is not the one that is committed here, its signer lies, or was late and
+    /// will follow, or histories differ: it is asked for what it can prove.
+    pub(super) fn audit(&mut self, by: ReplicaId, vote: Vote, out: &mut Outbox) {
+        let before = vote.op.previous();
+        let ours = self.log.chain_at(before).filter(|_| before <= self.committed);
+        if ours.is_some_and(|chain| chain != vote.parent) && self.doubt.is_none_or(|(whom, _)| whom != by) {
+            self.compare(by, self.log.base.0, out);
+        }
+    }
+
+    /// Its history does not seem to be the one that is here. It is asked for its own, from where both were certain to be one.
+    fn compare(&mut self, with: ReplicaId, after: OpNumber, out: &mut Outbox) {
+        self.doubt = Some((with, after));
+        out.send_unsynced(Peer::Replica(with), Message::GetDecided { after }); // a question
+    }
+
     /// Asks one of the others, each time another one, for what this replica knows by its digest only.
     pub(super) fn fetch_missing(&mut self, out: &mut Outbox) {
+        if self.machine.adrift {
+            return; // what blocks move is not known here
+        }
         let (now, again) = (out.now(), self.config.resend);
         let due = |digest: &Digest| self.wanted.get(digest).is_none_or(|at: &Instant| now.since(*at) >= again);
         let (blocks, bundles) = self.lacks(self.log.tip().0);
@@ -320,6 +365,11 @@ impl Replica {
     pub(super) fn end_silence(&mut self, epoch: EpochNumber, out: &mut Outbox) {
         if self.silent && self.silent_until.is_some_and(|until| self.schedule.start(epoch) >= until) {
             self.silent = false;
+            // Every life that was forgotten began before this block was committed; every epoch led is before its epoch.
+            if !mutated!("sync-tob/silence-forgets-lives") {
+                self.life = self.life.max(lives_from(self.committed));
+            }
+            self.led = self.led.max(epoch);
             self.persist(Record::Base(self.base_record()), out);
             out.note(Note::Other("confirms again: others have confirmed what began after it came back"));
         }

@@ -61,6 +61,8 @@ pub(super) struct Machine {
     pub(super) boundary_bytes: u64,
     /// When it wants a tick.
     pub(super) wake: Option<WallTime>,
+    /// What the order of its next block depends on is lost, or that block is: it takes a state from the others.
+    pub(super) adrift: bool,
     /// This state is being fetched.
     pub(super) fetching: Option<State>,
     /// The one that was being fetched before: it may come all the same.
@@ -86,6 +88,10 @@ pub struct Replica {
     pub(super) base: Order,
     pub(super) state: Option<Certificate<State>>,
     pub(super) silent: bool,
+    /// The last life in which anything was cast.
+    pub(super) life: u64,
+    /// The last epoch that I led, or let pass.
+    pub(super) led: EpochNumber,
     /// What the others commit that began after this ends the silence; `None` until clocks agree.
     pub(super) silent_until: Option<WallTime>,
     pub(super) log: Log,
@@ -105,8 +111,6 @@ pub struct Replica {
 
     pub(super) ucb: Ucb,
     pub(super) running: BTreeMap<EpochNumber, Running>,
-    /// The last epoch that I led, or let pass.
-    pub(super) led: EpochNumber,
     /// The epoch for which [`Timer::Epoch`] is armed.
     pub(super) due: Option<EpochNumber>,
     pub(super) votes: Ballots<Vote>,
@@ -136,6 +140,8 @@ pub struct Replica {
     pub(super) peers: BTreeMap<ReplicaId, Place>,
     /// Who was asked for what is committed, and where we were then.
     pub(super) asked: Option<(ReplicaId, OpNumber)>,
+    /// Whose history is being compared with mine, and after which block.
+    pub(super) doubt: Option<(ReplicaId, OpNumber)>,
     pub(super) ask_turn: u64,
     /// The same for blocks and bundles: with one count for both, each would always come to the same few.
     pub(super) body_turn: u64,
@@ -208,6 +214,8 @@ impl Replica {
             certified: self.certified.as_ref().map(|it| it.certificate().clone()),
             committed: self.proof(),
             state: self.state.clone(),
+            life: self.life,
+            led: self.led,
             silent: self.silent,
         })
     }

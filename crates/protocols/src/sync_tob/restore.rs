@@ -16,6 +16,7 @@ use super::{Config, Outbox, SyncTob, Timer};
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::{Certificate, Digest, Keyring, Signed};
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::SyncQuorums;
@@ -91,6 +92,8 @@ impl Replayed {
                 }
                 (self.base.start, self.left) = (Some(start), false);
             }
+            Record::Life(life) => self.base.life = self.base.life.max(life),
+            Record::Led(epoch) => self.base.led = self.base.led.max(epoch),
             Record::Ordered(order) => drop(self.orders.insert(order.op, order)),
             Record::Base(base) => {
                 self.left = base.start.is_none() && base.view > View::ZERO;
@@ -102,7 +105,9 @@ impl Replayed {
                 if let Some(proof) = base.committed.clone() {
                     self.commit(proof, seq);
                 }
-                self.base = *base;
+                // After a lost disk nothing stands before it; else it repeats what does.
+                let (life, led) = (self.base.life.max(base.life), self.base.led.max(base.led));
+                self.base = Base { life, led, ..*base };
             }
         }
     }
@@ -173,12 +178,12 @@ pub(super) fn restore(
         Some(order) => Some(order.clone()),
         None => order_at(&replayed.log, &replayed.base.order, at, config.demote_epochs),
     };
-    let Some(order) = order else {
-        return Err(RestoreError::PromisesLost(format!("what the order of blocks after {at} depends on")));
-    };
-    let state = restore.checkpoint.map(|checkpoint| State { checkpoint, order: order.clone() });
+    let state = restore.checkpoint.zip(order.clone()).map(|(checkpoint, order)| State { checkpoint, order });
+    let adrift = order.is_none();
+    let order = order.unwrap_or_else(|| Order::new(restore.replicas));
+    let at = order.op; // wherever the machine is: while it is adrift it is given nothing
     let (me, machine) =
-        (restore.replica, Machine { executed: at, boundary: at, wake: restore.wake, ..Machine::default() });
+        (restore.replica, Machine { executed: at, boundary: at, wake: restore.wake, adrift, ..Machine::default() });
     let mut replica = build(me, quorums, config, keyring, replayed, order, machine, out);
     replica.resume(is_new, state, out);
     Ok(replica)
@@ -201,9 +206,9 @@ fn build(
     }
     let committed = committed.max(order.op);
     let schedule = Schedule::new(&config, &quorums);
-    let floor = schedule.output(schedule.start(last));
+    let floor = schedule.output(schedule.start(last)).max(schedule.start(base.led)); // its clock has shown that
     let clock = Clock::new(me, quorums, &config, (out.now(), out.wall()), floor);
-    let mut ucb = Ucb::new(clock.show(out.now()).as_nanos() >> 2);
+    let mut ucb = Ucb::new();
     for head in heads {
         if order.is_open(head.statement().id) && ucb.get(head.statement().id).is_none() && head.by() != me {
             let mut head = head;
@@ -246,11 +251,13 @@ fn build(
         guard,
         view: base.view,
         start,
-        voted: base.voted,
+        voted: base.voted.filter(|_| !mutated!("sync-tob/vote-is-not-durable")),
         certified,
         base: base.order,
         state: base.state,
         silent,
+        life: if mutated!("sync-tob/lives-are-not-durable") { 0 } else { base.life },
+        led: last.max(base.led),
         silent_until: None,
         log,
         phase,
@@ -262,7 +269,6 @@ fn build(
         moved: BTreeMap::new(),
         ucb,
         running: BTreeMap::new(),
-        led: last,
         due: None,
         votes: Ballots::default(),
         commits: Ballots::default(),
@@ -278,6 +284,7 @@ fn build(
         reads: Reads::default(),
         peers: BTreeMap::new(),
         asked: None,
+        doubt: None,
         ask_turn: u64::from(me.get()),
         body_turn: u64::from(me.get()),
         wanted: BTreeMap::new(),

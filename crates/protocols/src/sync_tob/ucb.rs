@@ -57,8 +57,8 @@ pub(super) struct Ucb {
     clients: BTreeMap<ClientId, usize>,
     /// Requests that somebody else has cast, and when that came.
     others: BTreeMap<Key, WallTime>,
-    /// What I cast next.
-    pub(super) life: u64,
+    /// The life in which I cast, once it has begun, and what I cast next in it.
+    life: Option<u64>,
     seq: u64,
     pub(super) cast_at: Option<Instant>,
 }
@@ -71,7 +71,7 @@ fn keys(group: &Group) -> impl Iterator<Item = (Key, usize)> + '_ {
 }
 
 impl Ucb {
-    pub(super) fn new(life: u64) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             casts: BTreeMap::new(),
             bundles: BTreeMap::new(),
@@ -81,7 +81,7 @@ impl Ucb {
             mine: BTreeMap::new(),
             clients: BTreeMap::new(),
             others: BTreeMap::new(),
-            life,
+            life: None,
             seq: 0,
             cast_at: None,
         }
@@ -115,8 +115,9 @@ impl Ucb {
         !self.gathered.is_empty()
     }
 
-    /// Takes what is to be cast next, with its name.
-    pub(super) fn take(&mut self, me: ReplicaId) -> (CastId, Bundle) {
+    /// Takes what is to be cast next, with its name; `None` before a life has begun.
+    pub(super) fn take(&mut self, me: ReplicaId) -> Option<(CastId, Bundle)> {
+        let life = self.life?;
         let (mut groups, mut bytes, mut requests) = (Vec::new(), 0_usize, 0_usize);
         while let Some(group) = self.gathered.front() {
             let more = keys(group).map(|(_, bytes)| bytes).fold(0, usize::saturating_add);
@@ -128,21 +129,28 @@ impl Ucb {
             groups.extend(self.gathered.pop_front());
         }
         self.gathered_bytes = self.gathered_bytes.saturating_sub(bytes);
-        let id = CastId { sender: me, life: self.life, seq: self.seq };
+        let id = CastId { sender: me, life, seq: self.seq };
         self.seq = self.seq.saturating_add(1);
-        (id, Bundle::new(groups))
+        Some((id, Bundle::new(groups)))
     }
 
-    /// Begins a new life after what others remember of an earlier one. What is cast and not moved is gathered again.
-    pub(super) fn begin_after(&mut self, me: ReplicaId, life: u64) {
+    /// The life in which I cast, if one has begun.
+    pub(super) const fn life(&self) -> Option<u64> {
+        self.life
+    }
+
+    /// This life begins. What is cast in an earlier one and not moved is gathered again.
+    pub(super) fn begin(&mut self, me: ReplicaId, life: u64) {
         let mine: Vec<CastId> = self.casts.keys().copied().filter(|id| id.sender == me).collect();
         for id in mine {
             if let Some((bundle, _)) = self.forget(id).and_then(|digest| self.bundles.get(&digest)) {
                 let groups = bundle.content().clone();
+                let bytes = groups.iter().flat_map(keys).map(|(_, bytes)| bytes).fold(0, usize::saturating_add);
+                self.gathered_bytes = self.gathered_bytes.saturating_add(bytes);
                 self.gathered.extend(groups);
             }
         }
-        (self.life, self.seq) = (life.saturating_add(1), 0);
+        (self.life, self.seq) = (Some(life), 0);
     }
 
     pub(super) fn get(&self, id: CastId) -> Option<&Known> {

@@ -15,6 +15,7 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
@@ -45,7 +46,8 @@ impl Selected {
 pub(super) fn select<'a>(changes: impl Iterator<Item = &'a ViewChange> + Clone) -> Option<Selected> {
     let base = changes.clone().map(ViewChange::base).max_by_key(|base| base.0)?;
     let rank = |change: &ViewChange| change.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch));
-    let best = changes.max_by_key(|change| rank(change))?;
+    let any = mutated!("sync-tob/any-certificate-wins");
+    let best = if any { changes.min_by_key(|change| rank(change)) } else { changes.max_by_key(|change| rank(change)) }?;
     let (mut op, _, mut chain) = best.base();
     let mut links = Vec::new();
     for (epoch, block) in &best.links {
@@ -94,12 +96,15 @@ impl Replica {
     /// What this replica had as an output is not confirmed, or nothing is ordered: the model was broken.
     pub(super) fn on_stuck(&mut self, out: &mut Outbox) {
         let Some(watched) = self.watched.take() else { return };
+        if mutated!("sync-tob/nobody-gets-stuck") {
+            return;
+        }
         if !self.is_active() || !self.waits() {
             return;
         }
         let decides = self.log.tip().0 > self.committed || self.guard.is_at_risk();
         let clocks = self.reading(out) == super::clock::Reading::Synced;
-        if self.is_behind() || self.committed > watched || !(decides || clocks) {
+        if self.is_behind() || self.machine.adrift || self.committed > watched || !(decides || clocks) {
             return self.watch(out); // it has to catch up, or clocks have to agree first
         }
         out.note(Note::Suspects(self.view));
@@ -151,7 +156,8 @@ impl Replica {
         if self.change_due {
             return self.ask_somebody(out); // it has fetched a state; what proves a later block is being asked for
         }
-        let certified = self.certified.as_ref().filter(|it| it.statement().op > base);
+        let forgets = mutated!("sync-tob/view-change-forgets-what-is-certified");
+        let certified = self.certified.as_ref().filter(|it| it.statement().op > base && !forgets);
         let last = certified.map_or(base, |it| it.statement().op);
         let links = self.log.after(base).take_while(|link| link.op <= last).map(|link| (link.epoch, link.block));
         let (links, certified) = (links.collect(), certified.map(|it| it.certificate().clone()));

@@ -5,6 +5,7 @@ mod attacks;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/clients.rs"]
 mod clients;
+#[path = "../support/dice.rs"]
 mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]

@@ -1,13 +1,17 @@
 //! PBFT: a cluster in the hands of the test, some of whose replicas lie.
 
 mod attacks;
+#[path = "../support/chaos.rs"]
 mod chaos;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/clients.rs"]
 mod clients;
+#[path = "../support/dice.rs"]
+mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod luck;
 mod paper;
 mod pitfalls;
 mod recovery;

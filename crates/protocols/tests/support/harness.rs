@@ -72,6 +72,8 @@ pub struct Host {
     pub building: Option<VecDeque<Box<dyn Make>>>,
     pub notes: Vec<Note>,
     pub halted: Option<String>,
+    /// Nanoseconds by which its calendar is behind the right time.
+    pub behind: u64,
 }
 
 pub struct Process {
@@ -150,6 +152,7 @@ impl Cluster {
             building: None,
             notes: Vec::new(),
             halted: None,
+            behind: 0,
         };
         let hosts = (0..n).map(|_| host()).collect();
         Self {
@@ -172,6 +175,12 @@ impl Cluster {
         let entropy = Digest::of(&self.turns.to_le_bytes());
         let entropy = u64::from_le_bytes(*entropy.as_bytes().first_chunk().expect("32 bytes"));
         Turn { now: Instant::from_nanos(self.now), wall: WallTime::from_nanos(self.now), entropy }
+    }
+
+    /// A turn of this replica, by its own calendar.
+    fn turn_of(&mut self, id: usize) -> Turn {
+        let wall = WallTime::from_nanos(self.now.saturating_sub(self.hosts[id].behind));
+        Turn { wall, ..self.turn() }
     }
 }
 
@@ -198,7 +207,7 @@ impl Cluster {
 
     pub fn try_restart(&mut self, id: usize) -> Result<(), RestoreError> {
         self.crash(id);
-        let turn = self.turn();
+        let turn = self.turn_of(id);
         let (replicas, config) = (self.hosts.len(), self.config);
         let host = &mut self.hosts[id];
         host.halted = None;
@@ -352,7 +361,7 @@ impl Cluster {
     }
 
     pub fn input(&mut self, id: usize, input: Input) {
-        let turn = self.turn();
+        let turn = self.turn_of(id);
         let Some(process) = &mut self.hosts[id].process else { return };
         let mut actions = Vec::new();
         process.node.handle(input, turn, &mut actions);

@@ -57,6 +57,7 @@ fn a_clock_beyond_the_bound_is_noticed_before_anything_differs() {
         it.run(33);
     }
     it.run(1_000);
+    assert_eq!(it.noted(0, "SafetyAtRisk") + it.noted(2, "SafetyAtRisk"), 0, "those who are within the bound go on");
     assert!(it.noted(1, "SafetyAtRisk") > 0, "chains with a correct signer came too late for it");
     assert_eq!(agree(&it), 22, "the others have confirmed without it, and it has followed");
     it.heal();

@@ -5,9 +5,11 @@ mod bounds;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/clients.rs"]
 mod clients;
+mod diverged;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod names;
 mod paper;
 mod recovery;
 #[path = "../support/tape.rs"]

@@ -191,3 +191,35 @@ fn a_damaged_entry_is_had_from_the_others() {
     it.run(3_000);
     assert_eq!(agree(&it), 3);
 }
+
+#[test]
+fn a_replica_whose_snapshot_cannot_be_read_takes_a_state_from_the_others() {
+    for (n, entries_too) in [(3, false), (3, true), (4, false), (4, true)] {
+        let mut it = Cluster::with(n, small());
+        it.client(1);
+        for index in 0..14 {
+            it.apply(1, &format!("x{index}"));
+        }
+        it.run(500);
+        it.crash(2);
+        it.hosts[2].snapshots.clear();
+        let is_entry = |it: &&mut OnDisk| {
+            matches!(it.record(), Record::Bundle(..) | Record::Block(_) | Record::Committed(_) | Record::Ordered(_))
+        };
+        if entries_too {
+            it.hosts[2].journal.iter_mut().filter(is_entry).for_each(|it| it.damaged = Some(Some(Class::Entry)));
+        }
+        it.restart(2);
+        it.run(1_000);
+        it.apply(1, "y");
+        it.run(3_000);
+        assert_eq!(agree(&it), 15, "n={n}");
+        for id in 0..(n - 1) / 2 {
+            it.crash(id); // its confirmation is needed now
+        }
+        it.apply(1, "z");
+        (0..(n - 1) / 2).for_each(|id| it.restart(id));
+        it.run(3_000);
+        assert_eq!(agree(&it), 16, "n={n}");
+    }
+}

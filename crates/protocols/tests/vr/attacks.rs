@@ -2,7 +2,7 @@
 //! client makes a replica panic or break an invariant, and queues stay bounded. Peers are believed (crashes are the model,
 //! lies are not), so what is checked is the one replica that hears them.
 
-use crate::chaos::Dice;
+use crate::dice::Dice;
 use crate::harness::{Cluster, ENVELOPE, Flying, config, replica};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
@@ -69,7 +69,7 @@ fn bent(bytes: &Bytes, dice: &mut Dice) -> Bytes {
 
 #[test]
 fn no_message_bent_replayed_or_out_of_place_panics_a_replica_or_breaks_an_invariant() {
-    let seeds = std::env::var("VR_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(150);
+    let seeds = std::env::var("CHAOS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(150);
     for seed in 0..seeds {
         let run = || {
             let mut dice = Dice::new(seed);

@@ -1,7 +1,7 @@
 //! What a replica finds after a power failure at any moment: every prefix of its journal that reaches the last sync is the
 //! log that it promised.
 
-use crate::chaos::Dice;
+use crate::dice::Dice;
 use crate::harness::{Cluster, config, replica};
 use quorate_core::ids::OpNumber;
 use quorate_protocols::vr::{Config, Message};

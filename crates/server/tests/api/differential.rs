@@ -13,6 +13,10 @@
 
 use crate::common::{Client, PATIENCE, Served, everything};
 use bytes::Bytes;
+use quorate_machines::kv::Kv;
+use quorate_protocols::async_tob::{self, AsyncTob};
+use quorate_protocols::hotstuff::{self, HotStuff};
+use quorate_protocols::sync_tob::{self, SyncTob};
 use quorate_server::proto::etcdserverpb::compare::TargetUnion;
 use quorate_server::proto::etcdserverpb::request_op::Request as Op;
 use quorate_server::proto::etcdserverpb::response_op::Response as Done;
@@ -378,6 +382,28 @@ async fn random_requests_are_answered_as_by_etcd() {
 async fn random_requests_are_answered_as_by_etcd_where_a_replica_may_lie() {
     let Some(etcd) = Etcd::start() else { return };
     compare(&Served::start_pbft().await, &etcd, REQUESTS / 2).await;
+}
+
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_by_a_chain_of_blocks() {
+    let Some(etcd) = Etcd::start() else { return };
+    let served = Served::start_of::<HotStuff, Kv>(4, hotstuff::Config::default(), Kv::new).await;
+    compare(&served, &etcd, REQUESTS / 4).await;
+}
+
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_without_a_leader() {
+    let Some(etcd) = Etcd::start() else { return };
+    let served = Served::start_of::<AsyncTob, Kv>(4, async_tob::Config::default(), Kv::new).await;
+    compare(&served, &etcd, REQUESTS / 8).await;
+}
+
+/// Each answer takes its time there, hence so few requests.
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_where_clocks_order_them() {
+    let Some(etcd) = Etcd::start() else { return };
+    let served = Served::start_of::<SyncTob, Kv>(3, sync_tob::Config::default(), Kv::new).await;
+    compare(&served, &etcd, REQUESTS / 20).await;
 }
 
 /// Random requests to both, then random watches of what happened.

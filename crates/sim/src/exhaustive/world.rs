@@ -51,11 +51,21 @@ struct Caller<P: Simulated> {
     heard: Digest,
 }
 
+/// A message on its way.
+struct Flying {
+    bytes: Bytes,
+    label: &'static str,
+    /// Its place in the order of sending.
+    number: u64,
+}
+
 /// The cluster.
 pub struct World<P: Simulated> {
     hosts: Vec<Host<P>>,
     callers: Vec<Caller<P>>,
-    links: BTreeMap<(Peer, Peer), VecDeque<(Bytes, &'static str)>>,
+    links: BTreeMap<(Peer, Peer), VecDeque<Flying>>,
+    /// Messages that were sent so far.
+    sent: u64,
     /// What was executed first as each entry, and by whom.
     executed: BTreeMap<OpNumber, (usize, Digest)>,
     left: Scope,
@@ -92,6 +102,7 @@ where
             hosts: (0..scope.replicas).map(|_| host()).collect(),
             callers: (0..scope.clients).map(caller).collect(),
             links: BTreeMap::new(),
+            sent: 0,
             executed: BTreeMap::new(),
             left: *scope,
             violation: None,
@@ -156,15 +167,32 @@ where
                 }
             }
         }
+        if self.left.deviations == Some(0) {
+            choices.retain(|choice| !self.deviates(*choice));
+        }
         choices
+    }
+
+    /// Is it something else's turn?
+    fn deviates(&self, choice: Choice) -> bool {
+        let heads = self.links.iter().filter_map(|(link, waiting)| Some((waiting.front()?.number, *link)));
+        let first = heads.min().map(|(_, link)| link);
+        match choice {
+            Choice::Deliver(from, to) => first != Some((from, to)),
+            Choice::Ring(_) | Choice::Start(_) => first.is_some(),
+            Choice::Lose(..) | Choice::Crash(_) => false,
+        }
     }
 
     /// Lets one thing happen.
     pub fn take(&mut self, choice: Choice) {
+        if self.deviates(choice) {
+            self.left.deviations = self.left.deviations.map(|left| left.saturating_sub(1));
+        }
         match choice {
             Choice::Deliver(from, to) => {
-                if let Some((bytes, _)) = self.pop(from, to) {
-                    self.input(place(to), Input::Frame { from, bytes });
+                if let Some(flying) = self.pop(from, to) {
+                    self.input(place(to), Input::Frame { from, bytes: flying.bytes });
                 }
             }
             Choice::Lose(from, to) => {
@@ -192,7 +220,7 @@ where
         }
     }
 
-    fn pop(&mut self, from: Peer, to: Peer) -> Option<(Bytes, &'static str)> {
+    fn pop(&mut self, from: Peer, to: Peer) -> Option<Flying> {
         let link = self.links.get_mut(&(from, to))?;
         let popped = link.pop_front();
         if link.is_empty() {
@@ -206,7 +234,11 @@ where
         match to {
             Peer::Replica(id) if is_down(id.index()) => {} // there is nobody
             Peer::Client(_) => self.hear(place(to), from, &bytes),
-            _ => self.links.entry((from, to)).or_default().push_back((bytes, label)),
+            _ => {
+                self.sent = self.sent.saturating_add(1);
+                let flying = Flying { bytes, label, number: self.sent };
+                self.links.entry((from, to)).or_default().push_back(flying);
+            }
         }
     }
 
@@ -352,7 +384,7 @@ where
 
     fn words(&self, choice: Choice) -> String {
         let message = |from: &Peer, to: &Peer| {
-            let Some((bytes, label)) = self.links.get(&(*from, *to)).and_then(VecDeque::front) else {
+            let Some(Flying { bytes, label, .. }) = self.links.get(&(*from, *to)).and_then(VecDeque::front) else {
                 return String::new();
             };
             let content = match Envelope::open::<Payload<P::Message>>(bytes) {
@@ -391,9 +423,14 @@ where
             let heard = (caller.answers < self.left.answers).then_some((caller.answers, caller.heard));
             told = told.and_then(|()| write!(name, "\n{heard:?}"));
         }
-        for ((from, to), link) in &self.links {
+        let links = self.links.iter();
+        let mut flying: Vec<_> = links.flat_map(|(link, waiting)| waiting.iter().map(move |it| (*link, it))).collect();
+        if self.left.deviations.is_some() {
+            flying.sort_by_key(|(_, it)| it.number); // whose turn it is depends on the order of all
+        }
+        for ((from, to), it) in flying {
             told = told.and_then(|()| write!(name, "\n{from:?} {to:?} "));
-            link.iter().for_each(|(bytes, _)| name.bytes(bytes));
+            name.bytes(&it.bytes);
         }
         debug_assert!(told.is_ok(), "a buffer takes everything");
         Digest::of(&name.0)

@@ -8,7 +8,7 @@
 
 mod hotstuff;
 mod pbft;
-mod reception;
+mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -50,7 +50,7 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, reception::LIST, hotstuff::LIST];
+pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, hotstuff::LIST, sync_tob::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.

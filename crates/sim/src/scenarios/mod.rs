@@ -4,6 +4,7 @@
 mod hotstuff;
 mod naive;
 mod pbft;
+mod sync_tob;
 mod vr;
 
 use crate::checker::Violation;
@@ -54,6 +55,9 @@ pub const ALL: &[Named] = &[
     hotstuff::NORMAL_CASE,
     hotstuff::LEADER_CRASH,
     hotstuff::EQUIVOCATION,
+    sync_tob::NORMAL_EPOCH,
+    sync_tob::EQUIVOCATION,
+    sync_tob::LATE,
     naive::DIVERGENCE,
 ];
 

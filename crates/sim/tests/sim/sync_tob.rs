@@ -1,7 +1,7 @@
 //! Synchronous total-order broadcast in the simulator: crashes, network, disks and liars, as far as each model allows.
 
 use quorate_protocols::sync_tob::SyncTob;
-use quorate_sim::{Options, run};
+use quorate_sim::{Fault, Options, run};
 
 fn holds(seeds: std::ops::Range<u64>, options: &Options) {
     for seed in seeds {
@@ -23,4 +23,16 @@ fn with_five_replicas_two_liars_break_nothing_while_messages_are_in_time() {
 #[test]
 fn two_runs_of_a_seed_agree_in_every_turn() {
     holds(1..3, &Options { replicas: 4, twice: true, ..Options::default() });
+}
+
+#[test]
+fn with_four_replicas_one_liar_breaks_nothing_whatever_the_network_does() {
+    holds(1..21, &Options { replicas: 4, ..Options::default() });
+}
+
+#[test]
+fn without_liars_no_fault_of_network_disks_and_clocks_breaks_three_replicas() {
+    let honest = Fault::ALL.iter().filter(|fault| fault.is_lie());
+    let faults = honest.fold(Options::default().faults, |faults, lie| faults.without(*lie));
+    holds(1..17, &Options { replicas: 3, faults, ..Options::default() });
 }

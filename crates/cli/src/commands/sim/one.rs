@@ -113,6 +113,7 @@ where
         crashes: arguments.crashes,
         timeouts: arguments.timeouts,
         losses: arguments.losses,
+        deviations: arguments.deviations,
         states_max: arguments.states,
     };
     let mut progress = Progress::start("explore", "states", arguments.states);
