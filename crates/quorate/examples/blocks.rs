@@ -62,10 +62,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let took = begun.elapsed().as_secs_f64();
     let answer = clients[0].read(Consistency::Linearizable, "")?;
     let applied: f64 = String::from_utf8_lossy(&answer.reply).parse()?;
-    println!(
-        "{:.0} operations of {bytes} bytes a second, in {:.0} blocks",
-        applied / took,
-        applied / OPERATIONS as f64
-    );
+    println!("{:.0} operations of {bytes} bytes a second, in {:.0} blocks", applied / took, applied / OPERATIONS as f64);
     Ok(())
 }

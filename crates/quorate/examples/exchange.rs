@@ -183,8 +183,7 @@ fn trade(name: &str, run_ahead: usize, seconds: u64) -> Result<f64, Box<dyn std:
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let bytes =
-                        to_vec(&order(trader, number * u64::from(TRADERS) + u64::from(trader))).unwrap_or_default();
+                    let bytes = to_vec(&order(trader, number * u64::from(TRADERS) + u64::from(trader))).unwrap_or_default();
                     if client.apply(bytes).is_ok() {
                         done.fetch_add(1, Ordering::Relaxed);
                     }

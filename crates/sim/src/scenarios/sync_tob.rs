@@ -47,9 +47,7 @@ fn normal_epoch() -> Played {
     it.say("C0 asks one replica, which casts the request; f + 1 = 2 signatures say that it can be had.");
     it.apply(0, "add 1");
     it.settle();
-    it.say(
-        "The output came when the clock said so, and not before: until then a liar could have shown a second block.",
-    );
+    it.say("The output came when the clock said so, and not before: until then a liar could have shown a second block.");
     it.run_ms(4);
     played(it, from, None)
 }
