@@ -35,7 +35,8 @@ impl Audited for Reception {
             let mut signatures = 0;
             let found = insertion(batch, &rules, |certified| {
                 let holds = certified.prove(keyring).is_ok();
-                signatures += if holds { certified.receptions.len() as u64 + 1 } else { 0 };
+                let count = if holds { certified.receptions.len().saturating_add(1) } else { 0 };
+                signatures = u64::saturating_add(signatures, count as u64);
                 holds
             });
             audit.receptions = audit.receptions.saturating_add(found.groups.len() as u64);

@@ -10,7 +10,6 @@ use crate::pbft::{self, Group};
 use quorate_core::crypto::{Digest, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::outbox::Class;
 use quorate_core::time::{Duration, Instant, WallTime};
@@ -136,7 +135,6 @@ impl Replica {
         let pending = self.pending.remove(&digest)?;
         self.needed.remove(&pending.seq);
         let bytes = weight(&pending.group);
-        let bytes = if mutated!("reception/full-for-ever") { 0 } else { bytes };
         self.bytes.entry(pending.giver).and_modify(|taken| *taken = taken.saturating_sub(bytes));
         let client = pending.group.statement().client;
         if pending.giver.is_none()
@@ -216,9 +214,6 @@ impl Replica {
 /// What is missing.
 impl Replica {
     pub(super) fn expect_pull(&mut self, out: &mut Outbox) {
-        if mutated!("reception/never-pulls") {
-            return;
-        }
         if !self.pulling && self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
             self.pulling = true;
             out.arm(Timer::Pull, self.config.pull);
@@ -280,9 +275,7 @@ impl Replica {
         let module = &mut self.module;
         // Otherwise a replica that asked PBFT for one of these would wait for its own request, and suspect one primary after the
         // other.
-        let waits = mutated!("reception/waits-for-what-is-done");
-        let done = if waits { Vec::new() } else { digests.clone() };
-        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, done.into_iter().map(name), inner));
+        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, digests.iter().copied().map(name), inner));
         assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
         for digest in digests {
             if self.unknown.remove(&digest).is_some() {
@@ -290,8 +283,7 @@ impl Replica {
                     self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
                 }
             }
-            let stays = mutated!("reception/what-is-ordered-stays-pending");
-            let direct = !stays && self.leave(digest).is_some_and(|pending| pending.direct);
+            let direct = self.leave(digest).is_some_and(|pending| pending.direct);
             if self.inserted.insert(digest, Late { direct, at: out.now() }).is_none() {
                 self.inserted_order.push_back(digest);
             }

@@ -8,7 +8,6 @@ use super::{LIFT, Outbox, Reception};
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{RecordSeq, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::protocol::{self, Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -35,7 +34,7 @@ impl Replica {
             if let Some(vote) = own.map(|vote| vote.signed().clone()) {
                 out.broadcast_unsynced(Message::Reception { vote, again: true }); // it came back durable
             }
-            if is_certified && !mutated!("reception/backups-hand-nothing-over") {
+            if is_certified {
                 self.hand_over(digest, out);
             }
         }

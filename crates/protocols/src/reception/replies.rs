@@ -8,7 +8,6 @@ use crate::pbft::{self, Group, Reply, Told};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Fault;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
-use quorate_core::mutated;
 use quorate_core::sessions::{self, Ruling};
 use std::collections::BTreeMap;
 
@@ -37,9 +36,6 @@ impl Replica {
     /// A client that has used one number for two requests has signed both.
     pub(super) fn reply(&mut self, op: OpNumber, replies: Vec<sessions::Reply>, out: &mut Outbox) {
         let asked = self.asked.remove(&op).unwrap_or_default();
-        if mutated!("reception/answers-nobody") {
-            return;
-        }
         let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
         let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
         for it in asked {
