@@ -8,8 +8,10 @@ use crate::processes::HeldFile;
 use crate::served::{Machine, Protocol, with_protocol};
 use clap::Args;
 use quorate_core::ids::OpNumber;
+use quorate_core::objects::Touches;
 use quorate_core::protocol::{Answer, Call, CallError, Consistency};
 use quorate_machines::kv::{Operation, Query, Reply};
+use quorate_machines::{Events, Kv};
 use quorate_runtime::client::{Client, ClientError, ClientOptions};
 use quorate_runtime::config::ClusterConfig;
 use quorate_runtime::keys::KeyPair;
@@ -87,6 +89,11 @@ fn make_client(config: &ClusterConfig, key: &KeyPair, options: ClientOptions) ->
         let what = format!("this release does not know the protocol `{}` that the cluster runs", config.protocol);
         return Err(failure(what, "use the release that runs the cluster"));
     };
+    let touches = match Machine::of(&config.machine) {
+        Some(Machine::Events) => Touches::of::<Events>(),
+        _ => Touches::of::<Kv>(),
+    };
+    let options = ClientOptions { touches: Some(touches), ..options };
     Ok(with_protocol!(protocol, P => Client::connect::<P>(config, key, options)?))
 }
 

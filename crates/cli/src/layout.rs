@@ -16,6 +16,7 @@
 use crate::errors::{Advise, failure};
 use crate::served::{Machine, Protocol};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
+use quorate_core::quorum::ByzantineQuorums;
 use quorate_runtime::coin;
 use quorate_runtime::config::{ClusterConfig, Limits, MEMBERS_MAX, Member, ReplicaConfig, Timing, draw_cluster_id};
 use quorate_runtime::keys::KeyPair;
@@ -53,20 +54,24 @@ impl Layout {
         layout.cluster_file().exists().then_some(layout)
     }
 
-    /// Draws keys and writes all files of a new cluster, `cluster.toml` last.
+    /// Draws keys and writes all files of a new cluster, `cluster.toml` last: for this machine, and at this level of criticality
+    /// where the protocol has levels.
     ///
     /// # Errors
-    /// If the folder holds anything, or cannot be written.
-    pub fn create(dir: &Path, protocol: &str, addresses: &[String]) -> anyhow::Result<Self> {
-        Self::create_for(dir, protocol, Machine::Kv, addresses)
-    }
-
-    /// As [`Layout::create`], for this machine.
-    ///
-    /// # Errors
-    /// As [`Layout::create`].
-    pub fn create_for(dir: &Path, protocol: &str, machine: Machine, addresses: &[String]) -> anyhow::Result<Self> {
+    /// If the folder holds anything, or cannot be written; if protocol, machine and level do not go together.
+    pub fn create(
+        dir: &Path,
+        protocol: &str,
+        machine: Machine,
+        criticality: Option<u8>,
+        addresses: &[String],
+    ) -> anyhow::Result<Self> {
+        check_criticality(protocol, criticality, addresses.len())?;
         let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
+        if machine != Machine::Kv && Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
+            let what = format!("{} needs one order of all its operations, and `{protocol}` has none", machine.words());
+            return Err(failure(what, "choose another --protocol, or leave --events out"));
+        }
         let layout = Self { dir: dir.to_owned() };
         check_size(addresses.len())?;
         layout.make_empty()?;
@@ -93,6 +98,7 @@ impl Layout {
                 listen: member.address.clone(),
                 clients: vec![client.public()],
                 members: members.clone(),
+                criticality,
                 limits: Limits::default(),
                 timing: Timing::between(addresses),
             };
@@ -178,6 +184,20 @@ fn check_size(replicas: usize) -> anyhow::Result<()> {
     Err(failure(what, format!("choose between 1 and {MEMBERS_MAX}; 3 survive one crash, 5 survive two")))
 }
 
+fn check_criticality(protocol: &str, criticality: Option<u8>, replicas: usize) -> anyhow::Result<()> {
+    let Some(level) = criticality else { return Ok(()) };
+    if !Protocol::named(protocol).is_some_and(Protocol::certifies_reception) {
+        let what = format!("`{protocol}` certifies nothing that could be more or less critical");
+        return Err(failure(what, "leave --criticality out, or choose --protocol reception"));
+    }
+    let faults = ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults());
+    if usize::from(level) <= faults {
+        return Ok(());
+    }
+    let what = format!("{replicas} replicas bear {faults} that lie, not {level}");
+    Err(failure(what, "choose a lower --criticality, or 3 × it + 1 replicas"))
+}
+
 fn new_text(cluster: ClusterId, replica: ReplicaId) -> String {
     format!(
         "cluster {:032x}\nreplica {}\nThis replica has never run. Its first start formats this folder and removes this file.\n",
@@ -240,12 +260,12 @@ mod tests {
     fn a_cluster_folder_is_complete_and_never_overwritten() {
         let dir = tempfile::tempdir().expect("it works");
         let addresses = free_addresses(3).expect("it works");
-        let layout = Layout::create(dir.path(), "vr", &addresses).expect("it works");
+        let layout = Layout::create(dir.path(), "vr", Machine::Kv, None, &addresses).expect("it works");
         let config = ReplicaConfig::load(&layout.replica(ReplicaId::new(1)).config_file()).expect("it works");
         let key = KeyPair::load(&config.key_file).expect("it works");
         assert_eq!(config.check(key.key.public()), []);
         assert!(is_new(&config.data_dir, config.cluster, config.replica));
         assert!(!is_new(&config.data_dir, config.cluster, ReplicaId::new(2)));
-        assert!(Layout::create(dir.path(), "vr", &addresses).is_err());
+        assert!(Layout::create(dir.path(), "vr", Machine::Kv, None, &addresses).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// A chart: lines over one axis, both axes logarithmic.
+/// A chart: lines over one axis. The vertical one is logarithmic.
 #[derive(Debug)]
 pub struct Chart {
     /// Above it.
@@ -11,6 +11,8 @@ pub struct Chart {
     pub across: &'static str,
     /// What the vertical axis counts.
     pub up: &'static str,
+    /// The horizontal axis begins at zero and is linear; otherwise it is logarithmic, too.
+    pub linear: bool,
     /// The lines.
     pub lines: Vec<Line>,
 }
@@ -20,7 +22,7 @@ pub struct Chart {
 pub struct Line {
     /// Its name.
     pub name: String,
-    /// Its points, from left to right; none of the numbers is zero or negative.
+    /// Its points, from left to right. No number is negative, and none is zero unless it lies on a linear axis.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -53,7 +55,9 @@ pub fn svg(charts: &[Chart]) -> String {
 
 fn draw(chart: &Chart, top: f64, out: &mut String) {
     let all = || chart.lines.iter().flat_map(|line| &line.points);
-    let (across, up) = (Scale::of(all().map(|point| point.0)), Scale::of(all().map(|point| point.1)));
+    let across = all().map(|point| point.0);
+    let across = if chart.linear { Scale::linear(across) } else { Scale::of(across) };
+    let up = Scale::of(all().map(|point| point.1));
     let x = |value: f64| LEFT + across.place(value) * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| top + HEIGHT - BOTTOM - up.place(value) * (HEIGHT - TOP - BOTTOM);
     let (bottom, right) = (top + HEIGHT - BOTTOM, WIDTH - RIGHT);
@@ -99,10 +103,11 @@ fn draw(chart: &Chart, top: f64, out: &mut String) {
     }
 }
 
-/// A logarithmic scale from the smallest to the largest number.
+/// A scale from the smallest to the largest number: logarithmic, or from zero on and linear.
 struct Scale {
     low: f64,
     high: f64,
+    linear: bool,
 }
 
 impl Scale {
@@ -110,19 +115,30 @@ impl Scale {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
         match low.is_finite() && low > 0.0 {
-            true if high > low * 1.2 => Self { low, high },
-            true => Self { low: low * 0.7, high: high * 1.4 },
-            false => Self { low: 1.0, high: 10.0 },
+            true if high > low * 1.2 => Self { low, high, linear: false },
+            true => Self { low: low * 0.7, high: high * 1.4, linear: false },
+            false => Self { low: 1.0, high: 10.0, linear: false },
         }
+    }
+
+    fn linear(values: impl Iterator<Item = f64>) -> Self {
+        let high = values.fold(0.0, f64::max);
+        Self { low: 0.0, high: if high > 0.0 { high } else { 1.0 }, linear: true }
     }
 
     /// From 0 to 1.
     fn place(&self, value: f64) -> f64 {
+        if self.linear {
+            return (value / self.high).clamp(0.0, 1.0);
+        }
         ((value / self.low).ln() / (self.high / self.low).ln()).clamp(0.0, 1.0)
     }
 
     /// Round numbers within the scale, with their texts: 1, 2 and 5 times a power of ten, or more of them on a short scale.
     fn marks(&self) -> Vec<(f64, String)> {
+        if self.linear {
+            return named(&[0.0, 0.25, 0.5, 0.75, 1.0].map(|part| part * self.high));
+        }
         let powers = (self.low.log10().floor() as i32)..=(self.high.log10().ceil() as i32);
         let digits: &[f64] =
             if self.high / self.low > 8.0 { &[1.0, 2.0, 5.0] } else { &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0] };
@@ -135,7 +151,8 @@ impl Scale {
 
 /// Numbers with their texts.
 fn named(values: &[f64]) -> Vec<(f64, String)> {
-    values.iter().map(|value| (*value, short(*value, value.log10().floor() as i32))).collect()
+    let power = |value: f64| if value > 0.0 { value.log10().floor() as i32 } else { 0 };
+    values.iter().map(|value| (*value, short(*value, power(*value)))).collect()
 }
 
 /// Two digits of a number whose first one counts this power of ten.
@@ -161,7 +178,7 @@ mod tests {
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
         let lines = vec![Line { name: "a < b".to_owned(), points }];
-        Chart { title: "a & b".to_owned(), across: "replicas", up: "op/s", lines }
+        Chart { title: "a & b".to_owned(), across: "replicas", up: "op/s", linear: false, lines }
     }
 
     #[test]
@@ -169,6 +186,13 @@ mod tests {
         let drawn = svg(&[chart(vec![(4.0, 1000.0), (100.0, 50_000.0)])]);
         assert_eq!(drawn.matches("<circle").count(), 2);
         assert!(drawn.contains(">10k<") && drawn.contains(">100<") && drawn.contains("a &lt; b"), "{drawn}");
+    }
+
+    #[test]
+    fn a_linear_axis_begins_at_zero() {
+        let chart = Chart { linear: true, ..chart(vec![(0.0, 10.0), (0.25, 20.0), (1.0, 40.0)]) };
+        let drawn = svg(&[chart]);
+        assert!(drawn.contains("<circle cx=\"74.0\"") && drawn.contains(">0.25<") && !drawn.contains("NaN"), "{drawn}");
     }
 
     #[test]

@@ -87,6 +87,22 @@ fn events_survive_kill_9_of_any_one_of_four_that_may_lie() {
 }
 
 #[test]
+fn certified_events_survive_kill_9_of_any_one_of_four_that_may_lie() {
+    survives("reception", 4);
+}
+
+#[test]
+fn the_load_of_bench_appends_certified_events() {
+    let cluster = Cluster::made();
+    let place = cluster.scratch().display().to_string();
+    let flags = ["--in-flight", "8", "--seconds", "1", "--read-percent", "20", "--json", "--dir", &place];
+    let said = cluster.must(&[&["bench", "--protocol", "reception", "--events"], &flags[..]].concat());
+    let results: Value = serde_json::from_str(&said).expect("an object");
+    assert_eq!((&results["machine"], &results["levels"][0]["errors"]), (&json!("events"), &json!(0)), "{said}");
+    assert!(results["levels"][0]["ops_per_second"].as_f64().is_some_and(|it| it > 0.0), "{said}");
+}
+
+#[test]
 fn a_new_user_appends_reads_shares_and_hides() {
     let mut cluster = Cluster::serve_all_with(&["--events"], 3);
     let append = |expected: &'static str, id: &'static str| {

@@ -53,6 +53,8 @@ pub enum Fault {
     BadSignature(&'static str),
     /// Two signed statements that contradict each other: whoever made both is convicted, for others too.
     Proof(Box<Evidence>),
+    /// No lie: checking it would cost more than whoever sends it may cost now. The message is ignored.
+    NotNow(Why),
 }
 
 /// Counts, per peer, of what was ignored and what was blamed. Bounded: reasons are few and peers are members or the

@@ -169,7 +169,7 @@ fn order(trader: u32, number: u64) -> Order {
 
 /// Trades for some seconds; returns orders answered in a second.
 fn trade(name: &str, run_ahead: usize, seconds: u64) -> Result<f64, Box<dyn std::error::Error>> {
-    const TRADERS: u32 = 64;
+    const TRADERS: u32 = 192;
     let config = hotstuff::Config { run_ahead, block_requests: 16, ..hotstuff::Config::default() };
     let cluster = Local::start::<HotStuff, _>(4, config, Exchange::default)?;
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -183,7 +183,8 @@ fn trade(name: &str, run_ahead: usize, seconds: u64) -> Result<f64, Box<dyn std:
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let bytes = to_vec(&order(trader, number * 64 + u64::from(trader))).unwrap_or_default();
+                    let bytes =
+                        to_vec(&order(trader, number * u64::from(TRADERS) + u64::from(trader))).unwrap_or_default();
                     if client.apply(bytes).is_ok() {
                         done.fetch_add(1, Ordering::Relaxed);
                     }

@@ -48,10 +48,12 @@
 //! # Which protocol
 //! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. [`Pbft`], Practical
 //! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. [`HotStuff`], chained (Yin et al.,
-//! 2019): the same, with one kind of vote and the blocks in a chain. [`SyncTob`], synchronous total-order broadcast: 2f + 1
-//! replicas survive f that lie, as long as delays and clocks keep their bounds. [`AsyncTob`], asynchronous total-order broadcast:
-//! 3f + 1 replicas survive f that lie, and nothing waits for a time to pass. A protocol is a type; replica and client are given
-//! the same one.
+//! 2019): the same, with one kind of vote and the blocks in a chain. [`Hq`], HQ replication (Cowling et al., 2006): the same, and
+//! each object is ordered by its clients while nobody competes for it; for machines that say what their operations touch.
+//! [`Reception`], PBFT behind Byzantine reception: the same, for requests that come by any way and are certified with the time of
+//! their reception. [`SyncTob`], synchronous total-order broadcast: 2f + 1 replicas survive f that lie, as long as delays and
+//! clocks keep their bounds. [`AsyncTob`], asynchronous total-order broadcast: 3f + 1 replicas survive f that lie, and nothing
+//! waits for a time to pass. A protocol is a type; replica and client are given the same one.
 
 pub mod events;
 
@@ -65,6 +67,7 @@ pub use quorate_core::machine::{
     At, Corrupt, Machine, Output, Query, Sink, Snapshot, Source, StateMachine, View, Whole,
 };
 pub use quorate_core::node::Report;
+pub use quorate_core::objects::{Objects, Touches};
 pub use quorate_core::outbox::Note;
 pub use quorate_core::protocol::{Answer, CallError, Consistency, Protocol, Status};
 pub use quorate_core::sessions::Event;
@@ -75,7 +78,9 @@ pub use quorate_machines::{Counter, Events, Kv, counter, kv};
 
 pub use quorate_protocols::async_tob::{self, AsyncTob};
 pub use quorate_protocols::hotstuff::{self, HotStuff};
+pub use quorate_protocols::hq::{self, Hq};
 pub use quorate_protocols::pbft::{self, Pbft};
+pub use quorate_protocols::reception::{self, Reception};
 pub use quorate_protocols::sync_tob::{self, SyncTob};
 pub use quorate_protocols::vr::{self, Vr};
 

@@ -139,6 +139,7 @@ async fn prepare() -> Outcome<PathBuf> {
             listen: member.address.clone(),
             clients: Vec::new(),
             members: members.clone(),
+            criticality: None,
             limits: Limits::default(),
             timing: Timing::default(),
         };

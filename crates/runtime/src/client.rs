@@ -10,6 +10,7 @@ use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
 use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::node::{Payload, Recorded, Report, Service};
+use quorate_core::objects::Touches;
 use quorate_core::protocol::{
     Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
 };
@@ -35,11 +36,14 @@ pub struct ClientOptions {
     pub retry: Duration,
     /// Silence after which a call fails. 10 s.
     pub timeout: Duration,
+    /// What the operations of the cluster's machine touch. Protocols that order each object by itself refuse operations and
+    /// read many times what one read would do without it; others need not know. None.
+    pub touches: Option<Touches>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { retry: Duration::from_millis(150), timeout: Duration::from_secs(10) }
+        Self { retry: Duration::from_millis(150), timeout: Duration::from_secs(10), touches: None }
     }
 }
 
@@ -133,7 +137,8 @@ impl Client {
         let links = ClientLinks::start(config, key, client, Pace::default())?;
         let replicas = config.members.len();
         let client_config = ClientConfig { client, replicas, retry: options.retry, timeout: options.timeout };
-        let core = P::Client::start(client_config, keyring.clone());
+        let mut core = P::Client::start(client_config, keyring.clone());
+        options.touches.into_iter().for_each(|touches| core.knows(touches));
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let task = Task::<P> {
             core,

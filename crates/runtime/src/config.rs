@@ -45,6 +45,10 @@ pub struct ReplicaConfig {
     pub clients: Vec<PublicKey>,
     /// All replicas of the epoch, this one included.
     pub members: Vec<Member>,
+    /// For protocols that certify who has received what: how many replicas of each publication's committee may lie (e, of
+    /// `3e + 1`); the same on all replicas. Without it, as many as the cluster bears.
+    #[serde(default)]
+    pub criticality: Option<u8>,
     /// Bounds on memory.
     #[serde(default)]
     pub limits: Limits,
@@ -214,6 +218,13 @@ impl ReplicaConfig {
         comment(&mut text, "The public keys that clients may come with.");
         let keys: String = self.clients.iter().map(|key| format!("    {},\n", quoted(&key.to_string()))).collect();
         field(&mut text, "clients", if keys.is_empty() { "[]".into() } else { format!("[\n{keys}]") });
+        if let Some(level) = self.criticality {
+            comment(
+                &mut text,
+                "Of 3e + 1 replicas that certify when something was received, e may lie; the same on all replicas.",
+            );
+            field(&mut text, "criticality", level);
+        }
         text.push_str(&self.limits.to_text());
         text.push_str(&self.timing.to_text());
         members_text(&mut text, &self.members);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use quorate_core::ids::{Epoch, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::Report;
+use quorate_core::objects::Touches;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Answer, Consistency, Protocol};
 use quorate_store::{DiskError, FolderLock, RealDisk};
@@ -51,6 +52,7 @@ pub enum LocalError {
 pub struct Local {
     cluster: ClusterConfig,
     key: KeyPair,
+    touches: Touches,
     replicas: Vec<Place>,
     run: Arc<Run>,
     folder: PathBuf,
@@ -104,6 +106,7 @@ impl Local {
                 members: Vec::new(),
             },
             key,
+            touches: Touches::of::<M>(),
             replicas: Vec::new(),
             run: Arc::new(run),
             folder,
@@ -134,6 +137,7 @@ impl Local {
                 listen: member.address.clone(),
                 clients: vec![self.key.public()],
                 members: self.cluster.members.clone(),
+                criticality: None,
                 limits: Limits::default(),
                 timing: Timing::on_one_machine(),
             };
@@ -177,7 +181,8 @@ impl Local {
     /// # Errors
     /// [`LocalError`].
     pub fn client<P: Protocol>(&self) -> Result<BlockingClient, LocalError> {
-        BlockingClient::connect::<P>(&self.cluster, &self.key, ClientOptions::default())
+        let options = ClientOptions { touches: Some(self.touches), ..ClientOptions::default() };
+        BlockingClient::connect::<P>(&self.cluster, &self.key, options)
     }
 }
 

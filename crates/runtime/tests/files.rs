@@ -41,6 +41,7 @@ fn replica_config() -> ReplicaConfig {
         listen: "127.0.0.1:7001".into(),
         clients: vec![public_key(8), public_key(9)],
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
+        criticality: Some(0),
         limits: Limits { clients_max: 12, ..Limits::default() },
         timing: Timing { heartbeat_ms: 20, view_change_ms: 100, ..Timing::default() },
     }

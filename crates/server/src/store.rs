@@ -6,8 +6,9 @@ use crate::limits::{CALL_PATIENCE, OPERATION_BYTES_MAX, RANGE_BYTES_MAX};
 use crate::proto::etcdserverpb::ResponseHeader;
 use quorate_core::ids::{OpNumber, ReplicaId};
 use quorate_core::node::Report;
+use quorate_core::objects::Touches;
 use quorate_core::protocol::{CallError, Consistency, Protocol};
-use quorate_machines::kv::{Events, KvError, Operation, Query, Reply, Response, Status};
+use quorate_machines::kv::{Events, Kv, KvError, Operation, Query, Reply, Response, Status};
 use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};
 use quorate_runtime::config::{ClusterConfig, Member};
 use quorate_runtime::keys::KeyPair;
@@ -35,7 +36,8 @@ impl Store {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect<P: Protocol>(config: &ClusterConfig, key: &KeyPair) -> Result<Self, ConnectError> {
-        let options = ClientOptions { timeout: CALL_PATIENCE, ..ClientOptions::default() };
+        let options =
+            ClientOptions { timeout: CALL_PATIENCE, touches: Some(Touches::of::<Kv>()), ..ClientOptions::default() };
         Ok(Self {
             client: Client::connect::<P>(config, key, options)?,
             events: Client::connect::<P>(config, key, options)?,

@@ -193,10 +193,11 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// A client dies and another one takes its place, which knows nothing.
     pub(crate) fn replace_client(&mut self, client: usize) {
         let (replicas, (retry, timeout)) = (self.replicas.len(), self.patience);
+        let members = self.members; // a twin is one of them a second time
         let Some(process) = self.clients.get_mut(client) else { return };
         let (gone, life) = (process.id, process.life.saturating_add(1));
         self.trace.add(self.queue.now(), || What::ClientDied(client));
-        *process = ClientProcess::new(client, life, replicas, retry, timeout);
+        *process = ClientProcess::new(client, life, members, retry, timeout);
         process.knows::<M>();
         let pending: Vec<usize> = (0..self.history.entries().len())
             .filter(|index| self.history.entries().get(*index).is_some_and(|it| it.client == client && it.is_pending()))

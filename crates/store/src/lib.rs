@@ -15,7 +15,7 @@
 //! - [`superblock`]: replaced as a whole, survives torn writes and the damage of three copies.
 //! - [`wal`]: appended to in groups, one sync each; tells a torn write, which lost nothing, from damage, which may have.
 //! - [`snapshot`]: written aside and renamed; received in any order and resumed after a restart.
-//! - [`inspect()`]: looks at all of it and changes nothing.
+//! - [`inspect()`] and [`look()`]: look at all of it and change nothing.
 //! - [`replica`]: a whole folder, from the name in its superblock to the machine that its newest snapshot restores.
 //!
 //! Three rules hold everywhere. Bytes found on a disk never cause a panic. Whatever is returned has passed its checksum, in
@@ -28,6 +28,7 @@
 mod bytes;
 pub mod disk;
 mod inspect;
+mod look;
 pub mod replica;
 pub mod snapshot;
 pub mod superblock;
@@ -35,6 +36,7 @@ pub mod wal;
 
 pub use disk::{Disk, DiskError, DiskFile, FolderLock, RealDisk, SimDisk};
 pub use inspect::{Inspection, SnapshotReport, inspect};
+pub use look::{Looked, look};
 pub use snapshot::{Incoming, Reader, SnapshotError, SnapshotStore, Writer};
 pub use superblock::{Superblock, SuperblockError, SuperblockRead, peek_superblock};
 pub use wal::{Class, DamagedTail, Item, Recovered, Report, Torn, Wal, WalConfig, WalError};

@@ -232,6 +232,11 @@ pub fn open_with<D: Disk, M: Machine>(
     Ok(Opened { wal, snapshots, executor, checkpoint, items, findings, replica })
 }
 
+/// Whose folder it is, as its superblock says, and the id of its log.
+pub(crate) fn belongs(superblock: &SuperblockRead) -> Result<(Belongs, u128), FolderError> {
+    read_body(superblock).map(|body| (body.belongs, body.log_id))
+}
+
 fn read_body(superblock: &SuperblockRead) -> Result<Body, FolderError> {
     let version = u16::decode(superblock.body.get(..2).unwrap_or_default());
     let version = version.map_err(|error| FolderError::Body(error.to_string()))?;
@@ -348,6 +353,23 @@ impl<D: Disk> Snapshots<D> {
     pub fn open(disk: &D) -> Result<Self, SnapshotsError> {
         let store = SnapshotStore::open(disk).map_err(|error| SnapshotsError::of(OpNumber::ZERO, error))?;
         Ok(Self { store, arriving: None, reading: None })
+    }
+
+    /// The folder as it is, nothing made and nothing removed: for looking at it only.
+    pub(crate) fn untouched(disk: &D) -> Self {
+        Self { store: SnapshotStore::untouched(disk), arriving: None, reading: None }
+    }
+
+    /// Restores every complete snapshot, each by itself, and says which ones cannot be.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    #[expect(clippy::type_complexity, reason = "number, and state or why there is none")]
+    pub(crate) fn restore_each<M: Machine>(
+        &self,
+    ) -> Result<Vec<(u64, Result<(Checkpoint, Executor<M>), SnapshotsError>)>, SnapshotsError> {
+        let numbers = self.store.list()?.into_iter();
+        Ok(numbers.map(|number| (number, self.restore_one(number))).collect())
     }
 
     /// Writes a state out. When this returns, the checkpoint is durable. Takes as long as the state is large.
@@ -484,18 +506,20 @@ impl<D: Disk> Snapshots<D> {
         findings: &mut Vec<String>,
     ) -> Result<Option<(Executor<M>, Checkpoint)>, SnapshotsError> {
         for number in self.store.list()?.into_iter().rev() {
-            let restored = self.manifest(number).and_then(|(manifest, reader)| {
-                let why = |corrupt| SnapshotsError::Unusable { op: manifest.op, why: format!("{corrupt}") };
-                let executor = Executor::restore(&manifest, &mut Stored(reader)).map_err(why)?;
-                Ok((executor, manifest.checkpoint()))
-            });
-            match restored {
-                Ok(restored) => return Ok(Some(restored)),
+            match self.restore_one(number) {
+                Ok((checkpoint, executor)) => return Ok(Some((executor, checkpoint))),
                 // A sector that cannot be read is damage like any other: an older snapshot, or a peer's, may do.
                 Err(error) => findings.push(format!("{error}; an older one is used if there is one")),
             }
         }
         Ok(None)
+    }
+
+    fn restore_one<M: Machine>(&self, number: u64) -> Result<(Checkpoint, Executor<M>), SnapshotsError> {
+        let (manifest, reader) = self.manifest(number)?;
+        let why = |corrupt| SnapshotsError::Unusable { op: manifest.op, why: format!("{corrupt}") };
+        let executor = Executor::restore(&manifest, &mut Stored(reader)).map_err(why)?;
+        Ok((manifest.checkpoint(), executor))
     }
 
     fn reader(&self, checkpoint: Checkpoint) -> Result<(Manifest, Reader<D>), SnapshotsError> {

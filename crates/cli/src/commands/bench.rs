@@ -1,22 +1,25 @@
 //! `quorate bench`: real processes, real disks, and what the same disk does without us.
 
+mod contention;
 pub mod control;
 mod etcd;
 mod load;
 pub mod system;
 
-use super::Protocol;
-use super::status::{ask, columns, leads};
+use super::status::{Said, ask, columns, leads};
+use super::{Machine, Protocol};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
 use crate::processes::{Replica, holder};
 use crate::text::thousands;
 use clap::{Args, ValueEnum};
+use contention::Shares;
 use control::Raw;
 use etcd::Front;
 use load::{Asked, Load, Watched};
 use quorate_core::ids::ReplicaId;
+use quorate_core::protocol::Call;
 use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
 use quorate_runtime::config::Timing;
@@ -47,12 +50,14 @@ const QUIET_CORES_MAX: f64 = 0.1;
 const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
 
 /// Measure throughput and latency with real processes on real disks
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   quorate bench
   quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
   quorate bench --idle --failover --in-flight 1
   quorate bench --api etcd --read-percent 50
+  quorate bench --protocol hq --contention 0..1 --in-flight 1,16 --plot contention.svg
+  quorate bench --protocol reception --events --in-flight 256,2000
   quorate bench --against http://127.0.0.1:2379,http://127.0.0.1:22379 --processes 4711,4712
 
 Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first.
@@ -62,6 +67,9 @@ Columns: `op/s` answers a second; `p50 ms` to `max ms` from a request to its ans
 processors that the replicas kept busy, `client` this program, `foreign` everything else on the machine; `disk B/op` bytes
 that the disk was written for each request, by whomever; `MB` memory of the replicas. fsync/s, µs/op, cores, disk B/op and MB
 count all replicas together, and with --api etcd their gateway.
+
+--contention 0..1 measures several shares of requests that are for one and the same key, each under the protocol and then under
+pbft, whose replicas are started beside; the table shows both, and the drawing throughput and latency over the share.
 
 --against puts the same load on anything that speaks etcd's API, and on its leader only if that is among the endpoints.
 
@@ -74,6 +82,9 @@ pub struct Arguments {
     /// How to ask: as the cluster's own client, or through a gateway with etcd's API, which is started beside the replicas
     #[arg(long, value_enum, default_value_t)]
     api: Api,
+    /// Replicate an event store: each write appends an event to one of a thousand streams, each read asks how far one is
+    #[arg(long, conflicts_with = "against")]
+    events: bool,
     /// Measure these endpoints of etcd's API, whoever they are, instead of starting anything
     #[arg(long, value_name = "URLS", value_delimiter = ',', conflicts_with_all = ["cluster", "protocol", "replicas", "failover", "api"])]
     against: Vec<String>,
@@ -99,6 +110,12 @@ pub struct Arguments {
     /// Of 100 requests, so many are linearizable reads
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
     read_percent: u64,
+    /// The share of the requests that are for one and the same key, from 0 to 1; or A..B: several shares, and pbft beside
+    #[arg(long, value_name = "SHARE", default_value = "0", conflicts_with = "against")]
+    contention: Shares,
+    /// With --contention A..B, draw throughput and latency over the share into this SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Where the replicas put their disks; without it, the temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -116,6 +133,13 @@ pub struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// What the replicas replicate.
+    fn machine(&self) -> Machine {
+        if self.events { Machine::Events } else { Machine::Kv }
+    }
+}
+
 /// How the load asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -129,12 +153,16 @@ enum Api {
 
 #[derive(Debug, Default, Serialize)]
 struct Results {
+    /// What is replicated.
+    machine: &'static str,
     /// With --against, the endpoints.
     protocol: String,
     api: Api,
     replicas: usize,
     payload_bytes: u32,
     read_percent: u64,
+    /// The share of the requests that were for one key.
+    contention: f64,
     seconds: u64,
     /// What the protocol promises for a request while its model is kept, if it promises anything.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,17 +216,26 @@ struct Idle {
 /// # Errors
 /// Why it cannot be measured.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    contention::check(&arguments)?;
     let place = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let temporary = tempfile::Builder::new()
         .prefix("quorate-bench-")
         .tempdir_in(&place)
         .advise(format!("cannot create a folder in {}", place.display()), "choose another place with --dir")?;
+    if arguments.events && arguments.api == Api::Etcd {
+        return Err(failure("etcd's API needs the key-value store", "leave --events or --api etcd out"));
+    }
+    if arguments.contention.is_span() {
+        return contention::run(&arguments, temporary.path()).await;
+    }
     let mut results = Results {
+        machine: arguments.machine().name(),
         protocol: arguments.protocol.to_string(),
         api: if arguments.against.is_empty() { arguments.api } else { Api::Etcd },
         replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
         payload_bytes: arguments.payload,
         read_percent: arguments.read_percent,
+        contention: arguments.contention.first(),
         seconds: arguments.seconds,
         foreign_cores_before: foreign(temporary.path()).await,
         latency_bound_ms: bound(&arguments),
@@ -251,6 +288,7 @@ impl Target {
         };
         if let Some(file) = &arguments.cluster {
             let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
+            connection.must_replicate(arguments.machine())?;
             results.replicas = connection.config.members.len();
             let layout = file.parent().and_then(Layout::existing);
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
@@ -258,7 +296,8 @@ impl Target {
             return Ok(Self { connection, front, named: Vec::new(), layout, disk, replicas: Vec::new() });
         }
         let addresses = free_addresses(results.replicas)?;
-        let layout = Layout::create(dir, &arguments.protocol.to_string(), &addresses)?;
+        let machine = arguments.machine();
+        let layout = Layout::create(dir, &arguments.protocol.to_string(), machine, None, &addresses)?;
         let start = Instant::now();
         let mut starting = JoinSet::new();
         for index in (0_u8..).take(results.replicas) {
@@ -266,7 +305,10 @@ impl Target {
             starting.spawn(Replica::start(id, layout.replica(id)));
         }
         let connection = Connection::open(&layout.cluster_file(), PATIENCE)?;
-        connection.apply(&Operation::put("bench/first", "write")).await?.result?;
+        match machine {
+            Machine::Kv => drop(connection.apply(&Operation::put("bench/first", "write")).await?.result?),
+            Machine::Events => drop(connection.call(Call::Apply(machine.nothing()?.into())).await?),
+        }
         results.first_write_ms = Some(start.elapsed().as_secs_f64() * 1000.0);
         let mut replicas = Vec::new();
         while let Some(started) = starting.join_next().await {
@@ -293,7 +335,7 @@ impl Target {
             results.idle = Some(self.idle().await);
         }
         for &in_flight in &arguments.in_flight {
-            let level = self.level(arguments, in_flight).await?;
+            let level = self.level(arguments, in_flight, arguments.contention.first()).await?;
             eprintln!(
                 "{in_flight} in flight: {} op/s, p50 {:.2} ms, p99 {:.2} ms",
                 thousands(level.ops_per_second as u64),
@@ -332,17 +374,22 @@ impl Target {
             return Ok(front.clients(count).await?.into_iter().map(Asked::Etcd).collect());
         }
         let connection = self.own()?;
-        (0..client_count(arguments, in_flight)?).map(|_| Ok(Asked::Cluster(connection.another()?.client))).collect()
+        let asked = match arguments.machine() {
+            Machine::Kv => Asked::Cluster,
+            Machine::Events => Asked::Events,
+        };
+        (0..client_count(arguments, in_flight)?).map(|_| Ok(asked(connection.another()?.client))).collect()
     }
 
     fn own(&self) -> anyhow::Result<&Connection> {
         self.connection.as_ref().ok_or_else(|| failure("this cluster is not ours to ask", "leave --against out"))
     }
 
-    async fn level(&self, arguments: &Arguments, in_flight: u32) -> anyhow::Result<Level> {
+    /// Measures so many requests in flight, of which this share is for one key.
+    async fn level(&self, arguments: &Arguments, in_flight: u32, share: f64) -> anyhow::Result<Level> {
         let clients = self.clients(arguments, in_flight).await?;
         let processes = self.processes();
-        let load = self.load(arguments, in_flight);
+        let load = Load { contended: share, ..self.load(arguments, in_flight) };
         let mut fsyncs_per_second = None;
         let count_syncs = async {
             let Some(connection) = &self.connection else { return Ok(()) };
@@ -384,6 +431,7 @@ impl Target {
             in_flight,
             payload: arguments.payload as usize,
             read_percent: arguments.read_percent,
+            contended: arguments.contention.first(),
             measure: Duration::from_secs(arguments.seconds),
         }
     }
@@ -409,7 +457,9 @@ impl Target {
 
     async fn primary(&self) -> anyhow::Result<ReplicaId> {
         let status = ask(self.own()?, Duration::from_secs(2)).await;
-        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(|said| leads(&said.role)));
+        let led = Protocol::named(&status.protocol).is_none_or(Protocol::has_one_order);
+        let leads = |said: &Said| !led || leads(&said.role); // where nobody leads, anybody will do
+        let found = status.replicas.iter().find(|row| row.said.as_ref().is_some_and(leads));
         found.map(|row| ReplicaId::new(row.replica)).ok_or_else(|| failure("there is no primary", "try again"))
     }
 
@@ -508,8 +558,12 @@ fn show(results: &Results) {
         ]);
     }
     let through = if results.api == Api::Etcd { " through etcd's API" } else { "" };
+    let contended = match results.contention {
+        share if share > 0.0 => format!(", a share of {share} for one key"),
+        _ => String::new(),
+    };
     println!(
-        "{}{through}, {} replicas, values of {} bytes, {} % reads, {} s each",
+        "{}{through}, {} replicas, values of {} bytes, {} % reads{contended}, {} s each",
         results.protocol, results.replicas, results.payload_bytes, results.read_percent, results.seconds
     );
     println!("{}", columns(&lines));

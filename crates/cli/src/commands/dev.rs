@@ -40,6 +40,7 @@ const FIRST_WRITE_PATIENCE: Duration = Duration::from_secs(30);
   quorate dev
   quorate dev --protocol pbft       four replicas, one of which may lie
   quorate dev --events              an event store instead of the key-value store: see `quorate events --help`
+  quorate dev --protocol reception --events    its events are certified by who has received them
   quorate dev --dir cluster         keeps everything in ./cluster; run again, it goes on where it stopped
 
 Each replica is a process of its own with its own disk folder. Kill one and see what happens: nothing that was acknowledged
@@ -57,6 +58,10 @@ pub struct Arguments {
     /// Replicate an event store instead of the key-value store
     #[arg(long)]
     events: bool,
+    /// With reception: how many of the 3e + 1 replicas that certify a publication may lie (e); without it, as many as the cluster
+    /// bears
+    #[arg(long, value_name = "E")]
+    criticality: Option<u8>,
     /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
     etcd: String,
@@ -66,11 +71,21 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What the files of the folder say, if there are any.
+    fn found(&self) -> Option<ClusterConfig> {
+        let file = self.dir.as_deref().and_then(Layout::existing).map(|layout| layout.cluster_file());
+        file.and_then(|file| ClusterConfig::load(&file).ok())
+    }
+
     /// Is it an event store, by its flag or by the files of the folder?
     fn replicates_events(&self) -> bool {
-        let file = self.dir.as_deref().and_then(Layout::existing).map(|layout| layout.cluster_file());
-        let found = file.and_then(|file| ClusterConfig::load(&file).ok());
-        found.map_or(self.events, |config| Machine::of(&config.machine) == Some(Machine::Events))
+        self.found().map_or(self.events, |config| Machine::of(&config.machine) == Some(Machine::Events))
+    }
+
+    /// Its protocol, by the files of the folder or by its flag.
+    fn protocol(&self) -> Protocol {
+        let found = self.found().and_then(|config| Protocol::named(&config.protocol));
+        found.or(self.protocol).unwrap_or_default()
     }
 
     /// What the replicas of a new cluster replicate.
@@ -87,8 +102,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let start = Instant::now();
-    // etcd's API and the dashboard's browser need a key-value store.
-    let (etcd, page) = match arguments.replicates_events() {
+    // etcd's API and the dashboard's browser need a key-value store whose keys have one order.
+    let (etcd, page) = match arguments.replicates_events() || !arguments.protocol().has_one_order() {
         true => ("off", "off"),
         false => (arguments.etcd.as_str(), arguments.dashboard.as_str()),
     };
@@ -143,7 +158,7 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     let Some(layout) = Layout::existing(dir) else {
         let protocol = arguments.protocol.unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
-        let layout = Layout::create_for(dir, protocol.name(), arguments.machine(), &addresses)?;
+        let layout = Layout::create(dir, protocol.name(), arguments.machine(), arguments.criticality, &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         return Ok((layout, config));
     };
@@ -156,6 +171,10 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     if let Some(protocol) = arguments.protocol.filter(|it| it.to_string() != config.protocol) {
         let what = format!("the cluster in {shown} runs `{}`, not `{protocol}`", config.protocol);
         return Err(failure(what, "leave --protocol out, or choose another folder"));
+    }
+    if arguments.criticality.is_some() {
+        let what = format!("how critical receptions are in {shown} is in its files");
+        return Err(failure(what, "leave --criticality out, or choose another folder"));
     }
     if arguments.events && Machine::of(&config.machine) != Some(Machine::Events) {
         let what = format!("the cluster in {shown} replicates `{}`, not an event store", config.machine);
@@ -270,6 +289,9 @@ impl Dev {
             println!("  {quorate} kv get greeting");
         }
         println!("  {quorate} top");
+        if Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
+            println!("  (each key has an order of its own: no watch, no lease, no etcd API, and no dashboard of keys)");
+        }
         if let Some(gateway) = gateway {
             println!("  etcdctl --endpoints {} get greeting", gateway.address());
         }

@@ -121,6 +121,12 @@ pub fn start(cluster_file: &Path, listener: TcpListener, options: Options) -> an
         let what = format!("{file}: this release has no client for the protocol `{other}`");
         return Err(failure(what, "use the release that the replicas run"));
     };
+    if !protocol.has_one_order() {
+        let what = format!(
+            "etcd's API needs one order of all keys, for its revisions, watches and leases; `{protocol}` has none"
+        );
+        return Err(failure(what, "use `quorate kv`, or a cluster of another protocol: see quorate init --help"));
+    }
     let started = with_protocol!(protocol, P => Gateway::start::<P>(&config, &key, listener, options));
     started.map_err(|error| match error {
         GatewayError::Listen(error @ ListenError::Unprotected { .. }) => {

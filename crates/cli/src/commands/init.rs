@@ -22,6 +22,10 @@ pub struct Arguments {
     /// Replicate an event store instead of the key-value store
     #[arg(long)]
     events: bool,
+    /// With reception: how many of the 3e + 1 replicas that certify a publication may lie (e); without it, as many as the cluster
+    /// bears
+    #[arg(long, value_name = "E")]
+    criticality: Option<u8>,
     /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with the others
     #[arg(long)]
     replicas: Option<usize>,
@@ -46,7 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let addresses = if given == 0 { free_addresses(replicas)? } else { arguments.addresses.clone() };
     let machine = if arguments.events { Machine::Events } else { Machine::Kv };
-    let layout = Layout::create_for(&arguments.dir, arguments.protocol.name(), machine, &addresses)?;
+    let layout = Layout::create(&arguments.dir, arguments.protocol.name(), machine, arguments.criticality, &addresses)?;
     if let Some(warning) = arguments.protocol.warns(replicas) {
         eprintln!("warning: {warning}");
     }

@@ -7,7 +7,7 @@ mod watch;
 
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::failure;
-use crate::served::Machine;
+use crate::served::{Machine, Protocol};
 use crate::text::json_bytes;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -115,6 +115,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cas { key, expect, absent: _, value } => {
             let expected = expect.map_or(Expected::Absent, |value| Expected::Value(bytes(value)));
             cas(&connection, bytes(key), expected, bytes(value)).await
+        }
+        Command::Watch(_) if Protocol::named(&connection.config.protocol).is_some_and(|it| !it.has_one_order()) => {
+            let what = format!(
+                "under `{}` each key has an order of its own: there is no order of changes to watch",
+                connection.config.protocol
+            );
+            Err(failure(what, "read the keys that you want to follow, or use a cluster of another protocol"))
         }
         Command::Watch(arguments) => watch::run(&connection, arguments).await,
         Command::Import(arguments) => import::run(connection, arguments).await,

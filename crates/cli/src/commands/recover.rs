@@ -60,6 +60,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn recover<P: Served>(arguments: &Arguments, config: &ReplicaConfig) -> anyhow::Result<ExitCode> {
+    if !P::RECOVERS {
+        let what = format!(
+            "under `{}` a replica whose disk is lost cannot come back: nobody else knows what it has promised",
+            P::NAME
+        );
+        let advice = "the others go on without it, and can spare as many fewer; copy the keys to a new cluster with `quorate kv \
+                      export` and `quorate kv import`";
+        return Err(failure(what, advice));
+    }
     let _pid = hold_pid_file(&pid_file_beside(&arguments.config))?;
     let Some(witnesses) = P::witnesses(config.members.len()) else {
         let what = format!("{} replicas cannot bring back one of them", config.members.len());

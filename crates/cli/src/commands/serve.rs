@@ -88,7 +88,7 @@ async fn start<P: Served>(file: &Path, config: ReplicaConfig, key: &KeyPair) -> 
     let pid = hold_pid_file(&pid_file_beside(file))?;
     let listener = link::listen(&config.listen).await?;
     prepare_folder(&config, file)?;
-    let patience = P::configure(&config.timing);
+    let patience = P::configure_from(&config);
     let started = match machine(&config, file)? {
         Machine::Kv => replica::start::<P, Kv>(&config, key, listener, patience, &Kv::new, notes()),
         Machine::Events => replica::start::<P, Events>(&config, key, listener, patience, &Events::new, notes()),

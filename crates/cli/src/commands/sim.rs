@@ -170,13 +170,10 @@ impl FromStr for Span {
     }
 }
 
-/// What the simulator runs: every protocol that real processes run, one that they do not run yet, and one that is wrong on
-/// purpose.
+/// What the simulator runs: every protocol that real processes run, and one that is wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Simulatable {
     Served(Protocol),
-    /// HQ replication.
-    Hq,
     /// Deliver as received: to see that the checkers notice.
     Naive,
 }
@@ -185,7 +182,7 @@ impl ValueEnum for Simulatable {
     fn value_variants<'a>() -> &'a [Self] {
         static ALL: LazyLock<Vec<Simulatable>> = LazyLock::new(|| {
             let served = Protocol::value_variants().iter().copied().map(Simulatable::Served);
-            served.chain([Simulatable::Hq, Simulatable::Naive]).collect()
+            served.chain([Simulatable::Naive]).collect()
         });
         &ALL
     }
@@ -193,9 +190,6 @@ impl ValueEnum for Simulatable {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         match self {
             Simulatable::Served(protocol) => protocol.to_possible_value(),
-            Simulatable::Hq => Some(
-                PossibleValue::new("hq").help("HQ replication: in the simulator only, where some seeds still stall"),
-            ),
             Simulatable::Naive => Some(
                 PossibleValue::new("naive")
                     .help("Deliver as received: wrong on purpose, to see that the checkers notice"),
@@ -209,10 +203,6 @@ macro_rules! with_simulated {
     ($simulatable:expr, $P:ident => $body:expr) => {
         match $simulatable {
             Simulatable::Served(protocol) => $crate::served::with_protocol!(protocol, $P => $body),
-            Simulatable::Hq => {
-                type $P = quorate_protocols::hq::Hq;
-                $body
-            }
             Simulatable::Naive => {
                 type $P = quorate_protocols::naive::Naive;
                 $body

@@ -1,6 +1,7 @@
 //! `quorate status`: how every replica is, and whether the cluster is well.
 
 use crate::cluster::{ClusterArgs, Connection};
+use crate::served::Protocol;
 use crate::text::{hex, thousands};
 use clap::Args;
 use quorate_core::node::Report;
@@ -129,6 +130,8 @@ pub async fn ask(connection: &Connection, patience: Duration) -> Cluster {
         }
     };
     let committed = reports.values().flatten().map(|it| it.status.committed.get()).max().unwrap_or(0);
+    // Without one order each replica counts what it has done itself: that says nothing about the others.
+    let committed = if has_one_order(connection) { committed } else { 0 };
     let rows = connection.config.members.iter().map(|member| {
         let report = reports.get(&member.replica).and_then(Option::as_ref);
         Row {
@@ -169,7 +172,8 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
     let said: Vec<&Said> = replicas.iter().filter_map(|row| row.said.as_ref()).collect();
     let mut at: BTreeMap<u64, &str> = BTreeMap::new();
     let mut diverged = None;
-    for one in &said {
+    let one_order = has_one_order(connection);
+    for one in said.iter().filter(|_| one_order) {
         if *at.entry(one.digest_op).or_insert(&one.digest) != one.digest {
             diverged = Some(one.digest_op);
         }
@@ -177,14 +181,15 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
     let (up, all) = (said.len(), replicas.len());
     let needed = CrashQuorums::new(all).map_or(all, |quorums| quorums.view_change());
     let enough = up >= needed;
-    let primaries = said.iter().filter(|it| leads(&it.role)).count();
-    let behind = said.iter().filter(|it| it.lag > 0 || it.missing > 0).count();
+    let led = !one_order || said.iter().any(|it| leads(&it.role));
+    let other = |it: &Said| !one_order && said.first().is_some_and(|first| first.digest != it.digest);
+    let behind = said.iter().filter(|it| it.lag > 0 || it.missing > 0 || other(it)).count();
     let summary = if let Some(op) = diverged {
         format!("DIVERGED: replicas have different states after entry {op}. Stop writing, and keep all data folders")
     } else if !enough {
         let missing = needed - up;
         format!("DOWN: {up} of {all} replicas answer; {missing} more must run before the cluster does")
-    } else if primaries == 0 {
+    } else if !led {
         format!("NO PRIMARY right now: {up} of {all} replicas answer, and are choosing one")
     } else if up < all {
         let spare = up - needed;
@@ -199,12 +204,17 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
         cluster: format!("{:032x}", connection.config.cluster.get()),
         protocol: connection.config.protocol.clone(),
         epoch: connection.config.epoch.get(),
-        healthy: diverged.is_none() && primaries > 0 && up == all && behind == 0,
+        healthy: diverged.is_none() && led && up == all && behind == 0,
         summary,
         diverged: diverged.is_some(),
         majority: enough,
         replicas,
     }
+}
+
+/// Is there one order of all operations, which all replicas go through?
+fn has_one_order(connection: &Connection) -> bool {
+    Protocol::named(&connection.config.protocol).is_none_or(Protocol::has_one_order)
 }
 
 /// Does a replica with this role lead, alone or when it is its turn?

@@ -3,8 +3,10 @@
 
 mod async_tob;
 mod hotstuff;
+mod hq;
 mod machine;
 mod pbft;
+mod reception;
 mod sync_tob;
 mod vr;
 
@@ -12,7 +14,7 @@ pub use machine::Machine;
 
 use clap::ValueEnum;
 use quorate_core::ids::{OpNumber, View};
-use quorate_runtime::config::Timing;
+use quorate_runtime::config::{ReplicaConfig, Timing};
 use std::fmt;
 
 /// Runs `$body` with `$P` standing for the type of `$protocol`.
@@ -27,8 +29,16 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::pbft::Pbft;
                 $body
             }
+            $crate::served::Protocol::Reception => {
+                type $P = quorate_protocols::reception::Reception;
+                $body
+            }
             $crate::served::Protocol::HotStuff => {
                 type $P = quorate_protocols::hotstuff::HotStuff;
+                $body
+            }
+            $crate::served::Protocol::Hq => {
+                type $P = quorate_protocols::hq::Hq;
                 $body
             }
             $crate::served::Protocol::SyncTob => {
@@ -52,9 +62,13 @@ pub enum Protocol {
     Vr,
     /// Practical Byzantine Fault Tolerance: 3f+1 replicas survive f that lie
     Pbft,
+    /// PBFT behind Byzantine reception: requests come by any way, and at a time that no f replicas choose
+    Reception,
     /// Chained HotStuff: 3f+1 replicas survive f that lie
     #[value(name = "hotstuff")]
     HotStuff,
+    /// HQ replication: 3f+1 replicas survive f that lie; each key has an order of its own, which its clients make
+    Hq,
     /// Experimental. Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
     SyncTob,
     /// Experimental. Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass
@@ -88,6 +102,17 @@ impl Protocol {
         with_protocol!(self, P => <P as quorate_core::protocol::Protocol>::TOSSES)
     }
 
+    /// Does it put all operations in one order? Without that there is no revision of all keys, no watch, no lease, and no
+    /// event store.
+    pub fn has_one_order(self) -> bool {
+        with_protocol!(self, P => P::ONE_ORDER)
+    }
+
+    /// Does it certify who has received what?
+    pub fn certifies_reception(self) -> bool {
+        with_protocol!(self, P => P::CERTIFIES_RECEPTION)
+    }
+
     /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
     pub fn latency_bound_ms(self, replicas: usize, timing: &Timing) -> Option<f64> {
         with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
@@ -107,11 +132,25 @@ pub trait Served: quorate_core::protocol::Protocol {
     /// So many more replicas tolerate one fault more.
     const STEP: usize;
 
+    /// Does it put all operations in one order, or has each object its own?
+    const ONE_ORDER: bool = true;
+
+    /// Can a replica whose disk is lost come back under its name?
+    const RECOVERS: bool = true;
+
     /// Why a number of replicas is a waste, or worse.
     fn warns(replicas: usize) -> Option<String>;
 
     /// Its configuration, with the patience that a file gives it.
     fn configure(timing: &Timing) -> Self::Config;
+
+    /// The same for a replica's file, which may say more than how patient it is.
+    fn configure_from(file: &ReplicaConfig) -> Self::Config {
+        Self::configure(&file.timing)
+    }
+
+    /// Does it certify who has received what, so that a file can say how critical that is?
+    const CERTIFIES_RECEPTION: bool = false;
 
     /// Entries that the others must commit before a replica whose disk was lost may begin anew.
     const FLUSH_ENTRIES: u64;

@@ -1,16 +1,25 @@
 //! Ed25519 signatures that are checked together, in one equation: less than half the work of checking them one by one, and
 //! the same answer (ZIP-215). If the equation does not hold, one of them is bad, and nobody knows which.
 
+use super::digest::Digest;
+use super::heavy::Kind;
 use super::keyring::{Preimage, Signature};
 use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
 use rand_core::{TryCryptoRng, TryRng};
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Signatures that were taken for good, and have to be checked.
+/// Signatures that were taken for good, and have to be checked; and the heavy statements that are good if all of them are.
 #[derive(Default)]
-pub(super) struct Deferred(Mutex<Vec<(VerificationKey, Preimage, Signature)>>);
+struct Items {
+    signatures: Vec<(VerificationKey, Preimage, Signature)>,
+    heavy: Vec<(Kind, Digest)>,
+}
+
+/// See [`Items`].
+#[derive(Default)]
+pub(super) struct Deferred(Mutex<Items>);
 
 impl fmt::Debug for Deferred {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,24 +29,36 @@ impl fmt::Debug for Deferred {
 
 impl Deferred {
     pub(super) fn add(&self, key: VerificationKey, preimage: Preimage, signature: Signature) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key, preimage, signature));
+        self.items().signatures.push((key, preimage, signature));
     }
 
-    /// Are all of them good? Forgets them.
-    pub(super) fn settle(&self) -> bool {
-        let items = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if let [(key, preimage, signature)] = items.as_slice() {
-            return key.verify(&signature.into(), preimage).is_ok();
-        }
-        let mut coefficients = blake3::Hasher::new_derive_key("quorate coefficients of a batch of signatures");
-        let mut verifier = batch::Verifier::new();
-        for (key, preimage, signature) in &items {
-            let key = VerificationKeyBytes::from(*key);
-            coefficients.update(key.as_ref()).update(preimage).update(signature.as_bytes());
-            verifier.queue((key, signature.into(), preimage));
-        }
-        items.is_empty() || verifier.verify(Coefficients(coefficients.finalize_xof())).is_ok()
+    pub(super) fn add_heavy(&self, kind: Kind, name: Digest) {
+        self.items().heavy.push((kind, name));
     }
+
+    fn items(&self) -> MutexGuard<'_, Items> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Are all of them good? Forgets them; gives back the heavy statements that depend on it.
+    pub(super) fn settle(&self) -> (bool, Vec<(Kind, Digest)>) {
+        let Items { signatures, heavy } = std::mem::take(&mut *self.items());
+        (are_good(&signatures), heavy)
+    }
+}
+
+fn are_good(items: &[(VerificationKey, Preimage, Signature)]) -> bool {
+    if let [(key, preimage, signature)] = items {
+        return key.verify(&signature.into(), preimage).is_ok();
+    }
+    let mut coefficients = blake3::Hasher::new_derive_key("quorate coefficients of a batch of signatures");
+    let mut verifier = batch::Verifier::new();
+    for (key, preimage, signature) in items {
+        let key = VerificationKeyBytes::from(*key);
+        coefficients.update(key.as_ref()).update(preimage).update(signature.as_bytes());
+        verifier.queue((key, signature.into(), preimage));
+    }
+    items.is_empty() || verifier.verify(Coefficients(coefficients.finalize_xof())).is_ok()
 }
 
 impl From<&Signature> for ed25519_zebra::Signature {

@@ -3,8 +3,10 @@
 use super::coin::{Coin, CoinKeys, CoinShare, Toss};
 use super::deferred::Deferred;
 use super::digest::Digest;
+use super::heavy::{Heavy, Kind};
 use super::signed::{Signed, Statement};
-use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId};
+use crate::fault::Fault;
+use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId, View};
 use crate::quorum::REPLICAS_MAX;
 use crate::wire::Wire;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -185,6 +187,10 @@ pub struct Keyring {
     deferred: Option<Deferred>,
     /// Its hand in the common coins, if its protocol tosses any.
     coin: Option<Coin>,
+    /// What it knows of statements that hold many signatures.
+    heavy: Arc<Heavy>,
+    /// For what is inside a statement all of which is known to be good: takes every signature for good.
+    trusting: bool,
 }
 
 impl fmt::Debug for Keyring {
@@ -201,7 +207,11 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// No keys at all: for protocols that sign nothing.
     pub fn keyless(cluster: ClusterId, epoch: Epoch) -> Self {
-        Self { cluster, epoch, scheme: Arc::new(Scheme::None), owner: Owner::Nobody, coin: None, deferred: None }
+        Self::holding(cluster, epoch, Arc::new(Scheme::None), Owner::Nobody)
+    }
+
+    fn holding(cluster: ClusterId, epoch: Epoch, scheme: Arc<Scheme>, owner: Owner) -> Self {
+        Self { cluster, epoch, scheme, owner, deferred: None, coin: None, heavy: Arc::default(), trusting: false }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -227,7 +237,7 @@ impl Keyring {
         }
         let clients = clients.iter().filter_map(|key| Some((*key, VerificationKey::try_from(key.0).ok()?))).collect();
         let scheme = Arc::new(Scheme::Ed25519 { replicas: keys, clients });
-        Ok(Self { cluster, epoch, scheme, owner: Owner::Nobody, coin: None, deferred: None })
+        Ok(Self::holding(cluster, epoch, scheme, Owner::Nobody))
     }
 
     /// The same keys, in the hands of a replica.
@@ -266,7 +276,7 @@ impl Keyring {
         let own = Own::Simulated(simulated_secret(&simulated_key(me)));
         let coin = Coin::simulated(me, replicas);
         let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Replica(me, own));
-        Self { cluster, epoch, scheme, owner, coin, deferred: None }
+        Self { coin, ..Self::holding(cluster, epoch, scheme, owner) }
     }
 
     /// The keyring of a client in a simulated world of `replicas`. Its address is the world's to choose.
@@ -274,7 +284,7 @@ impl Keyring {
         let key = simulated_client_key(me);
         let own = Own::Simulated(simulated_secret(&key));
         let (scheme, owner) = (Arc::new(Scheme::simulated(replicas)), Owner::Client(ClientKey { key, nonce: 0 }, own));
-        Self { cluster, epoch, scheme, owner, coin: None, deferred: None }
+        Self::holding(cluster, epoch, scheme, owner)
     }
 
     /// Which cluster's.
@@ -344,8 +354,12 @@ impl Keyring {
         let Owner::Replica(me, own) = &self.owner else {
             panic!("only a replica's keyring signs a replica's statement")
         };
-        let signature = own.sign(&self.preimage(me, &statement));
+        let preimage = self.preimage(me, &statement);
+        let signature = own.sign(&preimage);
         self.has_signed();
+        if statement.heavy().is_some() {
+            self.heavy.good((T::DOMAIN, *me), named(&preimage, &signature)); // it comes back in others' proofs
+        }
         Signed::own(*me, statement, signature)
     }
 
@@ -390,7 +404,79 @@ impl Keyring {
     }
 
     pub(super) fn proves<T: Statement, S: Proves>(&self, by: &S, statement: &T, signature: &Signature) -> bool {
-        by.proves(self, &self.preimage(by, statement), signature)
+        self.trusting || by.proves(self, &self.preimage(by, statement), signature)
+    }
+
+    /// Checks a heavy statement's signature, at once; then whether what it holds may be checked. Gives its name, or `None` if
+    /// all of it was checked before. `part`: it is inside another one, which was admitted.
+    ///
+    /// # Errors
+    /// A bad signature, or why it is not looked at.
+    pub(super) fn admits<T: Statement>(
+        &self,
+        by: ReplicaId,
+        view: View,
+        statement: &T,
+        signature: &Signature,
+        part: bool,
+    ) -> Result<Option<Digest>, Fault> {
+        if self.trusting {
+            return Ok(None);
+        }
+        let Some(name) = self.claims(by, view, statement, signature)? else { return Ok(None) };
+        if !part {
+            statement.vouched(self)?;
+            self.heavy.admits((T::DOMAIN, by), view, name, self.replicas()).map_err(Fault::NotNow)?;
+        }
+        Ok(Some(name))
+    }
+
+    /// Checks the signature of a heavy statement, at once, and notes that its signer has reached the view. Gives the
+    /// statement's name, or `None` if all of it was checked before.
+    ///
+    /// # Errors
+    /// A bad signature.
+    pub(super) fn claims<T: Statement>(
+        &self,
+        by: ReplicaId,
+        view: View,
+        statement: &T,
+        signature: &Signature,
+    ) -> Result<Option<Digest>, Fault> {
+        let preimage = self.preimage(&by, statement);
+        let name = named(&preimage, signature);
+        if self.heavy.is_good((T::DOMAIN, by), &name) {
+            return Ok(None);
+        }
+        if !self.proves_now(by, &preimage, signature) {
+            return Err(Fault::BadSignature(T::DOMAIN));
+        }
+        self.heavy.claims(by, view);
+        Ok(Some(name))
+    }
+
+    /// The same keys, for what is inside a statement all of which was checked before.
+    pub(super) fn trusting(&self) -> Self {
+        Self { trusting: true, ..self.unowned() }
+    }
+
+    /// The same public keys, and what is known of heavy statements.
+    fn unowned(&self) -> Self {
+        let heavy = self.heavy.clone();
+        Self { heavy, ..Self::holding(self.cluster, self.epoch, self.scheme.clone(), Owner::Nobody) }
+    }
+
+    /// All of a heavy statement is good, once what was deferred is.
+    pub(super) fn is_good(&self, kind: Kind, name: Digest) {
+        match &self.deferred {
+            Some(deferred) => deferred.add_heavy(kind, name),
+            None => self.heavy.good(kind, name),
+        }
+    }
+
+    /// The owner is in this view: what others say about views far from it is not looked at (see [`Statement::heavy`]).
+    pub fn reached(&self, view: View) {
+        self.heavy.reached(view);
     }
 
     /// Domain, cluster, epoch and signer before the statement: a signature holds for exactly this and nothing else.
@@ -406,23 +492,17 @@ impl Keyring {
 
     /// The same public keys, taking every signature for good until [`Keyring::settle`]. `None` if there is nothing to gain.
     pub(crate) fn deferring(&self) -> Option<Self> {
-        let Self { cluster, epoch, scheme, .. } = self;
-        let (cluster, epoch, scheme) = (*cluster, *epoch, scheme.clone());
-        let is_worth_it = matches!(*scheme, Scheme::Ed25519 { .. });
-        is_worth_it.then(|| Self {
-            cluster,
-            epoch,
-            scheme,
-            owner: Owner::Nobody,
-            coin: None,
-            deferred: Some(Deferred::default()),
-        })
+        let is_worth_it = matches!(*self.scheme, Scheme::Ed25519 { .. });
+        is_worth_it.then(|| Self { deferred: Some(Deferred::default()), ..self.unowned() })
     }
 
     /// Were all signatures good that were taken for good since the last time? If not, nothing may be believed that was proved
     /// with this keyring meanwhile.
     pub(crate) fn settle(&self) -> bool {
-        self.deferred.as_ref().is_none_or(Deferred::settle)
+        let Some(deferred) = &self.deferred else { return true };
+        let (good, heavy) = deferred.settle();
+        heavy.into_iter().filter(|_| good).for_each(|(kind, name)| self.heavy.good(kind, name));
+        good
     }
 
     fn verifies(&self, key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {
@@ -432,6 +512,16 @@ impl Keyring {
                 true
             }
             None => key.verify(&signature.into(), preimage).is_ok(),
+        }
+    }
+
+    /// As [`Keyring::replica_proves`], also where signatures are deferred.
+    fn proves_now(&self, by: ReplicaId, preimage: &Preimage, signature: &Signature) -> bool {
+        match &*self.scheme {
+            Scheme::Ed25519 { replicas, .. } => {
+                replicas.get(by.index()).is_some_and(|key| key.verify(&signature.into(), preimage).is_ok())
+            }
+            _ => self.replica_proves(by, preimage, signature),
         }
     }
 
@@ -499,15 +589,30 @@ impl Keyring {
     }
 }
 
+/// The name of a signed statement: a digest of all of it.
+fn named(preimage: &Preimage, signature: &Signature) -> Digest {
+    Digest::of_parts(&[b"quorate heavy", preimage, &signature.0])
+}
+
 /// Who can sign: a replica, by its number, or a client, by its key.
 pub trait Proves: Wire + Clone + Copy + fmt::Debug + PartialEq {
     #[doc(hidden)]
     fn proves(&self, keyring: &Keyring, preimage: &Preimage, signature: &Signature) -> bool;
+
+    /// The replica, if it is one.
+    #[doc(hidden)]
+    fn replica(&self) -> Option<ReplicaId> {
+        None
+    }
 }
 
 impl Proves for ReplicaId {
     fn proves(&self, keyring: &Keyring, preimage: &Preimage, signature: &Signature) -> bool {
         keyring.replica_proves(*self, preimage, signature)
+    }
+
+    fn replica(&self) -> Option<ReplicaId> {
+        Some(*self)
     }
 }
 

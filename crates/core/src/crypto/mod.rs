@@ -16,6 +16,7 @@ mod coin;
 mod deferred;
 mod digest;
 mod evidence;
+mod heavy;
 mod keyring;
 mod signed;
 

@@ -31,6 +31,21 @@ pub trait Statement: Wire + Clone + Debug + PartialEq {
         None
     }
 
+    /// The view that it is about, if it holds so many signatures that a keyring checks only what a correct replica may have
+    /// to say (`heavy.rs`). A replica signs it, and its views only go up.
+    fn heavy(&self) -> Option<View> {
+        None
+    }
+
+    /// Of a heavy statement: checks the signatures, and no more, of those inside it who thereby say that its view was reached
+    /// ([`Signed::claims`]). A quorum of them makes any view plausible, however far away it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn vouched(&self, _keyring: &Keyring) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Checks what is signed inside it: whoever signs a statement answers for the proofs that it holds.
     ///
     /// # Errors
@@ -72,10 +87,44 @@ impl<T: Statement, S: Proves> Signed<T, S> {
     /// Checks the signature, and what is signed inside the statement, once.
     ///
     /// # Errors
-    /// [`Fault::BadSignature`] if it is not the signer's, of this statement, in this cluster and epoch; what
-    /// [`Statement::prove_inside`] says.
+    /// [`Fault::BadSignature`] if it is not the signer's, of this statement, in this cluster and epoch; [`Fault::NotNow`] for a
+    /// heavy statement that is not looked at; what [`Statement::prove_inside`] says.
     pub fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+        self.prove_as(false, keyring)
+    }
+
+    /// As [`Signed::prove`], of a statement inside one that is being checked: it is looked at whatever the signer has said.
+    ///
+    /// # Errors
+    /// As [`Signed::prove`].
+    pub fn prove_part(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+        self.prove_as(true, keyring)
+    }
+
+    /// Checks the signature of a heavy statement, and nothing inside it: its signer has reached the view.
+    ///
+    /// # Errors
+    /// [`Fault::BadSignature`].
+    pub fn claims(&self, keyring: &Keyring) -> Result<(), Fault> {
+        match self.statement.heavy().zip(self.by.replica()) {
+            Some((view, by)) => keyring.claims(by, view, &self.statement, &self.signature).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn prove_as(&mut self, part: bool, keyring: &Keyring) -> Result<(), Fault> {
         if self.proven {
+            return Ok(());
+        }
+        if let Some((view, by)) = self.statement.heavy().zip(self.by.replica()) {
+            match keyring.admits(by, view, &self.statement, &self.signature, part)? {
+                Some(name) => {
+                    self.statement.prove_inside(keyring)?;
+                    keyring.is_good((T::DOMAIN, by), name);
+                }
+                None => self.statement.prove_inside(&keyring.trusting())?,
+            }
+            self.proven = true;
             return Ok(());
         }
         if !keyring.proves(&self.by, &self.statement, &self.signature) {

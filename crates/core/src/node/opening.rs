@@ -94,7 +94,10 @@ impl<P: Protocol> Opener<P> {
         }
         let mut payload = Payload::<P::Message>::decode(body).map_err(malformed)?;
         if let Payload::Protocol(message) = &mut payload {
-            P::prove(message, keyring).map_err(|fault| Refused::Blamed(from, fault))?;
+            P::prove(message, keyring).map_err(|fault| match fault {
+                Fault::NotNow(why) => Refused::Ignored(why),
+                fault => Refused::Blamed(from, fault),
+            })?;
         }
         let mark = self.recording.load(Ordering::Relaxed).then(|| mark(bytes));
         Ok(Opened { from, payload, mark })

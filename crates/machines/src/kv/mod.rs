@@ -19,7 +19,8 @@
 //! notifications, fragments, cluster and member ids in headers.
 //!
 //! # How to read it
-//! `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease`, `watch` and `auth` the rules, `digest` and
+//! `operation` and `reply` are the interface, `store` the data, `txn`, `range`, `lease`, `watch` and `auth` the rules, `objects`
+//! what remains of them under a protocol that orders each key by itself, `digest` and
 //! `snapshot` the two forms in which replicas compare and copy states.
 
 mod auth;
@@ -29,6 +30,7 @@ mod error;
 mod intervals;
 mod lease;
 pub mod limits;
+mod objects;
 mod operation;
 mod places;
 mod range;
@@ -49,8 +51,10 @@ pub use reply::{
 pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
 pub use snapshot::{KvSink, KvSource};
 
+use objects::Owns;
 use quorate_core::crypto::Digest;
-use quorate_core::machine::{self, At, Output, Snapshot, StateMachine, View};
+use quorate_core::machine::{self, At, Corrupt, Output, Snapshot, StateMachine, View};
+use quorate_core::objects::{Image, Objects};
 use quorate_core::time::WallTime;
 use range::ReplyBudget;
 use std::sync::Arc;
@@ -63,18 +67,21 @@ pub const WATCH_TOPIC: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Kv {
     store: Store,
+    /// Keys that have an order of their own; none unless the protocol orders each by itself.
+    owns: Owns,
 }
 
 /// The store as it was when the view was taken.
 #[derive(Clone, Debug)]
 pub struct KvView {
     store: Store,
+    owns: Owns,
 }
 
 impl Kv {
     /// An empty store, at revision 1.
     pub fn new() -> Self {
-        Self { store: Store::new() }
+        Self { store: Store::new(), owns: Owns::default() }
     }
 
     fn run(&mut self, at: &At, operation: Operation, out: &mut Output) -> Result<Response, KvError> {
@@ -131,8 +138,29 @@ impl StateMachine for Kv {
         self.store.leases.next_expiry().map(|(expires, _)| expires)
     }
 
+    fn objects(operation: &[u8]) -> Objects {
+        objects::touched(operation)
+    }
+
+    fn queried(query: &[u8]) -> Objects {
+        objects::looked_at(query)
+    }
+
+    fn apply_to(&mut self, object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
+        let reply = self.run_alone(object, at, operation);
+        out.reply(&encode(&reply));
+    }
+
+    fn image(&self, object: &[u8]) -> Image {
+        self.own_image(object)
+    }
+
+    fn put_image(&mut self, object: &[u8], image: Option<&[u8]>) -> Result<(), Corrupt> {
+        self.put_own(object, image)
+    }
+
     fn digest(&self) -> Digest {
-        self.store.digest
+        self.owns.digest(self.store.digest)
     }
 
     fn fork(&self) -> Option<Self> {
@@ -144,14 +172,23 @@ impl machine::Query for Kv {
     type View = KvView;
 
     fn view(&self) -> KvView {
-        KvView { store: self.store.clone() }
+        KvView { store: self.store.clone(), owns: self.owns.clone() }
     }
 }
 
 impl View for KvView {
     fn query(&self, query: &[u8], reply: &mut Vec<u8>) {
-        let result = Query::decode(query).and_then(|query| answer(&self.store, &query));
-        reply.extend_from_slice(&encode(&Reply { revision: self.store.revision, result }));
+        let query = Query::decode(query);
+        let (revision, result) = match &query {
+            Ok(Query::Range(range)) if !self.owns.is_empty() => {
+                let store = self.owns.store(range);
+                let result = objects::range(&store, range);
+                (store.revision, result.map(Response::Range))
+            }
+            Ok(query) => (self.store.revision, answer(&self.store, query)),
+            Err(error) => (self.store.revision, Err(*error)),
+        };
+        reply.extend_from_slice(&encode(&Reply { revision, result }));
     }
 }
 
@@ -160,7 +197,7 @@ impl Snapshot for Kv {
     type Sink = KvSink;
 
     fn snapshot(&self) -> KvSource {
-        KvSource::new(self.store.clone())
+        KvSource::new(self.store.clone(), self.owns.clone())
     }
 
     fn rebuild() -> KvSink {

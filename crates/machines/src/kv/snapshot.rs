@@ -1,7 +1,7 @@
 //! The store as a stream of bytes, and back.
 //!
 //! ```text
-//! stream   version u8 | frame(header) | auth | frame(lease)* | frame(change)* | BLAKE3 of all bytes before 32
+//! stream   version u8 | frame(header) | auth | frame(lease)* | frame(change)* | BLAKE3 of all bytes before 32 | frame(own)*
 //! frame    length u32 | body
 //! header   revision i64 | compacted i64 | digest 32 | leases u64 | changes u64
 //! auth     version 1: nothing; version 2: frame(auth header) | frame(user)* | frame(role)*
@@ -10,6 +10,8 @@
 //! role     name | count u32 | (kind u8 | key | range end)*                           ascending by name
 //! lease    id i64 | ttl i64 | expires u64                                        ascending by id
 //! change   sub u64 | key | create i64 | mod i64 | version i64 | value | lease i64    ascending by (mod, sub)
+//! own      key | revision i64 | 0, or 1 and key, create, mod, version, value, lease    a key with an order of its own,
+//!                                                                                      ascending by key
 //! ```
 //! A store whose users and roles were never touched is written as version 1, as it was before there were any.
 //! Integers are little-endian; keys, values and names follow their length as a u32 (borsh). Nothing else is state: which keys
@@ -23,9 +25,11 @@ use super::lease::Lease;
 use super::limits::{KEY_BYTES_MAX, LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN, REVISION_MAX, VALUE_BYTES_MAX};
 use super::limits::{NAME_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, PERMISSIONS_PER_ROLE_MAX};
 use super::limits::{ROLES_MAX, ROLES_PER_USER_MAX, USERS_MAX};
+use super::objects::{Own, Owns};
 use super::reply::KeyValue;
 use super::store::{Change, Place, Store};
 use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
 use imbl::OrdSet;
 use quorate_core::crypto::Digest;
 use quorate_core::machine::{Corrupt, Sink, Source};
@@ -89,6 +93,12 @@ struct RoleFrame {
     permissions: Vec<Permission>,
 }
 
+#[derive(BorshSerialize, BorshDeserialize)]
+struct OwnFrame {
+    key: Bytes,
+    own: Own,
+}
+
 /// Where a source is in its stream.
 #[derive(Debug)]
 enum Next {
@@ -103,6 +113,8 @@ enum Next {
     /// The change after this place.
     Change(Option<Place>),
     Hash,
+    /// The key with an order of its own after this one.
+    Own(Option<Bytes>),
     Nothing,
 }
 
@@ -110,13 +122,14 @@ enum Next {
 #[derive(Debug)]
 pub struct KvSource {
     store: Store,
+    owns: Owns,
     next: Next,
     hasher: blake3::Hasher,
 }
 
 impl KvSource {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, next: Next::Header, hasher: blake3::Hasher::new() }
+    pub(super) fn new(store: Store, owns: Owns) -> Self {
+        Self { store, owns, next: Next::Header, hasher: blake3::Hasher::new() }
     }
 
     /// Appends frames until `into` has `until` bytes or their kind is at its end. Answers with what comes next.
@@ -175,6 +188,15 @@ impl KvSource {
             }
             Next::Hash => {
                 into.extend_from_slice(self.hasher.finalize().as_bytes());
+                Next::Own(None)
+            }
+            Next::Own(after) => {
+                for (key, own) in self.owns.after(after.as_ref()) {
+                    frame(&OwnFrame { key: key.clone(), own: own.clone() }, into);
+                    if into.len() >= until {
+                        return Next::Own(Some(key.clone()));
+                    }
+                }
                 Next::Nothing
             }
             Next::Nothing => Next::Nothing,
@@ -244,7 +266,7 @@ enum Awaited {
     Leases { left: u64, changes: u64 },
     Changes { left: u64 },
     Hash,
-    Nothing,
+    Owns,
 }
 
 /// What the header says of what comes after users and roles.
@@ -263,6 +285,8 @@ pub struct KvSink {
     hasher: blake3::Hasher,
     last_lease: Option<i64>,
     last_change: Option<Place>,
+    owns: Owns,
+    last_own: Option<Bytes>,
 }
 
 fn corrupt<T>(why: impl Into<String>) -> Result<T, Corrupt> {
@@ -278,6 +302,8 @@ impl KvSink {
             hasher: blake3::Hasher::new(),
             last_lease: None,
             last_change: None,
+            owns: Owns::default(),
+            last_own: None,
         }
     }
 
@@ -286,8 +312,6 @@ impl KvSink {
         match self.awaited {
             Awaited::Version => self.read_version(bytes),
             Awaited::Hash => self.read_hash(bytes),
-            Awaited::Nothing if bytes.is_empty() => Ok(None),
-            Awaited::Nothing => corrupt("bytes after the end"),
             _ => self.read_frame(bytes),
         }
     }
@@ -310,7 +334,7 @@ impl KvSink {
         if hash != self.hasher.finalize().as_bytes() {
             return corrupt("the hash at the end is not that of the bytes before");
         }
-        self.awaited = Awaited::Nothing;
+        self.awaited = Awaited::Owns;
         Ok(Some(HASH_BYTES))
     }
 
@@ -343,7 +367,11 @@ impl KvSink {
                 self.on_change(parse(body)?)?;
                 Awaited::Changes { left: left.saturating_sub(1) }
             }
-            Awaited::Version | Awaited::Hash | Awaited::Nothing => return corrupt("a frame where none is due"),
+            Awaited::Owns => {
+                self.on_own(parse(body)?)?;
+                Awaited::Owns
+            }
+            Awaited::Version | Awaited::Hash => return corrupt("a frame where none is due"),
         };
         self.awaited = self.settle(awaited)?;
         Ok(Some(end))
@@ -459,6 +487,22 @@ impl KvSink {
         Ok(())
     }
 
+    fn on_own(&mut self, frame: OwnFrame) -> Result<(), Corrupt> {
+        let OwnFrame { key, own } = frame;
+        if self.last_own.as_ref().is_some_and(|last| *last >= key) {
+            return corrupt("keys with orders of their own are not in order");
+        }
+        if let Some(kv) = &own.kv {
+            check_sizes(kv)?;
+            if kv.key != key || kv.mod_revision != own.revision {
+                return corrupt("a key that is not what its order has led to");
+            }
+        }
+        self.owns.set(&key, Some(own));
+        self.last_own = Some(key);
+        Ok(())
+    }
+
     fn on_change(&mut self, frame: ChangeFrame<KeyValue>) -> Result<(), Corrupt> {
         let change = Change { kv: frame.kv, sub: frame.sub };
         let place = change.place();
@@ -528,11 +572,11 @@ impl Sink<Kv> for KvSink {
     }
 
     fn finish(self) -> Result<Kv, Corrupt> {
-        if !matches!(self.awaited, Awaited::Nothing) {
+        if !matches!(self.awaited, Awaited::Owns) || !self.unread.is_empty() {
             return corrupt("the stream ends too early");
         }
         self.check_leases()?;
-        Ok(Kv { store: self.store })
+        Ok(Kv { store: self.store, owns: self.owns })
     }
 }
 

@@ -32,6 +32,7 @@ impl Replica {
         if version.vs < object.seen || version <= object.now.version() {
             return self.on_write1(from, write, out); // it is over: cheap, whoever repeats it
         }
+        let is_ahead = version.vs > object.seen;
         if matches!(object.phase, Phase::Frozen(_) | Phase::Resolving(_)) {
             return self.delay(id, peer, Message::Write1(write), out);
         }
@@ -41,6 +42,11 @@ impl Replica {
         let mut conflict = conflict;
         if let Err(fault) = prove_conflict(&mut conflict, &self.keyring) {
             return out.blame(peer, fault);
+        }
+        if is_ahead {
+            // There was a resolution that this replica has not been through: its START would be of no use to anybody.
+            out.ignore(peer, Why::NewerView); // it will be said again
+            return self.fall_behind(id, out);
         }
         if let Some(object) = self.objects.get_mut(&id) {
             object.consider(&write);
@@ -83,6 +89,9 @@ impl Replica {
         }
         self.starts.entry(id).or_default().insert(by, start);
         self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
+        if self.objects.get(&id).is_some_and(|object| object.seen < seen) {
+            self.fall_behind(id, out); // there was a resolution that this replica has not been through
+        }
         self.proceed(id, out);
         self.submit(id, false, out);
     }
@@ -101,7 +110,8 @@ impl Replica {
     /// PBFT watches its primary (R3).
     pub(super) fn submit(&mut self, id: Digest, late: bool, out: &mut Outbox) {
         let is_primary = self.primary() == self.me;
-        let seen = self.resolved(id);
+        // Whoever has the object from others knows of a resolution before PBFT here does.
+        let seen = self.resolved(id).max(self.objects.get(&id).map_or(OpNumber::ZERO, |object| object.seen));
         let Some(starts) = self.starts.get(&id) else { return };
         let starts = starts.values().filter(|start| start.statement().seen == seen);
         let mut starts: Vec<Signed<Start>> = starts.map(|start| start.signed().clone()).collect();

@@ -198,8 +198,11 @@ impl Statement for Start {
             return malformed("a START with another object's certificate");
         }
         prove_conflict(&mut self.conflict, keyring)?;
-        if self.conflict.iter().any(|grant| grant.statement().object != self.object) {
-            return malformed("a START with another object's conflict");
+        let of_it = |grant: &Signed<Grant>| {
+            (grant.statement().object, grant.statement().version.vs) == (self.object, self.seen)
+        };
+        if !self.conflict.iter().all(of_it) {
+            return malformed("a START with another object's conflict, or one that was resolved");
         }
         self.asks.iter_mut().try_for_each(|ask| prove_ask(ask, keyring))?;
         self.current.iter_mut().try_for_each(|proof| proof.prove(keyring, quorum))

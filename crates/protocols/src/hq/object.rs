@@ -41,8 +41,9 @@ pub struct State {
     pub floor: Position,
 }
 
-/// One request for each client: its number, its result, its place.
-type Essence = (Version, Option<Ask>, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
+/// The latest write, by what stands for it; one request for each client: its number, its result, its place. What a client may
+/// say differently to different replicas ([`Ask::after`]) is not in it.
+type Essence = (Version, Option<Digest>, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
 
 impl State {
     /// Where the latest write stands.
@@ -53,7 +54,7 @@ impl State {
     /// What must be equal on all replicas.
     pub(super) fn essence(&self) -> Essence {
         let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
-        (self.version(), self.last.as_ref().map(|write| *write.ask()), done.collect(), self.floor)
+        (self.version(), self.last.as_ref().map(|write| write.ask().hash), done.collect(), self.floor)
     }
 
     /// The state after a write.

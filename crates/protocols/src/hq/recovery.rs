@@ -53,6 +53,8 @@ impl Replica {
                 }
                 Some(object) => {
                     if let Some(grants) = own_grants(object) {
+                        // To itself, too: after a restart its own are not counted yet.
+                        out.send(self.me(), Message::Grants { grants: grants.clone(), again: false });
                         out.broadcast(Message::Grants { grants, again: true });
                     }
                     self.proceed(id, out);

@@ -43,6 +43,9 @@ impl Replica {
         let base = currents.max_by_key(|proof| proof.statement().version);
         let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
+        // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
+        let known: Vec<_> = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned().collect();
+        object.settled.extend(known.into_iter().map(|write| (write.ask().hash, write)));
         let mut resolving = Resolving { vs, base, asks, votes: BTreeMap::new(), stage: Stage::Reaching };
         for grant in early.into_values().flatten() {
             if grant.statement().version.vs == vs {
@@ -50,6 +53,9 @@ impl Replica {
             }
         }
         object.decided = Some(Box::new(resolving));
+        if !object.is_moving() {
+            self.keep(id, None, out); // a restart on the way to C finds these operations
+        }
         out.note(Note::Other("contention is resolved"));
         self.proceed(id, out);
     }
@@ -118,7 +124,10 @@ impl Replica {
 
     /// R4, c to e: L, and my grants for it.
     fn plan(&mut self, id: Digest, mut resolving: Box<Resolving>, out: &mut Outbox) {
-        let Some(object) = self.objects.get(&id) else { return };
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        // Nobody takes C back any more. Some have taken a write back to come here, and others have not: from here on all have
+        // the same again, and who is behind can have it from any of them.
+        object.before = None;
         let asks = order(&resolving.asks, resolving.vs, object);
         let first = object.now.version().ts.next();
         let vs = resolving.vs;

@@ -17,7 +17,7 @@ type Given = BTreeMap<RequestNumber, (OpNumber, Ruling)>;
 
 /// Rulings that their clients may ask for again.
 #[derive(Debug, Default)]
-pub(super) struct Answered {
+pub(crate) struct Answered {
     sessions: BTreeMap<(ClientId, SessionId), Given>,
     bytes: usize,
 }
@@ -29,7 +29,7 @@ fn cost(ruling: &Ruling) -> usize {
 impl Answered {
     /// A client that knows all answers up to `acknowledged` gets some more. Only replies are kept: to all else, the answer
     /// may be another one next time.
-    pub(super) fn give<'a>(
+    pub(crate) fn give<'a>(
         &mut self,
         of: (ClientId, SessionId),
         acknowledged: RequestNumber,
@@ -56,7 +56,7 @@ impl Answered {
     }
 
     /// The answers that are known to requests of this group, and the entry of each.
-    pub(super) fn to(&self, group: &Group) -> BTreeMap<OpNumber, Vec<(RequestNumber, Ruling)>> {
+    pub(crate) fn to(&self, group: &Group) -> BTreeMap<OpNumber, Vec<(RequestNumber, Ruling)>> {
         let mut known: BTreeMap<OpNumber, Vec<_>> = BTreeMap::new();
         let it = group.statement();
         if let Some(given) = self.sessions.get(&(it.client, it.session)) {

@@ -79,15 +79,7 @@ impl Replica {
         self.log.settle(it.op);
         self.proposed = self.proposed.max(it.op);
         self.end_silence(out);
-        let high = self.high();
-        let later = self.early.split_off(&high.next());
-        for (_, message) in std::mem::replace(&mut self.early, later) {
-            if let Message::PrePrepare { vote, proposal } = message
-                && let Ok(vote) = vote.verified()
-            {
-                self.on_pre_prepare(vote, proposal, out);
-            }
-        }
+        self.take_early(self.high(), out);
         self.vote_boundary(out);
         self.trim(out);
         self.rotate(out);
@@ -216,6 +208,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         self.forget_reads();
+        self.forget_tried();
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);
         (self.machine.dispatched, self.machine.executed) = (checkpoint.op, checkpoint.op);

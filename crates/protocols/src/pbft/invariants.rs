@@ -1,12 +1,13 @@
 //! What always holds, by name. The simulator asks after every turn.
 
 use super::replica::{Phase, Replica};
+use quorate_core::ids::OpNumber;
 
 type Invariant = fn(&Replica) -> bool;
 
 /// The first invariant that does not hold, with the values that break it.
 pub(super) fn check(replica: &Replica) -> Result<(), String> {
-    let checks: [(&str, Invariant); 8] = [
+    let checks: [(&str, Invariant); 9] = [
         ("executed_is_committed", executed_is_committed),
         ("votes_are_within_the_watermarks", votes_are_within_the_watermarks),
         ("prepared_before_the_present_view_or_in_it", prepared_before_the_present_view_or_in_it),
@@ -15,6 +16,7 @@ pub(super) fn check(replica: &Replica) -> Result<(), String> {
         ("the_log_begins_below_the_watermark", the_log_begins_below_the_watermark),
         ("a_view_above_zero_has_a_start", a_view_above_zero_has_a_start),
         ("the_silent_do_not_change_views", the_silent_do_not_change_views),
+        ("what_was_tried_comes_next", what_was_tried_comes_next),
     ];
     match checks.iter().find(|(_, holds)| !holds(replica)) {
         None => Ok(()),
@@ -38,9 +40,13 @@ fn executed_is_committed(replica: &Replica) -> bool {
 }
 
 fn votes_are_within_the_watermarks(replica: &Replica) -> bool {
-    // Whoever has lost the record of its last checkpoint may have votes above the watermark of the one before; it is silent.
-    !replica.may_vote()
-        || replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > replica.low() && op <= replica.high()))
+    let (low, high) = match replica.silent {
+        None => (replica.low(), replica.high()),
+        // Whoever has lost the record of its last checkpoint may have votes above the watermark of the one before. Its silence
+        // lasts until the log is stable beyond all of them.
+        Some(silence) => (OpNumber::ZERO, silence.until.unwrap_or(OpNumber::new(u64::MAX))),
+    };
+    replica.log.iter().all(|(op, slot)| slot.voted.is_none() || (op > low && op <= high))
 }
 
 fn prepared_before_the_present_view_or_in_it(replica: &Replica) -> bool {
@@ -66,4 +72,8 @@ fn a_view_above_zero_has_a_start(replica: &Replica) -> bool {
 
 fn the_silent_do_not_change_views(replica: &Replica) -> bool {
     replica.may_vote() || replica.own_change.is_none()
+}
+
+fn what_was_tried_comes_next(replica: &Replica) -> bool {
+    replica.tentative.op().is_none_or(|op| op == replica.machine.dispatched.next() && replica.is_active())
 }

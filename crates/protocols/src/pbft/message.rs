@@ -158,6 +158,10 @@ impl Statement for ViewChange {
     // No slot: between two attempts at one view the stable checkpoint may move, and the certificates with it.
     const DOMAIN: &'static str = "pbft/1 view change";
 
+    fn heavy(&self) -> Option<View> {
+        Some(self.view)
+    }
+
     fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let quorum = quorum(keyring)?;
         if let Some(what) = self.check() {
@@ -186,16 +190,24 @@ impl Statement for NewView {
         None // the choice of V is the primary's; what may not differ are the votes in O
     }
 
-    fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+    fn heavy(&self) -> Option<View> {
+        Some(self.view)
+    }
+
+    fn vouched(&self, keyring: &Keyring) -> Result<(), Fault> {
         let quorum = quorum(keyring)?;
         let in_order = self.changes.is_sorted_by(|one, next| one.by() < next.by());
         if !in_order || self.changes.len() != quorum || self.changes.iter().any(|it| it.statement().view != self.view) {
             return Err(Fault::Malformed("a new view without a quorum of view changes".to_owned()));
         }
+        self.changes.iter().try_for_each(|change| change.claims(keyring))
+    }
+
+    fn prove_inside(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         if self.proposals.len() as u64 > WINDOW_ENTRIES_MAX {
             return Err(Fault::Malformed("a new view of more than a window".to_owned()));
         }
-        self.changes.iter_mut().try_for_each(|change| change.prove(keyring))?;
+        self.changes.iter_mut().try_for_each(|change| change.prove_part(keyring))?;
         self.proposals.iter_mut().try_for_each(|vote| vote.prove(keyring))
     }
 }
@@ -512,6 +524,9 @@ pub enum Message {
         /// The sender's last stable checkpoint.
         stable: Option<Certificate<LogCheckpoint>>,
     },
+
+    /// Replica → client: they were executed, and will be committed if a quorum says the same of this view (§5.1).
+    Tentative(Reply),
 }
 
 impl Message {
@@ -543,7 +558,9 @@ impl Message {
             Message::Committed { proposal, .. } | Message::Proposal { proposal, .. } => proposal.check(),
             Message::Read { query, .. } if query.len() > OPERATION_BYTES_MAX => Some("a query longer than any"),
             Message::GetProposals { wanted } if wanted.len() > WANTED_MAX => Some("a question for too much"),
-            Message::Reply(reply) if reply.rulings.len() > REQUESTS_MAX => Some("more answers than questions"),
+            Message::Reply(reply) | Message::Tentative(reply) if reply.rulings.len() > REQUESTS_MAX => {
+                Some("more answers than questions")
+            }
             Message::ViewChange(change) if beyond(&[change.statement().view.get()]) => Some("a view out of all bounds"),
             Message::NewView(view) if beyond(&[view.statement().view.get()]) => Some("a view out of all bounds"),
             Message::Status(place) if beyond(&[place.view.get(), place.committed.get(), place.stable.get()]) => {
@@ -608,6 +625,7 @@ impl Message {
             Message::StateStable(certificate) => certificate.prove(keyring, quorum),
             Message::Bound { stable, .. } => stable.iter_mut().try_for_each(|stable| stable.prove(keyring, quorum)),
             Message::Reply(_)
+            | Message::Tentative(_)
             | Message::Busy { .. }
             | Message::Read { .. }
             | Message::ReadReply { .. }
@@ -624,6 +642,7 @@ impl Message {
         match self {
             Message::Request(_) => "Request",
             Message::Reply(_) => "Reply",
+            Message::Tentative(_) => "Tentative",
             Message::Busy { .. } => "Busy",
             Message::Read { .. } => "Read",
             Message::ReadReply { .. } => "ReadReply",

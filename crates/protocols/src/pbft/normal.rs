@@ -8,7 +8,7 @@ use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId, View};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::sessions::{self, Outcome, Ruling};
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// Entries that the machine may have been given and not applied. More wait in the log.
 const EXECUTING_MAX: u64 = 64;
 
-/// PRE-PREPAREs above the high watermark that are kept until it moves.
+/// PRE-PREPAREs above the high watermark, or of a view that has not started here, that are kept until that changes.
 const EARLY_ENTRIES_MAX: usize = 16;
 
 type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
@@ -65,6 +65,17 @@ impl Replica {
             out.send_unsynced(Peer::Client(it.client), Message::Reply(reply)); // as when it was executed
         }
         answered
+    }
+
+    /// For a protocol around this one, whose replicas ask for the same thing under one name: it is done, nobody waits for it.
+    pub(crate) fn withdraw(
+        &mut self,
+        session: SessionId,
+        numbers: impl Iterator<Item = RequestNumber>,
+        out: &mut Outbox,
+    ) {
+        numbers.for_each(|number| self.pool.withdraw(session, number));
+        self.watch(out);
     }
 
     /// Runs the timer while an authentic request waits, from its arrival (§4.4; a request of somebody else that is executed
@@ -167,6 +178,10 @@ impl Replica {
     /// ⟨PRE-PREPARE v, n, d⟩, m (§4.2).
     pub(super) fn on_pre_prepare(&mut self, vote: Verified<Prepare>, proposal: Proposal, out: &mut Outbox) {
         let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
+        if !self.is_active() && it.view == self.view && vote.by() == self.primary() && it.op > self.low() {
+            self.hold(vote, proposal); // it has overtaken its NEW-VIEW
+            return out.ignore(from, Why::NotNow);
+        }
         if let Some(why) = self.refuses_view(it.view) {
             return out.ignore(from, why);
         }
@@ -175,10 +190,7 @@ impl Replica {
                 .blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
         }
         if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
-            if self.early.len() < EARLY_ENTRIES_MAX {
-                let message = Message::PrePrepare { vote: vote.into_signed(), proposal };
-                self.early.entry(it.op).or_insert(message); // dropping it would cost a pause with a correct primary
-            }
+            self.hold(vote, proposal); // dropping it would cost a pause with a correct primary
             return out.ignore(from, Why::OutsideWindow);
         }
         if let Some(why) = self.refuses_op(it.op) {
@@ -199,6 +211,26 @@ impl Replica {
             return out.ignore(from, why);
         }
         self.accept(it.op, vote, Some(proposal), out);
+    }
+
+    /// Keeps a PRE-PREPARE that comes too early.
+    fn hold(&mut self, vote: Verified<Prepare>, proposal: Proposal) {
+        if self.early.len() < EARLY_ENTRIES_MAX {
+            let op = vote.statement().op;
+            self.early.entry(op).or_insert(Message::PrePrepare { vote: vote.into_signed(), proposal });
+        }
+    }
+
+    /// Takes those that were too early, up to an entry.
+    pub(super) fn take_early(&mut self, through: OpNumber, out: &mut Outbox) {
+        let later = self.early.split_off(&through.next());
+        for (_, message) in std::mem::replace(&mut self.early, later) {
+            if let Message::PrePrepare { vote, proposal } = message
+                && let Ok(vote) = vote.verified()
+            {
+                self.on_pre_prepare(vote, proposal, out);
+            }
+        }
     }
 
     /// What a correct primary does not propose, or not now.
@@ -302,6 +334,7 @@ impl Replica {
             out.broadcast(Message::Commit(vote.clone()));
         }
         out.send(me, Message::Commit(vote));
+        self.try_next(out);
     }
 
     /// ⟨COMMIT v, n, d, i⟩, one's own included.
@@ -363,10 +396,10 @@ impl Replica {
         {
             let op = self.machine.dispatched.next();
             let slot = self.log.get(op);
-            let Some(proposal) = slot.and_then(|slot| slot.proposal(slot.decided()?)) else { return };
-            let (batch, bytes) = (proposal.batch(), proposal.len() as u64);
+            let Some(proposal) = slot.and_then(|slot| slot.proposal(slot.decided()?)).cloned() else { return };
+            let bytes = proposal.len() as u64;
+            self.give(op, &proposal, out);
             self.machine.dispatched = op;
-            out.execute(op, batch);
             self.machine.boundary_bytes = self.machine.boundary_bytes.saturating_add(bytes);
             let entries = op.since(self.machine.boundary);
             if entries >= self.config.state_entries || self.machine.boundary_bytes >= self.config.state_bytes {
@@ -374,6 +407,7 @@ impl Replica {
                 out.checkpoint(op);
             }
         }
+        self.try_next(out);
     }
 
     /// An entry is executed: its requests are answered, and what waited for it goes on.
@@ -396,31 +430,47 @@ impl Replica {
         let slot = self.log.get_mut(op);
         let content = slot.and_then(|slot| slot.unpack(slot.decided()?)); // its bytes are enough from now on
         let Some(Content::Orders(orders)) = content.as_deref() else { return 0 };
-        let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
-        let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        let mut requests = 0_u64;
-        for group in orders.groups.iter().map(Group::statement) {
+        let (pool, answered, mut requests) = (&mut self.pool, &mut self.answered, 0_u64);
+        let replies = replies_to(orders, (self.me, self.view, op), replies, |group, rulings| {
             let of = (group.client, group.session);
-            let mut rulings = Vec::with_capacity(group.requests.len());
             for (number, _) in &group.requests {
                 requests = requests.saturating_add(1);
-                self.pool.executed((group.client, group.session, *number));
-                let is_its = |it: &sessions::Reply| ((it.client, it.session), it.number) == (of, *number);
-                rulings.extend(replies.next_if(is_its).map(|reply| (*number, reply.ruling)));
+                pool.executed((group.client, group.session, *number));
             }
             if group.session != SessionId::ZERO {
-                let known = rulings.iter().map(|(number, ruling)| (*number, ruling));
-                self.answered.give(of, group.acknowledged, op, known);
+                answered.give(of, group.acknowledged, op, rulings.iter().map(|(number, ruling)| (*number, ruling)));
             }
-            let is_full = group.full.is_none_or(|replica| replica == self.me);
-            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
-            told.entry(of).or_default().extend(rulings);
-        }
-        for ((client, session), rulings) in told.into_iter().filter(|(_, rulings)| !rulings.is_empty()) {
+        });
+        for (client, reply) in replies {
             // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-            let reply = Reply { view: self.view, op, session, rulings };
             out.send_unsynced(Peer::Client(client), Message::Reply(reply));
         }
         requests
     }
+}
+
+/// ⟨REPLY v, t, c, i, r⟩ by i in v, to each session of an entry one, from what the machine says to its requests; shows each
+/// group, and what is said to it.
+pub(super) fn replies_to(
+    orders: &Orders,
+    (me, view, op): (ReplicaId, View, OpNumber),
+    replies: Vec<sessions::Reply>,
+    mut of_group: impl FnMut(&Requests, &[(RequestNumber, Ruling)]),
+) -> Vec<(ClientId, Reply)> {
+    let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
+    let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
+    for group in orders.groups.iter().map(Group::statement) {
+        let of = (group.client, group.session);
+        let mut rulings = Vec::with_capacity(group.requests.len());
+        for (number, _) in &group.requests {
+            let is_its = |it: &sessions::Reply| ((it.client, it.session), it.number) == (of, *number);
+            rulings.extend(replies.next_if(is_its).map(|reply| (*number, reply.ruling)));
+        }
+        of_group(group, &rulings);
+        let is_full = group.full.is_none_or(|replica| replica == me);
+        let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
+        told.entry(of).or_default().extend(rulings);
+    }
+    let reply = |((client, session), rulings)| (client, Reply { view, op, session, rulings });
+    told.into_iter().filter(|(_, rulings)| !rulings.is_empty()).map(reply).collect()
 }

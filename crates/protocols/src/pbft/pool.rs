@@ -163,6 +163,18 @@ impl Pool {
         }
     }
 
+    /// A request with this name is done, whichever of the clients asked for it: for a protocol around this one, whose replicas are
+    /// the clients and give the same thing the same name.
+    pub(super) fn withdraw(&mut self, session: SessionId, number: RequestNumber) {
+        let mut from = Some(ClientId::new(0));
+        while let Some(client) = from {
+            let next = self.keys.range((client, SessionId::ZERO, RequestNumber::ZERO)..).next();
+            let Some((client, ..)) = next.map(|(key, _)| *key) else { return };
+            self.executed((client, session, number));
+            from = client.get().checked_add(1).map(ClientId::new);
+        }
+    }
+
     fn forget(&mut self, place: u64) {
         let Some(client) = self.client_of(place) else { return };
         self.unready(client, place);

@@ -16,6 +16,7 @@ use super::pool::Pool;
 use super::reads::Reads;
 use super::replica::{Bounds, Machine, Phase, Replica};
 use super::select::select;
+use super::tentative::Tentative;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed};
 use quorate_core::fault::{Fault, Why};
@@ -78,6 +79,7 @@ impl Replica {
         if stalled {
             self.say_again(out);
             self.ask_somebody(out);
+            self.ask_where_they_are(out);
             self.fetch_missing(out);
             self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
         } else {
@@ -113,7 +115,7 @@ impl Replica {
     /// ⟨STATUS⟩: where somebody is. Whoever has missed a view is told of it.
     pub(super) fn on_status(&mut self, from: ReplicaId, place: Place, out: &mut Outbox) {
         if from == self.me {
-            self.ready = true; // everything before this message is on disk
+            self.ready |= place.view == self.view; // everything before this message is on disk
             return self.propose_more(out);
         }
         self.peers.insert(from, place);
@@ -159,6 +161,20 @@ impl Replica {
         let index = usize::try_from(self.ask_turn % (ahead.len().max(1) as u64)).unwrap_or(0);
         if let Some(replica) = ahead.get(index).copied() {
             self.ask(replica, out);
+        }
+    }
+
+    /// Asks those who have last said that they were behind. Who has caught up since, and knows that all the others are where it
+    /// is, says nothing by itself any more.
+    fn ask_where_they_are(&self, out: &mut Outbox) {
+        let place = self.place();
+        let others = self.quorums.members().filter(|replica| *replica != self.me);
+        for replica in others {
+            let told = self.peers.get(&replica).copied().unwrap_or(Place::BEGINNING);
+            if told != place && told.committed <= place.committed {
+                // A question; its answer ends with where the other one is.
+                out.send_unsynced(Peer::Replica(replica), Message::GetCommitted { after: place.committed });
+            }
         }
     }
 
@@ -457,6 +473,7 @@ pub(super) fn restore(
         state_votes: BTreeMap::new(),
         snapshots: own.map(|own| (at, own)).into_iter().collect(),
         machine,
+        tentative: Tentative::default(),
         reads: Reads::default(),
         batch_time: WallTime::default(),
         tick_due: false,
@@ -477,6 +494,7 @@ pub(super) fn restore(
 impl Replica {
     /// Takes up what the former life was doing.
     fn resume(&mut self, is_new: bool, lost: bool, out: &mut Outbox) {
+        self.keyring.reached(self.view);
         if is_new || lost {
             self.persist(Record::Base(self.base_record()), out);
         }

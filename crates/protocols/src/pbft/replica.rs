@@ -8,13 +8,14 @@ use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, Vi
 use super::pace::{Pace, Quotas};
 use super::pool::Pool;
 use super::reads::Reads;
+use super::tentative::Tentative;
 use super::{Config, Outbox, Pbft, Timer};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::mutated;
-use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
+use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, StateId, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
 use quorate_core::time::{Duration, WallTime};
@@ -81,7 +82,7 @@ pub struct Replica {
     pub(super) committed: OpNumber,
     /// The last entry that I, as primary, have proposed.
     pub(super) proposed: OpNumber,
-    /// PRE-PREPAREs above the high watermark, which is about to move; a few of them.
+    /// PRE-PREPAREs above the high watermark, which is about to move, or of a view that is about to start; a few of them.
     pub(super) early: BTreeMap<OpNumber, Message>,
     pub(super) pool: Pool,
     /// What clients may ask for again.
@@ -106,6 +107,8 @@ pub struct Replica {
     /// Snapshots of mine that are on disk.
     pub(super) snapshots: BTreeMap<OpNumber, StateCheckpoint>,
     pub(super) machine: Machine,
+    /// What the machine has executed and is not committed.
+    pub(super) tentative: Tentative,
     pub(super) reads: Reads,
     pub(super) batch_time: WallTime,
     pub(super) tick_due: bool,
@@ -121,7 +124,7 @@ pub struct Replica {
     /// The pause before it rings, and where we were when it last did.
     pub(super) pause: Duration,
     pub(super) told: OpNumber,
-    /// Everything from before this life is on disk: a primary may send what overtakes its disk.
+    /// Everything from before this life, and that the view has started, is on disk: a primary may send what overtakes it.
     pub(super) ready: bool,
     pub(super) bounds: Bounds,
 }
@@ -133,6 +136,16 @@ impl Replica {
 
     pub(super) fn is_primary(&self) -> bool {
         self.primary() == self.me
+    }
+
+    /// For a protocol around this one: the view that this replica is in.
+    pub(crate) const fn view(&self) -> View {
+        self.view
+    }
+
+    /// For a protocol around this one: does this replica propose?
+    pub(crate) fn leads(&self) -> bool {
+        self.is_active() && self.is_primary() && self.may_vote()
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -229,7 +242,11 @@ impl Replica {
             Message::Proposal { op, proposal } => self.on_proposal(op, proposal, out),
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
             Message::Bound { nonce, view, stable } => self.on_bound(from, nonce, view, stable, out)?,
-            Message::Reply(_) | Message::Busy { .. } | Message::Read { .. } | Message::ReadReply { .. } => {
+            Message::Reply(_)
+            | Message::Tentative(_)
+            | Message::Busy { .. }
+            | Message::Read { .. }
+            | Message::ReadReply { .. } => {
                 out.ignore(Peer::Replica(from), Why::NotForSender);
             }
         }
@@ -280,6 +297,10 @@ impl protocol::Replica<Pbft> for Replica {
 
     fn on_executed(&mut self, op: OpNumber, outcome: Outcome, out: &mut Outbox) {
         self.executed(op, outcome, out);
+    }
+
+    fn on_speculated(&mut self, state: StateId, outcome: Outcome, out: &mut Outbox) {
+        self.tried(state, outcome, out);
     }
 
     fn on_queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {

@@ -16,8 +16,10 @@ use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
-/// Patience is doubled so often at most: sixty-four times.
-const DOUBLINGS_MAX: u32 = 6;
+/// Patience is doubled so often at most: eight times what is configured, 2.4 s. A group whose faults have lasted for long has
+/// doubled it as often as it may when they end, and then waits that long for each replica that is still away and whose view it
+/// is: at most `f` in a row. Longer than messages and disks ever take is of no use.
+const DOUBLINGS_MAX: u32 = 3;
 
 impl Replica {
     /// How long this replica waits for a view to do something: doubled for each view that brought nothing, so that at some
@@ -52,12 +54,14 @@ impl Replica {
             return;
         }
         self.view = view;
+        self.keyring.reached(view);
         self.start = None;
         self.phase = Phase::Changing { quorum: false };
         self.own_change = None;
         self.watched = None;
         self.tick_due = false;
         self.early.clear();
+        self.undo(out);
         self.log.leave_view(self.low());
         out.disarm(Timer::Progress);
         out.disarm(Timer::NewView);
@@ -139,6 +143,9 @@ impl Replica {
         let proposals: Vec<_> = votes.map(|vote| self.keyring.sign(vote)).collect();
         let start = self.keyring.sign(NewView { view, changes, proposals });
         out.broadcast(Message::NewView(Box::new(start.clone())));
+        // Proposals overtake the disk, and NEW-VIEW does not: they wait for this, or nobody would know their view.
+        self.ready = false;
+        out.send(self.me(), Message::Status(self.place()));
         self.install(start, &selected, out);
     }
 
@@ -174,12 +181,13 @@ impl Replica {
     /// The view starts here.
     fn install(&mut self, start: Signed<NewView>, selected: &Selected, out: &mut Outbox) {
         let (view, votes) = (self.view, start.statement().proposals.clone());
+        self.keyring.reached(view);
         self.persist(Record::Started(start.clone()), out);
         self.start = Some(start);
         self.phase = Phase::Active;
         self.own_change = None;
         self.watched = None;
-        self.early.clear();
+        self.undo(out);
         self.changes.retain(|_, change| change.statement().view > view);
         self.log.leave_view(self.low());
         self.proposed = selected.last();
@@ -199,6 +207,7 @@ impl Replica {
                 self.propose_from(vote, out);
             }
         }
+        self.take_early(self.high(), out);
         self.fetch_missing(out);
         self.reconsider_reads();
         self.watch(out);

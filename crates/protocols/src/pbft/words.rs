@@ -18,7 +18,7 @@ impl Message {
                 let numbers: Vec<String> = it.requests.iter().map(|(number, _)| number.to_string()).collect();
                 format!("{}\nsession {}, request {}, signed", bodies.join(", "), it.session, numbers.join(", "))
             }
-            Message::Reply(it) => {
+            Message::Reply(it) | Message::Tentative(it) => {
                 let rulings: Vec<String> = it.rulings.iter().map(|(_, told)| ruling(told, words)).collect();
                 format!("{}\nentry {}, session {}, in view {}", rulings.join(", "), it.op, it.session, it.view)
             }

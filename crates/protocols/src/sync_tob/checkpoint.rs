@@ -141,7 +141,11 @@ impl Replica {
     pub(super) fn on_state_stable(&mut self, from: ReplicaId, certified: Certified<State>, out: &mut Outbox) {
         let it = certified.statement().clone();
         let op = it.checkpoint.op;
-        let own = self.snapshots.get(&op).or(self.state.as_ref().map(Certificate::statement).filter(|own| own.checkpoint.op == op));
+        let own = self.snapshots.get(&op).or(self
+            .state
+            .as_ref()
+            .map(Certificate::statement)
+            .filter(|own| own.checkpoint.op == op));
         if own.is_some_and(|own| *own != it) {
             return self.diverged(op, out);
         }

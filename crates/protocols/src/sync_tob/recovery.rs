@@ -64,6 +64,7 @@ impl Replica {
         if !self.is_unsettled() {
             return;
         }
+        self.doubt = None; // who has not answered may be asked again
         let stalled = self.told == self.committed;
         self.told = self.committed;
         let place = self.place();
@@ -100,10 +101,9 @@ impl Replica {
         let mine =
             self.ucb.iter().filter(|(id, known)| old(id) && since.since(known.chain.statement().start) > patience);
         if self.config.broadcast == Broadcast::DolevStrong {
-            if mine.count() > 0 && self.reading(out) == Reading::Synced && !self.silent {
-                if self.begin_life(out) {
-                    self.cast_more(out);
-                }
+            let due = mine.count() > 0 && self.reading(out) == Reading::Synced && !self.silent;
+            if due && self.begin_life(out) {
+                self.cast_more(out);
             }
             return;
         }

@@ -105,14 +105,14 @@ fn one_replicas_word_for_an_object_is_not_taken() {
     let mut cluster = Cluster::new(4);
     cluster.client(9);
     cluster.isolate(3);
-    cluster.apply(9, "a=x");
+    cluster.apply(9, "a=x").apply(9, "a=y"); // the certificate of the last one alone is of no use
     cluster.heal();
     cluster.lose(|it| it.label == "Object" && it.from != replica(0));
     cluster.run(8000);
     assert!(cluster.count("Object") > 0);
     assert!(cluster.tape(3).is_empty(), "f + 1 must say the same: {:?}", cluster.tape(3));
     cluster.heal();
-    cluster.run_until("f + 1 have said it", |it| it.tape(3) == ["a: x"]);
+    cluster.run_until("f + 1 have said it", |it| it.tape(3) == ["a: x y"]);
 }
 
 // Lies.

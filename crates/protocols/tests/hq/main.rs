@@ -9,6 +9,7 @@ mod harness;
 mod module;
 mod paper;
 mod pitfalls;
+mod progress;
 mod recovery;
 mod tape;
 mod words;

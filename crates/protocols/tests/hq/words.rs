@@ -10,12 +10,22 @@ pub const N: usize = 4;
 
 /// A client's request, signed by it.
 pub fn write(client: u128, number: u64, operation: &str) -> Write {
+    write_after(client, number, operation, 0)
+}
+
+/// The same, made after the object's write of this number.
+pub fn write_after(client: u128, number: u64, operation: &str, after: u64) -> Write {
     let (name, _) = operation.split_once('=').expect("object=word");
     let (name, operation) = (Bytes::from(name.to_owned()), Bytes::from(operation.to_owned()));
     let id = ClientId::new(client);
     let hash = Write::hash(id, RequestNumber::new(number), &name, &operation);
-    let ask =
-        Ask { client: id, object: object_of(&name), number: RequestNumber::new(number), hash, after: Position::ZERO };
+    let ask = Ask {
+        client: id,
+        object: object_of(&name),
+        number: RequestNumber::new(number),
+        hash,
+        after: Position::new(after),
+    };
     let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);
     Write { name, operation, ask: keyring.sign_as_client(ask) }
 }

@@ -438,8 +438,8 @@ fn ed25519(me: u8) -> Keyring {
     keyring.of_replica(id(me), secret(me)).expect("its own")
 }
 
-#[test]
-fn a_bad_signature_among_good_ones_is_found_and_the_good_ones_count() {
+/// R0's node, started for the first time.
+pub fn node(keyring: Arc<Keyring>) -> Node<Pbft> {
     let turn = Cluster::new(4).turn();
     let restore = Restore {
         replica: id(0),
@@ -451,9 +451,13 @@ fn a_bad_signature_among_good_ones_is_found_and_the_good_ones_count() {
         wake: None,
     };
     let identity = Identity { cluster: ENVELOPE.cluster, epoch: ENVELOPE.epoch, replica: id(0) };
-    let first = RecordSeq::ZERO.next();
-    let node = Node::<Pbft>::start_with(identity, Arc::new(ed25519(0)), restore, first, false, turn);
-    let opener = node.expect("it starts").0.opener();
+    let node = Node::start_with(identity, keyring, restore, RecordSeq::ZERO.next(), false, turn);
+    node.expect("it starts").0
+}
+
+#[test]
+fn a_bad_signature_among_good_ones_is_found_and_the_good_ones_count() {
+    let opener = node(Arc::new(ed25519(0))).opener();
     let frame = |by: u8, vote: Signed<Prepare>| {
         (replica(usize::from(by)), ENVELOPE.seal(&Payload::Protocol(Message::Prepare(vote))))
     };

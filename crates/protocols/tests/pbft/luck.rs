@@ -18,6 +18,7 @@ pub fn config(dice: &mut Dice) -> Config {
         checkpoint_entries: [2, 4, 64][dice.below(3)],
         state_entries: [3, 8, 4096][dice.below(3)],
         in_flight_entries: [1, 2, 8][dice.below(3)],
+        tentative_requests: [0, 16][dice.below(2)],
         ..harness::config()
     }
 }

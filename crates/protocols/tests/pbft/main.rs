@@ -11,12 +11,14 @@ mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod heavy;
 mod luck;
 mod paper;
 mod pitfalls;
 mod recovery;
 #[path = "../support/tape.rs"]
 mod tape;
+mod tentative;
 mod words;
 
 /// The protocol that the harness drives.

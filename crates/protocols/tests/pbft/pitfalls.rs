@@ -165,6 +165,55 @@ fn p17_patience_grows_with_views_that_bring_nothing_and_shrinks_with_progress() 
 }
 
 #[test]
+fn p17_patience_that_has_grown_for_long_does_not_outlast_the_faults_by_more_than_seconds() {
+    // R3 has lost its disk and stays away: every fourth view is nobody's. For so long no view can start.
+    for lasted in [13_000, 20_000, 27_000, 34_000, 41_000] {
+        let mut it = Cluster::new(4);
+        it.client(1).apply(1, "a");
+        it.crash(3);
+        it.lose(|it| it.label == "NewView");
+        let ticket = it.submit(1, "b");
+        it.crash(0);
+        it.run(500);
+        it.restart(0);
+        it.run(lasted);
+        it.heal();
+        let other = it.submit(1, "c");
+        it.run(8_000);
+        let answered = [ticket, other].map(|ticket| it.answer(1, ticket));
+        assert_eq!(answered, [Some("2".to_owned()), Some("3".to_owned())], "after {lasted} ms");
+    }
+}
+
+#[test]
+fn p17_a_new_views_first_proposal_does_not_overtake_its_new_view() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.crash(0);
+    it.talk();
+    it.apply(1, "b");
+    let first = |label: &str| it.sent.iter().position(|it| it.from == replica(1) && it.label == label);
+    assert!(first("NewView").is_some() && first("NewView") < first("PrePrepare"));
+}
+
+#[test]
+fn p17_a_proposal_that_overtakes_its_new_view_waits_for_it() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.crash(0);
+    it.lose(|it| it.label == "NewView");
+    it.submit(1, "b");
+    it.run(700);
+    let (start, Message::PrePrepare { vote, .. }) = (it.last(1, "NewView"), it.last(1, "PrePrepare")) else {
+        panic!("R1 has started view 1, and proposes in it")
+    };
+    let proposed = *vote.statement();
+    assert!(!it.prepared(2).contains(&proposed));
+    it.say(replica(1), 2, start);
+    assert!(proposed.view == view(1) && it.prepared(2).contains(&proposed), "at once");
+}
+
+#[test]
 fn p17_the_timer_of_a_view_runs_only_when_a_quorum_wants_it() {
     let mut it = Cluster::new(4);
     it.client(1).apply(1, "a");

@@ -247,3 +247,18 @@ fn a_vote_for_a_checkpoint_that_was_lost_is_said_again_after_a_restart() {
     (0..4).for_each(|id| it.restart(id));
     it.apply(1, "beyond the watermark");
 }
+
+#[test]
+fn who_is_thought_to_be_behind_is_asked_and_then_everybody_is_quiet() {
+    // R3 hears where the others are and they do not hear it: it has no reason to speak again.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(3_000);
+    it.lose(|it| it.from == replica(3) && it.label == "Status");
+    it.apply(1, "b");
+    it.run(3_000);
+    it.heal().run(10_000);
+    it.talk();
+    it.run(60_000);
+    assert_eq!(it.talk(), Vec::<String>::new());
+}

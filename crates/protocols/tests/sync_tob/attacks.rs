@@ -20,9 +20,16 @@ fn agreed(it: &Cluster) -> usize {
 fn colluders_who_release_a_chain_at_the_last_instant_split_nobody() {
     // For even n, f = n/2 - 1. With n = 5, f = 2: the leader and its accomplice sign a block, and show it to one replica only, at the last moment at which a
     // chain of two counts. It has to pass it on, and the chain of three reaches the others in time.
-    for (n, instant, counts) in
-        [(4, 0_i64, true), (4, 1, false), (5, 0, true), (5, 1, false), (6, 0, true), (6, 1, false), (7, 0, true), (8, 0, true)]
-    {
+    for (n, instant, counts) in [
+        (4, 0_i64, true),
+        (4, 1, false),
+        (5, 0, true),
+        (5, 1, false),
+        (6, 0, true),
+        (6, 1, false),
+        (7, 0, true),
+        (8, 0, true),
+    ] {
         let mut it = Cluster::new(n);
         it.client(1).apply(1, "a");
         let f = (n - 1) / 2;

@@ -12,7 +12,9 @@ fn confirm(it: &mut Cluster, from: &mut usize) {
     *from = it.sent.len();
     let mine = keyring(2, 3);
     for heard in said.into_iter().filter(|heard| heard.to == replica(2)) {
-        let (Some(message), Some(to)) = (heard.message(), (0..2).find(|id| heard.from == replica(*id))) else { continue };
+        let (Some(message), Some(to)) = (heard.message(), (0..2).find(|id| heard.from == replica(*id))) else {
+            continue;
+        };
         let answer = match message {
             Message::Probe { sent } => Message::Time { sent, clock: WallTime::from_nanos(it.now) },
             Message::Cast { chain, .. } => {

@@ -3,6 +3,7 @@
 use super::{ClusterConfig, Limits, Member, ReplicaConfig, Timing};
 use crate::keys::PublicKey;
 use quorate_core::ids::ReplicaId;
+use quorate_core::quorum::ByzantineQuorums;
 use std::collections::BTreeSet;
 
 /// The smallest and largest `max_frame_bytes` and `client_max_frame_bytes` that make sense.
@@ -69,9 +70,17 @@ impl ReplicaConfig {
         let members: BTreeSet<_> = self.members.iter().map(|member| member.public_key).collect();
         let both = self.clients.iter().filter(|key| members.contains(key));
         problems.extend(both.map(|&key| Problem::MemberAsClient { key }));
+        problems.extend(self.check_criticality());
         problems.extend(self.limits.check().into_iter().flatten());
         problems.extend(self.timing.check().into_iter().flatten());
         problems
+    }
+}
+
+impl ReplicaConfig {
+    fn check_criticality(&self) -> Option<Problem> {
+        let faults = ByzantineQuorums::new(self.members.len()).map_or(0, |quorums| quorums.faults());
+        in_range("criticality", self.criticality?.into(), 0, faults)
     }
 }
 

@@ -60,6 +60,7 @@ pub async fn seats(count: u8, clients: &[PublicKey]) -> Vec<Seat> {
             listen: address,
             clients: clients.to_vec(),
             members: Vec::new(),
+            criticality: None,
             limits: Limits::default(),
             timing: Timing::default(),
         };

@@ -17,13 +17,16 @@ const POWER: &str = "crash:400,crash-all:400,persist-crash:500,slow-sync:300,hun
 /// A primary that proposes two things, both of which reach everybody in the end, and replicas that forget.
 const TWO_WORDS: &str = "collude,replay:400,persist-crash:1000";
 
+/// A primary whose proposals change when they come again, and replicas that forget.
+const OTHER_WORDS: &str = "own-lies:400,replay:400,persist-crash:1000,slow-sync:500";
+
 /// The list.
 pub const LIST: List = List {
     protocol: "pbft",
     kept: include_str!("pbft.txt"),
     mutations: &[
         all("quorum/byzantine-one-short", "two quorums may have a liar in common, and nobody else"),
-        under("pbft/prepare-before-the-sync", "PREPARE leaves before the vote is on disk", TWO_WORDS),
+        under("pbft/prepare-before-the-sync", "PREPARE leaves before the vote is on disk", OTHER_WORDS),
         under("pbft/vote-is-not-durable", "a replica forgets with a crash what it has voted for", TWO_WORDS),
         under(
             "pbft/commit-before-the-sync",
@@ -51,6 +54,11 @@ pub const LIST: List = List {
         under("pbft/requests-are-not-checked", "backups order what no client has signed", "own-lies:300,crash"),
         all("pbft/a-client-believes-one", "a client believes what a single replica says"),
         all("pbft/a-read-believes-f-plus-one", "a read believes two replicas that may both be behind"),
+        under(
+            "pbft/a-tentative-reply-before-the-sync",
+            "a client is told of what is prepared before that is on disk",
+            "crash-all:3000,slow-sync:1000,loss:100",
+        ),
         all("pbft/a-read-does-not-wait", "a replica answers a read before it has executed what it has prepared"),
     ],
 };

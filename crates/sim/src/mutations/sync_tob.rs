@@ -28,12 +28,24 @@ pub const LIST: List = List {
         all("quorum/sync-one-short", "two quorums may have a liar in common, and nobody else"),
         under("sync-tob/cast-before-the-sync", "a cast leaves before the life that names it is on disk", POWER),
         under("sync-tob/lives-are-not-durable", "a replica that restarts counts its lives from one again", POWER),
-        under("sync-tob/silence-forgets-lives", "a replica that has lost its disk counts its lives from one again", DISKS),
+        under(
+            "sync-tob/silence-forgets-lives",
+            "a replica that has lost its disk counts its lives from one again",
+            DISKS,
+        ),
         under("sync-tob/vote-is-not-durable", "a replica forgets with a crash what it has voted for", POWER),
         all("sync-tob/orders-what-few-have", "a leader orders what nobody but its sender says to have"),
         all("sync-tob/nobody-gets-stuck", "replicas wait for a confirmation for ever"),
-        under("sync-tob/view-change-forgets-what-is-certified", "a view change says that nothing was confirmed", NETWORK),
-        under("sync-tob/any-certificate-wins", "a view starts with the lowest certificate, not with the highest", NETWORK),
+        under(
+            "sync-tob/view-change-forgets-what-is-certified",
+            "a view change says that nothing was confirmed",
+            NETWORK,
+        ),
+        under(
+            "sync-tob/any-certificate-wins",
+            "a view starts with the lowest certificate, not with the highest",
+            NETWORK,
+        ),
         all("sync-tob/casts-are-not-said-again", "what was lost on its way to the others is not cast again"),
     ],
 };

@@ -6,6 +6,7 @@ mod hotstuff;
 mod hq;
 mod naive;
 mod pbft;
+mod reception;
 mod sync_tob;
 mod vr;
 

@@ -67,6 +67,7 @@ impl Simulated for Pbft {
             state_bytes: 1 << 20,
             batch_bytes: 4 << 10,
             in_flight_entries: 1 + random.below(8),
+            tentative_requests: if random.chance(400_000) { 1 << random.below(5) } else { 0 },
             ..pbft::Config::default()
         }
     }
@@ -99,7 +100,7 @@ impl PbftLies {
     }
 
     /// The same request with another operation, under the client's signature of the first one.
-    fn forged(group: &pbft::Group) -> Option<pbft::Group> {
+    pub(super) fn forged(group: &pbft::Group) -> Option<pbft::Group> {
         let mut words = group.statement().clone();
         let (_, body) = words.requests.iter_mut().find(|(_, body)| matches!(body, Body::Apply(_)))?;
         *body = Body::Apply(registers::Operation::Put { key: 0, value: u64::MAX }.encode().into());
@@ -166,7 +167,7 @@ impl Lies<Pbft> for PbftLies {
     fn false_reply(&self, message: &pbft::Message, _: &Keyring, random: &mut Random) -> Option<pbft::Message> {
         use pbft::{Message as M, Told};
         match message {
-            M::Reply(reply) => {
+            M::Reply(reply) | M::Tentative(reply) => {
                 let lie = |told: &Told<Ruling>, random: &mut Random| match told {
                     Told::Full(Ruling::Replied(bytes)) => {
                         Some(Told::Full(Ruling::Replied(Self::other_answer(bytes, random)?)))
@@ -175,7 +176,8 @@ impl Lies<Pbft> for PbftLies {
                     Told::Digest(digest) => Some(Told::Digest(self.other_digest(*digest))),
                 };
                 let rulings = reply.rulings.iter().map(|(number, told)| Some((*number, lie(told, random)?)));
-                Some(M::Reply(pbft::Reply { rulings: rulings.collect::<Option<_>>()?, ..reply.clone() }))
+                let lie = pbft::Reply { rulings: rulings.collect::<Option<_>>()?, ..reply.clone() };
+                Some(if matches!(message, M::Tentative(_)) { M::Tentative(lie) } else { M::Reply(lie) })
             }
             M::ReadReply { view, id, op, answer: Told::Full(bytes) } => {
                 let answer = Told::Full(Self::other_answer(bytes, random)?);

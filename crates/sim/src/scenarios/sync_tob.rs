@@ -31,6 +31,13 @@ fn begin() -> Story {
     it
 }
 
+/// As [`begin`], a moment later: what is asked now is ordered by R2, whose epoch is the next one.
+fn begin_before_r2() -> Story {
+    let mut it = begin();
+    it.run_ms(8);
+    it
+}
+
 pub(super) const NORMAL_EPOCH: Named = Named {
     name: "sync-tob-normal-epoch",
     title: "Synchronous total-order broadcast: an epoch",
@@ -47,7 +54,9 @@ fn normal_epoch() -> Played {
     it.say("C0 asks one replica, which casts the request; f + 1 = 2 signatures say that it can be had.");
     it.apply(0, "add 1");
     it.settle();
-    it.say("The output came when the clock said so, and not before: until then a liar could have shown a second block.");
+    it.say(
+        "The output came when the clock said so, and not before: until then a liar could have shown a second block.",
+    );
     it.run_ms(4);
     played(it, from, None)
 }
@@ -63,7 +72,7 @@ pub(super) const EQUIVOCATION: Named = Named {
 };
 
 fn equivocation() -> Played {
-    let mut it = begin();
+    let mut it = begin_before_r2();
     let (liar, victim) = (2, it.replica(0));
     it.lies(liar, Misdeed::TwoWords([victim].into()), SyncTob::lies());
     let from = it.cluster.now();
@@ -85,7 +94,7 @@ pub(super) const LATE: Named = Named {
 };
 
 fn late() -> Played {
-    let mut it = begin();
+    let mut it = begin_before_r2();
     it.lies(2, Misdeed::Slowness(30 * MILLI), None);
     let from = it.cluster.now();
     it.say("From now on, whatever R2 says leaves 30 ms late.");

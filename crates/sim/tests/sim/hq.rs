@@ -1,7 +1,7 @@
 //! HQ in the simulator: crashes, network and disks, clients that die between the phases, and as many liars as its model has.
 
 use quorate_protocols::hq::Hq;
-use quorate_sim::{Options, run};
+use quorate_sim::{Fault, Options, run};
 
 fn holds(seeds: std::ops::Range<u64>, options: &Options) {
     for seed in seeds {
@@ -11,6 +11,18 @@ fn holds(seeds: std::ops::Range<u64>, options: &Options) {
 }
 
 #[test]
+fn no_fault_and_no_lie_breaks_it() {
+    holds(1..31, &Options { ops: 200, ..Options::default() });
+}
+
+#[test]
 fn two_runs_of_a_seed_agree_in_every_turn() {
     holds(1..4, &Options { twice: true, ..Options::default() });
+}
+
+#[test]
+fn without_liars_one_replica_may_lose_promises() {
+    let honest = Fault::ALL.iter().filter(|fault| fault.is_lie());
+    let faults = honest.fold(Options::default().faults, |faults, lie| faults.without(*lie));
+    holds(1..21, &Options { faults, ..Options::default() });
 }

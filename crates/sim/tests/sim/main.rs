@@ -10,6 +10,7 @@ mod model;
 mod naive;
 mod pbft;
 mod pictures;
+mod reception;
 mod scripts;
 mod simulator;
 mod steady;

@@ -55,7 +55,8 @@ fn the_scenarios_show_what_their_titles_say() {
     assert_eq!(last_answer(&equivocation), Some("2"));
     assert_eq!(last_answer(&play("pbft-normal-case")), Some("2"));
 
-    let says = |label: &'static str| move |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == label);
+    let says =
+        |label: &'static str| move |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == label);
     let epoch = play("sync-tob-normal-epoch");
     assert!(["Cast", "Echo", "Propose", "Vote", "Commit"].iter().all(|label| has(&epoch, says(label))));
     let two_blocks = play("sync-tob-equivocating-leader");

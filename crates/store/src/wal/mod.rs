@@ -37,12 +37,13 @@ mod inspect;
 mod recover;
 mod report;
 mod scan;
-mod segment;
+pub(crate) mod segment;
 
 use crate::disk::{Disk, DiskError, DiskFile, SECTOR};
 pub use config::{Class, WalConfig};
 pub use error::WalError;
 use frame::{Chain, HEADER, Header, Kind, SEQ_END, Seed};
+pub(crate) use inspect::inspect_padding;
 pub use inspect::{inspect_log, inspect_segments};
 use quorate_core::mutated;
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};

@@ -18,7 +18,8 @@ pub(crate) const BLOCK: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"QUORWAL\x01";
 const VERSION: u32 = 2;
-const LEN: usize = 64;
+/// Bytes of one copy of a segment's header.
+pub(crate) const LEN: usize = 64;
 /// Bytes of zeros between two syncs: a sync of records that comes meanwhile waits behind so many, not behind the whole segment.
 const SYNC_EVERY: u64 = 1 << 20;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];

@@ -6,6 +6,7 @@ use super::system::{Sample, Used};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use quorate_core::protocol::{Answer, Consistency};
+use quorate_machines::events;
 use quorate_machines::kv::{Operation, Query, Reply};
 use quorate_runtime::client::{Client, ClientError};
 use quorate_server::proto::etcdserverpb::kv_client::KvClient;
@@ -16,6 +17,10 @@ use tonic::transport::Channel;
 
 /// Keys that the load is spread over, evenly.
 const KEYS: u64 = 100_000;
+/// Shares of requests are told apart to one in so many.
+const SHARES: u64 = 10_000;
+/// Streams that events are spread over.
+const STREAMS: u64 = 1000;
 /// Load before the measurement begins.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -28,6 +33,8 @@ pub struct Load {
     pub payload: usize,
     /// Of 100 requests, so many are reads.
     pub read_percent: u64,
+    /// The share of the requests that are for one and the same key, from 0 to 1.
+    pub contended: f64,
     /// How long to measure.
     pub measure: Duration,
 }
@@ -58,6 +65,8 @@ pub struct Outcome {
 pub enum Asked {
     /// The cluster, as its own client.
     Cluster(Client),
+    /// The same, where it replicates an event store.
+    Events(Client),
     /// Whoever speaks etcd's API.
     Etcd(KvClient<Channel>),
 }
@@ -136,7 +145,9 @@ impl Worker {
     }
 
     async fn ask(&mut self, value: &mut [u8]) -> bool {
-        let key = Bytes::from(format!("bench/{:010}", self.random() % KEYS));
+        let contended = ((self.random() % SHARES) as f64) < self.load.contended * SHARES as f64;
+        let key = if contended { 0 } else { self.random() % KEYS };
+        let key = Bytes::from(format!("bench/{key:010}"));
         let reads = self.random() % 100 < self.load.read_percent;
         if !reads {
             for eight in value.chunks_mut(8) {
@@ -147,6 +158,11 @@ impl Worker {
         match &mut self.asked {
             Asked::Cluster(client) if reads => get(client, key).await,
             Asked::Cluster(client) => put(client, key, Bytes::copy_from_slice(value)).await,
+            Asked::Events(client) => {
+                let (client, stream) = (client.clone(), format!("bench-{}", self.random() % STREAMS));
+                let id = [self.random().to_le_bytes(), self.random().to_le_bytes()];
+                if reads { version(&client, stream).await } else { append(&client, stream, id, value).await }
+            }
             Asked::Etcd(client) if reads => etcd::get(client, key).await,
             Asked::Etcd(client) => etcd::put(client, key, Bytes::copy_from_slice(value)).await,
         }
@@ -171,6 +187,26 @@ async fn get(client: &Client, key: Bytes) -> bool {
 async fn put(client: &Client, key: Bytes, value: Bytes) -> bool {
     let Ok(operation) = Operation::put(key, value).encode() else { return false };
     is_good(client.apply(operation).await)
+}
+
+/// Appends an event. Whether there was a good answer.
+async fn append(client: &Client, stream: String, id: [[u8; 8]; 2], data: &[u8]) -> bool {
+    let id = events::EventId(id.concat().try_into().unwrap_or_default());
+    let event =
+        events::NewEvent { id, kind: "benched".to_owned(), data: Bytes::copy_from_slice(data), ..Default::default() };
+    let write = events::Write { stream, expected: events::Expected::Any, events: vec![event] };
+    let Ok(operation) = events::Operation::Append(events::Append { writes: vec![write] }).encode() else {
+        return false;
+    };
+    let answer = client.apply(operation).await;
+    answer.is_ok_and(|answer| events::Reply::decode(&answer.reply).is_ok_and(|reply| reply.result.is_ok()))
+}
+
+/// Asks how far a stream is, linearizably. Whether there was a good answer; that there is no such stream yet is one.
+async fn version(client: &Client, stream: String) -> bool {
+    let Ok(query) = events::Query::Stream { stream }.encode() else { return false };
+    let answer = client.read(Consistency::Linearizable, query).await;
+    answer.is_ok_and(|answer| events::Reply::decode(&answer.reply).is_ok())
 }
 
 fn is_good(answer: Result<Answer, ClientError>) -> bool {

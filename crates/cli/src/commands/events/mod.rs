@@ -6,6 +6,7 @@ mod line;
 mod project;
 mod read;
 mod subscribe;
+mod verify;
 
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::Advise;
@@ -73,6 +74,7 @@ enum Command {
     },
     /// Free the memory of all hidden events
     Scavenge,
+    Verify(verify::Arguments),
 }
 
 /// Runs the command.
@@ -80,6 +82,9 @@ enum Command {
 /// # Errors
 /// Why it could not be done.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Command::Verify(arguments) = &arguments.command {
+        return verify::run(arguments);
+    }
     let connection = arguments.cluster.connect()?;
     connection.must_replicate(Machine::Events)?;
     let store = EventStore::over(connection.client.clone(), connection.another()?.client);
@@ -97,6 +102,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             store.done(&Operation::Delete { stream, expected, forever }).await
         }
         Command::Scavenge => scavenge(&store).await,
+        Command::Verify(_) => unreachable!("it needs no connection and was run above"),
     }
 }
 

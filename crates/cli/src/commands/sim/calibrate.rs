@@ -227,6 +227,7 @@ async fn links() -> anyhow::Result<(Links, Links)> {
             listen: listener.local_addr()?.to_string(),
             clients: Vec::new(),
             members: members.clone(),
+            criticality: None,
             limits: Limits::default(),
             timing: Timing::default(),
         };

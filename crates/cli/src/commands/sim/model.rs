@@ -178,7 +178,7 @@ fn charts(protocol: Protocol, rows: &[Row], arguments: &ModelArguments) -> Vec<C
             Line { name: format!("{in_flight} in flight"), points }
         });
         let title = format!("{protocol}: {what}, {} B values, computed", arguments.payload);
-        Chart { title, across: "replicas", up, lines: lines.collect() }
+        Chart { title, across: "replicas", up, linear: false, lines: lines.collect() }
     };
     vec![
         chart("throughput", "operations a second", |row| row.ops_per_second),

@@ -9,7 +9,7 @@ use super::message::{Message, ReadRequest, Version, object_of};
 use super::{ClientTimer, Hq};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{ReplicaId, RequestNumber};
+use quorate_core::ids::{Position, ReplicaId, RequestNumber};
 use quorate_core::objects::{Objects, Touches};
 use quorate_core::protocol::{self, Call, CallError, ClientConfig, ClientOutbox, Ticket};
 use quorate_core::quorum::ByzantineQuorums;
@@ -37,7 +37,10 @@ pub struct Client {
     /// Those that were asked and did not answer: not in a preferred quorum if it can do without.
     suspects: BTreeSet<ReplicaId>,
     number: RequestNumber,
+    /// Objects of which something is asked.
     writes: BTreeMap<Digest, Queue>,
+    /// The latest write that this client knows of, of other objects.
+    latest: BTreeMap<Digest, Position>,
     reads: BTreeMap<u64, Read>,
     /// Objects on which the next write can begin, and reads that were not sent.
     ready: BTreeSet<Digest>,
@@ -67,6 +70,7 @@ impl protocol::Client<Hq> for Client {
             suspects: BTreeSet::new(),
             number: RequestNumber::ZERO,
             writes: BTreeMap::new(),
+            latest: BTreeMap::new(),
             reads: BTreeMap::new(),
             ready: BTreeSet::new(),
             unsent: BTreeSet::new(),
@@ -142,7 +146,7 @@ impl protocol::Client<Hq> for Client {
     }
 
     fn on_connected(&mut self, replica: ReplicaId, out: &mut Outbox) {
-        if self.connected.insert(replica) {
+        if self.quorums.contains(replica) && self.connected.insert(replica) {
             self.suspects.remove(&replica);
             self.say_to(replica, out);
             protocol::Client::flush(self, out);
@@ -258,7 +262,8 @@ impl Client {
             return out.complete(ticket, Err(CallError::Refused(what.to_owned())));
         }
         let id = object_of(&name);
-        let queue = self.writes.entry(id).or_insert_with(|| Queue::new(name));
+        let after = self.latest.remove(&id).unwrap_or_default();
+        let queue = self.writes.entry(id).or_insert_with(|| Queue::new(name, after));
         if queue.waiting.len() >= WAITING_MAX {
             let what = "too many operations on this object wait already";
             return out.complete(ticket, Err(CallError::Refused(what.to_owned())));

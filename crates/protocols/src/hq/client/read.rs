@@ -91,23 +91,31 @@ impl Client {
     fn even_out_read(&mut self, nonce: u64, out: &mut Outbox) {
         let (quorum, keyring, grace) = (self.quorum(), self.keyring.clone(), self.grace());
         let Some(read) = self.reads.get_mut(&nonce) else { return };
-        let latest = read.answers.values().map(|(version, _, _)| *version).max().unwrap_or_default();
+        let id = read.id();
         let request = ReadRequest { full: None, ..read.request.clone() };
         let others: Vec<_> = self.connected.iter().copied().filter(|it| !read.asked.contains(it)).collect();
         for replica in others {
             read.asked.insert(replica);
             out.send(replica, Message::Read(request.clone()));
         }
-        let ahead = read.answers.iter().find(|(_, (version, _, _))| *version == latest);
-        let Some((from, Some(mut proof))) = ahead.map(|(from, (_, _, proof))| (*from, proof.clone())) else {
+        // The latest write that somebody proves: who names one and cannot is not listened to.
+        let proof = loop {
+            let shown = read.answers.iter().filter(|(_, (version, ..))| *version > Version::default());
+            let Some((from, (version, _, proof))) = shown.max_by_key(|(_, (version, ..))| *version) else { break None };
+            let (from, version, proof) = (*from, *version, proof.clone());
+            let of_it = |it: &Proof| it.statement().version == version && it.statement().object == id;
+            if let Some(mut proof) = proof.filter(of_it)
+                && proof.prove(&keyring, quorum).is_ok()
+            {
+                break Some(proof);
+            }
+            read.answers.remove(&from);
+        };
+        let Some(proof) = proof else {
             read.retry_at = read.retry_at.min(out.now().plus(grace));
             return;
         };
-        let of_it = proof.statement().version == latest && proof.statement().object == read.id();
-        if !of_it || proof.prove(&keyring, quorum).is_err() {
-            read.answers.remove(&from); // a lie
-            return;
-        }
+        let latest = proof.statement().version;
         let behind: Vec<_> =
             read.answers.iter().filter(|(_, (version, _, _))| *version < latest).map(|(it, _)| *it).collect();
         for replica in &behind {

@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// Rounds of phase 2 after which phase 1 is begun again: a resolution may have superseded the certificate.
 const ROUNDS_MAX: u32 = 3;
 
+/// Objects whose latest write a client remembers; beyond it, one is forgotten.
+const LATEST_MAX: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) ticket: Ticket,
@@ -30,8 +33,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) const fn new(name: Bytes) -> Self {
-        Self { name, current: None, waiting: VecDeque::new(), after: Position::ZERO }
+    pub(super) const fn new(name: Bytes, after: Position) -> Self {
+        Self { name, current: None, waiting: VecDeque::new(), after }
     }
 }
 
@@ -59,19 +62,29 @@ pub(super) struct Writing {
     grants: BTreeMap<ReplicaId, (Verified<Grant>, Option<Proof>)>,
     /// Grants up to here are of no use any more.
     floor: Version,
+    /// The last certificate that this client has shown to replicas: if that was lost, it is shown again.
+    shown: Option<Proof>,
     done: BTreeMap<ReplicaId, Digest>,
     too_old: BTreeMap<ReplicaId, Position>,
 }
 
 /// Phase 1.
 impl Client {
+    /// Nothing is asked of an object any more: what remains is the latest write of it that this client knows of.
+    fn remember(&mut self, id: Digest, after: Position) {
+        if self.latest.len() >= LATEST_MAX {
+            self.latest.pop_first(); // whoever forgets is told, and asks again ([`Message::TooOld`])
+        }
+        self.latest.insert(id, after);
+    }
+
     /// The next write of an object.
     pub(super) fn begin(&mut self, id: Digest, out: &mut Outbox) {
         let Some(queue) = self.writes.get_mut(&id).filter(|queue| queue.current.is_none()) else { return };
         let Some(next) = queue.waiting.pop_front() else {
-            if queue.after == Position::ZERO || self.writes.len() > super::WAITING_MAX {
-                self.writes.remove(&id);
-            }
+            let after = queue.after;
+            self.writes.remove(&id);
+            self.remember(id, after);
             return;
         };
         self.number = self.number.next();
@@ -89,6 +102,7 @@ impl Client {
             stage: Stage::One,
             grants: BTreeMap::new(),
             floor: Version::default(),
+            shown: None,
             done: BTreeMap::new(),
             too_old: BTreeMap::new(),
         });
@@ -140,10 +154,7 @@ impl Client {
         for (grant, _) in writing.grants.values() {
             *alike.entry(*grant.statement()).or_default() += 1;
         }
-        let Some((best, most)) = alike.iter().map(|(grant, count)| (*grant, *count)).max_by_key(|(_, count)| *count)
-        else {
-            return;
-        };
+        let Some(best) = alike.iter().max_by_key(|(_, count)| **count).map(|(grant, _)| *grant) else { return };
         let grants = writing.grants.values().map(|(grant, _)| grant);
         if let Some(proof) = Certified::assemble(grants, &best, quorum) {
             let proof = proof.into_certificate();
@@ -153,19 +164,27 @@ impl Client {
             // Case 2: somebody began and did not finish. Do that write, then consider mine.
             writing.floor = best.version;
             writing.grants.clear();
+            writing.shown = Some(proof.clone());
             let to: Vec<_> = writing.asked.iter().copied().collect();
             return self.write_back(id, &proof, &to, out);
         }
         if writing.grants.len() < quorum {
             return;
         }
-        let highest = writing.grants.values().map(|(grant, _)| grant.statement().version).max().unwrap_or_default();
-        if writing.grants.values().any(|(grant, _)| grant.statement().version < highest) {
-            return self.even_out(id, highest, out); // case 4
+        let mut places: BTreeMap<Version, usize> = BTreeMap::new();
+        for (grant, _) in writing.grants.values() {
+            *places.entry(grant.statement().version).or_default() += 1;
         }
+        let Some(place) = places.into_iter().find(|(_, count)| *count >= quorum).map(|(place, _)| place) else {
+            if !late {
+                self.even_out(id, out); // case 4
+            }
+            return;
+        };
+        let most = alike.iter().filter(|(grant, _)| grant.version == place).map(|(_, count)| *count).max().unwrap_or(0);
         let outstanding = count.saturating_sub(writing.grants.len());
         if late || most.saturating_add(outstanding) < quorum {
-            return self.resolve(id, out); // case 3
+            return self.resolve(id, place, out); // case 3
         }
         // A quorum has answered, not alike, and those who have not may still make one: a moment more, and all are asked.
         writing.retry_at = out.now().plus(grace);
@@ -187,30 +206,44 @@ impl Client {
     }
 
     /// Case 4: some replicas are behind. They are shown the latest certificate that another one has.
-    fn even_out(&mut self, id: Digest, highest: Version, out: &mut Outbox) {
-        let quorum = self.quorum();
-        let keyring = self.keyring.clone();
-        let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
-        let ahead = writing.grants.iter().find(|(_, (grant, _))| grant.statement().version == highest);
-        let Some((from, Some(mut proof))) = ahead.map(|(from, (_, current))| (*from, current.clone())) else { return };
-        if proof.prove(&keyring, quorum).is_err() {
-            writing.grants.remove(&from); // a lie
-            return self.classify(id, false, out);
-        }
-        let latest = proof.statement().version;
+    fn even_out(&mut self, id: Digest, out: &mut Outbox) {
+        let grace = self.grace();
+        let Some((proof, writing)) = self.latest_shown(id) else { return };
+        let latest = proof.as_ref().map_or(Version::default(), |proof| proof.statement().version);
         let behind = writing.grants.iter().filter(|(_, (grant, _))| grant.statement().version <= latest);
         let behind: Vec<ReplicaId> = behind.map(|(replica, _)| *replica).collect();
         behind.iter().for_each(|replica| drop(writing.grants.remove(replica)));
-        if !behind.is_empty() {
-            self.write_back(id, &proof, &behind, out);
-        } // otherwise they have yet to hear of a resolution
+        match proof {
+            Some(proof) if !behind.is_empty() => self.write_back(id, &proof, &behind, out),
+            // Some have yet to hear of a resolution, or somebody lies: what they say by then decides.
+            _ => writing.retry_at = writing.retry_at.min(out.now().plus(grace)),
+        }
     }
 
-    /// Case 3: ⟨RESOLVE, conflictC, w1⟩ to all.
-    fn resolve(&mut self, id: Digest, out: &mut Outbox) {
+    /// The latest certificate that a replica has shown; who has shown one that proves nothing is not listened to.
+    fn latest_shown(&mut self, id: Digest) -> Option<(Option<Proof>, &mut Writing)> {
+        let quorum = self.quorum();
+        let keyring = self.keyring.clone();
+        let writing = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut())?;
+        loop {
+            let shown = writing.grants.iter().filter_map(|(from, (_, current))| Some((*from, current.clone()?)));
+            let Some((from, mut proof)) = shown.max_by_key(|(_, proof)| proof.statement().version) else {
+                return Some((None, writing));
+            };
+            if proof.prove(&keyring, quorum).is_ok() {
+                return Some((Some(proof), writing));
+            }
+            writing.grants.remove(&from); // a lie
+        }
+    }
+
+    /// Case 3: ⟨RESOLVE, conflictC, w1⟩ to all. What contradicts each other are the grants of one place.
+    fn resolve(&mut self, id: Digest, place: Version, out: &mut Outbox) {
         let retry_at = out.now().plus(self.pause(1));
         let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
-        let conflict: Vec<_> = writing.grants.values().map(|(grant, _)| grant.signed().clone()).collect();
+        let grants = writing.grants.values().map(|(grant, _)| grant);
+        let conflict: Vec<_> =
+            grants.filter(|grant| grant.statement().version == place).map(|grant| grant.signed().clone()).collect();
         writing.grants.clear();
         writing.retry_at = retry_at;
         for replica in &self.connected {
@@ -302,16 +335,13 @@ impl Client {
         let tries = writing.tries;
         let all: Vec<ReplicaId> = self.connected.iter().copied().collect();
         match &writing.stage {
-            Stage::One if writing.grants.len() >= quorum => {
-                let silent = writing.asked.iter().filter(|it| !writing.grants.contains_key(it));
-                self.suspects.extend(silent.copied());
-                self.classify(id, true, out);
-                self.postpone(id, tries, out);
-            }
             Stage::One => {
                 let silent = writing.asked.iter().filter(|it| !writing.grants.contains_key(it));
                 self.suspects.extend(silent.copied());
-                self.ask(id, &all, out);
+                if writing.grants.len() >= quorum {
+                    self.classify(id, true, out);
+                }
+                self.ask_again(id, &all, out);
             }
             Stage::Two(proof) if tries <= ROUNDS_MAX => {
                 let silent = writing.asked.iter().filter(|it| !writing.done.contains_key(it));
@@ -334,10 +364,30 @@ impl Client {
             Stage::Two(_) | Stage::Resolving(_) => {
                 writing.stage = Stage::One;
                 writing.grants.clear();
-                writing.floor = Version::default();
-                self.ask(id, &all, out);
+                self.ask_again(id, &all, out);
             }
         }
+    }
+
+    /// Phase 1 anew, if that is where it is: what was said may have been lost, and what was heard may be over. The latest
+    /// certificate goes with it: whoever lacks that has nobody else to have it from, perhaps.
+    fn ask_again(&mut self, id: Digest, all: &[ReplicaId], out: &mut Outbox) {
+        let Some((proof, writing)) = self.latest_shown(id) else { return };
+        if !matches!(writing.stage, Stage::One) {
+            return;
+        }
+        writing.floor = Version::default();
+        let shown = [proof, writing.shown.take()].into_iter().flatten().max_by_key(|it| it.statement().version);
+        writing.shown.clone_from(&shown);
+        match shown {
+            None => self.ask(id, all, out),
+            Some(proof) => {
+                writing.asked.extend(all.iter().copied());
+                self.write_back(id, &proof, all, out);
+            }
+        }
+        let tries = self.writes.get(&id).and_then(|queue| queue.current.as_ref()).map_or(0, |it| it.tries);
+        self.postpone(id, tries, out);
     }
 
     fn postpone(&mut self, id: Digest, tries: u32, out: &mut Outbox) {

@@ -178,7 +178,8 @@ impl protocol::Client<Pbft> for Client {
 
     fn on_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) {
         match message {
-            Message::Reply(reply) => self.on_reply(from, reply, out),
+            Message::Reply(reply) => self.on_reply(from, reply, false, out),
+            Message::Tentative(reply) => self.on_reply(from, reply, true, out),
             Message::ReadReply { view, id, op, answer } => self.on_read_reply(from, view, id, (op, answer), out),
             Message::Busy { view } => drop(self.views.insert(from, view)), // it is sent again when its time comes
             _ => {}
@@ -451,16 +452,17 @@ impl Client {
 
 /// Answers.
 impl Client {
-    /// ⟨REPLY v, t, c, i, r⟩.
-    fn on_reply(&mut self, from: ReplicaId, reply: Reply, out: &mut Outbox) {
+    /// ⟨REPLY v, t, c, i, r⟩, or what is said before it is committed.
+    fn on_reply(&mut self, from: ReplicaId, reply: Reply, is_tentative: bool, out: &mut Outbox) {
         if !self.manner.quorums.contains(from) {
             return;
         }
         self.views.insert(from, reply.view);
+        let tentative = is_tentative.then_some(reply.view);
         let needed = if mutated!("pbft/a-client-believes-one") { 1 } else { self.manner.quorums.vouch() };
         for (number, told) in reply.rulings {
             if reply.session == SessionId::ZERO {
-                self.on_opened(from, reply.op, told);
+                self.on_opened(from, reply.op, told, tentative);
                 continue;
             }
             let Session::Open(id, _) = self.session else { return };
@@ -468,17 +470,17 @@ impl Client {
                 continue; // another session's; or it is sent again when its time comes
             }
             let Some(sent) = self.sent.get_mut(&number) else { continue };
-            sent.tally.add(from, reply.op, told);
+            sent.tally.add(from, reply.op, told, tentative);
             if let Some((ruling, op)) = sent.tally.believed(needed, &self.manner.quorums) {
                 self.on_ruling(number, ruling, op, out);
             }
         }
     }
 
-    fn on_opened(&mut self, from: ReplicaId, op: OpNumber, told: Told<Ruling>) {
+    fn on_opened(&mut self, from: ReplicaId, op: OpNumber, told: Told<Ruling>, tentative: Option<View>) {
         let quorums = self.manner.quorums;
         let Session::Opening(opening) = &mut self.session else { return };
-        opening.tally.add(from, op, told);
+        opening.tally.add(from, op, told, tentative);
         if let Some((Ruling::Opened(id), _)) = opening.tally.believed(quorums.vouch(), &quorums) {
             self.session = Session::Open(id, RequestNumber::ZERO);
         }
@@ -525,7 +527,7 @@ impl Client {
             _ if mutated!("pbft/a-read-believes-f-plus-one") => quorums.vouch(),
             Consistency::Linearizable | Consistency::Ordered => quorums.reads().unwrap_or(usize::MAX),
         };
-        read.tally.add(from, op, answer);
+        read.tally.add(from, op, answer, None);
         if let Some((reply, op)) = read.tally.believed(needed, &quorums) {
             if let Some(read) = self.reads.remove(&id) {
                 out.complete(read.ticket, Ok(Answer { reply, op }));

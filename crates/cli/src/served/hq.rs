@@ -1,0 +1,39 @@
+//! HQ as real processes.
+
+use super::Served;
+use quorate_core::ids::{OpNumber, View};
+use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::time::Duration;
+use quorate_protocols::hq::{self, Hq};
+use quorate_protocols::pbft;
+use quorate_runtime::config::Timing;
+
+impl Served for Hq {
+    const REPLICAS: usize = 4;
+    const STEP: usize = 3;
+    const ONE_ORDER: bool = false;
+    /// Nobody else knows what a replica has granted.
+    const RECOVERS: bool = false;
+
+    fn warns(replicas: usize) -> Option<String> {
+        let spared = ByzantineQuorums::new(replicas)?.faults();
+        (spared == 0).then(|| format!("{replicas} replicas tolerate no liar, and no crash; four tolerate one"))
+    }
+
+    const FLUSH_ENTRIES: u64 = 0;
+
+    fn configure(timing: &Timing) -> hq::Config {
+        let config = hq::Config::default();
+        let module = pbft::Config { view_change: Duration::from_millis(timing.view_change_ms), ..config.module };
+        hq::Config { module, ..config }
+    }
+
+    fn witnesses(_: usize) -> Option<usize> {
+        None
+    }
+
+    /// Never asked for: no number of witnesses is enough.
+    fn rejoin(_: OpNumber, _: View) -> hq::Record {
+        hq::Record::Module(pbft::rejoin(OpNumber::ZERO))
+    }
+}

@@ -1,0 +1,317 @@
+//! From a publication to its certificate: receive, say so, count, ask for what is missing (steps 2 to 4 of the specification).
+
+use super::durable::Record;
+use super::message::{Certified, Message, Reception as Received, digest, weight};
+use super::order::SESSION;
+use super::replica::{Late, Replica};
+use super::replies::name;
+use super::{LIFT, Outbox, Timer};
+use crate::pbft::{self, Group};
+use quorate_core::crypto::{Digest, Verified};
+use quorate_core::fault::Why;
+use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::mutated;
+use quorate_core::nested::nested;
+use quorate_core::outbox::Class;
+use quorate_core::time::{Duration, Instant, WallTime};
+
+/// Publications that are not here and of which one replica has told: a liar's inventions fill its own places only.
+pub(super) const PARKED_MAX: usize = 4096;
+/// How often a publication is asked for that nobody gives, until another replica tells of it.
+pub(super) const PULLS_MAX: u32 = 8;
+/// Publications that one turn of a timer asks for.
+const PULLED_AT_ONCE_MAX: usize = 256;
+
+/// A publication that is received and not ordered.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub group: Group,
+    /// The first of its records.
+    pub seq: RecordSeq,
+    /// When it was received here (rts).
+    pub time: WallTime,
+    /// Its client's own copy has come, not only a replica's.
+    pub direct: bool,
+    /// The replica from which it was pulled, in whose share it is; `None`: its client, by whatever way.
+    pub giver: Option<ReplicaId>,
+    pub stage: Stage,
+    /// When it is spoken of again, and the pause after that.
+    pub next: Instant,
+    pub pause: Duration,
+}
+
+/// How far a publication is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Too few have received it, as far as is known here.
+    Received,
+    /// Enough have. It is in PBFT's hands once it was handed over.
+    Certified {
+        certified: Box<Certified>,
+        /// My request to PBFT, the same at every attempt.
+        request: Option<Group>,
+    },
+}
+
+impl Replica {
+    /// A publication, from its client or from whoever carries it for the client: it proves itself.
+    pub(super) fn on_publish(&mut self, from: Peer, group: Group, out: &mut Outbox) {
+        let (digest, client) = (digest(&group), group.statement().client);
+        if let Some(late) = self.inserted.get_mut(&digest)
+            && !std::mem::replace(&mut late.direct, true)
+        {
+            return out.ignore(from, Why::Duplicate); // the copy of what came from a replica first
+        }
+        if let Some(pending) = self.pending.get_mut(&digest) {
+            pending.direct = true;
+            return out.ignore(from, Why::Duplicate);
+        }
+        if self.reply_again(&group, out) {
+            return out.ignore(from, Why::Duplicate); // whoever cannot answer receives it, and then it is ordered again
+        }
+        if !self.has_room(&group, None) {
+            let view = self.module.view();
+            // Promises nothing; the view is no secret.
+            out.send_unsynced(Peer::Client(client), Message::Module(pbft::Message::Busy { view }));
+            return out.ignore(from, Why::Busy);
+        }
+
+        // Its client asks again for the answer of something that was ordered, or it is new.
+        self.inserted.remove(&digest);
+        self.receive(digest, group, None, out);
+    }
+
+    /// Clients have a share of the room, and so has each replica for what is pulled from it: as large as clients have there. So
+    /// replicas that are full of different publications can still pull each other's, have them ordered, and have room again.
+    fn has_room(&self, group: &Group, giver: Option<ReplicaId>) -> bool {
+        let bytes = weight(group);
+        let share = self.config.pending_bytes.checked_div(self.quorums.replicas()).unwrap_or_default();
+        let taken = self.bytes.get(&giver).copied().unwrap_or_default();
+        let of_client = self.client_bytes.get(&group.statement().client).copied().unwrap_or_default();
+        let fits_client = giver.is_some() || of_client.saturating_add(bytes) <= self.config.client_bytes;
+        taken.saturating_add(bytes) <= share && fits_client
+    }
+
+    /// Keeps a publication, and tells everybody when it is on disk: ⟨d, rts⟩.
+    fn receive(&mut self, digest: Digest, group: Group, giver: Option<ReplicaId>, out: &mut Outbox) {
+        let seq = out.persist(Class::Entry, Record::Publication(group.clone()));
+        let time = self.promised.remove(&digest).unwrap_or_else(|| {
+            let next = WallTime::from_nanos(self.clock.as_nanos().saturating_add(1));
+            next.max(out.wall())
+        });
+        self.clock = self.clock.max(time);
+        out.persist(Class::Promise, Record::Received { digest, time });
+        let vote = self.keyring.sign(Received { digest, time });
+        out.broadcast(Message::Reception { vote: vote.clone(), again: false });
+        out.send(self.me(), Message::Reception { vote, again: false });
+
+        let (next, pause) = (out.now().plus(self.config.resend), self.config.resend);
+        let (direct, stage) = (giver.is_none(), Stage::Received);
+        self.enter(digest, Pending { group, seq, time, direct, giver, stage, next, pause });
+        self.certify(digest, out);
+        self.expect_again(out);
+    }
+
+    /// Enters a publication into the books.
+    pub(super) fn enter(&mut self, digest: Digest, pending: Pending) {
+        let bytes = weight(&pending.group);
+        let taken = self.bytes.entry(pending.giver).or_default();
+        *taken = taken.saturating_add(bytes);
+        if pending.giver.is_none() {
+            let of_client = self.client_bytes.entry(pending.group.statement().client).or_default();
+            *of_client = of_client.saturating_add(bytes);
+        }
+        self.needed.insert(pending.seq);
+        self.pending.insert(digest, pending);
+        if self.unknown.remove(&digest).is_some() {
+            for replica in self.receptions.get(&digest).into_iter().flat_map(|votes| votes.keys()) {
+                self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
+            }
+        }
+    }
+
+    /// Takes a publication out of the books: it is ordered.
+    pub(super) fn leave(&mut self, digest: Digest) -> Option<Pending> {
+        self.receptions.remove(&digest);
+        let pending = self.pending.remove(&digest)?;
+        self.needed.remove(&pending.seq);
+        let bytes = weight(&pending.group);
+        let bytes = if mutated!("reception/full-for-ever") { 0 } else { bytes };
+        self.bytes.entry(pending.giver).and_modify(|taken| *taken = taken.saturating_sub(bytes));
+        let client = pending.group.statement().client;
+        if pending.giver.is_none()
+            && let Some(of_client) = self.client_bytes.get_mut(&client)
+        {
+            *of_client = of_client.saturating_sub(bytes);
+            if *of_client == 0 {
+                self.client_bytes.remove(&client);
+            }
+        }
+        Some(pending)
+    }
+
+    /// ⟨d, rts⟩ from a replica, oneself included: it comes back when it is on disk.
+    pub(super) fn on_reception(&mut self, from: ReplicaId, vote: Verified<Received>, again: bool, out: &mut Outbox) {
+        let (by, it) = (vote.by(), *vote.statement());
+        if let Some(late) = self.inserted.get(&it.digest) {
+            if !again || out.now().since(late.at) < self.config.resend_max {
+                return out.ignore(Peer::Replica(from), Why::Duplicate);
+            }
+            // It has missed the order, or its client asks again: ordered once more, everybody is done with it and it is answered.
+            self.inserted.remove(&it.digest);
+        }
+        let is_here = self.pending.contains_key(&it.digest);
+        let votes = self.receptions.get(&it.digest);
+        let known = votes.and_then(|votes| votes.get(&by)).map(|known| known.statement().time);
+        if known == Some(it.time) && again && !is_here {
+            // It still waits, and all questions were lost: one more for each time that it says so.
+            if let Some(pulls) = self.unknown.get_mut(&it.digest) {
+                *pulls = (*pulls).min(PULLS_MAX.saturating_sub(1));
+            }
+            return self.expect_pull(out);
+        }
+        if known == Some(it.time) {
+            return out.ignore(Peer::Replica(from), Why::Duplicate);
+        }
+        if known.is_some() {
+            // What was ordered may be published again, and received again at another time. Either time is this replica's word, and
+            // it counts once.
+            self.receptions.entry(it.digest).or_default().insert(by, vote);
+            return;
+        }
+        let parked = self.parked.get(&by).copied().unwrap_or_default();
+        if !is_here && parked >= PARKED_MAX {
+            return out.ignore(Peer::Replica(by), Why::Busy);
+        }
+
+        let votes = self.receptions.entry(it.digest).or_default();
+        votes.insert(by, vote);
+        if is_here {
+            return self.certify(it.digest, out);
+        }
+        let enough = votes.len() == self.quorums.vouch();
+        self.parked.insert(by, parked.saturating_add(1));
+        self.unknown.insert(it.digest, 0);
+        if enough {
+            self.ask_for(it.digest, out); // a correct replica has it: it is not a liar's invention
+        } else {
+            self.expect_pull(out);
+        }
+    }
+
+    /// Enough have received it: hand it to PBFT.
+    pub(super) fn certify(&mut self, digest: Digest, out: &mut Outbox) {
+        let is_new = self.pending.get(&digest).is_some_and(|pending| matches!(pending.stage, Stage::Received));
+        let Some(certified) = self.certificate(digest).filter(|_| is_new) else { return };
+        if let Some(pending) = self.pending.get_mut(&digest) {
+            pending.stage = Stage::Certified { certified: Box::new(certified), request: None };
+        }
+        if self.module.leads() {
+            self.hand_over(digest, out);
+        }
+        self.expect_again(out);
+    }
+}
+
+/// What is missing.
+impl Replica {
+    pub(super) fn expect_pull(&mut self, out: &mut Outbox) {
+        if mutated!("reception/never-pulls") {
+            return;
+        }
+        if !self.pulling && self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
+            self.pulling = true;
+            out.arm(Timer::Pull, self.config.pull);
+        }
+    }
+
+    /// Others have had it for a while: their copy will do.
+    pub(super) fn on_pull(&mut self, out: &mut Outbox) {
+        self.pulling = false;
+        let wanted = self.unknown.iter().filter(|(_, pulls)| **pulls < PULLS_MAX).map(|(digest, _)| *digest);
+        for digest in wanted.take(PULLED_AT_ONCE_MAX).collect::<Vec<_>>() {
+            self.ask_for(digest, out);
+        }
+        if self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
+            self.pulling = true;
+            out.arm(Timer::Pull, self.config.resend);
+        }
+    }
+
+    /// Asks one of those who say that they have it, another one each time.
+    fn ask_for(&mut self, digest: Digest, out: &mut Outbox) {
+        let Some(pulls) = self.unknown.get_mut(&digest) else { return };
+        let turn = usize::try_from(*pulls).unwrap_or(0);
+        *pulls = pulls.saturating_add(1);
+        let Some(votes) = self.receptions.get(&digest) else { return };
+        if let Some(replica) = votes.keys().nth(turn % votes.len().max(1)) {
+            out.send_unsynced(Peer::Replica(*replica), Message::GetPublication { digest }); // a question
+        }
+        self.expect_pull(out);
+    }
+
+    /// Somebody lacks what it has heard of.
+    pub(super) fn on_get_publication(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
+        let Some(pending) = self.pending.get(&digest) else {
+            return out.ignore(Peer::Replica(from), Why::NotHere);
+        };
+        // Its client's promise, not ours.
+        out.send_unsynced(Peer::Replica(from), Message::Publication(pending.group.clone()));
+    }
+
+    /// The answer: only what was asked for.
+    pub(super) fn on_publication(&mut self, from: ReplicaId, group: Group, out: &mut Outbox) {
+        let digest = digest(&group);
+        if !self.unknown.contains_key(&digest) {
+            return out.ignore(Peer::Replica(from), Why::Unasked);
+        }
+        if !self.has_room(&group, Some(from)) {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
+        self.receive(digest, group, Some(from), out);
+    }
+
+    /// These are ordered: what was promised is kept.
+    pub(super) fn settle(&mut self, digests: Vec<Digest>, out: &mut Outbox) {
+        let known: Vec<Digest> = digests.iter().copied().filter(|it| self.pending.contains_key(it)).collect();
+        if !known.is_empty() {
+            out.persist(Class::Entry, Record::Inserted(known));
+        }
+        let module = &mut self.module;
+        // Otherwise a replica that asked PBFT for one of these would wait for its own request, and suspect one primary after the
+        // other.
+        let waits = mutated!("reception/waits-for-what-is-done");
+        let done = if waits { Vec::new() } else { digests.clone() };
+        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, done.into_iter().map(name), inner));
+        assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
+        for digest in digests {
+            if self.unknown.remove(&digest).is_some() {
+                for replica in self.receptions.get(&digest).into_iter().flat_map(|votes| votes.keys()) {
+                    self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
+                }
+            }
+            let stays = mutated!("reception/what-is-ordered-stays-pending");
+            let direct = !stays && self.leave(digest).is_some_and(|pending| pending.direct);
+            if self.inserted.insert(digest, Late { direct, at: out.now() }).is_none() {
+                self.inserted_order.push_back(digest);
+            }
+        }
+        while self.inserted_order.len() > INSERTED_MAX {
+            if let Some(oldest) = self.inserted_order.pop_front() {
+                self.inserted.remove(&oldest);
+            }
+        }
+        self.forget(out);
+    }
+
+    /// While something waits, the timer looks from time to time whether it is due.
+    pub(super) fn expect_again(&mut self, out: &mut Outbox) {
+        if !self.again && !self.pending.is_empty() {
+            self.again = true;
+            out.arm(Timer::Again, self.config.resend);
+        }
+    }
+}
+
+/// Digests that are remembered after they were ordered.
+pub(super) const INSERTED_MAX: usize = 16_384;

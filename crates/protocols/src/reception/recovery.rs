@@ -1,0 +1,169 @@
+//! What was lost: messages, and the life before.
+
+use super::durable::Record;
+use super::message::{Message, Reception as Received, committee_quorums, digest};
+use super::publication::{Pending, Stage};
+use super::replica::Replica;
+use super::{LIFT, Outbox, Reception};
+use crate::pbft::{self, Pbft};
+use quorate_core::crypto::{Digest, Keyring};
+use quorate_core::ids::{RecordSeq, ReplicaId};
+use quorate_core::mutated;
+use quorate_core::nested::nested;
+use quorate_core::protocol::{self, Restore, RestoreError, Restored};
+use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::time::WallTime;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Publications that one turn of the timer speaks of again.
+const AGAIN_MAX: usize = 256;
+
+impl Replica {
+    /// Says again what may have been lost. What is certified and not ordered goes to PBFT from here, too: a primary that leaves a
+    /// certificate out is suspected like one that leaves out a client's request.
+    pub(super) fn on_again(&mut self, out: &mut Outbox) {
+        self.again = false;
+        let (now, longest) = (out.now(), self.config.resend_max);
+        let due = self.pending.iter().filter(|(_, pending)| pending.next <= now).map(|(digest, _)| *digest);
+        for digest in due.take(AGAIN_MAX).collect::<Vec<Digest>>() {
+            let Some(pending) = self.pending.get_mut(&digest) else { continue };
+            pending.next = now.plus(pending.pause);
+            pending.pause = pending.pause.saturating_mul(2).min(longest);
+            let is_certified = matches!(pending.stage, Stage::Certified { .. });
+            let own = self.receptions.get(&digest).and_then(|votes| votes.get(&self.me));
+            if let Some(vote) = own.map(|vote| vote.signed().clone()) {
+                out.broadcast_unsynced(Message::Reception { vote, again: true }); // it came back durable
+            }
+            if is_certified && !mutated!("reception/backups-hand-nothing-over") {
+                self.hand_over(digest, out);
+            }
+        }
+        self.expect_again(out); // unless PBFT has ordered the rest in this very turn
+    }
+}
+
+/// What the records say, in their order.
+#[derive(Default)]
+struct Replayed {
+    module: Vec<Restored<pbft::Record>>,
+    publications: BTreeMap<Digest, (RecordSeq, pbft::Group)>,
+    received: BTreeMap<Digest, WallTime>,
+    clock: WallTime,
+}
+
+impl Replayed {
+    fn take(&mut self, record: Restored<Record>, keyring: &Keyring) {
+        let (seq, record) = match record {
+            Restored::Found { seq, record } => (seq, record),
+            // Nobody knows whose it was.
+            Restored::Damaged { seq, at_most, class } => {
+                return self.module.push(Restored::Damaged { seq, at_most, class });
+            }
+        };
+        match record {
+            Record::Module(record) => self.module.push(Restored::Found { seq, record }),
+            Record::Publication(group) => {
+                let mut message = Message::Publication(group);
+                if message.prove(keyring).is_ok()
+                    && let Message::Publication(group) = message
+                {
+                    self.publications.insert(digest(&group), (seq, group));
+                }
+            }
+            Record::Received { digest, time } => {
+                self.clock = self.clock.max(time);
+                self.received.insert(digest, time);
+            }
+            Record::Inserted(digests) => {
+                for digest in digests {
+                    self.publications.remove(&digest);
+                    self.received.remove(&digest);
+                }
+            }
+        }
+    }
+}
+
+/// Starts from what the disk holds.
+pub(super) fn restore(
+    restore: Restore<Reception>,
+    keyring: Arc<Keyring>,
+    out: &mut Outbox,
+) -> Result<Replica, RestoreError> {
+    let quorums = ByzantineQuorums::new(restore.replicas).ok_or(RestoreError::GroupSize(restore.replicas))?;
+    let committee = committee_quorums(&restore.config, &quorums).ok_or(RestoreError::GroupSize(restore.replicas))?;
+    let mut replayed = Replayed::default();
+    for record in restore.records {
+        replayed.take(record, &keyring);
+    }
+    let inner = Restore::<Pbft> {
+        replica: restore.replica,
+        replicas: restore.replicas,
+        config: restore.config.module,
+        records: replayed.module,
+        tail_damaged: restore.tail_damaged,
+        checkpoint: restore.checkpoint,
+        wake: restore.wake,
+    };
+    let mut started = None;
+    let keys = keyring.clone();
+    let wanted = nested(out, &LIFT, |inner_out| {
+        started = Some(<pbft::Replica as protocol::Replica<Pbft>>::start(inner, keys, inner_out));
+    });
+    let Some(module) = started else { return Err(RestoreError::NoKey) };
+    let mut replica = Replica {
+        me: restore.replica,
+        config: restore.config,
+        keyring,
+        quorums,
+        committee,
+        module: module?,
+        clock: replayed.clock,
+        promised: BTreeMap::new(),
+        pending: BTreeMap::new(),
+        receptions: BTreeMap::new(),
+        unknown: BTreeMap::new(),
+        parked: BTreeMap::<ReplicaId, usize>::new(),
+        inserted: BTreeMap::new(),
+        inserted_order: VecDeque::new(),
+        bytes: BTreeMap::new(),
+        client_bytes: BTreeMap::new(),
+        module_needs: RecordSeq::ZERO,
+        forgotten: RecordSeq::ZERO,
+        asked: BTreeMap::new(),
+        answered: pbft::Answered::default(),
+        needed: BTreeSet::new(),
+        again: false,
+        pulling: false,
+    };
+    replica.resume(replayed.publications, replayed.received, out);
+    replica.carry_out(wanted, out);
+    replica.hand_over_all(out);
+    Ok(replica)
+}
+
+impl Replica {
+    /// Takes up what was received and not ordered: the same times as before, said again.
+    fn resume(
+        &mut self,
+        mut publications: BTreeMap<Digest, (RecordSeq, pbft::Group)>,
+        received: BTreeMap<Digest, WallTime>,
+        out: &mut Outbox,
+    ) {
+        for (digest, time) in received {
+            let Some((seq, group)) = publications.remove(&digest) else {
+                self.promised.insert(digest, time); // its bytes are damaged: others have them
+                continue;
+            };
+            let (next, pause) = (out.now().plus(self.config.resend), self.config.resend);
+            let stage = Stage::Received;
+            let pending = Pending { group, seq, time, direct: true, giver: None, stage, next, pause };
+            self.enter(digest, pending);
+            let vote = self.keyring.sign(Received { digest, time }); // the same as before: it is on disk
+            out.broadcast(Message::Reception { vote: vote.clone(), again: true });
+            out.send(self.me(), Message::Reception { vote, again: true });
+        }
+        self.expect_again(out);
+    }
+}

@@ -1,0 +1,223 @@
+//! The matrix of broker faults (specification C.5), one test for each, and a broker with all of them at every level of
+//! criticality. Whatever it does, what is acknowledged is there once, in one order.
+
+use crate::harness::{Cluster, config, replica};
+use crate::subject::Config;
+use crate::words::{group, is_publication};
+use bytes::Bytes;
+use quorate_core::crypto::Signed;
+use quorate_core::ids::{ClientId, Peer};
+use quorate_core::sessions::Body;
+use quorate_core::wire::Wire;
+use quorate_protocols::pbft::Group;
+use quorate_protocols::reception::Message;
+
+/// A client that is connected, and knows its session.
+fn ready() -> Cluster {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it
+}
+
+/// A broker is a peer like any client: it proves nothing, what it carries does.
+const BROKER: Peer = Peer::Client(ClientId::new(99));
+
+#[test]
+fn drop_one_copy_at_one_correct_replica_is_enough() {
+    let mut it = ready();
+    it.lose(|it| is_publication(it) && it.to != replica(2));
+    let ticket = it.submit(1, "b");
+    it.run(1_000);
+    assert!(it.answer(1, ticket).is_some());
+    it.run(1_000);
+    assert_eq!(it.applied_times("b"), 1);
+}
+
+#[test]
+fn duplicate_a_publication_that_comes_many_times_is_inserted_once() {
+    let mut it = ready();
+    let ticket = it.submit(1, "b");
+    let copy = it.published(1);
+    for round in 0..5 {
+        for id in 0..4 {
+            it.say(BROKER, id, Message::Publish(copy.clone()));
+        }
+        it.run(round * 30);
+    }
+    it.run(3_000);
+    assert!(it.answer(1, ticket).is_some());
+    assert_eq!(it.applied_times("b"), 1);
+}
+
+#[test]
+fn reorder_replicas_that_receive_in_different_orders_insert_in_one() {
+    let mut it = ready();
+    let session = it.session(1);
+    let groups: Vec<Group> = (2..8).map(|number| group(1, session, number, &format!("n{number}"))).collect();
+    for id in 0..4 {
+        for index in 0..groups.len() {
+            let index = (index * 5 + id * 2) % groups.len();
+            it.say(BROKER, id, Message::Publish(groups[index].clone()));
+        }
+    }
+    it.run(3_000);
+    assert_eq!((2..8).map(|number| it.applied_times(&format!("n{number}"))).sum::<usize>(), groups.len());
+}
+
+#[test]
+fn tamper_what_was_changed_on_its_way_is_never_kept() {
+    let mut it = ready();
+    let session = it.session(1);
+    let good = group(1, session, 2, "pay ann");
+    let mut words = good.statement().clone();
+    words.requests[0].1 = Body::Apply(Bytes::from_static(b"pay bob"));
+    let forged: Group = Signed::claimed(good.by(), words, *good.signature());
+    let before = it.blamed(0);
+    for id in 0..4 {
+        it.say(BROKER, id, Message::Publish(forged.clone()));
+    }
+    it.run(1_000);
+    assert_eq!(it.applied_times("pay bob"), 0);
+    assert_eq!(it.blamed(0), before + 1);
+    assert_eq!(it.count("Reception"), it.sent.iter().filter(|it| it.label == "Reception").count());
+    for index in 0..good.encode().len() {
+        let mut bytes = Message::Publish(good.clone()).encode();
+        bytes[index + 1] ^= 1;
+        if let Ok(bent) = Message::decode(&bytes) {
+            it.say(BROKER, 1, bent);
+        }
+    }
+    it.run(1_000);
+    assert_eq!(it.tape(0), ["a"]);
+}
+
+#[test]
+fn replay_an_old_publication_changes_nothing() {
+    let mut it = ready();
+    it.apply(1, "b").apply(1, "c");
+    let first = it.sent.iter().find(|it| is_publication(it)).and_then(crate::harness::Flying::message).expect("one");
+    it.run(5_000);
+    let tape = it.tape(0);
+    for _ in 0..3 {
+        for id in 0..4 {
+            it.say(BROKER, id, first.clone());
+        }
+        it.run(2_000);
+    }
+    assert_eq!(it.applied_times("b"), 1);
+    assert_eq!(it.tape(0), tape);
+}
+
+#[test]
+fn partition_replicas_that_get_different_publications_get_them_all() {
+    let mut it = ready();
+    let session = it.session(1);
+    for number in 2..6 {
+        let to = usize::try_from(number).expect("small") % 4;
+        it.say(BROKER, to, Message::Publish(group(1, session, number, &format!("n{number}"))));
+    }
+    it.run(3_000);
+    assert!((2..6).all(|number| it.applied_times(&format!("n{number}")) == 1));
+}
+
+#[test]
+fn delay_what_comes_long_after_it_was_inserted_is_late() {
+    let mut it = ready();
+    it.lose(|it| is_publication(it) && it.to == replica(3));
+    let ticket = it.submit(1, "b");
+    let copy = it.published(1);
+    it.run(2_000);
+    assert!(it.answer(1, ticket).is_some());
+    it.heal();
+    it.talk();
+    it.say(BROKER, 3, Message::Publish(copy));
+    it.run(2_000);
+    assert_eq!(it.talk(), Vec::<String>::new(), "nobody is troubled by the late copy");
+}
+
+#[test]
+fn total_loss_is_survived_by_publishing_again_on_another_way() {
+    let mut it = ready();
+    it.lose(is_publication);
+    let ticket = it.submit(1, "b");
+    it.run(5_000);
+    assert_eq!(it.answer(1, ticket), None);
+    it.heal();
+    it.run_until("it is answered", |it| it.answer(1, ticket).is_some());
+    assert_eq!(it.applied_times("b"), 1);
+}
+
+#[test]
+fn of_two_publications_that_contradict_each_other_the_order_takes_one_and_nothing_is_stuck() {
+    // C.5, the equivocating publisher: one number, two requests, to different replicas.
+    let mut it = ready();
+    let session = it.session(1);
+    for id in 0..4 {
+        let said = if id % 2 == 0 { "one" } else { "other" };
+        it.say(BROKER, id, Message::Publish(group(1, session, 2, said)));
+    }
+    it.run(3_000);
+    assert_eq!(it.applied_times("one") + it.applied_times("other"), 1);
+    assert!((0..4).all(|id| it.blamed(id) == 1), "its client has signed both");
+    it.talk();
+    it.run(60_000);
+    assert_eq!(it.talk(), Vec::<String>::new(), "nothing is pending");
+}
+
+#[test]
+fn a_broker_with_every_fault_at_every_level_of_criticality() {
+    for (criticality, replicas) in [(0, 4), (1, 4), (0, 7), (1, 7), (2, 7)] {
+        for seed in 0..4 {
+            worst_broker(criticality, replicas, seed);
+        }
+    }
+}
+
+/// Publications pass through a broker that loses, repeats, delays, reorders, tampers and cuts off, as the seed says.
+fn worst_broker(criticality: u8, replicas: usize, seed: u64) {
+    let mut it = Cluster::with(replicas, Config { criticality: Some(criticality), ..config() });
+    let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut below = move |count: u64| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        (dice >> 11) % count
+    };
+    it.client(1).apply(1, "start");
+    let mut held: Vec<(usize, Message)> = Vec::new();
+    let mut tickets = Vec::new();
+    for round in 0..40 {
+        it.lose(is_publication);
+        tickets.push(it.submit(1, &format!("x{round}")));
+        it.deliver();
+        it.heal();
+        let copy = Message::Publish(it.published(1));
+        for to in 0..replicas {
+            for _ in 0..below(3) {
+                held.push((to, copy.clone()));
+            }
+        }
+        for _ in 0..below(8) {
+            if held.is_empty() {
+                break;
+            }
+            let (to, message) = held.remove(usize::try_from(below(held.len() as u64)).expect("small"));
+            let mut bytes = message.encode();
+            if below(10) == 0 {
+                let place = usize::try_from(below(bytes.len() as u64)).expect("small");
+                bytes[place] ^= 1 << below(8);
+            }
+            if let Ok(message) = Message::decode(&bytes) {
+                it.say(BROKER, to, message);
+            }
+        }
+        it.lose(is_publication);
+        it.run(below(40));
+    }
+    it.heal();
+    let what = format!("everything is answered: e = {criticality} of {replicas}, seed {seed}");
+    it.run_until(&what, |it| tickets.iter().all(|ticket| it.answer(1, *ticket).is_some()));
+    it.run(5_000);
+    assert!((0..40).all(|round| it.applied_times(&format!("x{round}")) == 1), "seed {seed}");
+}

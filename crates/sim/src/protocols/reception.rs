@@ -1,0 +1,123 @@
+//! Reception: PBFT's liars, and those who lie about what they have received and when. The network between clients and replicas is
+//! the broker: it loses, repeats, delays and reorders publications, and cuts replicas off from them.
+
+use super::pbft::PbftLies;
+use super::{Rejoin, Simulated};
+use crate::adversary::Lies;
+use crate::faults::{Fault, Faults};
+use crate::random::Random;
+use quorate_core::crypto::{Digest, Keyring};
+use quorate_core::ids::{OpNumber, Peer};
+use quorate_core::outbox::Class;
+use quorate_core::protocol::Status;
+use quorate_core::quorum::ByzantineQuorums;
+use quorate_core::sessions::Body;
+use quorate_core::time::WallTime;
+use quorate_core::wire::Wire;
+use quorate_protocols::pbft::{self, Pbft};
+use quorate_protocols::reception::{self, Certified, Config, Message, Received, Reception};
+
+impl Simulated for Reception {
+    const EXCLUDED: &'static [Fault] = Pbft::EXCLUDED;
+    const REPLICAS: u8 = Pbft::REPLICAS;
+    const EXPECTED: &'static [&'static str] = Pbft::EXPECTED;
+
+    fn spared(replicas: usize) -> usize {
+        Pbft::spared(replicas)
+    }
+
+    fn liars(replicas: usize) -> usize {
+        Pbft::liars(replicas)
+    }
+
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        Some(Box::new(ReceptionLies::default()))
+    }
+
+    /// As PBFT's: what the former self had received and not ordered, enough others have, too.
+    fn rejoin() -> Option<Rejoin<Self>> {
+        let record = |replicas: usize, first: OpNumber, others: &[Status]| {
+            let quorums = ByzantineQuorums::new(replicas).filter(|quorums| quorums.faults() > 0)?;
+            (others.len() >= quorums.quorum()).then(|| (Class::Promise, reception::rejoin(first)))
+        };
+        Some(Rejoin { entries: pbft::WINDOW_ENTRIES_MAX + pbft::CHECKPOINT_ENTRIES_MAX, record })
+    }
+
+    fn allowed(faults: &Faults, replicas: usize) -> Faults {
+        Pbft::allowed(faults, replicas)
+    }
+
+    /// Every level of criticality that a group of up to seven has.
+    fn config(random: &mut Random) -> Config {
+        let criticality = u8::try_from(random.below(4)).ok().filter(|level| *level < 3);
+        Config { module: Pbft::config(random), criticality, ..Config::default() }
+    }
+}
+
+/// The lies of a replica: PBFT's, and false receptions.
+#[derive(Debug, Default)]
+pub struct ReceptionLies {
+    module: PbftLies,
+}
+
+impl Lies<Reception> for ReceptionLies {
+    /// The same publication, received at another time.
+    fn other(&self, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Message> {
+        keyring.replica()?; // without a key there is nothing to sign
+        match message {
+            Message::Module(message) => self.module.other(message, keyring, random).map(Message::Module),
+            Message::Reception { vote, again } => {
+                let digest = vote.statement().digest;
+                let time = WallTime::from_nanos(random.below(u64::MAX >> 1));
+                Some(Message::Reception { vote: keyring.sign(Received { digest, time }), again: *again })
+            }
+            _ => None,
+        }
+    }
+
+    fn false_reply(&self, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Message> {
+        self.module.false_reply(message.module()?, keyring, random).map(Message::Module)
+    }
+
+    /// It has received what nobody has published; it publishes, and certifies, what no client has signed.
+    fn own(&self, to: Peer, message: &Message, keyring: &Keyring, random: &mut Random) -> Option<Vec<Message>> {
+        keyring.replica()?;
+        match message {
+            Message::Module(pbft::Message::PrePrepare { vote, proposal }) if random.chance(300_000) => {
+                let words = *vote.statement();
+                let proposal = forged_entry(proposal, keyring)?;
+                let vote = keyring.sign(pbft::Prepare { digest: proposal.digest(), ..words });
+                Some(vec![Message::Module(pbft::Message::PrePrepare { vote, proposal })])
+            }
+            Message::Publication(group) => Some(vec![message.clone(), Message::Publish(PbftLies::forged(group)?)]),
+            Message::Module(message) => {
+                let lies = self.module.own(to, message, keyring, random)?;
+                Some(lies.into_iter().map(Message::Module).collect())
+            }
+            Message::Reception { vote, .. } => {
+                let Received { digest, time } = *vote.statement();
+                let invented = Digest::of_parts(&[b"invented", digest.as_bytes()]);
+                let vote = keyring.sign(Received { digest: invented, time });
+                Some(vec![Message::Reception { vote, again: false }])
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The same entry, with another operation in the first certificate of it that has one. The request to PBFT is the liar's own.
+fn forged_entry(proposal: &pbft::Proposal, keyring: &Keyring) -> Option<pbft::Proposal> {
+    let content = proposal.content();
+    let pbft::Content::Orders(orders) = &*content else { return None };
+    let mut orders = orders.clone();
+    let group = orders.groups.first_mut()?;
+    let mut words = group.statement().clone();
+    let client = keyring.proxy().map(|proxy| keyring.address(&proxy))?;
+    let (_, body) = words.requests.first_mut()?;
+    let Body::Apply(bytes) = body else { return None };
+    let mut certified = Certified::decode(bytes).ok()?;
+    certified.group = PbftLies::forged(&certified.group)?;
+    *body = Body::Apply(certified.encode().into());
+    *group = keyring.sign_as_proxy(pbft::Requests { client, ..words });
+    Some(pbft::Proposal::new(pbft::Content::Orders(orders)))
+}
