@@ -114,7 +114,7 @@ pub struct Agreement {
 impl Agreement {
     /// Without an input, and nothing heard.
     pub fn new(quorums: ByzantineQuorums) -> Self {
-        let decides = Votes::new(answering(&quorums));
+        let decides = Votes::new(quorums.answering());
         Self { quorums, rounds: BTreeMap::new(), round: None, decides, decided: None, said_decide: false }
     }
 
@@ -194,7 +194,7 @@ impl Agreement {
 
     /// Nobody needs anything more from here but DECIDE.
     pub fn is_over(&self) -> bool {
-        self.decided.is_some_and(|value| count(&self.decides, &value) >= answering(&self.quorums))
+        self.decided.is_some_and(|value| count(&self.decides, &value) >= self.quorums.answering())
     }
 
     /// The round whose coin this replica waits for.
@@ -210,7 +210,7 @@ impl Agreement {
     }
 
     fn round_mut(&mut self, round: u32) -> &mut Round {
-        let answering = answering(&self.quorums);
+        let answering = self.quorums.answering();
         self.rounds.entry(round).or_insert_with(|| Round::new(answering))
     }
 
@@ -249,17 +249,15 @@ impl Agreement {
                 round.said1[index] = true;
                 steps.push(Step::Say(Word::Echo1(number, value)));
             }
-            if round.approves(value) && (round.said2.is_none() || mutated!("async-tob/second-echo-for-both")) {
-                if round.said2 != Some(value) {
-                    steps.push(Step::Say(Word::Echo2(number, value)));
-                }
+            if round.approves(value) && round.said2.is_none() {
                 round.said2 = Some(value);
+                steps.push(Step::Say(Word::Echo2(number, value)));
             }
         }
         if round.said3.is_some() {
             return;
         }
-        let agreed = |value: &bool| round.approves(*value) && count(&round.echo2, value) >= answering(quorums);
+        let agreed = |value: &bool| round.approves(*value) && count(&round.echo2, value) >= quorums.answering();
         let third = match [false, true].into_iter().find(agreed) {
             Some(value) => Some(Some(value)),
             None => round.approves_both().then_some(None),
@@ -272,7 +270,7 @@ impl Agreement {
 
     /// Output, coin, next round. Did anything change?
     fn end_round(&mut self, current: u32, steps: &mut Vec<Step>) -> bool {
-        let answering = answering(&self.quorums);
+        let answering = self.quorums.answering();
         let next_is_alive = self.rounds.range(current + 1..).next().is_some();
         let is_decided = self.decided.is_some();
         let round = self.round_mut(current);
@@ -290,7 +288,7 @@ impl Agreement {
             }
         }
         let (Some(output), Some(coin)) = (round.output, round.coin) else { return false };
-        if let Some(value) = output.filter(|value| *value == coin || mutated!("async-tob/decides-against-the-coin")) {
+        if let Some(value) = output.filter(|value| *value == coin) {
             self.decide(value, steps);
         }
         if (is_decided || self.decided.is_some()) && !next_is_alive {
@@ -320,11 +318,6 @@ impl Agreement {
             self.decide(value, steps);
         }
     }
-}
-
-/// `n - t`.
-fn answering(quorums: &ByzantineQuorums) -> usize {
-    quorums.answering() - usize::from(mutated!("async-tob/agreement-one-short"))
 }
 
 /// Why a word does not count.

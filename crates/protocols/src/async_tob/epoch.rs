@@ -194,8 +194,7 @@ impl Replica {
                 return Err(Fault::Malformed("a head of no lane".to_owned()));
             };
             let known = lane.committed == it.head
-                || lane.certified.as_ref().is_some_and(|certified| certified.statement() == it)
-                || mutated!("async-tob/believes-heads");
+                || lane.certified.as_ref().is_some_and(|certified| certified.statement() == it);
             if !known {
                 let mut certificate = certificate.clone();
                 certificate.prove(&self.keyring, quorum)?;
@@ -328,18 +327,12 @@ impl Replica {
         }
         let rest = self.words.split_off(self.words.len().min(WORDS_MAX));
         let words = std::mem::replace(&mut self.words, rest);
-        if !mutated!("async-tob/words-are-not-durable") {
-            let seq = self.persist(Record::Said(words.clone()), out);
-            for vote in &words {
-                self.epoch(vote.op).recorded(seq);
-            }
+        let seq = self.persist(Record::Said(words.clone()), out);
+        for vote in &words {
+            self.epoch(vote.op).recorded(seq);
         }
         self.speaking = true;
-        if mutated!("async-tob/says-before-the-sync") {
-            out.broadcast_unsynced(Message::Agree(words.clone()));
-        } else {
-            out.broadcast(Message::Agree(words.clone()));
-        }
+        out.broadcast(Message::Agree(words.clone()));
         out.send(self.me(), Message::Agree(words)); // comes back when they are on disk, and only then counts
         self.expect_progress(out);
     }

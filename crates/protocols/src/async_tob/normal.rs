@@ -196,9 +196,7 @@ impl Replica {
     /// new batch waiting.
     pub(super) fn forget_certified(&mut self) {
         let committed = self.lane(self.me).map_or(0, |lane| lane.committed.height);
-        if !mutated!("async-tob/waits-for-what-is-committed") {
-            self.uncertified.forget(committed);
-        }
+        self.uncertified.forget(committed);
     }
 
     /// A lane is certified up to here: its requests are on their way, whatever its owner does.

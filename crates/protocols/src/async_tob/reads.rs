@@ -13,7 +13,6 @@ use crate::quorum_client::replica::Read;
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, View};
-use quorate_core::mutated;
 use quorate_core::protocol::{Consistency, QueryTicket};
 
 impl Replica {
@@ -34,7 +33,6 @@ impl Replica {
             return out.ignore(Peer::Client(client), Why::NotNow); // it does not know where it has spoken
         }
         let after = match consistency {
-            Consistency::Linearizable if mutated!("async-tob/reads-what-is-executed") => OpNumber::ZERO,
             Consistency::Linearizable => self.highest_spoken(),
             Consistency::Stale { at_least } if at_least <= self.committed().plus(WINDOW_EPOCHS) => at_least,
             Consistency::Stale { .. } => return out.ignore(Peer::Client(client), Why::NotHere),

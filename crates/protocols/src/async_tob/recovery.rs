@@ -164,10 +164,8 @@ impl Replica {
                     out.send_unsynced(to, Message::PCert(certificate.clone()));
                 }
             }
-            if lacks(&other) || !mutated!("async-tob/tells-only-who-lacks-it") {
-                for some in words.chunks(super::WORDS_MAX) {
-                    out.send_unsynced(to, Message::Agree(some.to_vec()));
-                }
+            for some in words.chunks(super::WORDS_MAX) {
+                out.send_unsynced(to, Message::Agree(some.to_vec()));
             }
         }
     }

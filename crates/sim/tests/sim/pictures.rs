@@ -65,15 +65,19 @@ fn the_scenarios_show_what_their_titles_say() {
     for played in [epoch, two_blocks, play("sync-tob-late-replica")] {
         assert_eq!(last_answer(&played), Some("2"));
     }
+
+    let round = |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == "ReadReply");
+    assert!(has(&play("vr-lease-read"), round));
+}
+
+#[test]
+fn the_scenarios_of_the_asynchronous_broadcast_show_what_their_titles_say() {
     for name in ["async-tob-normal-case", "async-tob-one-down", "async-tob-fork"] {
         assert_eq!(last_answer(&play(name)), Some("2"), "{name}");
     }
     let asks = |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == "GetDecided");
     assert!(has(&play("async-tob-one-down"), asks) && !has(&play("async-tob-normal-case"), asks));
     assert!(has(&play("async-tob-fork"), |what| matches!(what, What::Lied { replica: 0, .. })));
-
-    let round = |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == "ReadReply");
-    assert!(has(&play("vr-lease-read"), round));
 }
 
 #[test]
