@@ -5,7 +5,7 @@ mod common;
 
 use common::{Cluster, PATIENCE, eventually, text_of, within};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 const LINES: usize = 10_000;
@@ -19,7 +19,7 @@ fn data(lines: usize) -> (String, String) {
 }
 
 impl Cluster {
-    fn import(&self, file: &PathBuf, in_flight: &str) -> Child {
+    fn import(&self, file: &Path, in_flight: &str) -> Child {
         let mut command = self.command(&["kv", "import", "--in-flight", in_flight]);
         command.arg(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("import starts")
     }

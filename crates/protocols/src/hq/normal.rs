@@ -115,7 +115,6 @@ impl Replica {
                 return self.delay(id, from, Message::Write2 { proof, write: None, answer }, out);
             }
             Phase::Resolving(it) if grant.version.vs < it.vs => return out.ignore(from, Why::OldView),
-            Phase::Frozen(_) if grant.version.vs <= object.seen => object.phase = Phase::Free, // only if broken on purpose
             Phase::Frozen(_) | Phase::Resolving(_) => return self.fall_behind(id, out),
             Phase::Free | Phase::Writing(..) | Phase::Taking(_) => {}
         }

@@ -306,25 +306,21 @@ fn vouched(starts: &[Signed<Start>], vouch: usize) -> Vec<Signed<Ask, ClientKey>
 /// L (R4, c and d): the requests that are not over, of each client one, in an order that no client can choose.
 fn order(asks: &[Signed<Ask, ClientKey>], vs: OpNumber, object: &Object) -> Vec<Signed<Ask, ClientKey>> {
     let open = |ask: &Ask| !object.now.is_over(ask) && !object.now.may_be_over(ask);
-    let mut first: BTreeMap<(ClientId, u64), &Signed<Ask, ClientKey>> = BTreeMap::new();
+    let mut first: BTreeMap<ClientId, &Signed<Ask, ClientKey>> = BTreeMap::new();
     for signed in asks.iter().filter(|signed| open(signed.statement())) {
         let it = signed.statement();
-        // Broken on purpose, each request of a client counts: one that says two things gets both.
-        let own = 0;
-        let key = (it.client, own);
         let rank = |ask: &Ask| (ask.number, ask.hash);
-        if first.get(&key).is_none_or(|known| rank(it) < rank(known.statement())) {
-            first.insert(key, signed);
+        if first.get(&it.client).is_none_or(|known| rank(it) < rank(known.statement())) {
+            first.insert(it.client, signed);
         }
     }
     let mut all: Vec<_> = first.into_values().cloned().collect();
-    all.sort_by_key(|signed| salted(signed.statement(), vs).0);
+    all.sort_by_key(|signed| salted(signed.statement(), vs));
     all.truncate(GRANTS_MAX);
     all
 }
 
-fn salted(ask: &Ask, vs: OpNumber) -> (Digest, u64) {
+fn salted(ask: &Ask, vs: OpNumber) -> Digest {
     let numbers = [vs.get().to_le_bytes(), ask.number.get().to_le_bytes()].concat();
-    let digest = Digest::of_parts(&[b"hq order", &numbers, &ask.client.get().to_le_bytes(), ask.hash.as_bytes()]);
-    (digest, digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+    Digest::of_parts(&[b"hq order", &numbers, &ask.client.get().to_le_bytes(), ask.hash.as_bytes()])
 }
