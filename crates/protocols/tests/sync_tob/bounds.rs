@@ -52,10 +52,19 @@ fn clocks_that_differ_by_the_bound_are_safe_and_nothing_has_to_be_settled() {
 fn a_clock_beyond_the_bound_is_noticed_before_anything_differs() {
     let mut it = skewed(3, 150);
     it.run(500);
+    let votes = |it: &Cluster| it.sent.iter().filter(|m| m.label == "Vote" && m.from == replica(1)).count();
+    let at_risk = |it: &Cluster| it.status(1).role.starts_with("SafetyAtRisk");
+    let mut doubted = 0;
     for index in 0..20 {
         it.submit(1, &format!("x{index}"));
-        it.run(33);
+        for _ in 0..33 {
+            let (before, doubts) = (votes(&it), at_risk(&it));
+            it.run(1);
+            doubted += usize::from(doubts && at_risk(&it));
+            assert!(!(doubts && at_risk(&it)) || votes(&it) == before, "it confirms nothing while it doubts");
+        }
     }
+    assert!(doubted > 0, "`status` shows it");
     it.run(1_000);
     assert_eq!(it.noted(0, "SafetyAtRisk") + it.noted(2, "SafetyAtRisk"), 0, "those who are within the bound go on");
     assert!(it.noted(1, "SafetyAtRisk") > 0, "chains with a correct signer came too late for it");
