@@ -12,6 +12,10 @@ use quorate_core::outbox::Note;
 use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
 
+/// Fetches of states that were given up for a later one, and are remembered until that is here: an installation that has begun
+/// cannot be stopped.
+const FETCHES_MAX: usize = 4;
+
 /// State checkpoints that are remembered of each replica: those that may still become stable.
 const STATE_VOTES_MAX: usize = 4;
 /// Blocks of own snapshots that are remembered: more than snapshots are kept.
@@ -115,7 +119,8 @@ impl Replica {
     pub(super) fn on_state_stable(&mut self, from: ReplicaId, certified: Certified<StateCheckpoint>, out: &mut Outbox) {
         let it = *certified.statement();
         let op = it.checkpoint.op;
-        let is_new = self.machine.fetching.is_none_or(|fetching| fetching.checkpoint.op < op);
+        let room = self.machine.former.len() < FETCHES_MAX;
+        let is_new = self.machine.fetching.is_none_or(|fetching| fetching.checkpoint.op < op && room);
         if op <= self.machine.dispatched || op <= self.committed() || !is_new {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
@@ -123,7 +128,9 @@ impl Replica {
             self.adopt_state(certified, out);
         }
         let (it, from) = self.vouched_state().unwrap_or((it, from));
-        self.machine.former = self.machine.fetching.replace(it);
+        if let Some(former) = self.machine.fetching.replace(it) {
+            self.machine.former.insert(former.checkpoint.op, former);
+        }
         self.boundaries.insert(it.root.op, it.root);
         self.persist(Record::Root(it.root), out); // the fetch waits for it: a restart finds the state's block
         out.note(Note::StateTransfer(it.checkpoint.op));
@@ -145,13 +152,14 @@ impl Replica {
 
     /// The machine is in a fetched state.
     pub(super) fn installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox) {
-        let known = [self.machine.fetching, self.machine.former].into_iter().flatten();
-        let Some(it) = known.into_iter().find(|it| it.checkpoint == checkpoint) else {
+        let known = self.machine.fetching.iter().chain(self.machine.former.values());
+        let Some(it) = known.into_iter().find(|it| it.checkpoint == checkpoint).copied() else {
             return out.halt(format!("a state was installed at height {} that nobody asked for", checkpoint.op));
         };
         if self.machine.fetching == Some(it) {
             self.machine.fetching = None;
         }
+        self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
         self.reads.forget_asked();
         self.forget_ahead();
         self.machine.wake = wake;
@@ -177,6 +185,7 @@ impl Replica {
 
     /// It did not come: somebody else will be asked.
     pub(super) fn fetch_failed(&mut self, checkpoint: Checkpoint, out: &mut Outbox) {
+        self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
             self.dispatch(out);

@@ -41,8 +41,8 @@ pub(super) struct Machine {
     pub(super) wake: Option<WallTime>,
     /// This state is being fetched.
     pub(super) fetching: Option<StateCheckpoint>,
-    /// The one that was being fetched before: it may come all the same.
-    pub(super) former: Option<StateCheckpoint>,
+    /// Those that were being fetched before it: each may come all the same.
+    pub(super) former: BTreeMap<OpNumber, StateCheckpoint>,
 }
 
 /// What a replica that has lost promises has been told (`recovery.rs`).

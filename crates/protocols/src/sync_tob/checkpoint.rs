@@ -14,6 +14,10 @@ use quorate_core::protocol::Checkpoint;
 use quorate_core::time::WallTime;
 use std::collections::BTreeSet;
 
+/// Fetches of states that were given up for a later one, and are remembered until that is here: an installation that has begun
+/// cannot be stopped.
+const FETCHES_MAX: usize = 4;
+
 /// States that are remembered of each replica: those that may still become stable.
 const STATE_VOTES_MAX: usize = 4;
 
@@ -149,7 +153,8 @@ impl Replica {
         if own.is_some_and(|own| *own != it) {
             return self.diverged(op, out);
         }
-        let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op);
+        let room = self.machine.former.len() < FETCHES_MAX;
+        let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op && room);
         let known = if self.machine.adrift { op < self.base.op } else { op <= self.order.op };
         if known || !is_new || it.order.op != op {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
@@ -161,7 +166,9 @@ impl Replica {
         let op = it.checkpoint.op;
         self.persist(Record::Ordered(it.order.clone()), out); // the fetch waits for it: a restart finds the order
         let checkpoint = it.checkpoint;
-        self.machine.former = self.machine.fetching.replace(it);
+        if let Some(former) = self.machine.fetching.replace(it) {
+            self.machine.former.insert(former.checkpoint.op, former);
+        }
         out.note(Note::StateTransfer(op));
         out.fetch(checkpoint, from);
     }
@@ -181,13 +188,14 @@ impl Replica {
 
     /// The machine is in a fetched state.
     pub(super) fn installed(&mut self, checkpoint: Checkpoint, wake: Option<WallTime>, out: &mut Outbox) {
-        let known = [self.machine.fetching.clone(), self.machine.former.clone()].into_iter().flatten();
-        let Some(it) = known.into_iter().find(|it| it.checkpoint == checkpoint) else {
+        let known = self.machine.fetching.iter().chain(self.machine.former.values());
+        let Some(it) = known.into_iter().find(|it| it.checkpoint == checkpoint).cloned() else {
             return out.halt(format!("a state was installed at block {} that nobody asked for", checkpoint.op));
         };
         if self.machine.fetching.as_ref() == Some(&it) {
             self.machine.fetching = None;
         }
+        self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
         let op = checkpoint.op;
         (self.machine.wake, self.machine.adrift) = (wake, false);
         (self.machine.boundary, self.machine.boundary_bytes, self.machine.executed) = (op, 0, op);
@@ -218,6 +226,7 @@ impl Replica {
 
     /// It did not come: somebody else will be asked.
     pub(super) fn fetch_failed(&mut self, checkpoint: Checkpoint, out: &mut Outbox) {
+        self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.as_ref().is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
             self.dispatch(out);

@@ -65,8 +65,8 @@ pub(super) struct Machine {
     pub(super) adrift: bool,
     /// This state is being fetched.
     pub(super) fetching: Option<State>,
-    /// The one that was being fetched before: it may come all the same.
-    pub(super) former: Option<State>,
+    /// Those that were being fetched before it: each may come all the same.
+    pub(super) former: BTreeMap<OpNumber, State>,
 }
 
 /// A replica of synchronous total-order broadcast.
