@@ -5,7 +5,6 @@ use crate::served::Protocol;
 use crate::text::{hex, thousands};
 use clap::Args;
 use quorate_core::node::Report;
-use quorate_core::quorum::CrashQuorums;
 use quorate_runtime::config::Member;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -179,7 +178,7 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
         }
     }
     let (up, all) = (said.len(), replicas.len());
-    let needed = CrashQuorums::new(all).map_or(all, |quorums| quorums.view_change());
+    let needed = Protocol::named(&connection.config.protocol).map_or(all, |protocol| protocol.needed(all));
     let enough = up >= needed;
     let led = !one_order || said.iter().any(|it| leads(&it.role));
     let other = |it: &Said| !one_order && said.first().is_some_and(|first| first.digest != it.digest);

@@ -14,6 +14,7 @@ pub use machine::Machine;
 
 use clap::ValueEnum;
 use quorate_core::ids::{OpNumber, View};
+use quorate_core::quorum::{ByzantineQuorums, CrashQuorums};
 use quorate_runtime::config::{ReplicaConfig, Timing};
 use std::fmt;
 
@@ -118,6 +119,15 @@ impl Protocol {
         with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
     }
 
+    /// Of so many replicas, those that must run for the cluster to go on.
+    pub fn needed(self, replicas: usize) -> usize {
+        let bears_liars = with_protocol!(self, P => P::STEP) == 3;
+        let byzantine = || ByzantineQuorums::new(replicas).map(|quorums| quorums.quorum());
+        let crash = || CrashQuorums::new(replicas).map(|quorums| quorums.view_change());
+        let needed = if bears_liars { byzantine() } else { crash() };
+        needed.unwrap_or(replicas)
+    }
+
     /// Why a number of replicas is a waste, or worse.
     pub fn warns(self, replicas: usize) -> Option<String> {
         with_protocol!(self, P => P::warns(replicas))
@@ -165,4 +175,17 @@ pub trait Served: quorate_core::protocol::Protocol {
 
     /// The first record of a replica whose disk was lost: `first` was committed after that, the others are in `view`.
     fn rejoin(first: OpNumber, view: View) -> Self::Record;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_needs_a_majority_where_replicas_crash_and_more_where_they_lie() {
+        let needed = |protocol: Protocol| [1, 3, 4, 5, 7].map(|replicas| protocol.needed(replicas));
+        assert_eq!(needed(Protocol::Vr), [1, 2, 3, 3, 4]);
+        assert_eq!(needed(Protocol::SyncTob), [1, 2, 3, 3, 4]);
+        assert_eq!(needed(Protocol::Pbft), [1, 2, 3, 4, 5]);
+    }
 }
