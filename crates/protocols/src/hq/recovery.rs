@@ -276,7 +276,8 @@ pub(super) fn restore(
     let inner = Restore {
         replica: restore.replica,
         replicas: restore.replicas,
-        config: restore.config.module,
+        // Resolutions are not the machine's: there is nothing to try in advance.
+        config: pbft::Config { tentative_requests: 0, ..restore.config.module },
         records: known.collect(),
         tail_damaged: false,
         checkpoint: None,

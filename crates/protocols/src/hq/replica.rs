@@ -62,6 +62,8 @@ pub(super) struct Behind {
 #[derive(Debug)]
 pub(super) struct Compared {
     pub(super) own: Vec<u64>,
+    /// What was told last.
+    pub(super) told: Vec<u64>,
     pub(super) others: BTreeMap<ReplicaId, Vec<u64>>,
     pub(super) armed: bool,
     pub(super) pause: Duration,
@@ -69,7 +71,7 @@ pub(super) struct Compared {
 
 impl Compared {
     pub(super) fn new(pause: Duration) -> Self {
-        Self { own: vec![0; BUCKETS], others: BTreeMap::new(), armed: false, pause }
+        Self { own: vec![0; BUCKETS], told: Vec::new(), others: BTreeMap::new(), armed: false, pause }
     }
 }
 

@@ -18,6 +18,8 @@ const BEHIND_MAX: usize = 256;
 const IMAGES_MAX: usize = 256;
 /// Buckets about which one comparison asks.
 const BUCKETS_ASKED: usize = 8;
+/// So many times sooner replicas compare again while they are repairing.
+const COMPARE_SOONER: u32 = 5;
 /// How often an object is asked for that nobody waits for.
 const TRIES_MAX: u32 = 6;
 
@@ -222,10 +224,14 @@ impl Replica {
         let own = &self.compared.own;
         let mut others = self.quorums.members().filter(|replica| *replica != self.me);
         let settled = others.all(|replica| self.compared.others.get(&replica) == Some(own));
+        let gets_on = self.compared.told != *own;
+        self.compared.told.clone_from(own);
         out.broadcast_unsynced(Message::Sums { sums: own.clone(), ask: true }); // promises nothing
         if !settled {
             self.compared.armed = true;
-            self.compared.pause = self.compared.pause.saturating_mul(2).min(self.config.resend_max);
+            let longer = self.compared.pause.saturating_mul(2).min(self.config.resend_max);
+            // A round finds a few buckets' worth. As long as that brings anything, the next one follows soon.
+            self.compared.pause = if gets_on { self.config.compare / COMPARE_SOONER } else { longer };
             out.arm(Timer::Compare, self.compared.pause);
         }
     }

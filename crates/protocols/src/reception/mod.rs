@@ -43,7 +43,7 @@ pub struct Reception;
 /// What the owner of a cluster chooses. Equal on all replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// PBFT's.
+    /// PBFT's; without its tentative execution, whatever it says.
     pub module: pbft::Config,
     /// The criticality level (`errors` of the seed, e): a publication is certified by `2e + 1` of a committee of `3e + 1`
     /// replicas. `None`: as many as the group tolerates; more is never taken.

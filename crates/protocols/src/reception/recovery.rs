@@ -99,7 +99,8 @@ pub(super) fn restore(
     let inner = Restore::<Pbft> {
         replica: restore.replica,
         replicas: restore.replicas,
-        config: restore.config.module,
+        // What PBFT orders here are certificates, and the machine is given something else: nothing to try in advance.
+        config: pbft::Config { tentative_requests: 0, ..restore.config.module },
         records: replayed.module,
         tail_damaged: restore.tail_damaged,
         checkpoint: restore.checkpoint,
