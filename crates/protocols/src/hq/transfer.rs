@@ -106,10 +106,19 @@ impl Replica {
         };
         behind.told.insert(from, transferred.clone());
         let (_, object) = self.object(&transferred.name);
-        if !object.is_moving() {
-            self.adopt(id, out);
+        if !object.is_moving() && !self.adopt(id, out) && self.is_level(id) {
+            self.behind.remove(&id);
         }
         self.expect_progress(out);
+    }
+
+    /// Is nobody further, as far as `f + 1` replicas tell? What was lacking has come by another way: a certificate proves
+    /// itself. If the others are further after all, their sums will say so.
+    fn is_level(&self, id: Digest) -> bool {
+        let (Some(behind), Some(object)) = (self.behind.get(&id), self.objects.get(&id)) else { return false };
+        let here = (object.seen, object.now.version());
+        let not_further = behind.told.values().filter(|it| (it.seen, it.now.version()) <= here);
+        object.is_free() && not_further.count() >= self.quorums.vouch()
     }
 
     /// Takes what `f + 1` replicas have alike, if it is further than what is here. One that has frozen the object takes only
