@@ -14,8 +14,10 @@ use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
 
-/// Patience after so many attempts since the last commit, in halves: it grows by a half each time, at most 64 times.
-const PATIENCE_HALVES: [u32; 12] = [2, 3, 4, 7, 10, 15, 23, 34, 51, 77, 115, 128];
+/// Patience after so many attempts since the last commit, in halves: it grows by a half each time, to eight times its length at
+/// most. A group whose faults have lasted for long would otherwise wait that much longer for each term of a replica that is
+/// still away (ADR 022).
+const PATIENCE_HALVES: [u32; 7] = [2, 3, 4, 7, 10, 15, 16];
 /// Bytes of waiting requests that are passed on to a new leader at once. Clients send the others again.
 const PASSED_ON_BYTES_MAX: usize = 1 << 20;
 

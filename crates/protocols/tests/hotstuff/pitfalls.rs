@@ -128,10 +128,13 @@ fn p17_patience_grows_with_each_attempt_and_no_further_than_a_bound() {
     it.submit(1, "b");
     it.run(60_000);
     let terms = it.view(1).get() / 100;
-    assert!((4..20).contains(&terms), "{terms} leaders in a minute");
+    assert!(
+        (20..40).contains(&terms),
+        "{terms} leaders in a minute: 200 without growth, and 25 at the longest patience"
+    );
     it.run(600_000);
     let more = it.view(1).get() / 100;
-    assert!(more > terms + 20, "{more}: 300 ms times 64 is the longest patience");
+    assert!(more > terms + 200, "{more}: 300 ms times eight is the longest patience");
     it.heal();
     it.run_until("it is committed", |it| it.tape(1).len() == 2);
 }
