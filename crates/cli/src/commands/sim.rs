@@ -244,6 +244,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.exhaustive {
         return Ok(exit_code(with_simulated!(arguments.protocol, P => one::explore_all::<P>(arguments)?)));
     }
+    if arguments.deviations.is_some() {
+        return Err(failure("--deviations bounds an exhaustive search", "add --exhaustive, and leave --seeds out"));
+    }
     if arguments.bad_primary {
         if arguments.protocol != Simulatable::Served(Protocol::Pbft) {
             let what = "how soon a primary that lies is replaced is measured for pbft only";
