@@ -61,3 +61,23 @@ fn a_lost_disk_comes_back_through_recover() {
     });
     cluster.needs_the_vote_without(1);
 }
+
+#[test]
+fn bench_says_whether_the_bound_was_kept_and_what_a_crashed_replica_costs() {
+    let cluster = Cluster::made();
+    let place = cluster.scratch().display().to_string();
+    let bench = ["bench", "--protocol", "sync-tob", "--in-flight", "4", "--seconds", "1", "--dir", &place, "--json"];
+    let said = cluster.must(&[&bench[..], &["--crashed", "1"]].concat());
+    let results: serde_json::Value = serde_json::from_str(&said).expect("an object");
+    let levels = results["levels"].as_array().expect("levels");
+    assert_eq!(levels.iter().map(|it| it["crashed"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    let number = |level: &serde_json::Value, name: &str| level[name].as_f64().expect("a number");
+    assert!(levels.iter().all(|it| number(it, "ops_per_second") > 0.0), "{said}");
+    for (level, bound) in levels.iter().zip([160.0, 180.0]) {
+        // 20 and 5 ms on one machine; the epochs of the one that is down order nothing.
+        assert!((number(level, "bound_ms") - bound).abs() < 1.0, "{said}");
+        assert_eq!(level["bound_kept"], number(level, "p99_ms") <= number(level, "bound_ms"), "{said}");
+    }
+    let refused = cluster.must_fail(&[&bench[..], &["--crashed", "2"]].concat());
+    assert!(refused.contains("go on without 1 of them at most"), "{refused}");
+}

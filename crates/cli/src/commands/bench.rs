@@ -2,6 +2,7 @@
 
 mod contention;
 pub mod control;
+mod crashed;
 mod etcd;
 mod load;
 pub mod system;
@@ -22,7 +23,7 @@ use quorate_core::ids::ReplicaId;
 use quorate_core::protocol::Call;
 use quorate_core::sessions::WINDOW;
 use quorate_machines::kv::Operation;
-use quorate_runtime::config::Timing;
+use quorate_runtime::config::ReplicaConfig;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
   quorate bench
   quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
   quorate bench --idle --failover --in-flight 1
+  quorate bench --protocol async-tob --crashed 1
   quorate bench --api etcd --read-percent 50
   quorate bench --protocol hq --contention 0..1 --in-flight 1,16 --plot contention.svg
   quorate bench --protocol reception --events --in-flight 256,2000
@@ -66,7 +68,8 @@ Columns: `op/s` answers a second; `p50 ms` to `max ms` from a request to its ans
 `fsync/s` fdatasyncs of the replicas' logs a second; `µs/op` processor time of the replicas for each request; `cores`
 processors that the replicas kept busy, `client` this program, `foreign` everything else on the machine; `disk B/op` bytes
 that the disk was written for each request, by whomever; `MB` memory of the replicas. fsync/s, µs/op, cores, disk B/op and MB
-count all replicas together, and with --api etcd their gateway.
+count all replicas together, and with --api etcd their gateway. With --crashed `down` is how many replicas were killed. Where a
+protocol promises a latency, `bound ms` is what it promises while its model is kept, and `kept` says whether p99 is within it.
 
 --contention 0..1 measures several shares of requests that are for one and the same key, each under the protocol and then under
 pbft, whose replicas are started beside; the table shows both, and the drawing throughput and latency over the share.
@@ -128,6 +131,9 @@ pub struct Arguments {
     /// Also kill -9 the primary under load, three times, and measure the longest gap between two answers
     #[arg(long)]
     failover: bool,
+    /// In the end kill -9 so many replicas that do not lead, and measure every level again without them
+    #[arg(long, value_name = "COUNT", default_value_t = 0, conflicts_with_all = ["against", "cluster", "failover"])]
+    crashed: usize,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -164,9 +170,6 @@ struct Results {
     /// The share of the requests that were for one key.
     contention: f64,
     seconds: u64,
-    /// What the protocol promises for a request while its model is kept, if it promises anything.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_bound_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_write_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,12 +189,19 @@ struct Results {
 #[derive(Debug, Serialize)]
 struct Level {
     in_flight: u32,
+    /// Replicas that were killed before.
+    crashed: usize,
     clients: u32,
     ops_per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
     p999_ms: f64,
     max_ms: f64,
+    /// What the protocol promises for a request while its model is kept, if it promises anything; and is p99 within it?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_kept: Option<bool>,
     errors: u64,
     /// Of all replicas together; nothing if one of them did not say.
     fsyncs_per_second: Option<f64>,
@@ -217,6 +227,7 @@ struct Idle {
 /// Why it cannot be measured.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     contention::check(&arguments)?;
+    crashed::check(&arguments)?;
     let place = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let temporary = tempfile::Builder::new()
         .prefix("quorate-bench-")
@@ -238,7 +249,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         contention: arguments.contention.first(),
         seconds: arguments.seconds,
         foreign_cores_before: foreign(temporary.path()).await,
-        latency_bound_ms: bound(&arguments),
         raw_before: control::measure(temporary.path()).explain("the disk cannot be measured")?,
         ..Results::default()
     };
@@ -290,6 +300,7 @@ impl Target {
             let connection = ClusterArgs { cluster: Some(file.clone()), timeout: PATIENCE.as_secs() }.connect()?;
             connection.must_replicate(arguments.machine())?;
             results.replicas = connection.config.members.len();
+            results.protocol.clone_from(&connection.config.protocol);
             let layout = file.parent().and_then(Layout::existing);
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
             let (front, connection) = (front(file).await?, Some(connection));
@@ -334,15 +345,10 @@ impl Target {
         if arguments.idle {
             results.idle = Some(self.idle().await);
         }
-        for &in_flight in &arguments.in_flight {
-            let level = self.level(arguments, in_flight, arguments.contention.first()).await?;
-            eprintln!(
-                "{in_flight} in flight: {} op/s, p50 {:.2} ms, p99 {:.2} ms",
-                thousands(level.ops_per_second as u64),
-                level.p50_ms,
-                level.p99_ms
-            );
-            results.levels.push(level);
+        self.levels(arguments, 0, results).await?;
+        if arguments.crashed > 0 {
+            self.crash(arguments.crashed).await?;
+            self.levels(arguments, arguments.crashed, results).await?;
         }
         if arguments.failover {
             for _ in 0..3 {
@@ -352,6 +358,31 @@ impl Target {
             }
         }
         Ok(())
+    }
+
+    /// Measures each level that is asked for, with so many replicas killed.
+    async fn levels(&self, arguments: &Arguments, crashed: usize, results: &mut Results) -> anyhow::Result<()> {
+        for &in_flight in &arguments.in_flight {
+            let mut level = self.level(arguments, in_flight, arguments.contention.first()).await?;
+            level.crashed = crashed;
+            level.bound_ms = self.bound_ms(crashed);
+            level.bound_kept = level.bound_ms.map(|bound| level.p99_ms <= bound);
+            eprintln!(
+                "{in_flight} in flight: {} op/s, p50 {:.2} ms, p99 {:.2} ms",
+                thousands(level.ops_per_second as u64),
+                level.p50_ms,
+                level.p99_ms
+            );
+            results.levels.push(level);
+        }
+        Ok(())
+    }
+
+    /// What the protocol promises for a request with the bounds in the replicas' files while so many are down, milliseconds.
+    fn bound_ms(&self, down: usize) -> Option<f64> {
+        let (layout, members) = (self.layout.as_ref()?, &self.connection.as_ref()?.config.members);
+        let file = ReplicaConfig::load(&layout.replica(members.first()?.replica).config_file()).ok()?;
+        Protocol::named(&file.protocol)?.latency_bound_ms(members.len(), down, &file.timing)
     }
 
     async fn idle(&self) -> Idle {
@@ -409,12 +440,15 @@ impl Target {
         let used = outcome.used;
         Ok(Level {
             in_flight,
+            crashed: 0,
             clients: clients.len() as u32,
             ops_per_second: operations / used.seconds,
             p50_ms: ms(0.5),
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
             max_ms: outcome.latencies.max() as f64 / 1e6,
+            bound_ms: None,
+            bound_kept: None,
             errors: outcome.errors,
             fsyncs_per_second,
             replica_us_per_op: used.replicas * used.seconds * 1e6 / operations,
@@ -472,13 +506,6 @@ impl Target {
     }
 }
 
-/// What the protocol promises with the defaults, for a cluster that we start.
-fn bound(arguments: &Arguments) -> Option<f64> {
-    let replicas = arguments.replicas.unwrap_or(arguments.protocol.replicas());
-    let ours = arguments.cluster.is_none();
-    ours.then(|| arguments.protocol.latency_bound_ms(replicas, &Timing::on_one_machine())).flatten()
-}
-
 /// How many clients share so many requests.
 fn client_count(arguments: &Arguments, in_flight: u32) -> anyhow::Result<u32> {
     let count = arguments.clients.unwrap_or(CLIENTS_DEFAULT.max(in_flight.div_ceil(IN_FLIGHT_EACH))).min(in_flight);
@@ -519,6 +546,9 @@ fn megabytes(processes: &[u32]) -> f64 {
     processes.iter().map(|pid| system::resident(*pid)).sum::<u64>() as f64 / 1e6
 }
 
+/// Columns of the table up to `max ms`: the bound follows.
+const MAX_MS_END: usize = 7;
+
 fn show(results: &Results) {
     let head = [
         "in flight",
@@ -537,6 +567,8 @@ fn show(results: &Results) {
         "disk B/op",
         "MB",
     ];
+    let bounds = results.levels.iter().any(|level| level.bound_ms.is_some());
+    let crashes = results.levels.iter().any(|level| level.crashed > 0);
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     for level in &results.levels {
         lines.push(vec![
@@ -557,6 +589,17 @@ fn show(results: &Results) {
             format!("{:.0}", level.resident_mb),
         ]);
     }
+    let levels = std::iter::once(None).chain(results.levels.iter().map(Some));
+    for (line, level) in lines.iter_mut().zip(levels) {
+        if bounds {
+            let bound = level.map_or("bound ms".to_owned(), |it| format!("{:.0}", it.bound_ms.unwrap_or_default()));
+            let kept = level.map_or("kept", |it| if it.bound_kept == Some(true) { "yes" } else { "NO" });
+            line.splice(MAX_MS_END..MAX_MS_END, [bound, kept.to_owned()]);
+        }
+        if crashes {
+            line.insert(1, level.map_or("down".to_owned(), |it| it.crashed.to_string()));
+        }
+    }
     let through = if results.api == Api::Etcd { " through etcd's API" } else { "" };
     let contended = match results.contention {
         share if share > 0.0 => format!(", a share of {share} for one key"),
@@ -575,10 +618,12 @@ fn show(results: &Results) {
     if let Some(ratio) = results.p50_over_raw {
         println!("p50 with one in flight = {ratio:.1} × raw");
     }
-    if let Some(bound) = results.latency_bound_ms {
-        let within = results.levels.iter().filter(|level| level.p99_ms <= bound).count();
-        let levels = results.levels.len();
-        println!("latency bound of the configuration: {bound:.0} ms; p99 is within it at {within} of {levels} levels");
+    if bounds {
+        let kept = results.levels.iter().filter(|level| level.bound_kept == Some(true)).count();
+        println!("p99 is within the latency bound of the configuration at {kept} of {} levels", results.levels.len());
+    }
+    if let Some(words) = crashed::words(results) {
+        println!("{words}");
     }
     if let Some(ms) = results.first_write_ms {
         println!("first acknowledged write {ms:.0} ms after starting {} empty replicas", results.replicas);

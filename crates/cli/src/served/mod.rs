@@ -114,9 +114,10 @@ impl Protocol {
         with_protocol!(self, P => P::CERTIFIES_RECEPTION)
     }
 
-    /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
-    pub fn latency_bound_ms(self, replicas: usize, timing: &Timing) -> Option<f64> {
-        with_protocol!(self, P => P::latency_bound_ms(replicas, timing))
+    /// What the configuration promises for a request while the model is kept and so many replicas are down, milliseconds, if it
+    /// promises anything.
+    pub fn latency_bound_ms(self, replicas: usize, down: usize, timing: &Timing) -> Option<f64> {
+        with_protocol!(self, P => P::latency_bound_ms(replicas, down, timing))
     }
 
     /// Of so many replicas, those that must run for the cluster to go on.
@@ -168,8 +169,9 @@ pub trait Served: quorate_core::protocol::Protocol {
     /// How many of the others must say which view they are in.
     fn witnesses(replicas: usize) -> Option<usize>;
 
-    /// What the configuration promises for a request while the model is kept, milliseconds, if it promises anything.
-    fn latency_bound_ms(_replicas: usize, _timing: &Timing) -> Option<f64> {
+    /// What the configuration promises for a request while the model is kept and so many replicas are down, milliseconds, if it
+    /// promises anything.
+    fn latency_bound_ms(_replicas: usize, _down: usize, _timing: &Timing) -> Option<f64> {
         None
     }
 

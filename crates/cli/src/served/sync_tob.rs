@@ -34,8 +34,9 @@ impl Served for SyncTob {
         }
     }
 
-    fn latency_bound_ms(replicas: usize, timing: &Timing) -> Option<f64> {
-        let bound = SyncQuorums::new(replicas).map(|quorums| Self::configure(timing).latency_bound(&quorums))?;
+    fn latency_bound_ms(replicas: usize, down: usize, timing: &Timing) -> Option<f64> {
+        let quorums = SyncQuorums::new(replicas)?;
+        let bound = Self::configure(timing).latency_bound(&quorums, down);
         Some(bound.as_secs_f64() * 1000.0)
     }
 

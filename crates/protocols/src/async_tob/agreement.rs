@@ -10,9 +10,10 @@
 //! **There is no time here.** The input is a word or a coin, the output is [`Step`]s; there is no clock to read and no timer
 //! to arm. A word is sent to everybody *and to oneself*; one's own comes back when it is on disk, and only then counts.
 //!
-//! Deviations: the first two of every three rounds have a fixed coin (1, then 0), so what everybody wants is decided without
-//! cryptography; who has decided enters a further round only when somebody else is in it. The README argues both. Left out:
-//! ECHO2(⊥), which nobody counts.
+//! Deviations: the first two of every three rounds have a fixed coin, so what everybody wants is decided without
+//! cryptography. Which of the two bits comes first the caller says, the same at all replicas, perhaps long after the words: what
+//! is more likely to be decided. Who has decided enters a further round only when somebody else is in it. The README argues
+//! these. Left out: ECHO2(⊥), which nobody counts.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::CoinShare;
@@ -106,16 +107,18 @@ pub struct Agreement {
     rounds: BTreeMap<u32, Round>,
     /// The round that this replica is in; `None` before it has an input.
     round: Option<u32>,
+    /// The coin of the first round; `None` until it is known.
+    first: Option<bool>,
     decides: Votes<bool>,
     decided: Option<bool>,
     said_decide: bool,
 }
 
 impl Agreement {
-    /// Without an input, and nothing heard.
+    /// Without an input, and nothing heard. No round ends before [`Agreement::on_first_coin`].
     pub fn new(quorums: ByzantineQuorums) -> Self {
-        let decides = Votes::new(quorums.answering());
-        Self { quorums, rounds: BTreeMap::new(), round: None, decides, decided: None, said_decide: false }
+        let (rounds, decides) = (BTreeMap::new(), Votes::new(quorums.answering()));
+        Self { quorums, rounds, round: None, first: None, decides, decided: None, said_decide: false }
     }
 
     /// As a former life left it: `words` are all that it has said. What it had heard the others say again.
@@ -172,6 +175,16 @@ impl Agreement {
         Ok(steps)
     }
 
+    /// The coin of the first round, the same at all replicas. The first one counts.
+    pub fn on_first_coin(&mut self, value: bool) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.first.is_none() {
+            self.first = Some(value);
+            self.settle(&mut steps);
+        }
+        steps
+    }
+
     /// How the coin of a round fell.
     pub fn on_coin(&mut self, round: u32, value: bool) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -197,9 +210,9 @@ impl Agreement {
         self.decided.is_some_and(|value| count(&self.decides, &value) >= self.quorums.answering())
     }
 
-    /// The round whose coin this replica waits for.
+    /// The round whose coin this replica waits to be tossed.
     pub fn awaits_coin(&self) -> Option<u32> {
-        let number = self.round?;
+        let number = self.round.filter(|number| is_tossed(*number))?;
         let round = self.rounds.get(&number)?;
         (round.output.is_some() && round.coin.is_none()).then_some(number)
     }
@@ -272,7 +285,7 @@ impl Agreement {
     fn end_round(&mut self, current: u32, steps: &mut Vec<Step>) -> bool {
         let answering = self.quorums.answering();
         let next_is_alive = self.rounds.range(current + 1..).next().is_some();
-        let is_decided = self.decided.is_some();
+        let (is_decided, fixed) = (self.decided.is_some(), self.first.and_then(|first| fixed_coin(current, first)));
         let round = self.round_mut(current);
         if round.output.is_none() {
             let alike = |value: &bool| count(&round.echo3, &Some(*value)) >= answering;
@@ -282,11 +295,11 @@ impl Agreement {
             };
             let Some(output) = output else { return false };
             round.output = Some(output);
-            round.coin = round.coin.or(fixed_coin(current));
-            if round.coin.is_none() {
+            if is_tossed(current) {
                 steps.push(Step::Toss(current));
             }
         }
+        round.coin = round.coin.or(fixed);
         let (Some(output), Some(coin)) = (round.output, round.coin) else { return false };
         if let Some(value) = output.filter(|value| *value == coin) {
             self.decide(value, steps);
@@ -337,12 +350,17 @@ fn said<T>(added: Added<T>) -> Result<(), Refused> {
     }
 }
 
-/// The coin that everybody knows: 1, then 0; `None` where it is tossed. A fixed coin costs agreement nothing, since agreement
-/// holds for any coin; termination comes from the third round of every three.
-pub const fn fixed_coin(round: u32) -> Option<bool> {
+/// The coin that everybody knows, of a round: `first`, then the other one; `None` where it is tossed. A fixed coin costs agreement
+/// nothing, since agreement holds for any coin; termination comes from the third round of every three.
+pub const fn fixed_coin(round: u32, first: bool) -> Option<bool> {
     match round % 3 {
-        0 => Some(true),
-        1 => Some(false),
+        0 => Some(first),
+        1 => Some(!first),
         _ => None,
     }
+}
+
+/// Is the coin of this round tossed?
+const fn is_tossed(round: u32) -> bool {
+    fixed_coin(round, true).is_none()
 }

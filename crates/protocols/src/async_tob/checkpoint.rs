@@ -189,7 +189,7 @@ impl Replica {
         let place = self.peers.entry(from).or_default();
         place.committed = place.committed.max(committed);
         place.base = base;
-        place.states = states.into_iter().filter(|it| it.decided.heads.len() == lanes).collect();
+        place.states = states.into_iter().filter(|it| it.decided.is_of(lanes)).collect();
         if asks {
             out.send(Peer::Replica(from), self.status_message(false));
         }

@@ -46,6 +46,8 @@ pub(super) struct Epoch {
     pub(super) said: Vec<Vote>,
     /// I have said something, perhaps not on disk yet.
     spoken: bool,
+    /// The agreements know their first coins: the epoch before is decided here.
+    has_coins: bool,
     /// The first record about this epoch.
     pub(super) first: Option<RecordSeq>,
 }
@@ -61,6 +63,7 @@ impl Epoch {
             shares: BTreeMap::new(),
             said: Vec::new(),
             spoken: false,
+            has_coins: false,
             first: None,
         }
     }
@@ -79,7 +82,14 @@ impl Epoch {
             let of_it = words.iter().filter(|vote| vote.about == *member).map(|vote| vote.word);
             *agreement = Agreement::restore(quorums, of_it);
         }
-        self.spoken = !words.is_empty();
+        (self.spoken, self.has_coins) = (!words.is_empty(), false);
+    }
+
+    /// The epoch before is decided: what was decided about each replica's proposal is tried first in this one.
+    fn show_coins(&mut self, counted: &[bool]) -> Vec<(ReplicaId, Vec<Step>)> {
+        self.has_coins = true;
+        let agreements = self.agreements.iter_mut().zip(counted);
+        agreements.map(|((about, agreement), counted)| (*about, agreement.on_first_coin(*counted))).collect()
     }
 
     /// The proposal that a quorum has approved, if it is here.
@@ -108,7 +118,10 @@ impl Epoch {
         if self.agreements.values().any(|it| it.decided().is_none()) {
             return None;
         }
-        let counts = self.agreements.iter().filter(|(_, it)| it.decided() == Some(true));
+        let any = mutated!("async-tob/union-of-what-is-here");
+        let counts = self.agreements.iter().filter(|(it, agreement)| {
+            if any { self.certified(**it).is_some() } else { agreement.decided() == Some(true) }
+        });
         counts.map(|(proposer, _)| self.certified(*proposer)).collect()
     }
 
@@ -252,12 +265,18 @@ impl Replica {
 
 /// Agreements.
 impl Replica {
+    /// Something about an epoch is new.
+    pub(super) fn consider(&mut self, op: OpNumber, out: &mut Outbox) {
+        self.wish(op, out);
+        self.commit_more(out);
+    }
+
     /// Gives agreements their inputs: 1 where a quorum has seen the proposal and it is here, 0 for the rest as soon as
     /// `n - t` are in (Ben-Or, Kelmer, Rabin).
-    pub(super) fn consider(&mut self, op: OpNumber, out: &mut Outbox) {
+    fn wish(&mut self, op: OpNumber, out: &mut Outbox) {
         let may_speak = self.may_speak(op) && op <= self.closed().plus(WINDOW_EPOCHS);
         let answering = self.quorums.answering();
-        let Some(epoch) = self.epochs.get_mut(&op).filter(|_| may_speak) else { return self.commit_more(out) };
+        let Some(epoch) = self.epochs.get_mut(&op).filter(|_| may_speak) else { return };
         let enough = epoch.agreed(true) >= answering;
         let (mut steps, mut wished) = (Vec::new(), Vec::new());
         for member in self.quorums.members() {
@@ -280,7 +299,22 @@ impl Replica {
         for (about, steps) in steps {
             self.take_steps(op, about, steps, out);
         }
-        self.commit_more(out);
+    }
+
+    /// Shows the agreements of an epoch their first coins, once what they follow from is decided here. What does so late, since
+    /// this replica is behind, has waited with what it was told.
+    fn show_coins(&mut self, out: &mut Outbox) {
+        let dark = self.epochs.iter().filter(|(_, epoch)| !epoch.has_coins);
+        let known = dark.filter_map(|(op, _)| Some((*op, self.decided_at(op.previous())?.counted.clone())));
+        for (op, counted) in known.collect::<Vec<_>>() {
+            let steps = self.epoch(op).show_coins(&counted);
+            if self.may_speak(op) {
+                for (about, steps) in steps {
+                    self.take_steps(op, about, steps, out);
+                }
+                self.wish(op, out);
+            }
+        }
     }
 
     fn take_steps(&mut self, op: OpNumber, about: ReplicaId, steps: Vec<Step>, out: &mut Outbox) {
@@ -428,12 +462,14 @@ impl Replica {
     /// Commits one epoch after the other, as far as it is known what they came to and everything is here.
     pub(super) fn commit_more(&mut self, out: &mut Outbox) {
         let before = self.committed();
+        self.show_coins(out);
         while let Some(decided) = self.outcome() {
             if let Some(missing) = self.missing_batch(&decided) {
                 self.want(missing, out);
                 break;
             }
             self.commit(decided, out);
+            self.show_coins(out);
         }
         if self.committed() == before {
             return;
@@ -458,7 +494,8 @@ impl Replica {
         if let Some(decided) = self.vouched_for(op) {
             return Some(decided);
         }
-        let union = self.epochs.get(&op)?.union()?;
+        let epoch = self.epochs.get(&op)?;
+        let union = epoch.union()?;
         // At least n - t proposals count, and of their clocks t + 1 are not behind the one that is taken, hence one of a
         // correct replica; as many are not before it.
         let times = union.iter().map(|it| it.statement().time);
@@ -470,7 +507,8 @@ impl Replica {
                 *head = it.head;
             }
         }
-        Some(last.next(time.unwrap_or(last.time).max(last.time), heads))
+        let counted = epoch.agreements.values().map(|it| it.decided() == Some(true)).collect();
+        Some(last.next(time.unwrap_or(last.time).max(last.time), heads, counted))
     }
 
     /// The first batch that is not here, of those that an epoch orders.

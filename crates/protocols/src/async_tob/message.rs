@@ -248,6 +248,8 @@ pub struct Decided {
     pub time: WallTime,
     /// How far each lane is committed, by the lanes' numbers.
     pub heads: Vec<Head>,
+    /// Whose proposals counted, by the replicas' numbers: in the next epoch, what was decided about each is tried first.
+    pub counted: Vec<bool>,
     /// The chain of all that was decided so far.
     pub root: Digest,
 }
@@ -255,17 +257,22 @@ pub struct Decided {
 impl Decided {
     /// Before the first epoch.
     pub fn nothing(replicas: usize) -> Self {
-        let heads = vec![Head::default(); replicas];
-        Self { op: OpNumber::ZERO, time: WallTime::default(), heads, root: Digest::ZERO }
+        let (heads, counted) = (vec![Head::default(); replicas], vec![true; replicas]);
+        Self { op: OpNumber::ZERO, time: WallTime::default(), heads, counted, root: Digest::ZERO }
     }
 
-    /// What follows on `self` with these heads, at this time.
+    /// What follows on `self` with these heads, at this time, when these proposals counted.
     #[must_use]
-    pub fn next(&self, time: WallTime, heads: Vec<Head>) -> Self {
+    pub fn next(&self, time: WallTime, heads: Vec<Head>, counted: Vec<bool>) -> Self {
         let op = self.op.next();
-        let contents = [op.encode(), time.encode(), heads.encode()].concat();
+        let contents = [op.encode(), time.encode(), heads.encode(), counted.encode()].concat();
         let root = Digest::of_parts(&[b"async-tob root", self.root.as_bytes(), &contents]);
-        Self { op, time, heads, root }
+        Self { op, time, heads, counted, root }
+    }
+
+    /// Is it about a group of so many?
+    pub(super) fn is_of(&self, replicas: usize) -> bool {
+        self.heads.len() == replicas && self.counted.len() == replicas
     }
 }
 

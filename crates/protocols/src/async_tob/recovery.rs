@@ -89,6 +89,9 @@ impl Replica {
     }
 
     fn say_again(&mut self, out: &mut Outbox) {
+        if mutated!("async-tob/says-nothing-again") {
+            return;
+        }
         out.broadcast(self.status_message(true)); // waits for the disk: others forget what they have said because of it
         let last = self.last_decided();
         if last.op > OpNumber::ZERO {
@@ -105,6 +108,9 @@ impl Replica {
     /// Asks again for what is missing here, if nothing was committed since the last time: whatever else gets on, also under
     /// the load of others, does not answer these questions.
     fn ask_again(&mut self, out: &mut Outbox) {
+        if mutated!("async-tob/asks-once") {
+            return;
+        }
         self.catch_up.asked = None;
         if self.is_behind() {
             self.ask_decided(out);
@@ -229,7 +235,7 @@ impl Replica {
     /// What one of the others says was decided.
     pub(super) fn on_decided(&mut self, from: ReplicaId, all: Vec<Decided>, out: &mut Outbox) {
         let (committed, lanes) = (self.committed(), self.lanes.len());
-        let near = |it: &Decided| it.op > committed && it.op <= committed.plus(CLAIMS_MAX) && it.heads.len() == lanes;
+        let near = |it: &Decided| it.op > committed && it.op <= committed.plus(CLAIMS_MAX) && it.is_of(lanes);
         let claims = self.catch_up.claims.entry(from).or_default();
         claims.retain(|op, _| *op > committed);
         claims.extend(all.into_iter().filter(near).map(|it| (it.op, it)));
@@ -250,7 +256,8 @@ impl Replica {
         }
         let needed = if mutated!("async-tob/catches-up-from-one") { 1 } else { self.quorums.vouch() };
         let (_, decided) = said.into_values().find(|(count, _)| *count >= needed)?;
-        let follows = self.last_decided().next(decided.time, decided.heads.clone()) == *decided;
+        let next = self.last_decided().next(decided.time, decided.heads.clone(), decided.counted.clone());
+        let follows = next == *decided;
         follows.then(|| decided.clone())
     }
 
@@ -366,9 +373,12 @@ impl Replica {
     /// lane goes on at heights that the former self has not used.
     pub(super) fn end_silence(&mut self, out: &mut Outbox) {
         let until = self.silent.and_then(|silence| silence.until);
-        if let Some(until) = until.filter(|until| self.committed() >= *until) {
+        let at_once = mutated!("async-tob/speaks-before-it-may");
+        if let Some(until) = until.filter(|until| at_once || self.committed() >= *until) {
             self.silent = None;
-            self.floor = self.floor.max(until.get().saturating_mul(1 << HEIGHTS_PER_EPOCH_BITS));
+            if !mutated!("async-tob/uses-heights-again") {
+                self.floor = self.floor.max(until.get().saturating_mul(1 << HEIGHTS_PER_EPOCH_BITS));
+            }
             self.persist(Record::Base(self.base_record()), out);
             out.note(Note::Other("speaks again: the group is beyond everything that was forgotten"));
             // While it was silent it heard words and answered none. Where it speaks now, it hears them again.

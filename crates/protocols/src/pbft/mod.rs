@@ -28,7 +28,7 @@ mod words;
 
 pub(crate) use answered::Answered;
 pub(crate) use audit::audit;
-pub(crate) use client::nobody;
+pub(crate) use client::{DOUBLINGS_MAX, nobody};
 pub use client::{Client, Manner};
 pub use durable::{Base, Record, Silence};
 pub use message::{

@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// A protocol whose clients ask, and believe, like PBFT's.
 pub trait Speaks: Protocol<ClientTimer = pbft::ClientTimer> {
     /// After an answer has been missing for so many times the usual pause, it is asked for again: more than one where an
-    /// answer takes several rounds of a known length.
+    /// answer takes several rounds of a known length. A power of two. The longest pause is the same for all protocols: a call
+    /// is made again before its time is over.
     const PATIENCE: u32 = 1;
 
     /// What a client of so many replicas does otherwise than PBFT's.
@@ -57,7 +58,8 @@ impl<P: Speaks> protocol::Client<P> for Client<P> {
 
     fn start(config: ClientConfig, keyring: Arc<Keyring>) -> Self {
         let patient = ClientConfig { retry: config.retry.saturating_mul(P::PATIENCE), ..config };
-        let inner = pbft::Client::with(P::manner(config.replicas), patient, keyring);
+        let doublings = pbft::DOUBLINGS_MAX.saturating_sub(P::PATIENCE.max(1).ilog2());
+        let inner = pbft::Client::with(P::manner(config.replicas), patient, keyring).doubling(doublings);
         Self { inner, protocol: PhantomData }
     }
 

@@ -178,9 +178,10 @@ impl Replica {
     /// Those who have not answered are not waited for. While there is something to order and clocks do not agree, asks again.
     pub(super) fn on_probe(&mut self, out: &mut Outbox) {
         self.guard.probing = false;
+        let before = self.reading(out);
         let moved = self.clock.settle(out.now(), out.wall());
         self.clock_moved(moved, out);
-        self.listen_for_silence(out);
+        self.on_reading(before, out);
         if moved > 0 {
             self.guard.tries = 0; // clocks come together: the next round is soon
         }
@@ -216,6 +217,11 @@ impl Replica {
             return out.ignore(Peer::Replica(from), Why::Unasked);
         };
         self.clock_moved(moved, out);
+        self.on_reading(before, out);
+    }
+
+    /// Others' clocks were heard of, or not in time: what one's own is worth may be something else than `before`.
+    fn on_reading(&mut self, before: Reading, out: &mut Outbox) {
         self.listen_for_silence(out);
         let reading = self.reading(out);
         if before == reading {

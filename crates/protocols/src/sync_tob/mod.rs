@@ -108,16 +108,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// From a request's arrival at a correct replica to its execution everywhere, while the model is kept and nobody lies: a
-    /// pause before it is cast, two delays until all know that enough have it (with Dolev and Strong, a whole broadcast),
-    /// the rest of an epoch, a broadcast, and two rounds of confirmation.
-    pub fn latency_bound(&self, quorums: &quorate_core::quorum::SyncQuorums) -> Duration {
+    /// From a request's arrival at a correct replica to its execution everywhere, while the model is kept and `faulty` replicas
+    /// are down or keep silent: a pause before it is cast, two delays until all know that enough have it (with Dolev and
+    /// Strong, a whole broadcast), the rest of an epoch and the epochs of faulty leaders, a broadcast, and two rounds of
+    /// confirmation.
+    pub fn latency_bound(&self, quorums: &quorate_core::quorum::SyncQuorums, faulty: usize) -> Duration {
         let schedule = Schedule::new(self, quorums);
         let cast = match self.broadcast {
             Broadcast::Flood => self.delta.saturating_mul(2),
             Broadcast::DolevStrong => schedule.window(),
         };
-        let waits = self.cast_pause.saturating_add(cast).saturating_add(self.epoch);
+        let epochs = self.epoch.saturating_mul(u32::try_from(faulty).unwrap_or(u32::MAX).saturating_add(1));
+        let waits = self.cast_pause.saturating_add(cast).saturating_add(epochs);
         waits.saturating_add(schedule.window()).saturating_add(self.delta.saturating_mul(2))
     }
 }

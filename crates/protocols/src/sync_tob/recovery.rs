@@ -292,7 +292,8 @@ impl Replica {
             return; // what blocks move is not known here
         }
         let (now, again) = (out.now(), self.config.resend);
-        let due = |digest: &Digest| self.wanted.get(digest).is_none_or(|at: &Instant| now.since(*at) >= again);
+        let once = mutated!("sync-tob/asks-once");
+        let due = |digest: &Digest| self.wanted.get(digest).is_none_or(|at: &Instant| !once && now.since(*at) >= again);
         let (blocks, bundles) = self.lacks(self.log.tip().0);
         let blocks: Vec<Digest> = blocks.into_iter().filter(due).take(WANTED_MAX).collect();
         let room = WANTED_MAX.saturating_sub(blocks.len());
@@ -363,7 +364,8 @@ impl Replica {
 
     /// What the others have committed is younger than anything that was forgotten: what was forgotten does not matter.
     pub(super) fn end_silence(&mut self, epoch: EpochNumber, out: &mut Outbox) {
-        if self.silent && self.silent_until.is_some_and(|until| self.schedule.start(epoch) >= until) {
+        let at_once = mutated!("sync-tob/confirms-before-it-may");
+        if self.silent && (at_once || self.silent_until.is_some_and(|until| self.schedule.start(epoch) >= until)) {
             self.silent = false;
             // Every life that was forgotten began before this block was committed; every epoch led is before its epoch.
             if !mutated!("sync-tob/silence-forgets-lives") {

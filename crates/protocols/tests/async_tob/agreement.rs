@@ -28,6 +28,8 @@ pub struct World {
     /// Who waits for which coin.
     waiting: Vec<Option<u32>>,
     pub decided: Vec<Option<bool>>,
+    /// The coin of the first round.
+    first: bool,
     seed: u64,
 }
 
@@ -38,15 +40,18 @@ pub fn id(index: usize) -> ReplicaId {
 impl World {
     pub fn new(n: usize, seed: u64) -> Self {
         let quorums = ByzantineQuorums::new(n).expect("a legal size");
-        let correct = n - quorums.faults();
+        let (correct, first) = (n - quorums.faults(), seed & 1 == 1);
+        let mut members: Vec<_> = (0..correct).map(|_| Agreement::new(quorums)).collect();
+        members.iter_mut().for_each(|it| assert!(it.on_first_coin(first).is_empty()));
         Self {
             quorums,
-            members: (0..correct).map(|_| Agreement::new(quorums)).collect(),
+            members,
             said: vec![Vec::new(); correct],
             flying: Vec::new(),
             released: BTreeMap::new(),
             waiting: vec![None; correct],
             decided: vec![None; correct],
+            first,
             seed,
         }
     }
@@ -57,7 +62,7 @@ impl World {
 
     /// How the coin of a round falls, tossed or fixed.
     pub fn coin(&self, round: u32) -> bool {
-        fixed_coin(round).unwrap_or_else(|| Dice::new(self.seed ^ (u64::from(round) << 32)).one_in(2))
+        fixed_coin(round, self.first).unwrap_or_else(|| Dice::new(self.seed ^ (u64::from(round) << 32)).one_in(2))
     }
 
     /// The liars see the coin as soon as one correct replica has released its share.
@@ -220,7 +225,9 @@ proptest! {
                 let words = world.said[index].clone();
                 let was_decided = world.decided[index];
                 world.members[index] = Agreement::restore(world.quorums, words.iter().copied());
+                let steps = world.members[index].on_first_coin(world.first);
                 world.waiting[index] = None;
+                world.take(index, steps);
                 prop_assert_eq!(world.members[index].decided(), was_decided);
             }
         }
@@ -239,20 +246,40 @@ proptest! {
 }
 
 #[test]
-fn what_everybody_wants_is_decided_in_three_steps_without_a_coin() {
-    let mut world = World::new(4, 1);
-    (0..3).for_each(|index| world.input(index, true));
-    let mut depth = 0;
-    while !world.all_decided() {
-        depth += 1;
-        for it in std::mem::take(&mut world.flying) {
-            world.hand_over(it);
+fn what_everybody_wants_is_decided_in_three_steps_without_a_coin_if_it_is_tried_first_and_else_in_six() {
+    for (wanted, first, steps) in [(true, true, 3), (false, false, 3), (true, false, 6), (false, true, 6)] {
+        let mut world = World::new(4, u64::from(first));
+        (0..3).for_each(|index| world.input(index, wanted));
+        let mut depth = 0;
+        while !world.all_decided() {
+            depth += 1;
+            for it in std::mem::take(&mut world.flying) {
+                world.hand_over(it);
+            }
         }
+        assert_eq!(depth, steps, "ECHO1, ECHO2, ECHO3 of each round");
+        world.settle(&mut Dice::new(1));
+        assert!(world.released.is_empty(), "nobody has tossed a coin");
+        assert_eq!(world.round(), steps / 3 - 1, "nobody has entered a further round");
+        assert_eq!(world.decided[0], Some(wanted));
     }
-    assert_eq!(depth, 3, "ECHO1, ECHO2, ECHO3");
-    world.settle(&mut Dice::new(1));
-    assert!(world.released.is_empty(), "nobody has tossed a coin");
-    assert_eq!(world.round(), 0, "nobody has entered a further round");
+}
+
+#[test]
+fn a_replica_that_learns_last_what_is_tried_first_decides_with_what_it_was_told_before() {
+    // Its epoch before is not decided here yet: it echoes all the same, and no round ends.
+    let mut world = World::new(4, 1);
+    world.members[0] = Agreement::new(world.quorums);
+    (0..3).for_each(|index| world.input(index, true));
+    while let Some(at) = world.flying.iter().position(|it| !matches!(it.word, Word::Decide(_))) {
+        let it = world.flying.remove(at);
+        world.hand_over(it);
+    }
+    assert!(world.said[0].contains(&Word::Echo3(0, Some(true))), "{:?}", world.said[0]);
+    assert_eq!((world.decided[0], world.members[0].awaits_coin()), (None, None));
+    let steps = world.members[0].on_first_coin(true);
+    assert_eq!(steps.first(), Some(&Step::Decided(true)));
+    assert_eq!(world.members[0].on_first_coin(false), [], "the first one counts");
 }
 
 #[test]

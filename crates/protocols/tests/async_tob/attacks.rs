@@ -163,7 +163,7 @@ fn what_one_replica_says_was_decided_is_not_believed() {
     let last = it.history(0).pop().expect("something is decided");
     let mut heads = last.heads.clone();
     heads[LIAR] = Head { height: 9, digest: Digest::of(b"made up") };
-    let lie: Decided = last.next(last.time, heads);
+    let lie: Decided = last.next(last.time, heads, last.counted.clone());
     for to in 0..3 {
         it.say(replica(LIAR), to, Message::Commit { op: op(next + 100), root: lie.root });
         it.say(replica(LIAR), to, Message::Decided(vec![lie.clone()]));

@@ -114,6 +114,41 @@ fn an_epoch_ends_without_the_one_that_is_down_and_without_a_coin() {
     assert!(!it.hosts.iter().any(|host| host.notes.iter().any(|note| format!("{note:?}").contains("coin"))));
 }
 
+/// The last round in which anybody has said something about R3's proposal.
+fn last_round(it: &Cluster) -> Option<u32> {
+    let said = (0..4).flat_map(|id| it.said(id, "Agree"));
+    let votes = said.filter_map(|message| if let Message::Agree(votes) = message { Some(votes) } else { None });
+    let rounds = votes.flatten().filter(|vote| vote.about == crate::words::id(3)).filter_map(|vote| match vote.word {
+        Word::Echo1(round, _) | Word::Echo2(round, _) | Word::Echo3(round, _) | Word::Share(round, _) => Some(round),
+        Word::Decide(_) => None,
+    });
+    rounds.max()
+}
+
+#[test]
+fn the_proposal_of_one_that_is_down_takes_one_round_after_the_first_epoch_without_it() {
+    // What was decided about it in one epoch is what is tried first in the next (ADR 024).
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    let mut rounds = Vec::new();
+    let mut go_on = |it: &mut Cluster, operation: &str| {
+        it.talk();
+        it.apply(4, operation).run(2_000);
+        rounds.push(last_round(it));
+    };
+    go_on(&mut it, "b");
+    it.crash(3);
+    go_on(&mut it, "c");
+    go_on(&mut it, "d");
+    it.restart(3);
+    it.run(2_000);
+    go_on(&mut it, "e");
+    go_on(&mut it, "f");
+    assert_eq!(rounds, [0, 1, 0, 1, 0].map(Some));
+    assert!(it.agrees(&["a", "b", "c", "d", "e", "f"]));
+}
+
 #[test]
 fn no_step_of_an_epoch_waits_for_a_time_in_whatever_order_messages_arrive() {
     for seed in 0..40 {

@@ -223,3 +223,18 @@ fn a_replica_whose_snapshot_cannot_be_read_takes_a_state_from_the_others() {
         assert_eq!(agree(&it), 16, "n={n}");
     }
 }
+
+#[test]
+fn a_client_that_was_cut_off_for_long_asks_again_before_its_call_is_over() {
+    // A call has 10 s. While nobody was heard, the pause has grown to its longest: 16 of the usual ones, as for other protocols.
+    let mut it = Cluster::new(3);
+    it.client(1);
+    it.lose(|_| true);
+    let ticket = it.submit(1, "a");
+    it.run(12_000);
+    it.heal();
+    let healed = it.now;
+    it.run_until("an answer", |it| it.answer(1, ticket).is_some());
+    let took = (it.now - healed) / crate::words::MS;
+    assert!(took <= 16 * 150 + 1_000, "{took} ms");
+}

@@ -5,6 +5,8 @@ use crate::run::run;
 use quorate_protocols::async_tob::AsyncTob;
 
 const CRASHES: &str = "crash:400,crash-all:400,persist-crash:500,loss,delay,slow-sync";
+const LOSSES: &str = "loss:2000,partition:500,crash:200,delay";
+const DISKS: &str = "lost-disk:1000,bit-rot:1000,crash:400,partition:300,loss:200";
 const LIES: &str = "own-lies:400,equivocate:400,reorder:300,delay:300,loss,crash";
 
 const fn all(name: &'static str, wrong: &'static str) -> Mutation {
@@ -13,6 +15,11 @@ const fn all(name: &'static str, wrong: &'static str) -> Mutation {
 
 const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
     Mutation { name, wrong, faults, replicas: 4, run: run::<AsyncTob> }
+}
+
+/// A group of one, which nobody leads back to what it has forgotten.
+const fn alone(name: &'static str, wrong: &'static str) -> Mutation {
+    Mutation { replicas: 1, ..under(name, wrong, CRASHES) }
 }
 
 /// The list.
@@ -32,5 +39,12 @@ pub const LIST: List = List {
             "a replica whose snapshot cannot be read asks for none",
             "snapshot-rot:800,crash:400,crash-all:200",
         ),
+        all("async-tob/union-of-what-is-here", "the proposals that are here count, and not those that were agreed upon"),
+        under("async-tob/says-nothing-again", "what was lost on its way is not said again", LOSSES),
+        under("async-tob/asks-once", "what is missing is asked for once", LOSSES),
+        under("async-tob/speaks-before-it-may", "a replica that has lost its words speaks again at once", DISKS),
+        under("async-tob/uses-heights-again", "a lane that has lost its disk begins at its first height", DISKS),
+        alone("async-tob/forgets-what-was-proven", "a restart does not take up what its records prove"),
+        alone("async-tob/waits-for-what-is-committed", "a lane waits for acknowledgements of what is committed"),
     ],
 };

@@ -199,7 +199,7 @@ impl Lies<AsyncTob> for AsyncTobLies {
                 let first = all.first()?;
                 let mut lie = async_tob::Decided::nothing(first.heads.len());
                 lie.op = first.op.previous();
-                Some(vec![M::Decided(vec![lie.next(first.time, lie.heads.clone())])])
+                Some(vec![M::Decided(vec![lie.next(first.time, lie.heads.clone(), lie.counted.clone())])])
             }
             _ => None,
         }

@@ -21,6 +21,12 @@ fn with_five_replicas_two_liars_break_nothing_while_messages_are_in_time() {
 }
 
 #[test]
+fn seeds_that_found_a_bug_hold() {
+    // Clients that had heard nobody for a minute asked again only after as long as a call may take.
+    holds(38..39, &Options { replicas: 4, ..Options::default() });
+}
+
+#[test]
 fn two_runs_of_a_seed_agree_in_every_turn() {
     holds(1..3, &Options { replicas: 4, twice: true, ..Options::default() });
 }

@@ -84,9 +84,10 @@ pub fn check(arguments: &Arguments) -> anyhow::Result<()> {
     if !shares.is_span() && arguments.plot.is_some() {
         return Err(failure("one share is no line to draw", "ask for several: --contention 0..1"));
     }
-    if shares.is_span() && (arguments.cluster.is_some() || arguments.idle || arguments.failover) {
+    let fails = arguments.failover || arguments.crashed > 0;
+    if shares.is_span() && (arguments.cluster.is_some() || arguments.idle || fails) {
         let what = "several shares are measured on clusters of their own, under load and without failures";
-        return Err(failure(what, "leave --cluster, --idle and --failover out"));
+        return Err(failure(what, "leave --cluster, --idle, --failover and --crashed out"));
     }
     if shares.is_span() && arguments.api == super::Api::Etcd {
         let what = "several shares are measured as the clusters' own client, which all protocols have";

@@ -27,8 +27,8 @@ type Outbox = ClientOutbox<Pbft>;
 const MESSAGE_BYTES_MAX: usize = 512 << 10;
 /// Bytes of operations in flight, unless a single one is longer: below what a replica keeps for one client.
 const FLIGHT_BYTES_MAX: usize = 8 << 20;
-/// The pause before sending again is doubled so often at most.
-const DOUBLINGS_MAX: u32 = 4;
+/// The pause before sending again is doubled so often at most, unless a protocol's usual pause is longer.
+pub(crate) const DOUBLINGS_MAX: u32 = 4;
 
 /// What the protocols that share this client differ in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub struct Client {
     config: ClientConfig,
     keyring: Arc<Keyring>,
     manner: Manner,
+    /// The pause before sending again is doubled so often at most.
+    doublings: u32,
     connected: BTreeSet<ReplicaId>,
     /// The view that each replica says it is in.
     views: BTreeMap<ReplicaId, View>,
@@ -130,6 +132,7 @@ impl Client {
             config,
             keyring,
             manner,
+            doublings: DOUBLINGS_MAX,
             connected: BTreeSet::new(),
             views: BTreeMap::new(),
             home: None,
@@ -141,6 +144,11 @@ impl Client {
             last_read: 0,
             armed: BTreeMap::new(),
         }
+    }
+
+    /// The same, which doubles its pause so often at most.
+    pub(crate) fn doubling(self, doublings: u32) -> Self {
+        Self { doublings, ..self }
     }
 }
 
@@ -363,11 +371,11 @@ impl Client {
     fn retry(&mut self, out: &mut Outbox) {
         let now = out.now();
         let all: Vec<ReplicaId> = self.connected.iter().copied().collect();
-        let retry = self.config.retry;
+        let (retry, doublings) = (self.config.retry, self.doublings);
         let mut due = Vec::new();
         for (number, sent) in self.sent.iter_mut().filter(|(_, sent)| sent.retry_at <= now) {
             sent.tries = sent.tries.saturating_add(1);
-            sent.retry_at = now.plus(retry.saturating_mul(1 << sent.tries.min(DOUBLINGS_MAX)));
+            sent.retry_at = now.plus(retry.saturating_mul(1 << sent.tries.min(doublings)));
             due.push(*number);
         }
         self.send_numbers(&all, &due, None, out);
@@ -375,7 +383,7 @@ impl Client {
             && opening.retry_at <= now
         {
             opening.tries = opening.tries.saturating_add(1);
-            opening.retry_at = now.plus(retry.saturating_mul(1 << opening.tries.min(DOUBLINGS_MAX)));
+            opening.retry_at = now.plus(retry.saturating_mul(1 << opening.tries.min(doublings)));
             self.send_opening(&all, out);
         }
         let late: Vec<u64> = self
