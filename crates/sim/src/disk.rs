@@ -218,7 +218,7 @@ impl Storage {
     pub fn rot_snapshot(&mut self, random: &mut Random) -> bool {
         let files: Vec<String> = self.disk.files().into_iter().filter(|it| it.ends_with(".snap")).collect();
         let Some(name) = files.get(random.index(files.len())).filter(|_| !self.rotten) else { return false };
-        let len = self.disk.bytes(name).map_or(0, |bytes| bytes.len() as u64);
+        let len = self.disk.look(name, |bytes| bytes.len() as u64).unwrap_or(0);
         self.disk.flip_bit(name, random.below(len), u8::try_from(random.below(8)).unwrap_or(0));
         self.rotten = true;
         true
@@ -249,7 +249,7 @@ impl Storage {
 
     fn byte(&self, name: &str, offset: u64) -> u8 {
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        self.disk.bytes(name).and_then(|bytes| bytes.get(at).copied()).unwrap_or(0)
+        self.disk.look(name, |bytes| bytes.get(at).copied()).flatten().unwrap_or(0)
     }
 
     /// A file of the log, and up to where damage in it is known for what it is.
@@ -264,15 +264,13 @@ impl Storage {
 
     /// The file in which the log ends, and the place.
     fn end_of_log(&self) -> Option<(String, u64)> {
-        let files = self.disk.files().into_iter().filter(|name| name.ends_with(".seg"));
-        let used = files.map(|name| (self.used(&name), name)).filter(|(used, _)| *used > RECORDS);
-        used.max_by(|(_, a), (_, b)| a.cmp(b)).map(|(used, name)| (name, used))
+        let names = self.disk.files().into_iter().rev().filter(|name| name.ends_with(".seg"));
+        names.map(|name| (self.used(&name), name)).find(|(used, _)| *used > RECORDS).map(|(used, name)| (name, used))
     }
 
     /// The end of what is not zero.
     fn used(&self, name: &str) -> u64 {
-        let bytes = self.disk.bytes(name).unwrap_or_default();
-        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+        self.disk.look(name, end_of).unwrap_or(0)
     }
 
     fn log(&mut self) -> Result<&mut Wal<SimDisk>, String> {
@@ -284,6 +282,18 @@ impl Storage {
             self.open.as_mut().expect("only a process that runs uses its folder, and it has opened it");
         snapshots
     }
+}
+
+/// The end of what is not zero.
+fn end_of(bytes: &[u8]) -> u64 {
+    const ZEROS: [u8; 256] = [0; 256];
+    // Most of a segment is zeros: they are compared many at a time.
+    let mut end = bytes.len();
+    while end >= ZEROS.len() && bytes.get(end - ZEROS.len()..end) == Some(&ZEROS) {
+        end -= ZEROS.len();
+    }
+    let rest = bytes.get(..end).unwrap_or_default();
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
 fn log(log_id: u128) -> WalConfig {

@@ -48,6 +48,8 @@ pub struct Network {
     next_cut: u64,
     held: BTreeSet<(Peer, Peer)>,
     last: BTreeMap<(Peer, Peer), u64>,
+    /// How far apart two processes are, millionths of the whole range; drawn once for each pair.
+    places: BTreeMap<(Peer, Peer), u64>,
 }
 
 impl Network {
@@ -75,6 +77,7 @@ impl Network {
             next_cut: 0,
             held: BTreeSet::new(),
             last: BTreeMap::new(),
+            places: BTreeMap::new(),
         }
     }
 
@@ -133,7 +136,7 @@ impl Network {
     }
 
     /// How long a message takes on a good day.
-    fn usual(&self, from: Peer, to: Peer, luck: &mut Random) -> u64 {
+    fn usual(&mut self, from: Peer, to: Peer, luck: &mut Random) -> u64 {
         let (low, high) = self.latency;
         let even = luck.between(low, high);
         match self.shape {
@@ -144,9 +147,11 @@ impl Network {
             }
             Shape::NearAndFar(far) => {
                 let (one, other) = if from < to { (from, to) } else { (to, from) };
-                let mixed = Digest::of(format!("{one:?} {other:?}").as_bytes());
-                let place = mixed.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                if u64::from(place) % 1_000_000 < far { even.saturating_mul(20) } else { even }
+                let place = self.places.entry((one, other)).or_insert_with(|| {
+                    let mixed = Digest::of(format!("{one:?} {other:?}").as_bytes());
+                    u64::from(mixed.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))) % 1_000_000
+                });
+                if *place < far { even.saturating_mul(20) } else { even }
             }
         }
     }
@@ -255,7 +260,7 @@ mod tests {
         let faults: Faults = "jitter".parse().expect("a list");
         let mut shapes = BTreeSet::new();
         for seed in 0..20 {
-            let network = Network::new(Random::new(seed), &faults);
+            let mut network = Network::new(Random::new(seed), &faults);
             let mut luck = Random::new(seed);
             shapes.insert(format!("{:?}", network.shape).split('(').next().map(str::to_owned));
             let all: Vec<u64> = (0..200).map(|_| network.usual(A, B, &mut luck)).collect();

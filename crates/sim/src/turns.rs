@@ -251,7 +251,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             _ if self.adversary.lies(replica) => Ok(()), // nobody expects anything of a liar
             (Done::Executed { op, outcome }, Some(bytes)) => {
                 self.watches.published(*op, &outcome.events);
-                let output = Digest::of(format!("{:?} {:?}", outcome.replies, outcome.events).as_bytes());
+                let output = Digest::of_parts(&[&outcome.replies.encode(), &outcome.events.encode()]);
                 let (op, batch, state) = (*op, Digest::of(&bytes), running.executor.digest());
                 let applied = || applied(&bytes, outcome);
                 self.trace.add(now, || What::Executed { replica, op, batch, state, applied: applied() });

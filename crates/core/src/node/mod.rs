@@ -9,6 +9,7 @@
 //! 4. answer every [`Action::Read`] and every [`Action::Make`], and report [`Input::Saved`] in the order of the saves;
 //! 5. read no more frames while [`Node::held`] is above a limit of its own: a slow disk must not become memory.
 
+mod audit;
 mod interface;
 mod opening;
 mod recorder;
@@ -31,6 +32,7 @@ use crate::protocol::{Checkpoint, Protocol, Replica, Restore, RestoreError};
 use crate::time::Instant;
 use crate::transfer::Fetch;
 use crate::wire::{Envelope, Wire};
+use audit::Audit;
 use bytes::Bytes;
 use recorder::Recorder;
 use service::Asking;
@@ -82,7 +84,7 @@ pub struct Node<P: Protocol> {
     asking: Asking,
     ledger: Ledger,
     recorder: Recorder,
-    audit: Option<blake3::Hasher>,
+    audit: Audit,
     turns: u64,
     halted: bool,
 }
@@ -142,7 +144,7 @@ impl<P: Protocol> Node<P> {
             asking: Asking::default(),
             ledger: Ledger::default(),
             recorder,
-            audit: audit.then(blake3::Hasher::new),
+            audit: Audit::new(audit),
             turns: 0,
             halted: false,
         };
@@ -236,7 +238,7 @@ impl<P: Protocol> Node<P> {
 
     /// The digest of all turns so far; `None` unless asked for at the start.
     pub fn audit(&self) -> Option<Digest> {
-        self.audit.as_ref().map(|hasher| Digest::new(*hasher.finalize().as_bytes()))
+        self.audit.digest()
     }
 
     /// Runs one handler of the protocol and carries its effects out. One input can lead to several turns; each has a
@@ -255,12 +257,14 @@ impl<P: Protocol> Node<P> {
 
     fn carry_out(&mut self, out: Outbox<P>, turn: Turn, actions: &mut Vec<Action>) {
         let (effects, next_seq) = out.into_effects();
-        self.record(&effects);
         self.next_seq = next_seq; // of the whole turn: a message waits also for what was persisted after it was written
         for effect in effects {
+            self.audit.other(&effect);
             match effect {
                 Effect::Persist { seq, class, record } => {
-                    actions.push(Action::Append { seq, class, bytes: record.encode() });
+                    let bytes = record.encode();
+                    self.audit.persisted(seq, &bytes);
+                    actions.push(Action::Append { seq, class, bytes });
                 }
                 Effect::Send { to, message, when } => self.send(to, message, when, actions),
                 Effect::Arm { timer, at } => {
@@ -317,6 +321,9 @@ impl<P: Protocol> Node<P> {
         if mutated!("node/send-before-the-sync") {
             may_leave |= !own;
         }
+        if own && self.audit.is_on() {
+            self.audit.sent(to, when, &message.encode());
+        }
         if own && may_leave {
             self.own.push_back(message);
         } else if own {
@@ -324,6 +331,7 @@ impl<P: Protocol> Node<P> {
         } else {
             let label = P::label(&message);
             let bytes = self.envelope.seal(&Payload::Protocol(message));
+            self.audit.sent(to, when, &bytes);
             if may_leave {
                 actions.push(Action::Send { to, bytes, label });
             } else {
@@ -464,26 +472,6 @@ impl<P: Protocol> Node<P> {
                     self.answer(Peer::Client(client), status, "Status", actions);
                 }
                 self.compute_digest(actions);
-            }
-        }
-    }
-
-    /// Hashes a turn's effects: two runs of a seed must agree on every one.
-    fn record(&mut self, effects: &[Effect<P>]) {
-        let Some(hasher) = &mut self.audit else { return };
-        for effect in effects {
-            match effect {
-                Effect::Persist { seq, record, .. } => {
-                    hasher.update(&seq.get().to_le_bytes());
-                    hasher.update(&record.encode());
-                }
-                Effect::Send { to, message, when } => {
-                    hasher.update(format!("{to:?} {when:?}").as_bytes());
-                    hasher.update(&message.encode());
-                }
-                other => {
-                    hasher.update(format!("{other:?}").as_bytes());
-                }
             }
         }
     }

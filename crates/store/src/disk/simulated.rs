@@ -66,7 +66,8 @@ struct Inode {
 
 #[derive(Debug)]
 struct Sector {
-    on_disk: Vec<u8>,
+    /// `None`: zeros, because no sync has covered it yet.
+    on_disk: Option<Box<[u8; SECTOR]>>,
     /// A sync of it failed: the system believes it clean, the disk never gets it.
     dropped: bool,
 }
@@ -176,8 +177,9 @@ impl SimDisk {
             if let Some(byte) = inode.bytes.get_mut(at) {
                 *byte = change(*byte);
             }
-            if let Some(byte) = inode.unsynced.get_mut(&(at / SECTOR)).and_then(|s| s.on_disk.get_mut(at % SECTOR)) {
-                *byte = change(*byte);
+            if let Some(sector) = inode.unsynced.get_mut(&(at / SECTOR)) {
+                let on_disk = sector.on_disk.get_or_insert_with(|| Box::new([0; SECTOR]));
+                on_disk[at % SECTOR] = change(on_disk[at % SECTOR]);
             }
         }
     }
@@ -197,7 +199,12 @@ impl SimDisk {
 
     /// The content of a file as a reader sees it.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        self.lock().inode_named(name).map(|inode| inode.bytes.clone())
+        self.look(name, <[u8]>::to_vec)
+    }
+
+    /// Looks at the content of a file as a reader sees it, without a copy. `look` must not use the disk.
+    pub fn look<T>(&self, name: &str, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.lock().inode_named(name).map(|inode| look(&inode.bytes))
     }
 
     /// Changes made so far: writes, syncs and changes of names.
@@ -444,9 +451,13 @@ impl Inode {
         for sector in start / SECTOR..end.div_ceil(SECTOR) {
             let on_disk = || {
                 let from = (sector * SECTOR).min(self.safe_len);
-                let mut content = self.bytes[from..(from + SECTOR).min(self.safe_len)].to_vec();
-                content.resize(SECTOR, 0);
-                Sector { on_disk: content, dropped: false }
+                let safe = &self.bytes[from..(from + SECTOR).min(self.safe_len)];
+                let on_disk = (!safe.is_empty()).then(|| {
+                    let mut content = Box::new([0; SECTOR]);
+                    content[..safe.len()].copy_from_slice(safe);
+                    content
+                });
+                Sector { on_disk, dropped: false }
             };
             self.unsynced.entry(sector).or_insert_with(on_disk).dropped = false;
         }
@@ -464,7 +475,10 @@ impl Inode {
             }
             let from = (sector * SECTOR).min(self.bytes.len());
             let to = (from + SECTOR).min(self.bytes.len());
-            self.bytes[from..to].copy_from_slice(&content.on_disk[..to - from]);
+            match content.on_disk {
+                Some(on_disk) => self.bytes[from..to].copy_from_slice(&on_disk[..to - from]),
+                None => self.bytes[from..to].fill(0),
+            }
         }
         if self.bytes.len() > self.safe_len && random() & 1 == 0 {
             self.bytes.truncate(self.safe_len);
