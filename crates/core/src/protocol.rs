@@ -210,6 +210,9 @@ pub trait Replica<P: Protocol>: Sized {
     /// The machine has added to a batch; `None` if it has nothing to add, or the state was not there.
     fn on_proposed(&mut self, _ticket: ProposeTicket, _made: Option<Bytes>, _out: &mut Outbox<P>) {}
 
+    /// The program that this replica runs in wants it to propose now. For protocols whose leaders can be told to.
+    fn on_cue(&mut self, _out: &mut Outbox<P>) {}
+
     /// The machine has answered.
     fn on_queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox<P>);
 

@@ -55,6 +55,7 @@
 //! clocks keep their bounds. [`AsyncTob`], asynchronous total-order broadcast: 3f + 1 replicas survive f that lie, and nothing
 //! waits for a time to pass. A protocol is a type; replica and client are given the same one.
 
+pub mod blocks;
 pub mod events;
 
 pub use borsh;
@@ -85,6 +86,6 @@ pub use quorate_protocols::sync_tob::{self, SyncTob};
 pub use quorate_protocols::vr::{self, Vr};
 
 pub use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};
-pub use quorate_runtime::host::{Host, HostError, asked_to_stop};
+pub use quorate_runtime::host::{Cue, Host, HostError, asked_to_stop};
 pub use quorate_runtime::local::{BlockingClient, Local, LocalError};
 pub use quorate_runtime::{config, keys, link, replica};

@@ -4,6 +4,7 @@
 use crate::client::{Client, ClientError, ClientOptions, ConnectError};
 use crate::coin;
 use crate::config::{ClusterConfig, ConfigError, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
+use crate::host::Cue;
 use crate::keys::{KeyError, KeyPair};
 use crate::replica::{self, ServeError};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use quorate_core::protocol::{Answer, Consistency, Protocol};
 use quorate_store::{DiskError, FolderLock, RealDisk};
 use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -64,6 +65,7 @@ type Run = dyn Fn(&Seat, TcpListener, watch::Receiver<Ending>) -> Result<(), Ser
 struct Seat {
     settings: ReplicaConfig,
     key: KeyPair,
+    cue: Cue,
 }
 
 struct Place {
@@ -145,7 +147,7 @@ impl Local {
             if let Some(keys) = coins.get(member.replica.index()) {
                 coin::save(keys, &coin::file_beside(&settings.key_file))?;
             }
-            let seat = Arc::new(Seat { settings, key });
+            let seat = Arc::new(Seat { settings, key, cue: Cue::default() });
             let running = Some(spawn(&self.run, &seat, listener)?);
             self.replicas.push(Place { seat, running });
         }
@@ -169,6 +171,18 @@ impl Local {
             place.running = Some(spawn(&self.run, &place.seat, listener)?);
         }
         Ok(())
+    }
+
+    /// Tells a replica to propose now: see [`Cue`]. Does nothing if it does not run.
+    pub fn propose(&self, replica: ReplicaId) {
+        if let Some(place) = self.replicas.get(replica.index()).filter(|place| place.running.is_some()) {
+            place.seat.cue.propose();
+        }
+    }
+
+    /// The folder of a replica's data, to look at: running or not. `None` if there is no such replica.
+    pub fn data_dir(&self, replica: ReplicaId) -> Option<&Path> {
+        self.replicas.get(replica.index()).map(|place| place.seat.settings.data_dir.as_path())
     }
 
     /// What a client needs to know of this cluster.
@@ -238,7 +252,7 @@ fn run<P: Protocol, M: Machine>(
     machine: &dyn Fn() -> M,
     mut ending: watch::Receiver<Ending>,
 ) -> Result<(), ServeError> {
-    let Seat { settings, key } = seat;
+    let Seat { settings, key, cue } = seat;
     let disk = RealDisk::open(&settings.data_dir)?;
     let lock = lock_soon(&disk)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
@@ -250,7 +264,7 @@ fn run<P: Protocol, M: Machine>(
         let mut crashing = ending.clone();
         let stop = async move { drop(ending.wait_for(|it| *it == Ending::InOrder).await) };
         tokio::select! {
-            stopped = started.host.run_until(stop) => Ok(stopped?),
+            stopped = started.host.cued_by(cue).run_until(stop) => Ok(stopped?),
             _ = crashing.wait_for(|it| *it == Ending::AsInACrash) => Ok(()),
         }
     })

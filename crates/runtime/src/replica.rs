@@ -7,6 +7,7 @@ use crate::keys::{KeyError, KeyPair, random};
 use crate::link::{LinkError, Links, Pace};
 use quorate_core::crypto::{Keyring, KeyringError};
 use quorate_core::machine::Machine;
+use quorate_core::ids::RecordSeq;
 use quorate_core::node::Identity;
 use quorate_core::protocol::Protocol;
 use quorate_store::replica::{Belongs, FolderError};
@@ -83,6 +84,20 @@ pub fn format(config: &ReplicaConfig) -> Result<(), ServeError> {
 /// What the disk says.
 pub fn is_formatted(data_dir: &Path) -> Result<bool, ServeError> {
     Ok(quorate_store::replica::is_formatted(&RealDisk::open(data_dir)?)?)
+}
+
+/// The records that a replica's log holds, and how many numbers of records cannot be read. Reads the whole log, changes nothing,
+/// and takes no lock: the replica may be running, and then what it writes meanwhile is there or not.
+///
+/// # Errors
+/// [`ServeError::Folder`] if there is no replica of protocol `P` in the folder, or a record was written by another release.
+pub fn read_log<P: Protocol>(data_dir: &Path) -> Result<(Vec<(RecordSeq, P::Record)>, u64), ServeError> {
+    let folder = in_folder(data_dir);
+    let (belongs, records, damaged) = quorate_store::look_at_log::<P>(&RealDisk::open(data_dir)?).map_err(&folder)?;
+    if belongs.protocol != P::NAME {
+        return Err(ServeError::OtherProtocol { found: belongs.protocol, expected: P::NAME });
+    }
+    Ok((records, damaged))
 }
 
 /// A replica that is about to run.

@@ -30,6 +30,7 @@
 //! | `model/` | what everything costs: throughput and latency of groups that fit no single computer |
 //! | `bad_primary` | how long a primary stays that lies or is slow |
 //! | `exhaustive` | every interleaving of a tiny cluster |
+//! | `rounds` | leaders, partitions and lost disks, round by round: the generator of the Twins paper |
 
 pub mod bad_primary;
 pub mod campaign;
@@ -45,6 +46,7 @@ pub mod mutations;
 pub mod protocols;
 pub mod registers;
 pub mod report;
+pub mod rounds;
 pub mod run;
 pub mod scenarios;
 pub mod script;

@@ -36,7 +36,7 @@ pub mod wal;
 
 pub use disk::{Disk, DiskError, DiskFile, FolderLock, RealDisk, SimDisk};
 pub use inspect::{Inspection, SnapshotReport, inspect};
-pub use look::{Looked, look};
+pub use look::{Looked, look, look_at_log};
 pub use snapshot::{Incoming, Reader, SnapshotError, SnapshotStore, Writer};
 pub use superblock::{Superblock, SuperblockError, SuperblockRead, peek_superblock};
 pub use wal::{Class, DamagedTail, Item, Recovered, Report, Torn, Wal, WalConfig, WalError};

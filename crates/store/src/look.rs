@@ -6,10 +6,13 @@ use crate::disk::{Disk, DiskError, DiskFile as _};
 use crate::replica::{Belongs, FolderError, Snapshots, belongs};
 use crate::superblock::{SUPERBLOCK_COPIES, peek_superblock};
 use crate::wal::segment::{BLOCK, LEN};
-use crate::wal::{Item, Report, inspect_log, inspect_padding, inspect_segments};
+use crate::wal::{Item, Report, WalError, inspect_log, inspect_padding, inspect_segments};
 use quorate_core::executor::Executor;
 use quorate_core::machine::Machine;
-use quorate_core::protocol::Checkpoint;
+use quorate_core::ids::RecordSeq;
+use quorate_core::protocol::{Checkpoint, Protocol};
+use quorate_core::wire::Wire;
+use std::io::ErrorKind::NotFound;
 
 /// What a folder holds.
 #[derive(Debug)]
@@ -58,6 +61,46 @@ pub fn look<D: Disk, M: Machine>(disk: &D) -> Result<Looked<M>, FolderError> {
         }
     }
     Ok(Looked { belongs, items, snapshots, findings })
+}
+
+/// A segment that was there and is gone, since the log's beginning was forgotten meanwhile: read again so often, at most.
+const ATTEMPTS_MAX: usize = 8;
+
+/// The records of a folder's log alone, decoded as those of `P`, and how many numbers cannot be read. The replica may be running:
+/// what it writes meanwhile is there or not, and a write that is under way looks like one that was cut short.
+///
+/// # Errors
+/// As [`look`]; [`FolderError::Record`] for a record that is whole and does not decode.
+#[expect(clippy::type_complexity, reason = "whose it is, records with their numbers, and a count")]
+pub fn look_at_log<P: Protocol>(
+    disk: &impl Disk,
+) -> Result<(Belongs, Vec<(RecordSeq, P::Record)>, u64), FolderError> {
+    let (belongs, log_id) = belongs(&peek_superblock(disk)?)?;
+    if belongs.protocol != P::NAME {
+        return Ok((belongs, Vec::new(), 0)); // its records would not decode; the caller sees whose they are
+    }
+    let mut attempts = 1..=ATTEMPTS_MAX;
+    let recovered = loop {
+        match inspect_log(disk, Some(log_id)) {
+            Err(WalError::Disk(error)) if error.kind == NotFound && attempts.next().is_some() => {}
+            other => break other?,
+        }
+    };
+    let (mut records, mut damaged) = (Vec::new(), 0_u64);
+    for item in recovered.map(|recovered| recovered.items).unwrap_or_default() {
+        match item {
+            Item::Damaged { first, last, .. } => {
+                damaged = damaged.saturating_add(last.saturating_sub(first).saturating_add(1));
+            }
+            Item::Found { seq, body, .. } => {
+                let seq = RecordSeq::new(seq);
+                let record = P::Record::decode(&body);
+                let record = record.map_err(|error| FolderError::Record { seq, error: error.to_string() })?;
+                records.push((seq, record));
+            }
+        }
+    }
+    Ok((belongs, records, damaged))
 }
 
 fn segment_findings<'a>(file: &'a str, report: &'a Report) -> impl Iterator<Item = String> + 'a {

@@ -113,6 +113,8 @@ pub enum Input {
     Synced(RecordSeq),
     /// The executor has done a job.
     Done(Done),
+    /// The program that this replica runs in wants it to propose now ([`crate::protocol::Replica::on_cue`]).
+    Cue,
     /// The machine has added to a batch.
     Made(ProposeTicket, Option<Bytes>),
     /// A snapshot of our own state is durable.

@@ -185,6 +185,7 @@ impl<P: Protocol> Node<P> {
             Input::Made(ticket, made) => {
                 self.turn(turn, actions, |replica, out| replica.on_proposed(ticket, made, out));
             }
+            Input::Cue => self.turn(turn, actions, |replica, out| replica.on_cue(out)),
             Input::Stored(checkpoint) => self.on_stored(checkpoint, actions),
             Input::Read { to, checkpoint, part, bytes } => self.on_read(to, checkpoint, part, bytes, actions),
         }

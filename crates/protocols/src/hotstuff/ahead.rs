@@ -19,6 +19,7 @@ use crate::pbft::Orders;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::OpNumber;
+use quorate_core::mutated;
 use quorate_core::protocol::{ProposeTicket, StateId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -64,6 +65,7 @@ fn child(parent: StateId, payload: &Payload) -> StateId {
     if payload.is_empty() {
         return parent;
     }
+    let parent = if mutated!("hotstuff/a-state-is-named-without-its-parent") { StateId::default() } else { parent };
     StateId(Digest::of_parts(&[b"hotstuff state", parent.0.as_bytes(), payload.digest().as_bytes()]))
 }
 
@@ -154,6 +156,11 @@ impl Replica {
     fn is_stable(&self) -> bool {
         let head = self.tree.head().view;
         head.get() > 0 && self.config.term(head) == self.config.term(self.view())
+    }
+
+    /// Is there a payload that has no block yet, or is one being built?
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead.payloads().next().is_some()
     }
 
     /// Would a block without requests let this leader begin to build?

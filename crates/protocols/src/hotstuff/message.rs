@@ -299,6 +299,14 @@ impl Payload {
         self.content.made.as_ref()
     }
 
+    /// The operations that clients have asked for, in their order.
+    pub fn operations(&self) -> impl Iterator<Item = &Bytes> {
+        self.orders().requests().filter_map(|(_, _, body)| match body {
+            sessions::Body::Apply(operation) => Some(operation),
+            _ => None,
+        })
+    }
+
     /// Bytes of the encoding.
     pub fn len(&self) -> usize {
         self.bytes.len()

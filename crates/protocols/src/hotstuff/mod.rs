@@ -14,6 +14,7 @@ mod ahead;
 mod checkpoint;
 mod client;
 mod durable;
+mod history;
 mod invariants;
 mod message;
 mod normal;
@@ -27,6 +28,7 @@ mod tree;
 
 pub use client::Client;
 pub use durable::{Base, Record, Root, Safety, Silence};
+pub use history::{History, NotHere};
 pub use message::{
     Block, Header, Justify, Message, PAYLOAD_BYTES_MAX, Payload, Place, Proposal, StateCheckpoint, Timeout,
     TimeoutCertificate, Vote, genesis,
@@ -49,6 +51,20 @@ pub(crate) type Outbox = quorate_core::outbox::Outbox<HotStuff>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotStuff;
 
+/// When a leader puts requests into a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pacing {
+    /// As soon as some wait and the block before is certified.
+    #[default]
+    Prompt,
+    /// When the program that the replica runs in says so (the seed's `do_propose`): one cue, one block with what waits, or with
+    /// what the machine has built, and an empty one if nothing waits. The blocks without requests that commit it follow by
+    /// themselves. Cues that come before the block of an earlier one are one cue; who does not lead ignores them. The pacemaker
+    /// goes on as always: a leader that lets a request wait for longer than [`Config::timeout`] is given up, and the next
+    /// leader's program is the one to give cues.
+    OnCue,
+}
+
 /// Views of a term in which it is worth while to run ahead.
 const AHEAD_VIEWS_MIN: u64 = 16;
 
@@ -60,6 +76,8 @@ pub struct Config {
     /// Views that one replica leads before the next one does; 4,096. With 1, every block has another leader; under the rule of
     /// three chains it is never less than 2 (see [`Config::views`]).
     pub leader_views: u64,
+    /// When a leader proposes: promptly, or when its program says so.
+    pub pacing: Pacing,
     /// How long a request may wait for its execution before a replica stops voting in the leader's term; 300 ms. Grows by a
     /// half with each attempt since the last commit, up to 64 times.
     pub timeout: Duration,
@@ -128,6 +146,7 @@ impl Default for Config {
         Self {
             rules: Rules::ThreeChain,
             leader_views: 4096,
+            pacing: Pacing::Prompt,
             timeout: Duration::from_millis(300),
             resend: Duration::from_millis(100),
             resend_max: Duration::from_secs(2),

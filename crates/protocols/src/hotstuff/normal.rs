@@ -4,7 +4,7 @@
 use super::durable::Record;
 use super::message::{Block, Header, Message, Payload, Proposal, Qc, Tc, Vote};
 use super::replica::Replica;
-use super::{Outbox, Timer};
+use super::{Outbox, Pacing, Timer};
 use crate::pbft::pool::Added;
 use crate::pbft::{self, Group, Orders, Requests};
 use crate::quorum_client;
@@ -75,10 +75,13 @@ impl Replica {
         let Some(branch) = self.tree.branch(parent.block) else { return false };
         let commits = branch.iter().filter_map(|id| self.tree.get(*id)).any(|block| !block.payload.is_empty());
         let room = branch.len() < OPEN_BLOCKS_MAX;
-        let payload = if room { self.next_payload(parent, out) } else { None };
-        if payload.is_none() && !commits && !self.needs_a_commit() {
+        let cued = room && (self.cued || self.config.pacing == Pacing::Prompt);
+        let payload = if cued { self.next_payload(parent, out) } else { None };
+        let beats = self.cued && room && payload.is_none() && !self.has_work();
+        if payload.is_none() && !commits && !self.needs_a_commit() && !beats {
             return false;
         }
+        self.cued &= payload.is_none() && !beats;
         let payload = payload.unwrap_or_else(Payload::nothing);
         if payload.orders().tick {
             self.ticked = parent.op.next();
@@ -93,6 +96,21 @@ impl Replica {
         self.propose(header, payload, out);
         self.run_ahead(out);
         true
+    }
+
+    /// The program that this replica runs in wants the leader to propose now (the seed's `do_propose`).
+    pub(super) fn cue(&mut self, out: &mut Outbox) {
+        if self.config.pacing == Pacing::Prompt || !self.leads() || !self.may_vote() {
+            return out.ignore(self.me(), Why::NotNow);
+        }
+        self.cued = true;
+        self.run_ahead(out);
+        self.propose_more(out);
+    }
+
+    /// Is there something that a block is to bring, now or when the machine has built it?
+    fn has_work(&self) -> bool {
+        self.pool.is_ready(0).1 || self.tick_due || self.is_ahead()
     }
 
     /// What waits, as a payload; `None` if nothing does.
@@ -364,7 +382,7 @@ impl Replica {
             self.safety.locked = lock;
             self.dirty = true;
         }
-        if let Some(block) = rules.commits(&self.tree, certified) {
+        if let Some(block) = rules.commits(|id| self.tree.header(id), certified) {
             self.commit(block, out);
         }
     }

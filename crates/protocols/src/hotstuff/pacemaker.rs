@@ -91,7 +91,9 @@ impl Replica {
     /// ⟨TIMEOUT v, qc_high⟩, one's own included: it comes back when it is on disk.
     pub(super) fn on_timeout(&mut self, timeout: Verified<Timeout>, qc: Qc, out: &mut Outbox) {
         let (by, it) = (timeout.by(), *timeout.statement());
-        self.on_qc(&qc, out);
+        if !mutated!("hotstuff/two-chains-without-timeouts") {
+            self.on_qc(&qc, out);
+        }
         if it.view < self.view() {
             if by != self.me {
                 out.send(Peer::Replica(by), self.new_view()); // it does not know how we got here
@@ -123,7 +125,7 @@ impl Replica {
 
     /// TC: a quorum has given this view up.
     fn certify_timeout(&self, view: View) -> Option<Tc> {
-        let quorum = self.quorums.quorum();
+        let quorum = self.quorums.quorum() - usize::from(mutated!("hotstuff/timeouts-of-one-less"));
         let alike = self.timeouts.values().filter(|it| it.statement().view == view);
         let timeouts: Vec<_> = alike.take(quorum).map(|it| it.signed().clone()).collect();
         if timeouts.len() < quorum { None } else { TimeoutCertificate::claimed(timeouts).certified(quorum).ok() }
@@ -189,7 +191,7 @@ impl Replica {
         let (view, primary) = (self.view(), self.leader(self.view()));
         out.note(Note::ViewStarted { view, primary, op: self.committed() });
         self.concern = None;
-        self.tick_due = false;
+        (self.tick_due, self.cued) = (false, false);
         out.disarm(Timer::Progress);
         self.drop_ahead(out);
         self.propose_losers_again();
@@ -206,6 +208,9 @@ impl Replica {
 
     /// What is not on the branch of the highest certificate may be proposed again.
     pub(super) fn propose_losers_again(&mut self) {
+        if mutated!("hotstuff/what-has-lost-is-forgotten") {
+            return;
+        }
         self.pool.propose_again();
         let tip = self.proposed.as_ref().map_or(self.high.block(), |it| it.header.statement().id());
         let branch = self.tree.branch(tip).unwrap_or_default();

@@ -77,6 +77,8 @@ pub struct Replica {
     pub(super) seen: Option<Verified<Header>>,
     /// My proposal in the present view, to be said again.
     pub(super) proposed: Option<Proposal>,
+    /// The program has said "now", and no block has followed yet (see [`super::Pacing`]).
+    pub(super) cued: bool,
     /// A proposal whose parent is not here yet.
     pub(super) early: Option<Box<Proposal>>,
     /// The last vote of each replica for which I collect them.
@@ -274,6 +276,11 @@ impl protocol::Replica<HotStuff> for Replica {
 
     fn on_proposed(&mut self, ticket: ProposeTicket, made: Option<Bytes>, out: &mut Outbox) {
         self.made(ticket, made, out);
+        self.keep_promises(out);
+    }
+
+    fn on_cue(&mut self, out: &mut Outbox) {
+        self.cue(out);
         self.keep_promises(out);
     }
 

@@ -11,6 +11,7 @@ use crate::pbft::pool::Pool;
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, View};
+use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -20,15 +21,16 @@ use std::sync::Arc;
 
 /// What the records say, in their order.
 #[derive(Default)]
-struct Replayed {
-    base: Base,
-    blocks: Vec<(RecordSeq, Block)>,
-    roots: BTreeMap<OpNumber, Root>,
+pub(super) struct Replayed {
+    pub(super) base: Base,
+    pub(super) blocks: Vec<(RecordSeq, Block)>,
+    /// The blocks of snapshots: nothing but what is committed is in one.
+    pub(super) roots: BTreeMap<OpNumber, Root>,
     lost: Option<String>,
 }
 
 impl Replayed {
-    fn take(&mut self, record: Restored<Record>) {
+    pub(super) fn take(&mut self, record: Restored<Record>) {
         let (seq, record) = match record {
             Restored::Found { seq, record } => (seq, record),
             Restored::Damaged { class: Some(Class::Entry), .. } => return, // peers have it
@@ -73,7 +75,7 @@ fn grow(root: Root, mut blocks: Vec<(RecordSeq, Block)>, high: &Qc, rules: Rules
         }
     }
     for certified in certified.into_iter().chain([high.block()]) {
-        let Some(committed) = rules.commits(&tree, certified) else { continue };
+        let Some(committed) = rules.commits(|id| tree.header(id), certified) else { continue };
         tree.branch(committed).unwrap_or_default().into_iter().for_each(|id| tree.commit(id));
     }
     tree
@@ -133,16 +135,17 @@ pub(super) fn restore(
         quorums,
         config: restore.config,
         keyring,
-        not_before: safety.begun,
+        not_before: if mutated!("hotstuff/leads-its-term-again") { View::ZERO } else { safety.begun },
         safety,
         state: base.state,
-        silent: base.silent,
+        silent: base.silent.filter(|_| !mutated!("hotstuff/a-lost-disk-votes-at-once")),
         dirty: false,
         tree,
         high,
         tc,
         seen: None,
         proposed: None,
+        cued: false,
         early: None,
         votes: BTreeMap::new(),
         timeouts: BTreeMap::new(),

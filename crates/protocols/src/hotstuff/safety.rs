@@ -37,9 +37,12 @@ impl Rules {
         }
         match self {
             // With the parent being what is certified, and one certificate for each view, this is the paper's safeNode.
-            Rules::ThreeChain => header.parent_view >= safety.locked.view,
+            Rules::ThreeChain => {
+                header.parent_view >= safety.locked.view || mutated!("hotstuff/votes-against-its-lock")
+            }
             Rules::TwoChain => {
-                let skips = tc.is_some_and(|tc| tc.view().next() == header.view && header.parent_view >= tc.high());
+                let knows = |tc: &Tc| header.parent_view >= tc.high() || mutated!("hotstuff/two-chains-without-timeouts");
+                let skips = tc.is_some_and(|tc| tc.view().next() == header.view && knows(tc));
                 header.parent_view.next() == header.view || skips
             }
         }
@@ -62,17 +65,18 @@ impl Rules {
         }
     }
 
-    /// What a certificate of this block commits, with everything before it.
-    pub(super) fn commits(self, tree: &Tree, certified: Digest) -> Option<Digest> {
-        let follows = |before: View, after: View| before.next() == after;
-        let last = &tree.get(certified)?.header;
+    /// What a certificate of this block commits, with everything before it. `header` tells what makes a block what it is.
+    pub(super) fn commits(self, header: impl Fn(Digest) -> Option<Header>, certified: Digest) -> Option<Digest> {
+        let skips = mutated!("hotstuff/commits-whatever-views-are-skipped");
+        let follows = |before: View, after: View| before.next() == after || skips;
+        let last = header(certified)?;
         if mutated!("hotstuff/commits-what-is-certified-once") {
             return Some(certified);
         }
         match self {
             Rules::TwoChain => follows(last.parent_view, last.view).then_some(last.parent),
             Rules::ThreeChain => {
-                let middle = &tree.get(last.parent)?.header;
+                let middle = header(last.parent)?;
                 let in_a_row = follows(middle.parent_view, middle.view) && follows(middle.view, last.view);
                 in_a_row.then_some(middle.parent)
             }

@@ -1,7 +1,7 @@
 //! The blocks that a replica has: the committed chain since the last snapshot, and the tree that grows on it.
 
 use super::durable::Root;
-use super::message::Block;
+use super::message::{Block, Header};
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, RecordSeq, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,11 @@ impl Tree {
 
     pub(super) fn get(&self, id: Digest) -> Option<&Block> {
         self.nodes.get(&id).map(|node| &node.block)
+    }
+
+    /// What makes a block that is here what it is.
+    pub(super) fn header(&self, id: Digest) -> Option<Header> {
+        self.get(id).map(|block| block.header)
     }
 
     /// The place of a block that is here, the base included.

@@ -12,7 +12,9 @@ mod dice;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod history;
 mod luck;
+mod pacing;
 mod paper;
 mod pitfalls;
 mod recovery;

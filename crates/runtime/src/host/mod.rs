@@ -8,6 +8,7 @@
 //! write there has ended.
 
 mod clock;
+mod cue;
 mod disk;
 mod fair;
 mod machine;
@@ -17,6 +18,7 @@ mod snapshots;
 mod thread;
 
 pub(crate) use clock::Clock;
+pub use cue::Cue;
 pub use thread::Thread;
 
 use crate::link::{Incoming, LinkHandle, Links};
@@ -118,6 +120,7 @@ pub struct Host<P: Protocol> {
     snapshots: mpsc::Sender<snapshots::Order>,
     proposals: mpsc::Sender<Box<dyn Make>>,
     notes: Notes,
+    cue: Option<Cue>,
 }
 
 /// What one pass of the loop gathered for the other threads.
@@ -188,11 +191,17 @@ impl<P: Protocol> Host<P> {
             snapshots,
             proposals,
             notes,
+            cue: None,
         };
         let mut gathered = Gathered::default();
         host.carry_out(actions, &mut gathered)?;
         host.hand_over(gathered)?;
         Ok(host)
+    }
+
+    /// Lets a program tell this replica when to propose, if its protocol is configured to wait for that.
+    pub fn cued_by(self, cue: &Cue) -> Self {
+        Self { cue: Some(cue.clone()), ..self }
     }
 
     /// The connections and their counters, for whoever shows them while the replica runs.
@@ -235,7 +244,7 @@ impl<P: Protocol> Host<P> {
     async fn pass(&mut self) -> Result<(), HostError> {
         let deadline = self.node.deadline().map(|at| self.clock.at(at));
         let clients = self.openers.have_room_for_clients();
-        let (mut event, mut seen, mut incoming) = (None, None, Vec::new());
+        let (mut event, mut seen, mut incoming, mut cued) = (None, None, Vec::new(), false);
         tokio::select! {
             biased;
             received = self.events.recv() => match received {
@@ -244,6 +253,7 @@ impl<P: Protocol> Host<P> {
             },
             received = self.openers.recv() => seen = Some(received),
             received = self.links.recv_some(clients), if self.openers.have_room() => incoming = received,
+            () = cue::given(self.cue.as_ref()), if self.cue.is_some() => cued = true,
             () = sleep_until(deadline) => {}
         }
         let mut gathered = Gathered::default();
@@ -260,6 +270,9 @@ impl<P: Protocol> Host<P> {
         }
         for one in incoming {
             self.on_incoming(one, &mut gathered)?;
+        }
+        if cued {
+            self.feed(Input::Cue, &mut gathered)?;
         }
         if self.node.deadline().is_some_and(|at| at <= self.clock.now()) {
             self.feed(Input::Timers, &mut gathered)?;

@@ -1,10 +1,55 @@
-//! What can be broken in HotStuff. The bad rules that others shipped (a commit without consecutive views, two chains without the
-//! proof of the timeouts) are not here: random runs meet what they break too rarely, so `rules.rs` of the protocol's tests plays
-//! it out.
+//! What can be broken in HotStuff. Random runs meet too rarely what the bad rules break that others shipped (a commit without
+//! consecutive views, two chains without the proof of the timeouts), and what a lost disk forgets: their seeds are numbers of
+//! scenarios (`rounds`).
 
 use super::{List, Mutation};
-use crate::run::run;
-use quorate_protocols::hotstuff::HotStuff;
+use crate::checker::{Property, Violation};
+use crate::report::{Counts, Report};
+use crate::rounds::Space;
+use crate::run::{Options, run};
+use crate::trace::Recording;
+use quorate_core::crypto::Digest;
+use quorate_protocols::hotstuff::{HotStuff, Rules};
+
+/// One seed is a scenario of a space; neighbouring seeds are far from each other in it.
+fn rounds(space: Space, rules: Rules, seed: u64) -> Report {
+    const STEP: u64 = 7_919;
+    let number = seed.wrapping_mul(STEP) % space.count();
+    let scenario = space.scenario(rules, number);
+    let violation = scenario.play().wrong.map(|detail| Violation { property: Property::AGREEMENT, detail, at: 0 });
+    Report {
+        seed,
+        violation,
+        beyond: None,
+        replay: format!("rounds: scenario {number} of {space:?}: {scenario}"),
+        counts: Counts::default(),
+        virtual_nanos: 0,
+        audit: Digest::default(),
+        trace: Recording::default(),
+        struck: Vec::new(),
+    }
+}
+
+fn duels(options: &Options) -> Report {
+    rounds(Space::Duels, Rules::ThreeChain, options.seed)
+}
+
+fn sides(options: &Options) -> Report {
+    rounds(Space::Sides, Rules::TwoChain, options.seed)
+}
+
+fn rejoins(options: &Options) -> Report {
+    rounds(Space::Rejoins, Rules::TwoChain, options.seed)
+}
+
+const fn in_rounds(name: &'static str, wrong: &'static str, run: fn(&Options) -> Report) -> Mutation {
+    Mutation { name, wrong, faults: "none", replicas: 4, run }
+}
+
+/// Four replicas, one of which may lie.
+const fn of_four(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
+    Mutation { name, wrong, faults, replicas: 4, run: run::<HotStuff> }
+}
 
 const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
     Mutation { name, wrong, faults, replicas: 3, run: run::<HotStuff> }
@@ -33,5 +78,33 @@ pub const LIST: List = List {
         ),
         under("hotstuff/reads-without-the-lock", "a replica answers reads without regard to its lock", "all"),
         under("hotstuff/commits-what-is-certified-once", "a certificate commits the block that it certifies", SPLIT),
+        in_rounds(
+            "hotstuff/commits-whatever-views-are-skipped",
+            "three blocks commit the first, whatever lies between their views",
+            duels,
+        ),
+        in_rounds(
+            "hotstuff/two-chains-without-timeouts",
+            "with two chains, a leader that was led to by timeouts need not build on what their signers knew",
+            sides,
+        ),
+        in_rounds("hotstuff/a-lost-disk-votes-at-once", "who has forgotten its promises votes as if it had made none", rejoins),
+        of_four(
+            "hotstuff/votes-against-its-lock",
+            "a replica votes for a block whose certificate is older than its lock",
+            "own-lies:400,equivocate:300,partition:300,one-way:200,loss:200,crash",
+        ),
+        of_four("hotstuff/timeouts-of-one-less", "a replica believes that a quorum has given up when one is missing", "all"),
+        of_four(
+            "hotstuff/leads-its-term-again",
+            "a leader that restarts goes on leading, and may propose another block",
+            "crash:400,crash-all:400,persist-crash:500,slow-sync:500,hunt:250",
+        ),
+        of_four("hotstuff/what-has-lost-is-forgotten", "requests in a block that has lost are not proposed again", "all"),
+        of_four(
+            "hotstuff/a-state-is-named-without-its-parent",
+            "what was speculated on one branch is committed on another",
+            "all",
+        ),
     ],
 };

@@ -11,6 +11,7 @@ mod naive;
 mod pbft;
 mod pictures;
 mod reception;
+mod rounds;
 mod scripts;
 mod simulator;
 mod steady;
