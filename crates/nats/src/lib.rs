@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 /// Publications of a client that wait to be written, at most.
@@ -102,6 +102,8 @@ pub struct Nats {
 struct Link {
     /// Publications are taken.
     is_well: AtomicBool,
+    /// It was lost.
+    lost: Notify,
     payload_bytes_max: AtomicUsize,
 }
 
@@ -128,8 +130,10 @@ impl Nats {
     }
 
     fn new(url: &str, cluster: ClusterId) -> Result<Self, NoAddress> {
-        let address = url.parse().map_err(|_| NoAddress { url: url.to_owned() })?;
-        let link = Link { is_well: AtomicBool::new(false), payload_bytes_max: AtomicUsize::new(PAYLOAD_BYTES_MAX) };
+        let address: Option<ServerAddr> = url.parse().ok().filter(|address: &ServerAddr| !address.host().is_empty());
+        let address = address.ok_or_else(|| NoAddress { url: url.to_owned() })?;
+        let payload_bytes_max = AtomicUsize::new(PAYLOAD_BYTES_MAX);
+        let link = Link { is_well: AtomicBool::new(false), lost: Notify::new(), payload_bytes_max };
         let (queue, _nobody) = mpsc::channel(1);
         Ok(Self { address, names: Names { cluster }, link: Arc::new(link), queue, publishing: JoinSet::new() })
     }
@@ -170,6 +174,7 @@ async fn connect(address: &ServerAddr, link: Option<Arc<Link>>) -> Client {
                     && let Some(link) = &link
                 {
                     link.is_well.store(false, Ordering::Relaxed);
+                    link.lost.notify_one();
                 }
                 std::future::ready(())
             });

@@ -27,7 +27,7 @@ pub(super) async fn run(
         }
         link.payload_bytes_max.store(client.max_payload(), Ordering::Relaxed);
         link.is_well.store(true, Ordering::Relaxed);
-        let went_on = publish_all(&context, names, &mut waiting).await;
+        let went_on = publish_all(&context, names, &link, &mut waiting).await;
         link.is_well.store(false, Ordering::Relaxed);
         if !went_on {
             return; // nobody will publish any more
@@ -37,7 +37,12 @@ pub(super) async fn run(
 }
 
 /// Publishes until the server fails; false when there will be nothing more.
-async fn publish_all(context: &Context, names: Names, waiting: &mut mpsc::Receiver<(ReplicaId, Bytes)>) -> bool {
+async fn publish_all(
+    context: &Context,
+    names: Names,
+    link: &Link,
+    waiting: &mut mpsc::Receiver<(ReplicaId, Bytes)>,
+) -> bool {
     let mut words: JoinSet<bool> = JoinSet::new();
     loop {
         tokio::select! {
@@ -48,6 +53,7 @@ async fn publish_all(context: &Context, names: Names, waiting: &mut mpsc::Receiv
                 };
                 words.spawn(async move { word.await.is_ok() });
             }
+            () = link.lost.notified() => return true,
             Some(said) = words.join_next() => if !matches!(said, Ok(true)) {
                 return true;
             }

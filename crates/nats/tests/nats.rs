@@ -7,7 +7,7 @@ use quorate::broker::{Broker, BrokerFaults, Faulty, Left};
 use quorate::{At, BlockingClient, ClientOptions, ClusterId, Consistency, Local, Output, Reception, Small, reception};
 use quorate_nats::Nats;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::Server;
 
 /// What was applied, in order: a word each.
@@ -59,29 +59,36 @@ fn holds(client: &BlockingClient, count: usize) {
     assert_eq!(String::from_utf8_lossy(&read.reply), expected.join(" "));
 }
 
+/// Goes on until the server is used: each publication is four messages to it. The number of the next one.
+fn apply_until_used(client: &BlockingClient, server: &Server, mut number: usize) -> usize {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let before = server.messages();
+        apply(client, number..number + 10);
+        number += 10;
+        if server.messages() >= before + 40 {
+            return number;
+        }
+        assert!(Instant::now() < until, "nothing goes through the server: {} then {before}", server.messages());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn publications_go_through_the_server_and_over_links_while_it_is_away() {
     let Some(mut server) = Server::start() else { return };
     let cluster = cluster(&server);
     let client = client(&cluster, &server, "");
-    apply(&client, 0..20);
-    std::thread::sleep(Duration::from_millis(500)); // by now the client has found the server
-    let before = server.messages();
-    apply(&client, 20..60);
-    assert!(server.messages() >= before + 4 * 40, "four copies of each publication: {}", server.messages() - before);
+    let next = apply_until_used(&client, &server, 0);
     server.kill();
-    apply(&client, 60..80);
+    apply(&client, next..next + 20);
     server.spawn();
-    std::thread::sleep(Duration::from_millis(1500));
-    apply(&client, 80..100);
-    assert!(server.messages() >= 4 * 20, "it is used again: {}", server.messages());
+    let next = apply_until_used(&client, &server, next + 20);
     server.kill();
     server.lose_disk();
     server.spawn();
-    std::thread::sleep(Duration::from_millis(1500));
-    apply(&client, 100..120);
-    assert!(server.messages() >= 4 * 20, "it is set up again: {}", server.messages());
-    holds(&client, 120);
+    let next = apply_until_used(&client, &server, next);
+    holds(&client, next);
 }
 
 #[test]

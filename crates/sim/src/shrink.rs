@@ -353,7 +353,7 @@ mod tests {
             replicas: 5,
             clients: 1,
             ops: 4,
-            faults: "-loss".parse().expect("a list"),
+            faults: "-jitter".parse().expect("a list"),
             criticality: Some(2),
             beyond_model: true,
             expect: Some(Property::DURABILITY.to_owned()),
@@ -363,7 +363,7 @@ mod tests {
             ],
         };
         assert_eq!(script.to_string().parse(), Ok(script.clone()));
-        assert!(!script.to_string().contains("-loss"), "a list that grows with the faults: {script}");
+        assert!(!script.to_string().contains("jitter"), "a list that grows with the faults: {script}");
         let holds = Script { expect: None, ..script };
         assert_eq!(holds.to_string().parse(), Ok(holds));
     }
