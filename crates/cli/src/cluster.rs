@@ -3,6 +3,7 @@
 //! A running `dev` keeps a file in a folder of its user's own: `$XDG_RUNTIME_DIR/quorate/`, or `quorate-UID` in the
 //! temporary folder. It holds a lock on the file, so what a killed one leaves behind is recognised and ignored.
 
+use crate::brokers;
 use crate::errors::{Advise, failure};
 use crate::processes::HeldFile;
 use crate::served::{Machine, Protocol, with_protocol};
@@ -94,7 +95,8 @@ fn make_client(config: &ClusterConfig, key: &KeyPair, options: ClientOptions) ->
         _ => Touches::of::<Kv>(),
     };
     let options = ClientOptions { touches: Some(touches), ..options };
-    Ok(with_protocol!(protocol, P => Client::connect::<P>(config, key, options)?))
+    let broker = brokers::of_client(config)?;
+    Ok(with_protocol!(protocol, P => Client::connect_through::<P>(config, key, options, broker)?))
 }
 
 impl Connection {

@@ -9,10 +9,13 @@
 //!                 log                 what it said, when `dev` started it
 //!                 data/               its log and snapshots
 //!                 data/NEW            it has never run: the first `serve` formats the folder and removes this file
+//! D/broker/       nats.conf           the broker that `dev --broker nats` starts
+//!                 pid log data/
 //! ```
 //! `NEW` is what tells a replica that never ran from one that has lost its disk. A folder without it and without a
 //! superblock is never formatted: the old self may have promised things that only its disk knew (vr.md §2.5, case D).
 
+use crate::brokers::Choice;
 use crate::errors::{Advise, failure};
 use crate::served::{Machine, Protocol};
 use quorate_core::ids::{ClusterId, Epoch, ReplicaId};
@@ -66,6 +69,21 @@ impl Layout {
         criticality: Option<u8>,
         addresses: &[String],
     ) -> anyhow::Result<Self> {
+        Self::create_with(dir, protocol, machine, criticality, &Choice::default(), addresses)
+    }
+
+    /// As [`Layout::create`], with a broker.
+    ///
+    /// # Errors
+    /// As [`Layout::create`].
+    pub fn create_with(
+        dir: &Path,
+        protocol: &str,
+        machine: Machine,
+        criticality: Option<u8>,
+        broker: &Choice,
+        addresses: &[String],
+    ) -> anyhow::Result<Self> {
         check_criticality(protocol, criticality, addresses.len())?;
         let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
         if machine != Machine::Kv && Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
@@ -99,6 +117,7 @@ impl Layout {
                 clients: vec![client.public()],
                 members: members.clone(),
                 criticality,
+                broker: broker.url.clone(),
                 limits: Limits::default(),
                 timing: Timing::between(addresses),
             };
@@ -112,11 +131,22 @@ impl Layout {
         client.save(&layout.dir.join(CLIENT_KEY_FILE))?;
         let key_file = CLIENT_KEY_FILE.into();
         let (protocol, machine) = (protocol.to_owned(), machine.name().to_owned());
-        let config = ClusterConfig { cluster, epoch: Epoch::ZERO, protocol, machine, key_file, members };
+        let config = ClusterConfig {
+            cluster,
+            epoch: Epoch::ZERO,
+            protocol,
+            machine,
+            key_file,
+            broker: broker.url.clone(),
+            broker_faults: broker.faults.clone(),
+            broker_seed: 0,
+            members,
+        };
         if let Some(problem) = config.check().into_iter().find(|problem| !problem.is_warning()) {
             return Err(problem.into());
         }
         config.save(&layout.cluster_file())?;
+        broker.write_beside(&layout)?;
         Ok(layout)
     }
 
@@ -146,6 +176,16 @@ impl Layout {
     /// What clients need.
     pub fn cluster_file(&self) -> PathBuf {
         self.dir.join(CLUSTER_FILE)
+    }
+
+    /// All of it.
+    pub fn folder(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder of a broker of ours, if there is one.
+    pub fn broker(&self) -> PathBuf {
+        self.dir.join("broker")
     }
 
     /// One replica's folder.

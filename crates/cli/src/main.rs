@@ -1,7 +1,8 @@
 //! The `quorate` command. One file for each subcommand is in `commands/`; what they share stands beside it: where a
-//! cluster's files are (`layout`), its processes (`processes`), how clients find it (`cluster`), what shows it (`watching`), and how errors, progress
+//! cluster's files are (`layout`), its processes (`processes`), its broker (`brokers`), how clients find it (`cluster`), what shows it (`watching`), and how errors, progress
 //! and bytes are written (`errors`, `progress`, `text`).
 
+mod brokers;
 mod cluster;
 mod commands;
 mod errors;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, copy, feed};
+use common::{Cluster, feed};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -27,11 +27,14 @@ fn verify(cluster: &Cluster, folder: &Path) -> (bool, String) {
     (outcome.ok, String::from_utf8(outcome.stdout).expect("text") + &outcome.stderr)
 }
 
-/// Places all over what is written in a file, and a few in the zeros behind it.
+/// Places all over what is written in a file; if there are to be many, its ends and a few in the zeros behind it, too.
 fn places(bytes: &[u8], count: usize) -> Vec<usize> {
     let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-    let mut places: Vec<usize> = (0..count).map(|step| written[step * written.len() / count]).collect();
-    places.extend([written[0], written[written.len() - 1], bytes.len() - 1, bytes.len() * 2 / 3]);
+    let among = if written.is_empty() { (0..bytes.len()).collect() } else { written };
+    let mut places: Vec<usize> = (0..count).map(|step| among[step * among.len() / count]).collect();
+    if count > 4 {
+        places.extend([among[0], among[among.len() - 1], bytes.len() - 1, bytes.len() * 2 / 3]);
+    }
     places.sort_unstable();
     places.dedup();
     places
@@ -45,24 +48,47 @@ fn proves_itself(flags: &[&str]) {
         assert!(said.contains(&format!("R{replica}: ")), "{said}");
     }
 
-    let (folder, healthy) = (cluster.replica(1), cluster.scratch().join("healthy"));
-    copy(&folder, &healthy);
-    for (file, count) in [("superblock", 6), ("wal/0000000000000001.seg", 24)] {
-        let path = folder.join("data").join(file);
+    names_every_flip(&cluster, |file| if file == "superblock" { 6 } else { 24 });
+}
+
+/// All files below a replica's `data` that hold something, by their names there.
+fn files(data: &Path, below: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(below).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(data, &path));
+        } else if fs::metadata(&path).expect("a file").len() > 0 {
+            found.push(path.strip_prefix(data).expect("below it").display().to_string());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// One bit of R1's folder is flipped, in every file and in so many places of it: verify says so, and names the file. The files
+/// that there are.
+fn names_every_flip(cluster: &Cluster, count: impl Fn(&str) -> usize) -> Vec<String> {
+    let folder = cluster.replica(1);
+    let data = folder.join("data");
+    let files = files(&data, &data);
+    for file in &files {
+        let path = data.join(file);
         let bytes = fs::read(&path).expect("a file");
-        for at in places(&bytes, count) {
+        for at in places(&bytes, count(file)) {
             let mut bent = bytes.clone();
             bent[at] ^= 1 << (at % 8);
             fs::write(&path, &bent).expect("a file");
-            let (ok, said) = verify(&cluster, &folder);
-            let named =
-                said.lines().any(|line| line.starts_with(&format!("R1: {file}")) || line.starts_with("R1: wal"));
+            let (ok, said) = verify(cluster, &folder);
+            let in_wal = |line: &str| file.starts_with("wal") && line.starts_with("R1: wal");
+            let named = said.lines().any(|line| line.starts_with(&format!("R1: {file}")) || in_wal(line));
             assert!(!ok && (named || said.contains("error: ")), "byte {at} of {file} was flipped:\n{said}");
-            assert_eq!(fs::read(&path).expect("a file"), bent, "verify changes nothing");
+            assert!(fs::read(&path).expect("a file") == bent, "verify changes nothing");
         }
         fs::write(&path, &bytes).expect("a file");
     }
-    assert!(verify(&cluster, &folder).0);
+    assert!(verify(cluster, &folder).0);
+    files
 }
 
 #[test]
@@ -73,6 +99,32 @@ fn what_pbft_leaves_on_disks_proves_itself_and_names_every_flipped_byte() {
 #[test]
 fn what_reception_leaves_on_disks_proves_itself_and_names_every_flipped_byte() {
     proves_itself(&["--protocol", "reception", "--criticality", "1", "--events"]);
+}
+
+#[test]
+fn a_folder_whose_log_was_cut_proves_itself_from_its_snapshot_and_names_every_flipped_byte() {
+    let mut cluster = Cluster::serve_all_with(&["--protocol", "reception", "--events"], 4);
+    // So much that the state is saved and the beginning of the log goes: 64 MiB of proposals.
+    let line = |number: usize| {
+        let text = format!("{number:07}").repeat(125_000);
+        json!({ "stream": format!("text-{}", number % 3), "type": "written", "data": { "number": number, "text": text } })
+    };
+    let lines: String = (0..95).map(|number| format!("{}\n", line(number))).collect();
+    let appended = feed(cluster.command(&["events", "append", "--batch", "1", "--file", "-"]), lines.as_bytes());
+    assert!(appended.ok, "{}", appended.stderr);
+    cluster.wait_until_agreed();
+    cluster.kill_all();
+    let (ok, said) = verify(&cluster, &cluster.folder());
+    assert!(ok && said.ends_with("everything holds\n"), "{said}");
+    for replica in 0..4 {
+        let line = said.lines().find(|line| line.starts_with(&format!("R{replica}: "))).expect("a line");
+        let first: u64 = line.split("entries ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("an entry");
+        assert!(first > 1, "its log begins with its first entry, so nothing was cut: {line}");
+    }
+    let files = names_every_flip(&cluster, |_| 3);
+    let there = |part: &str| files.iter().any(|file| file.starts_with(part));
+    assert!(there("superblock") && there("wal/") && there("snapshots/"), "{files:?}");
+    assert!(!files.iter().any(|file| file == "wal/0000000000000001.seg"), "the first segment is gone: {files:?}");
 }
 
 #[test]
@@ -120,7 +172,8 @@ fn what_cannot_be_checked_is_said() {
     let mut cluster = Cluster::serve_all_with(&["--events"], 3);
     let folder = cluster.folder().display().to_string();
     assert!(cluster.must_fail(&["events", "verify", "--dir", &folder]).contains("sign nothing"));
-    assert!(cluster.must_fail(&["events", "verify", "--dir", "/nowhere"]).contains("/nowhere"));
+    let nowhere = cluster.must_fail(&["events", "verify", "--dir", "/nowhere"]);
+    assert!(nowhere.contains("/nowhere") && nowhere.contains("try: "), "{nowhere}");
     cluster.stop(0);
     let kv = Cluster::init_of("pbft", 4);
     assert!(

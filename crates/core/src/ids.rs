@@ -138,6 +138,12 @@ wide!(
     /// Which client process: drawn when it starts. An address for replies, not an identity that anything trusts.
     ClientId, "C");
 
+impl ClientId {
+    /// What has come through a broker: nobody knows who sent it, and only what proves itself is taken. No client has this
+    /// address, which is a digest of its key.
+    pub const BROKER: Self = Self::new(0);
+}
+
 /// Who sent a message, or whom one is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub enum Peer {

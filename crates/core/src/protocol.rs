@@ -52,6 +52,12 @@ pub trait Protocol: Sized + Debug + 'static {
         format!("\n{message:?}")
     }
 
+    /// May a client leave this message to a broker, which may lose, repeat, change and delay it? It must prove itself, and what
+    /// becomes of it must not depend on when or how often it comes. Nothing else is taken from a broker.
+    fn goes_by_broker(_message: &Self::Message) -> bool {
+        false
+    }
+
     /// How many of `replicas` replicas must say the same so that one of them, at least, is correct. What so many say is
     /// believed, outside of the protocol's own messages, too: events. 1 where nobody lies, and for protocols that sign
     /// `f + 1` of `3f + 1`; others say it themselves.

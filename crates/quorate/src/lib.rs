@@ -51,7 +51,7 @@
 //! 2019): the same, with one kind of vote and the blocks in a chain. [`Hq`], HQ replication (Cowling et al., 2006): the same, and
 //! each object is ordered by its clients while nobody competes for it; for machines that say what their operations touch.
 //! [`Reception`], PBFT behind Byzantine reception: the same, for requests that come by any way and are certified with the time of
-//! their reception. [`SyncTob`], synchronous total-order broadcast: 2f + 1 replicas survive f that lie, as long as delays and
+//! their reception; its clients may publish through a [`broker`]. [`SyncTob`], synchronous total-order broadcast: 2f + 1 replicas survive f that lie, as long as delays and
 //! clocks keep their bounds. [`AsyncTob`], asynchronous total-order broadcast: 3f + 1 replicas survive f that lie, and nothing
 //! waits for a time to pass. A protocol is a type; replica and client are given the same one.
 
@@ -88,4 +88,4 @@ pub use quorate_protocols::vr::{self, Vr};
 pub use quorate_runtime::client::{Client, ClientError, ClientOptions, ConnectError};
 pub use quorate_runtime::host::{Cue, Host, HostError, asked_to_stop};
 pub use quorate_runtime::local::{BlockingClient, Local, LocalError};
-pub use quorate_runtime::{config, keys, link, replica};
+pub use quorate_runtime::{broker, config, keys, link, replica};

@@ -1,10 +1,11 @@
 //! A client of a cluster: the protocol's client core, driven over real links. Cheap to clone; every clone shares the session
 //! and its window, so many calls may be in flight at once.
 
+use crate::broker::{Broker, Direct, Left};
 use crate::config::ClusterConfig;
 use crate::host::Clock;
 use crate::keys::{KeyError, KeyPair};
-use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkStatus, Pace};
+use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkHandle, LinkStatus, Pace};
 use crate::vouched::Vouched;
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
@@ -126,6 +127,20 @@ impl Client {
         key: &KeyPair,
         options: ClientOptions,
     ) -> Result<Self, ConnectError> {
+        Self::connect_through::<P>(config, key, options, |links| Arc::new(Direct::over(links)))
+    }
+
+    /// As [`Client::connect`], with a broker for what the protocol lets go through one; whoever makes it is given the client's
+    /// own links. What the broker does not take goes over these links.
+    ///
+    /// # Errors
+    /// [`ConnectError`], before anything is sent.
+    pub fn connect_through<P: Protocol>(
+        config: &ClusterConfig,
+        key: &KeyPair,
+        options: ClientOptions,
+        broker: impl FnOnce(LinkHandle) -> Arc<dyn Broker>,
+    ) -> Result<Self, ConnectError> {
         if config.protocol != P::NAME {
             return Err(ConnectError::OtherProtocol { found: config.protocol.clone(), expected: P::NAME });
         }
@@ -143,6 +158,7 @@ impl Client {
         let task = Task::<P> {
             core,
             keyring,
+            broker: broker(links.handle()),
             links,
             clock: Clock::start(),
             envelope: Envelope { cluster: config.cluster, epoch: config.epoch },
@@ -263,6 +279,7 @@ impl Watch {
 struct Task<P: Protocol> {
     core: P::Client,
     keyring: Arc<Keyring>,
+    broker: Arc<dyn Broker>,
     links: ClientLinks,
     clock: Clock,
     envelope: Envelope,
@@ -417,7 +434,11 @@ impl<P: Protocol> Task<P> {
         for effect in out.into_effects() {
             match effect {
                 ClientEffect::Send(to, message) => {
-                    let _unconnected = self.links.send(to, self.envelope.seal(&Payload::Protocol(message)));
+                    let is_brokered = P::goes_by_broker(&message);
+                    let body = self.envelope.seal(&Payload::Protocol(message));
+                    if !is_brokered || self.broker.publish(to, body.clone()) == Left::Unavailable {
+                        let _unconnected = self.links.send(to, body);
+                    }
                 }
                 ClientEffect::Arm { timer, at } => {
                     self.timers.insert(timer, at);

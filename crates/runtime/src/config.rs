@@ -49,6 +49,10 @@ pub struct ReplicaConfig {
     /// `3e + 1`); the same on all replicas. Without it, as many as the cluster bears.
     #[serde(default)]
     pub criticality: Option<u8>,
+    /// For protocols whose clients publish: the broker that they publish to, `nats://host:port`. Without it, publications come
+    /// over clients' links only.
+    #[serde(default)]
+    pub broker: Option<String>,
     /// Bounds on memory.
     #[serde(default)]
     pub limits: Limits,
@@ -74,6 +78,16 @@ pub struct ClusterConfig {
     pub machine: String,
     /// The file with the client's private key.
     pub key_file: PathBuf,
+    /// The broker that clients publish to, as in [`ReplicaConfig::broker`].
+    #[serde(default)]
+    pub broker: Option<String>,
+    /// What this client makes the broker do wrong, for tests and demonstrations: see
+    /// [`BrokerFaults`](crate::broker::BrokerFaults). Nothing.
+    #[serde(default)]
+    pub broker_faults: Option<String>,
+    /// Decides when it does. 0.
+    #[serde(default)]
+    pub broker_seed: u64,
     /// All replicas of the epoch.
     pub members: Vec<Member>,
 }
@@ -225,6 +239,7 @@ impl ReplicaConfig {
             );
             field(&mut text, "criticality", level);
         }
+        broker_text(&mut text, self.broker.as_deref());
         text.push_str(&self.limits.to_text());
         text.push_str(&self.timing.to_text());
         members_text(&mut text, &self.members);
@@ -246,6 +261,12 @@ impl ClusterConfig {
             head("cluster.toml: what a client must know.", self.cluster, self.epoch, &self.protocol, &self.machine);
         comment(&mut text, "The client's private key. Relative paths start at this file's folder.");
         field(&mut text, "key_file", quoted(&self.key_file.to_string_lossy()));
+        broker_text(&mut text, self.broker.as_deref());
+        if let Some(faults) = &self.broker_faults {
+            comment(&mut text, "What clients make the broker do wrong, to show that nothing comes of it; and which luck it has.");
+            field(&mut text, "broker_faults", quoted(faults));
+            field(&mut text, "broker_seed", self.broker_seed);
+        }
         members_text(&mut text, &self.members);
         write(path, &text)
     }
@@ -346,6 +367,13 @@ fn head(title: &str, cluster: ClusterId, epoch: Epoch, protocol: &str, machine: 
     comment(&mut text, "The machine that is replicated; the same for ever, in every file of the cluster.");
     field(&mut text, "machine", quoted(machine));
     text
+}
+
+fn broker_text(text: &mut String, broker: Option<&str>) {
+    if let Some(broker) = broker {
+        comment(text, "Where clients publish; nobody trusts it. The same in all files, or missing.");
+        field(text, "broker", quoted(broker));
+    }
 }
 
 fn members_text(text: &mut String, members: &[Member]) {

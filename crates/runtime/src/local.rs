@@ -1,11 +1,13 @@
 //! A whole cluster in one process, for tests and first steps: real links over loopback, real disks in a temporary folder, a
 //! thread for each replica. `quorate dev` runs processes instead; the code of a replica is the same.
 
+use crate::broker::{Broker, Direct, Intake};
 use crate::client::{Client, ClientError, ClientOptions, ConnectError};
 use crate::coin;
 use crate::config::{ClusterConfig, ConfigError, Limits, Member, ReplicaConfig, Timing, draw_cluster_id};
 use crate::host::Cue;
 use crate::keys::{KeyError, KeyPair};
+use crate::link::LinkHandle;
 use crate::replica::{self, ServeError};
 use bytes::Bytes;
 use quorate_core::ids::{Epoch, ReplicaId};
@@ -57,6 +59,7 @@ pub struct Local {
     replicas: Vec<Place>,
     run: Arc<Run>,
     folder: PathBuf,
+    broker: Option<Arc<dyn Broker>>,
 }
 
 /// Runs a replica until it is told to end.
@@ -66,6 +69,7 @@ struct Seat {
     settings: ReplicaConfig,
     key: KeyPair,
     cue: Cue,
+    broker: Option<Arc<dyn Broker>>,
 }
 
 struct Place {
@@ -94,6 +98,22 @@ impl Local {
     where
         P::Config: Sync,
     {
+        Self::start_with::<P, M>(replicas, config, machine, None)
+    }
+
+    /// As [`Local::start`]; clients publish through this broker, if there is one and the protocol's clients publish.
+    ///
+    /// # Errors
+    /// [`LocalError`].
+    pub fn start_with<P: Protocol, M: Machine>(
+        replicas: u8,
+        config: P::Config,
+        machine: impl Fn() -> M + Send + Sync + 'static,
+        broker: Option<Arc<dyn Broker>>,
+    ) -> Result<Self, LocalError>
+    where
+        P::Config: Sync,
+    {
         let cluster = draw_cluster_id()?;
         let folder = std::env::temp_dir().join(format!("quorate-local-{:032x}", cluster.get()));
         let key = KeyPair::generate()?;
@@ -105,6 +125,9 @@ impl Local {
                 protocol: P::NAME.to_owned(),
                 machine: "own".to_owned(),
                 key_file: PathBuf::new(),
+                broker: None,
+                broker_faults: None,
+                broker_seed: 0,
                 members: Vec::new(),
             },
             key,
@@ -112,6 +135,7 @@ impl Local {
             replicas: Vec::new(),
             run: Arc::new(run),
             folder,
+            broker,
         };
         local.set_up(replicas, P::TOSSES)?;
         Ok(local)
@@ -140,6 +164,7 @@ impl Local {
                 clients: vec![self.key.public()],
                 members: self.cluster.members.clone(),
                 criticality: None,
+                broker: None,
                 limits: Limits::default(),
                 timing: Timing::on_one_machine(),
             };
@@ -147,7 +172,7 @@ impl Local {
             if let Some(keys) = coins.get(member.replica.index()) {
                 coin::save(keys, &coin::file_beside(&settings.key_file))?;
             }
-            let seat = Arc::new(Seat { settings, key, cue: Cue::default() });
+            let seat = Arc::new(Seat { settings, key, cue: Cue::default(), broker: self.broker.clone() });
             let running = Some(spawn(&self.run, &seat, listener)?);
             self.replicas.push(Place { seat, running });
         }
@@ -196,7 +221,10 @@ impl Local {
     /// [`LocalError`].
     pub fn client<P: Protocol>(&self) -> Result<BlockingClient, LocalError> {
         let options = ClientOptions { touches: Some(self.touches), ..ClientOptions::default() };
-        BlockingClient::connect::<P>(&self.cluster, &self.key, options)
+        let broker = self.broker.clone();
+        BlockingClient::connect_through::<P>(&self.cluster, &self.key, options, |links| {
+            broker.unwrap_or_else(|| Arc::new(Direct::over(links)))
+        })
     }
 }
 
@@ -252,7 +280,7 @@ fn run<P: Protocol, M: Machine>(
     machine: &dyn Fn() -> M,
     mut ending: watch::Receiver<Ending>,
 ) -> Result<(), ServeError> {
-    let Seat { settings, key, cue } = seat;
+    let Seat { settings, key, cue, broker } = seat;
     let disk = RealDisk::open(&settings.data_dir)?;
     let lock = lock_soon(&disk)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
@@ -261,6 +289,8 @@ fn run<P: Protocol, M: Machine>(
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Runtime)?;
         let notes = Box::new(|_: &Note| {});
         let started = replica::start_on::<P, M, _>(disk, lock, settings, key, listener, config, machine, notes)?;
+        let intake = Intake::of(started.host.links());
+        let _brought = broker.as_ref().map(|broker| broker.clone().subscribe(settings.replica, intake));
         let mut crashing = ending.clone();
         let stop = async move { drop(ending.wait_for(|it| *it == Ending::InOrder).await) };
         tokio::select! {
@@ -299,10 +329,23 @@ impl BlockingClient {
         key: &KeyPair,
         options: ClientOptions,
     ) -> Result<Self, LocalError> {
+        Self::connect_through::<P>(cluster, key, options, |links| Arc::new(Direct::over(links)))
+    }
+
+    /// Connects through a broker; see [`Client::connect_through`].
+    ///
+    /// # Errors
+    /// [`LocalError`].
+    pub fn connect_through<P: Protocol>(
+        cluster: &ClusterConfig,
+        key: &KeyPair,
+        options: ClientOptions,
+        broker: impl FnOnce(LinkHandle) -> Arc<dyn Broker>,
+    ) -> Result<Self, LocalError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = {
             let _inside = runtime.enter();
-            Client::connect::<P>(cluster, key, options)?
+            Client::connect_through::<P>(cluster, key, options, broker)?
         };
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();

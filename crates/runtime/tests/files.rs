@@ -42,6 +42,7 @@ fn replica_config() -> ReplicaConfig {
         clients: vec![public_key(8), public_key(9)],
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
         criticality: Some(0),
+        broker: Some("nats://127.0.0.1:4222".into()),
         limits: Limits { clients_max: 12, ..Limits::default() },
         timing: Timing { heartbeat_ms: 20, view_change_ms: 100, ..Timing::default() },
     }
@@ -86,6 +87,9 @@ fn a_cluster_file_is_read_as_it_was_written() {
         protocol: "vr".into(),
         machine: "events".into(),
         key_file: "client.key".into(),
+        broker: Some("nats://user:secret@broker.example:4222".into()),
+        broker_faults: Some("drop,tamper:300".into()),
+        broker_seed: 7,
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
     };
     config.save(&path).expect("written");

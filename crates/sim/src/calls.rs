@@ -166,9 +166,13 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
         let envelope = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO };
         for (to, message) in sent {
-            let label = P::label(&message);
-            let bytes = envelope.seal(&Payload::Protocol(message));
-            self.transmit(Peer::Client(id), Peer::Replica(to), bytes, label);
+            let (label, is_brokered) = (P::label(&message), self.broker.exists() && P::goes_by_broker(&message));
+            let (from, to, bytes) = (Peer::Client(id), Peer::Replica(to), envelope.seal(&Payload::Protocol(message)));
+            if is_brokered {
+                self.publish(from, to, &bytes, label);
+            } else {
+                self.transmit(from, to, bytes, label);
+            }
         }
         for (ticket, result) in completed {
             self.complete(client, ticket, result);

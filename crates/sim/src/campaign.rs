@@ -56,8 +56,7 @@ impl Summary {
         }
         let notes = P::EXPECTED.iter().filter(|note| !self.counts.notes.contains_key(*note));
         let notes = notes.map(|note| format!("protocol: {note}"));
-        let faults =
-            if options.beyond_model { options.faults.clone() } else { P::allowed(&options.faults, options.replicas) };
+        let faults = options.faults_of::<P>();
         let asked = Fault::ALL.iter().filter(|fault| faults.has(**fault));
         let faults =
             asked.filter(|fault| !self.counts.faults.contains_key(fault)).map(|fault| format!("fault: {fault}"));

@@ -3,6 +3,7 @@
 //! Chapters: `turns.rs` (replicas), `calls.rs` (clients), `nemesis.rs` (what goes wrong).
 
 use crate::adversary::{Adversary, Frame, Lies};
+use crate::broker::Broker;
 use crate::checker::watches::Watches;
 use crate::checker::{Property, Violation, Witness};
 use crate::client::ClientProcess;
@@ -127,6 +128,7 @@ impl Event {
 pub struct Cluster<P: Protocol, M> {
     pub(crate) queue: Queue<Event>,
     pub(crate) network: Network,
+    pub(crate) broker: Broker,
     pub(crate) replicas: Vec<Process<P, M>>,
     pub(crate) clients: Vec<ClientProcess<P>>,
     pub(crate) workload: Workload,
@@ -163,7 +165,10 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     /// All processes start now.
     pub fn new(setup: Setup<P, M>) -> Self {
         let mut random = Random::new(setup.seed);
-        let faults = setup.faults.drawn(&mut random);
+        // The broker has luck of its own: without one, a seed is the same run as where there are no brokers.
+        let (of_broker, faults) = setup.faults.split();
+        let broker = Broker::new(setup.seed, &of_broker);
+        let faults = faults.drawn(&mut random);
         let mut network = Network::new(random.fork(), &faults);
         let workload = Workload::new(random.fork(), setup.calls);
         let (entropy, nemesis, looks) = (random.fork(), random.fork(), random.fork());
@@ -205,6 +210,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let mut cluster = Self {
             queue: Queue::default(),
             network,
+            broker,
             replicas,
             clients,
             workload,
@@ -395,21 +401,26 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 if delays.len() > 1 {
                     self.counts.fault(Fault::Duplication);
                 }
-                let twins = self.adversary.twins().filter(|twins| is_at(to, twins.original));
                 for delay in delays {
-                    let bytes = bytes.clone();
-                    if let Some(twins) = twins.filter(|twins| twins.meets(from, twins.copy, now)) {
-                        let (place, bytes) = (twins.copy, bytes.clone());
-                        self.queue.after(delay, Event::Twin { from, place, bytes, travel });
-                    }
-                    if twins.is_none_or(|twins| twins.meets(from, twins.original, now)) {
-                        self.queue.after(delay, Event::Frame { from, to, bytes, travel });
-                    }
+                    self.arrive(from, delay, bytes.clone(), travel);
                 }
             }
             Fate::Lost => self.counts.fault(Fault::Loss),
             Fate::Cut => self.counts.cut = self.counts.cut.saturating_add(1),
             Fate::Held => self.held.push((travel, bytes)),
+        }
+    }
+
+    /// A frame will arrive, as if from `from`, at whoever bears the name that it travels to.
+    pub(crate) fn arrive(&mut self, from: Peer, delay: u64, bytes: Bytes, travel: Travel) {
+        let (now, to) = (self.now(), travel.to);
+        let twins = self.adversary.twins().filter(|twins| is_at(to, twins.original));
+        if let Some(twins) = twins.filter(|twins| twins.meets(travel.from, twins.copy, now)) {
+            let (place, bytes) = (twins.copy, bytes.clone());
+            self.queue.after(delay, Event::Twin { from, place, bytes, travel });
+        }
+        if twins.is_none_or(|twins| twins.meets(travel.from, twins.original, now)) {
+            self.queue.after(delay, Event::Frame { from, to, bytes, travel });
         }
     }
 

@@ -108,6 +108,20 @@ faults! {
     Flood = "flood",
     /// Two live copies of one replica, with one name.
     Twins = "twins",
+    /// The broker loses a publication.
+    BrokerDrop = "broker-drop",
+    /// The broker delivers a publication again, perhaps much later.
+    BrokerDuplicate = "broker-duplicate",
+    /// The broker lets a publication overtake others.
+    BrokerReorder = "broker-reorder",
+    /// The broker changes a bit of a publication.
+    BrokerTamper = "broker-tamper",
+    /// The broker keeps a publication for long.
+    BrokerDelay = "broker-delay",
+    /// The broker forgets some replicas for a while.
+    BrokerPartition = "broker-partition",
+    /// The broker loses everything for a while, perhaps for good.
+    BrokerLoss = "broker-loss",
 }
 
 impl Fault {
@@ -132,6 +146,23 @@ impl Fault {
                 | Corrupt
                 | Flood
                 | Twins
+        )
+    }
+}
+
+impl Fault {
+    /// Is it a fault of a broker between clients and replicas?
+    pub const fn is_brokers(self) -> bool {
+        use Fault::{BrokerDelay, BrokerDrop, BrokerDuplicate, BrokerLoss, BrokerPartition, BrokerReorder, BrokerTamper};
+        matches!(
+            self,
+            BrokerDrop
+                | BrokerDuplicate
+                | BrokerReorder
+                | BrokerTamper
+                | BrokerDelay
+                | BrokerPartition
+                | BrokerLoss
         )
     }
 }
@@ -176,6 +207,25 @@ impl Faults {
     #[must_use]
     pub fn without(mut self, fault: Fault) -> Self {
         self.rates.remove(&fault);
+        self
+    }
+
+    /// How many kinds.
+    pub fn count(&self) -> usize {
+        self.rates.len()
+    }
+
+    /// Those of brokers, and all others.
+    #[must_use]
+    pub fn split(&self) -> (Self, Self) {
+        let (brokers, others) = self.rates.iter().partition(|(fault, _)| fault.is_brokers());
+        (Self { rates: brokers }, Self { rates: others })
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        self.rates.extend(&others.rates);
         self
     }
 

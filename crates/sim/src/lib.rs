@@ -20,6 +20,7 @@
 //! | `misfortune`, `shrink` | each thing that went wrong, by a name of its own; which of them matter |
 //! | `adversary/` | replicas that lie: one file for each lie |
 //! | `process`, `client` | one replica, one client |
+//! | `broker` | what stands between clients and replicas, and may do anything |
 //! | `cluster`, `turns`, `calls` | the world, and how replicas and clients take their turns in it |
 //! | `registers`, `workload`, `history` | the machine, what is asked of it, what was answered |
 //! | `checker/` | one file for each property |
@@ -55,6 +56,7 @@ pub mod trace;
 
 pub mod adversary;
 
+mod broker;
 mod calls;
 mod client;
 mod clock;

@@ -306,6 +306,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         self.trace.add(now, || What::Healed("everything heals".to_owned()));
         self.faults = crate::faults::Faults::none();
         self.network.heal_all();
+        self.heal_broker();
         self.spare(spared);
         self.clients.iter_mut().for_each(|client| client.paused_until = 0);
         for replica in 0..self.replicas.len() {

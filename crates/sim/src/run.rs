@@ -37,6 +37,8 @@ pub struct Options {
     pub ops: u64,
     /// What may go wrong, of what the protocol's model allows. All.
     pub faults: Faults,
+    /// The level of criticality, for protocols that have levels; without it, the seed draws one.
+    pub criticality: Option<u8>,
     /// Faults that the model excludes strike too. Then only that is asserted which theory still promises: see
     /// [`Simulated::promised_beyond`].
     pub beyond_model: bool,
@@ -56,6 +58,7 @@ impl Default for Options {
             clients: 3,
             ops: 150,
             faults: Faults::all(),
+            criticality: None,
             beyond_model: false,
             trace: false,
             twice: false,
@@ -73,9 +76,19 @@ impl Options {
             other => format!(" --clients {other}"),
         };
         let beyond = if self.beyond_model { " --beyond-model" } else { "" };
+        let level = self.criticality.map_or_else(String::new, |level| format!(" --criticality {level}"));
         format!(
-            "quorate sim --protocol {protocol} --seed {seed} --replicas {replicas}{clients} --ops {ops} --faults {faults}{beyond}"
+            "quorate sim --protocol {protocol} --seed {seed} --replicas {replicas}{clients} --ops {ops} --faults {faults}{level}{beyond}"
         )
+    }
+
+    /// What may go wrong in a run of this protocol.
+    pub(crate) fn faults_of<P: Simulated>(&self) -> Faults {
+        match self.beyond_model {
+            true if P::BROKERED => self.faults.clone(),
+            true => self.faults.split().1, // there is no broker that could be faulty
+            false => P::allowed(&self.faults, self.replicas),
+        }
     }
 }
 
@@ -122,15 +135,11 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
         replicas: options.replicas,
         clients: options.clients,
         calls: options.ops,
-        faults: if options.beyond_model {
-            options.faults.clone()
-        } else {
-            P::allowed(&options.faults, options.replicas)
-        },
+        faults: options.faults_of::<P>(),
         liars: P::liars(options.replicas).saturating_add(usize::from(options.beyond_model)),
         lies: P::lies(),
         rejoin: P::rejoin(),
-        config: P::config(&mut setting),
+        config: P::config_at(&mut setting, options.criticality),
         machine: Registers::default,
         trace: options.trace,
         only: options.only.clone(),

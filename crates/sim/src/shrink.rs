@@ -51,6 +51,8 @@ pub struct Script {
     pub ops: u64,
     /// What the seed drew its misfortunes from.
     pub faults: Faults,
+    /// The level of criticality, for protocols that have levels; `None` if the seed draws one.
+    pub criticality: Option<u8>,
     /// Do faults strike that the protocol's model excludes?
     pub beyond_model: bool,
     /// The property that is violated; `None` if everything is to hold.
@@ -93,8 +95,11 @@ pub enum ScriptError {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, seed, replicas, clients, ops, faults, beyond_model, expect, misfortunes } = self;
+        let Self { protocol, seed, replicas, clients, ops, faults, criticality, beyond_model, expect, misfortunes } = self;
         writeln!(f, "protocol {protocol}\nseed {seed}\nreplicas {replicas}\nclients {clients}\nops {ops}")?;
+        if let Some(level) = criticality {
+            writeln!(f, "criticality {level}")?;
+        }
         if *beyond_model {
             writeln!(f, "beyond-model")?;
         }
@@ -130,7 +135,7 @@ impl FromStr for Script {
         let (mut protocol, mut seed, mut expect) = (None, None, None);
         let usual = Options::default();
         let (mut replicas, mut clients, mut ops, mut faults) = (usual.replicas, usual.clients, usual.ops, usual.faults);
-        let (mut misfortunes, mut beyond_model) = (Vec::new(), false);
+        let (mut misfortunes, mut criticality, mut beyond_model) = (Vec::new(), None, false);
         for (index, line) in script.lines().enumerate() {
             let number = index + 1;
             let (line, comment) = line.split_once('#').unwrap_or((line, ""));
@@ -144,6 +149,7 @@ impl FromStr for Script {
                 "clients" => clients = read(number, value, CLIENTS_MAX)? as usize,
                 "ops" => ops = read(number, value, OPS_MAX)?,
                 "faults" => faults = value.parse().map_err(|cause| ScriptError::Faults { number, cause })?,
+                "criticality" => criticality = Some(read(number, value, LEVEL_MAX)? as u8),
                 "beyond-model" => beyond_model = true,
                 "expect" => expect = Some(value.trim().to_owned()).filter(|it| it != NOTHING),
                 _ => {
@@ -154,7 +160,7 @@ impl FromStr for Script {
         }
         let protocol = protocol.ok_or(ScriptError::Missing("protocol"))?;
         let seed = seed.ok_or(ScriptError::Missing("seed"))?;
-        Ok(Self { protocol, seed, replicas, clients, ops, faults, beyond_model, expect, misfortunes })
+        Ok(Self { protocol, seed, replicas, clients, ops, faults, criticality, beyond_model, expect, misfortunes })
     }
 }
 
@@ -164,6 +170,8 @@ const REPLICAS_MAX: u64 = quorate_core::quorum::REPLICAS_MAX as u64;
 const CLIENTS_MAX: u64 = 32;
 /// The most calls that a script may ask for.
 const OPS_MAX: u64 = 1_000_000;
+/// The highest level of criticality that a script may ask for.
+const LEVEL_MAX: u64 = 255;
 
 fn read(number: usize, word: &str, max: u64) -> Result<u64, ScriptError> {
     let word = word.trim();
@@ -174,10 +182,11 @@ fn read(number: usize, word: &str, max: u64) -> Result<u64, ScriptError> {
 impl Script {
     /// What to run.
     pub fn options(&self) -> Options {
-        let Self { seed, replicas, clients, ops, faults, beyond_model, .. } = self;
+        let Self { seed, replicas, clients, ops, faults, criticality, beyond_model, .. } = self;
         let only = Some(self.misfortunes.iter().map(|(it, _)| it.clone()).collect());
         let (faults, beyond_model, usual) = (faults.clone(), *beyond_model, Options::default());
-        Options { beyond_model, seed: *seed, replicas: *replicas, clients: *clients, ops: *ops, faults, only, ..usual }
+        let (seed, replicas, clients, ops, criticality) = (*seed, *replicas, *clients, *ops, *criticality);
+        Options { seed, replicas, clients, ops, faults, criticality, beyond_model, only, ..usual }
     }
 
     /// Does a report show what the script expects?
@@ -298,14 +307,14 @@ impl<F: FnMut(Progress)> Shrinking<F> {
 
     /// The script, with what each misfortune does, as its run tells.
     fn script<P: Simulated>(&self) -> Script {
-        let Options { seed, replicas, clients, ops, faults, beyond_model, .. } = self.options.clone();
+        let Options { seed, replicas, clients, ops, faults, criticality, beyond_model, .. } = self.options.clone();
         let only = Some(self.kept.iter().cloned().collect());
         let told = run::<P>(&Options { only, trace: true, ..self.options.clone() });
         let mut struck: Vec<&Struck> = told.struck.iter().collect();
         struck.sort_by_key(|it| it.at);
         let misfortunes = struck.iter().map(|it| (it.misfortune.clone(), does(&told.trace, it))).collect();
         let (protocol, expect) = (P::NAME.to_owned(), Some(self.property.to_owned()));
-        Script { protocol, seed, replicas, clients, ops, faults, beyond_model, expect, misfortunes }
+        Script { protocol, seed, replicas, clients, ops, faults, criticality, beyond_model, expect, misfortunes }
     }
 }
 
@@ -344,7 +353,8 @@ mod tests {
             replicas: 5,
             clients: 1,
             ops: 4,
-            faults: "-loss".parse().expect("a list"),
+            faults: "-jitter".parse().expect("a list"),
+            criticality: Some(2),
             beyond_model: true,
             expect: Some(Property::DURABILITY.to_owned()),
             misfortunes: vec![
@@ -353,7 +363,7 @@ mod tests {
             ],
         };
         assert_eq!(script.to_string().parse(), Ok(script.clone()));
-        assert!(!script.to_string().contains("-loss"), "a list that grows with the faults: {script}");
+        assert!(!script.to_string().contains("jitter"), "a list that grows with the faults: {script}");
         let holds = Script { expect: None, ..script };
         assert_eq!(holds.to_string().parse(), Ok(holds));
     }

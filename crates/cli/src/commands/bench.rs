@@ -9,6 +9,7 @@ pub mod system;
 
 use super::status::{Said, ask, columns, leads};
 use super::{Machine, Protocol};
+use crate::brokers::{BrokerArgs, NatsServer};
 use crate::cluster::{ClusterArgs, Connection};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -60,6 +61,7 @@ const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
   quorate bench --api etcd --read-percent 50
   quorate bench --protocol hq --contention 0..1 --in-flight 1,16 --plot contention.svg
   quorate bench --protocol reception --events --in-flight 256,2000
+  quorate bench --protocol reception --events --broker nats
   quorate bench --against http://127.0.0.1:2379,http://127.0.0.1:22379 --processes 4711,4712
 
 Every write is on the disks of a majority before it is acknowledged. Each level warms up for a second first.
@@ -68,8 +70,9 @@ Columns: `op/s` answers a second; `p50 ms` to `max ms` from a request to its ans
 `fsync/s` fdatasyncs of the replicas' logs a second; `µs/op` processor time of the replicas for each request; `cores`
 processors that the replicas kept busy, `client` this program, `foreign` everything else on the machine; `disk B/op` bytes
 that the disk was written for each request, by whomever; `MB` memory of the replicas. fsync/s, µs/op, cores, disk B/op and MB
-count all replicas together, and with --api etcd their gateway. With --crashed `down` is how many replicas were killed. Where a
-protocol promises a latency, `bound ms` is what it promises while its model is kept, and `kept` says whether p99 is within it.
+count all replicas together, with --api etcd their gateway, and with --broker nats the server. With --crashed `down` is how many
+replicas were killed. Where a protocol promises a latency, `bound ms` is what it promises while its model is kept, and `kept` says
+whether p99 is within it.
 
 --contention 0..1 measures several shares of requests that are for one and the same key, each under the protocol and then under
 pbft, whose replicas are started beside; the table shows both, and the drawing throughput and latency over the share.
@@ -88,6 +91,8 @@ pub struct Arguments {
     /// Replicate an event store: each write appends an event to one of a thousand streams, each read asks how far one is
     #[arg(long, conflicts_with = "against")]
     events: bool,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Measure these endpoints of etcd's API, whoever they are, instead of starting anything
     #[arg(long, value_name = "URLS", value_delimiter = ',', conflicts_with_all = ["cluster", "protocol", "replicas", "failover", "api"])]
     against: Vec<String>,
@@ -164,6 +169,8 @@ struct Results {
     /// With --against, the endpoints.
     protocol: String,
     api: Api,
+    /// Do clients publish through a broker?
+    brokered: bool,
     replicas: usize,
     payload_bytes: u32,
     read_percent: u64,
@@ -243,6 +250,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         machine: arguments.machine().name(),
         protocol: arguments.protocol.to_string(),
         api: if arguments.against.is_empty() { arguments.api } else { Api::Etcd },
+        brokered: arguments.broker.is_given(),
         replicas: arguments.replicas.unwrap_or(arguments.protocol.replicas()),
         payload_bytes: arguments.payload,
         read_percent: arguments.read_percent,
@@ -281,6 +289,8 @@ struct Target {
     disk: PathBuf,
     /// Those that we started.
     replicas: Vec<Replica>,
+    /// The broker that we started.
+    broker: Option<NatsServer>,
 }
 
 impl Target {
@@ -290,7 +300,7 @@ impl Target {
             (results.protocol, results.replicas) = (front.names(), arguments.processes.len());
             let named = arguments.processes.clone();
             let disk = dir.parent().map(Path::to_owned).unwrap_or_default();
-            return Ok(Self { connection: None, front: Some(front), named, layout: None, disk, replicas: Vec::new() });
+            return Ok(Self { connection: None, front: Some(front), named, layout: None, disk, replicas: Vec::new(), broker: None });
         }
         let front = async |file: &Path| match arguments.api {
             Api::Own => Ok(None),
@@ -304,11 +314,14 @@ impl Target {
             let layout = file.parent().and_then(Layout::existing);
             let disk = file.parent().map(Path::to_owned).unwrap_or_default();
             let (front, connection) = (front(file).await?, Some(connection));
-            return Ok(Self { connection, front, named: Vec::new(), layout, disk, replicas: Vec::new() });
+            return Ok(Self { connection, front, named: Vec::new(), layout, disk, replicas: Vec::new(), broker: None });
         }
         let addresses = free_addresses(results.replicas)?;
         let machine = arguments.machine();
-        let layout = Layout::create(dir, &arguments.protocol.to_string(), machine, None, &addresses)?;
+        let choice = arguments.broker.choose(arguments.protocol)?;
+        let layout =
+            Layout::create_with(dir, &arguments.protocol.to_string(), machine, None, &choice, &addresses)?;
+        let broker = NatsServer::start(&layout, choice.url.as_deref()).await?;
         let start = Instant::now();
         let mut starting = JoinSet::new();
         for index in (0_u8..).take(results.replicas) {
@@ -327,7 +340,7 @@ impl Target {
         }
         let front = front(&layout.cluster_file()).await?;
         let (connection, layout) = (Some(connection), Some(layout));
-        Ok(Self { connection, front, named: Vec::new(), layout, disk: dir.to_owned(), replicas })
+        Ok(Self { connection, front, named: Vec::new(), layout, disk: dir.to_owned(), replicas, broker })
     }
 
     /// The processes of all replicas, as far as they are on this machine.
@@ -338,6 +351,7 @@ impl Target {
             processes.extend(members.filter_map(|member| holder(&layout.replica(member.replica).pid_file())));
         }
         processes.extend(self.front.as_ref().and_then(Front::process));
+        processes.extend(self.broker.as_ref().and_then(NatsServer::pid));
         processes
     }
 
@@ -503,6 +517,9 @@ impl Target {
                 eprintln!("{}: {error}", replica.id);
             }
         }
+        if let Some(broker) = &mut self.broker {
+            broker.stop(Duration::from_secs(5)).await;
+        }
     }
 }
 
@@ -600,7 +617,11 @@ fn show(results: &Results) {
             line.insert(1, level.map_or("down".to_owned(), |it| it.crashed.to_string()));
         }
     }
-    let through = if results.api == Api::Etcd { " through etcd's API" } else { "" };
+    let through = match (results.api, results.brokered) {
+        (Api::Etcd, _) => " through etcd's API",
+        (_, true) => " through a broker",
+        _ => "",
+    };
     let contended = match results.contention {
         share if share > 0.0 => format!(", a share of {share} for one key"),
         _ => String::new(),

@@ -5,6 +5,7 @@ mod controls;
 use super::dashboard::{self, DASHBOARD_ADDRESS};
 use super::gateway::{self, ETCD_ADDRESS};
 use super::{Machine, Protocol};
+use crate::brokers::{BrokerArgs, NatsServer};
 use crate::cluster::{Connection, register};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
@@ -41,6 +42,7 @@ const FIRST_WRITE_PATIENCE: Duration = Duration::from_secs(30);
   quorate dev --protocol pbft       four replicas, one of which may lie
   quorate dev --events              an event store instead of the key-value store: see `quorate events --help`
   quorate dev --protocol reception --events    its events are certified by who has received them
+  quorate dev --protocol reception --events --broker nats     clients publish through a NATS server that nobody trusts
   quorate dev --dir cluster         keeps everything in ./cluster; run again, it goes on where it stopped
 
 Each replica is a process of its own with its own disk folder. Kill one and see what happens: nothing that was acknowledged
@@ -62,6 +64,8 @@ pub struct Arguments {
     /// bears
     #[arg(long, value_name = "E")]
     criticality: Option<u8>,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
     etcd: String,
@@ -116,7 +120,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let dir = arguments.dir.clone().or_else(|| temporary.as_ref().map(|it| it.path().to_owned())).unwrap_or_default();
     let (layout, config) = create_or_resume(&dir, &arguments)?;
     let (controls, orders) = Controls::new();
-    let mut dev = Dev { layout, config, up: Vec::new(), controls };
+    let mut dev = Dev { layout, config, up: Vec::new(), broker: None, controls };
     let _registration = register(&dev.layout.cluster_file())?;
     let ready = tokio::select! {
         ready = dev.start() => ready,
@@ -158,7 +162,9 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     let Some(layout) = Layout::existing(dir) else {
         let protocol = arguments.protocol.unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
-        let layout = Layout::create(dir, protocol.name(), arguments.machine(), arguments.criticality, &addresses)?;
+        let (machine, broker) = (arguments.machine(), arguments.broker.choose(protocol)?);
+        let layout =
+            Layout::create_with(dir, protocol.name(), machine, arguments.criticality, &broker, &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         return Ok((layout, config));
     };
@@ -175,6 +181,10 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
     if arguments.criticality.is_some() {
         let what = format!("how critical receptions are in {shown} is in its files");
         return Err(failure(what, "leave --criticality out, or choose another folder"));
+    }
+    if arguments.broker.is_given() {
+        let what = format!("which broker the cluster in {shown} has is in its files");
+        return Err(failure(what, "leave --broker and --broker-faults out, or choose another folder"));
     }
     if arguments.events && Machine::of(&config.machine) != Some(Machine::Events) {
         let what = format!("the cluster in {shown} replicates `{}`, not an event store", config.machine);
@@ -195,6 +205,7 @@ struct Dev {
     layout: Layout,
     config: ClusterConfig,
     up: Vec<Watched>,
+    broker: Option<NatsServer>,
     controls: Controls,
 }
 
@@ -214,6 +225,7 @@ struct Watched {
 impl Dev {
     /// Starts all replicas that do not run yet, and waits for the first acknowledged write.
     async fn start(&mut self) -> anyhow::Result<()> {
+        self.broker = NatsServer::start(&self.layout, self.config.broker.as_deref()).await?;
         let mut starting = JoinSet::new();
         for member in &self.config.members {
             let folder = self.layout.replica(member.replica);
@@ -272,6 +284,12 @@ impl Dev {
                 "  the keys of its coins were dealt here: whoever made the cluster could know all coins in advance"
             );
         }
+        if let Some(url) = &self.config.broker {
+            println!("  clients publish through {url}, which nobody trusts");
+        }
+        if let Some(faults) = &self.config.broker_faults {
+            println!("  and make it do wrong: {faults}");
+        }
         if let Some(gateway) = gateway {
             println!("  the etcd v3 API is at {}", gateway.url());
         }
@@ -296,7 +314,12 @@ impl Dev {
             println!("  etcdctl --endpoints {} get greeting", gateway.address());
         }
         println!("  kill -9 $(cat {})", self.layout.replica(ReplicaId::new(0)).pid_file().display());
-        println!("  {}\n", self.restart_command(ReplicaId::new(0)));
+        println!("  {}", self.restart_command(ReplicaId::new(0)));
+        if let Some(broker) = &self.broker {
+            println!("  kill -9 $(cat {})", broker.pid_file().display());
+            println!("  {}", NatsServer::command(&self.layout));
+        }
+        println!();
         println!("Ctrl-C stops all replicas.");
     }
 
@@ -313,6 +336,10 @@ impl Dev {
             }
             for index in 0..self.up.len() {
                 self.look_at(index).await;
+            }
+            if self.broker.as_mut().is_some_and(NatsServer::has_ended) {
+                println!("the broker has ended; clients publish over their own links until it is back");
+                println!("  start it again: {}", NatsServer::command(&self.layout));
             }
             self.publish();
         }
@@ -344,7 +371,7 @@ impl Dev {
         watched.by_hand = found;
     }
 
-    /// Stops our replicas, and those whose pid file names a living process.
+    /// Stops our replicas, and those whose pid file names a living process; and the broker, if we have started it.
     async fn stop(&mut self) {
         for watched in &mut self.up {
             let pid = holder(&self.layout.replica(watched.id).pid_file());
@@ -368,6 +395,9 @@ impl Dev {
             if let Some(pid) = holder(&file) {
                 eprintln!("{} (process {pid}), which was started by hand, does not stop", watched.id);
             }
+        }
+        if let Some(broker) = &mut self.broker {
+            broker.stop(until.saturating_duration_since(Instant::now())).await;
         }
     }
 }

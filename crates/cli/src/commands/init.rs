@@ -1,6 +1,7 @@
 //! `quorate init`: keys and files for a real deployment.
 
 use super::{Machine, Protocol};
+use crate::brokers::BrokerArgs;
 use crate::errors::failure;
 use crate::layout::{Layout, free_addresses};
 use clap::Args;
@@ -26,6 +27,8 @@ pub struct Arguments {
     /// bears
     #[arg(long, value_name = "E")]
     criticality: Option<u8>,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// How many replicas; without it, as few as survive the loss of one: 3 with vr and sync-tob, 4 with the others
     #[arg(long)]
     replicas: Option<usize>,
@@ -50,7 +53,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let addresses = if given == 0 { free_addresses(replicas)? } else { arguments.addresses.clone() };
     let machine = if arguments.events { Machine::Events } else { Machine::Kv };
-    let layout = Layout::create(&arguments.dir, arguments.protocol.name(), machine, arguments.criticality, &addresses)?;
+    let (dir, protocol, level) = (&arguments.dir, arguments.protocol.name(), arguments.criticality);
+    let broker = arguments.broker.choose_running(arguments.protocol)?;
+    let layout = Layout::create_with(dir, protocol, machine, level, &broker, &addresses)?;
     if let Some(warning) = arguments.protocol.warns(replicas) {
         eprintln!("warning: {warning}");
     }

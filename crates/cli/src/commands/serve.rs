@@ -1,6 +1,7 @@
 //! `quorate serve`: one replica, one process.
 
 use super::gateway;
+use crate::brokers;
 use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
 use crate::processes::{Control, HeldFile, hold_pid_file};
@@ -64,7 +65,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn serve<P: Served>(arguments: Arguments, config: ReplicaConfig, key: KeyPair) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (host, _pid) = start::<P>(&arguments.config, config, &key).await?;
+    let (host, _pid) = start::<P>(&arguments.config, config.clone(), &key).await?;
+    let _brought = brokers::of_replica(&config, host.links())?;
     let gateway = match &arguments.gateway {
         Some(file) => Some(gateway::from_file(file).await?),
         None => None,

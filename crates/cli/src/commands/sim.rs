@@ -38,6 +38,7 @@ const SHOWN_MAX: usize = 5;
   quorate sim --protocol vr --exhaustive --clients 1 --crashes 1 --timeouts 2
   quorate sim --protocol pbft --bad-primary --seeds 20       how long one stays that lies
   quorate sim --protocol vr --seeds 100 --faults loss,crash:300
+  quorate sim --protocol reception --replicas 7 --criticality 2 --faults broker-drop,broker-tamper,broker-loss
   quorate sim --protocol vr --seeds 100 --faults twins --beyond-model
   quorate sim --protocol pbft --bench --replicas 4..100 --plot pbft.svg
 
@@ -95,6 +96,9 @@ pub struct Arguments {
     /// What may go wrong: all, none, or names separated by commas; -NAME leaves one out, NAME:300 triples it
     #[arg(long, default_value = "all", allow_hyphen_values = true)]
     faults: Faults,
+    /// With reception: the level of criticality; without it, each seed draws one
+    #[arg(long, value_name = "E", conflicts_with_all = ["scenario", "script", "exhaustive", "bad_primary"])]
+    criticality: Option<u8>,
     /// Let faults strike, too, that the protocol's model excludes: one liar too many, clocks that run apart, disks that lie.
     /// Asserts only what theory still promises, and tells what broke besides
     #[arg(long)]
@@ -220,6 +224,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.seeds == 0 {
         return Err(failure("no seeds, nothing to run", "ask for at least one: --seeds 1"));
     }
+    let has_levels = matches!(arguments.protocol, Simulatable::Served(protocol) if protocol.certifies_reception());
+    if arguments.criticality.is_some() && !has_levels {
+        let what = "this protocol certifies nothing that could be more or less critical";
+        return Err(failure(what, "leave --criticality out, or ask for --protocol reception"));
+    }
     if let Some(file) = &arguments.calibrate {
         return crate::wait(calibrate::run(file));
     }
@@ -275,6 +284,7 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
         clients: usize::from(arguments.clients),
         ops: arguments.ops,
         faults: arguments.faults.clone(),
+        criticality: arguments.criticality,
         beyond_model: arguments.beyond_model,
         trace: false,
         twice: arguments.twice,

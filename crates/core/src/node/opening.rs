@@ -5,7 +5,7 @@ use super::recorder::mark;
 use super::{Identity, Payload};
 use crate::crypto::Keyring;
 use crate::fault::{Fault, Why};
-use crate::ids::{Peer, ReplicaId};
+use crate::ids::{ClientId, Peer, ReplicaId};
 use crate::protocol::Protocol;
 use crate::wire::{Envelope, Wire};
 use bytes::Bytes;
@@ -93,6 +93,10 @@ impl<P: Protocol> Opener<P> {
             return Err(Refused::Ignored(Why::OtherEpoch)); // perhaps of another protocol: do not even decode it
         }
         let mut payload = Payload::<P::Message>::decode(body).map_err(malformed)?;
+        let is_brokered = matches!(&payload, Payload::Protocol(message) if P::goes_by_broker(message));
+        if from == Peer::Client(ClientId::BROKER) && !is_brokered {
+            return Err(Refused::Ignored(Why::NotForSender));
+        }
         if let Payload::Protocol(message) = &mut payload {
             P::prove(message, keyring).map_err(|fault| match fault {
                 Fault::NotNow(why) => Refused::Ignored(why),

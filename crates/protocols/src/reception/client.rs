@@ -1,11 +1,13 @@
 //! The client: PBFT's, which believes what `f + 1` replicas say, with its requests published to everybody instead of sent to the
-//! primary. One signature covers all copies: whoever carries them can lose them, but not change them.
+//! primary. One signature covers all copies: whoever carries them can lose them, but not change them. What is not answered in
+//! time is submitted to every replica directly, whatever became of the broker (step 1 and C.5, total loss).
 
 use super::Reception;
 use super::message::{Message, PUBLICATION_BYTES_MAX};
 use crate::pbft::{self, ClientTimer, Group, Pbft};
 use quorate_core::crypto::Keyring;
-use quorate_core::ids::ReplicaId;
+use quorate_core::ids::{ReplicaId, RequestNumber, SessionId};
+use quorate_core::mutated;
 use quorate_core::protocol::{self, Call, CallError, ClientConfig, ClientEffect, ClientOutbox, Ticket};
 use std::sync::Arc;
 
@@ -19,6 +21,8 @@ const OPERATION_BYTES_MAX: usize = PUBLICATION_BYTES_MAX - 1024;
 pub struct Client {
     module: pbft::Client,
     replicas: usize,
+    /// The session that has published last, and the highest number that it has.
+    published: Option<(SessionId, RequestNumber)>,
 }
 
 impl Client {
@@ -31,8 +35,10 @@ impl Client {
             match effect {
                 ClientEffect::Send(_, pbft::Message::Request(group)) => {
                     if !published.contains(&group) {
+                        let again = self.has_published(&group) && !mutated!("reception/never-submits");
+                        let message = |group| if again { Message::Submit(group) } else { Message::Publish(group) };
                         for replica in (0_u8..).take(self.replicas).map(ReplicaId::new) {
-                            out.send(replica, Message::Publish(group.clone()));
+                            out.send(replica, message(group.clone()));
                         }
                         published.push(group);
                     }
@@ -46,13 +52,29 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Was any of these published before? From now on, all of them were. Who asks for a session, having had one, asks again: the
+    /// bytes are the same as the first time.
+    fn has_published(&mut self, group: &Group) -> bool {
+        let it = group.statement();
+        let (first, last) = it.requests.first().zip(it.requests.last()).map_or_else(Default::default, |(first, last)| (first.0, last.0));
+        let before = self.published.replace((it.session, last));
+        before.is_some_and(|(session, highest)| {
+            if session == it.session {
+                self.published = Some((session, highest.max(last)));
+            }
+            it.session == SessionId::ZERO || (session == it.session && first <= highest)
+        })
+    }
+}
+
 impl protocol::Client<Reception> for Client {
     fn new(config: ClientConfig) -> Self {
-        Self { module: pbft::Client::new(config), replicas: config.replicas }
+        Self { module: pbft::Client::new(config), replicas: config.replicas, published: None }
     }
 
     fn start(config: ClientConfig, keyring: Arc<Keyring>) -> Self {
-        Self { module: pbft::Client::start(config, keyring), replicas: config.replicas }
+        Self { module: pbft::Client::start(config, keyring), replicas: config.replicas, published: None }
     }
 
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut Outbox) {

@@ -107,6 +107,10 @@ impl Protocol for Reception {
     type Replica = Replica;
     type Client = Client;
 
+    fn goes_by_broker(message: &Message) -> bool {
+        matches!(message, Message::Publish(_))
+    }
+
     fn label(message: &Message) -> &'static str {
         message.label()
     }

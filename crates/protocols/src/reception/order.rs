@@ -10,6 +10,7 @@ use crate::quorum_client::replica::requests;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Signed};
 use quorate_core::ids::{OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::outbox::Effect;
 use quorate_core::protocol;
@@ -57,7 +58,8 @@ impl Replica {
 
     /// Lets the log's beginning go: what neither PBFT nor a publication that is not ordered needs.
     pub(super) fn forget(&mut self, out: &mut Outbox) {
-        let before = self.needed.first().map_or(self.module_needs, |first| self.module_needs.min(*first));
+        let first = self.needed.first().filter(|_| !mutated!("reception/forgets-what-is-pending"));
+        let before = first.map_or(self.module_needs, |first| self.module_needs.min(*first));
         if before > self.forgotten {
             self.forgotten = before;
             out.forget(before);
@@ -101,8 +103,12 @@ impl Replica {
     fn insert(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
         let rules =
             Rules { quorums: self.quorums, committee: self.committee, clock_ahead: self.config.module.clock_ahead };
-        let found = insertion(batch, &rules, |certified| self.is_signed(certified));
-        self.asked.insert(op, found.groups.iter().map(|(_, group)| Asked::of(group)).collect());
+        let mut found = insertion(batch, &rules, |certified| self.is_signed(certified));
+        if mutated!("reception/sorts-by-its-own-clock") {
+            found.groups.sort_by_key(|(digest, _)| self.pending.get(digest).map(|pending| pending.time));
+            found.batch.requests = requests(found.groups.iter().map(|(_, group)| group.statement()));
+        }
+        self.asked.insert(op, Asked::of(found.groups.iter().map(|(_, group)| group)));
         out.execute(op, found.batch.encode().into());
         self.settle(found.groups.into_iter().map(|(digest, _)| digest).collect(), out);
     }
@@ -151,8 +157,10 @@ pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(
             Body::Apply(bytes) => Certified::decode(&bytes).ok(),
             _ => None,
         };
-        let mut holds =
-            |it: &mut Certified| it.check(digest(&it.group), &rules.quorums, &rules.committee).is_ok() && is_signed(it);
+        let mut holds = |it: &mut Certified| {
+            let checked = it.check(digest(&it.group), &rules.quorums, &rules.committee).is_ok() && is_signed(it);
+            checked || mutated!("reception/a-certificate-is-believed")
+        };
         let Some(certified) = certified.and_then(|mut it| holds(&mut it).then_some(it)) else {
             void = void.saturating_add(1);
             continue;

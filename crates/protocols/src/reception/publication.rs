@@ -3,13 +3,14 @@
 use super::durable::Record;
 use super::message::{Certified, Message, Reception as Received, digest, weight};
 use super::order::SESSION;
-use super::replica::{Late, Replica};
+use super::replica::Replica;
 use super::replies::name;
 use super::{LIFT, Outbox, Timer};
 use crate::pbft::{self, Group};
 use quorate_core::crypto::{Digest, Verified};
 use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, RecordSeq, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::outbox::Class;
 use quorate_core::time::{Duration, Instant, WallTime};
@@ -29,8 +30,6 @@ pub(super) struct Pending {
     pub seq: RecordSeq,
     /// When it was received here (rts).
     pub time: WallTime,
-    /// Its client's own copy has come, not only a replica's.
-    pub direct: bool,
     /// The replica from which it was pulled, in whose share it is; `None`: its client, by whatever way.
     pub giver: Option<ReplicaId>,
     pub stage: Stage,
@@ -53,19 +52,29 @@ pub(super) enum Stage {
 }
 
 impl Replica {
-    /// A publication, from its client or from whoever carries it for the client: it proves itself.
+    /// A publication, by whatever way: it proves itself. What was ordered already came late, or twice: a broker may repeat
+    /// everything for ever, and nothing is ordered again for it.
     pub(super) fn on_publish(&mut self, from: Peer, group: Group, out: &mut Outbox) {
-        let (digest, client) = (digest(&group), group.statement().client);
-        if let Some(late) = self.inserted.get_mut(&digest)
-            && !std::mem::replace(&mut late.direct, true)
-        {
-            return out.ignore(from, Why::Duplicate); // the copy of what came from a replica first
-        }
-        if let Some(pending) = self.pending.get_mut(&digest) {
-            pending.direct = true;
+        let digest = digest(&group);
+        if self.inserted.contains_key(&digest) {
             return out.ignore(from, Why::Duplicate);
         }
-        if self.reply_again(&group, out) {
+        self.take(from, digest, group, out);
+    }
+
+    /// A client asks again, over its own link: for the answer, perhaps, of something that was ordered.
+    pub(super) fn on_submit(&mut self, from: Peer, group: Group, out: &mut Outbox) {
+        if from != Peer::Client(group.statement().client) {
+            return self.on_publish(from, group, out); // nobody asks in somebody else's name
+        }
+        self.take(from, digest(&group), group, out);
+    }
+
+    /// Receives a publication, unless it is here or its answers are.
+    fn take(&mut self, from: Peer, digest: Digest, group: Group, out: &mut Outbox) {
+        let client = group.statement().client;
+        let is_here = self.pending.contains_key(&digest) && !mutated!("reception/a-second-copy-is-received-again");
+        if is_here || self.reply_again(&group, out) {
             return out.ignore(from, Why::Duplicate); // whoever cannot answer receives it, and then it is ordered again
         }
         if !self.has_room(&group, None) {
@@ -75,7 +84,6 @@ impl Replica {
             return out.ignore(from, Why::Busy);
         }
 
-        // Its client asks again for the answer of something that was ordered, or it is new.
         self.inserted.remove(&digest);
         self.receive(digest, group, None, out);
     }
@@ -105,8 +113,7 @@ impl Replica {
         out.send(self.me(), Message::Reception { vote, again: false });
 
         let (next, pause) = (out.now().plus(self.config.resend), self.config.resend);
-        let (direct, stage) = (giver.is_none(), Stage::Received);
-        self.enter(digest, Pending { group, seq, time, direct, giver, stage, next, pause });
+        self.enter(digest, Pending { group, seq, time, giver, stage: Stage::Received, next, pause });
         self.certify(digest, out);
         self.expect_again(out);
     }
@@ -130,11 +137,11 @@ impl Replica {
     }
 
     /// Takes a publication out of the books: it is ordered.
-    pub(super) fn leave(&mut self, digest: Digest) -> Option<Pending> {
+    pub(super) fn leave(&mut self, digest: Digest) {
         self.receptions.remove(&digest);
-        let pending = self.pending.remove(&digest)?;
+        let Some(pending) = self.pending.remove(&digest) else { return };
         self.needed.remove(&pending.seq);
-        let bytes = weight(&pending.group);
+        let bytes = if mutated!("reception/full-for-ever") { 0 } else { weight(&pending.group) };
         self.bytes.entry(pending.giver).and_modify(|taken| *taken = taken.saturating_sub(bytes));
         let client = pending.group.statement().client;
         if pending.giver.is_none()
@@ -145,14 +152,13 @@ impl Replica {
                 self.client_bytes.remove(&client);
             }
         }
-        Some(pending)
     }
 
     /// ⟨d, rts⟩ from a replica, oneself included: it comes back when it is on disk.
     pub(super) fn on_reception(&mut self, from: ReplicaId, vote: Verified<Received>, again: bool, out: &mut Outbox) {
         let (by, it) = (vote.by(), *vote.statement());
-        if let Some(late) = self.inserted.get(&it.digest) {
-            if !again || out.now().since(late.at) < self.config.resend_max {
+        if let Some(ordered_at) = self.inserted.get(&it.digest) {
+            if !again || out.now().since(*ordered_at) < self.config.resend_max {
                 return out.ignore(Peer::Replica(from), Why::Duplicate);
             }
             // It has missed the order, or its client asks again: ordered once more, everybody is done with it and it is answered.
@@ -214,6 +220,9 @@ impl Replica {
 /// What is missing.
 impl Replica {
     pub(super) fn expect_pull(&mut self, out: &mut Outbox) {
+        if mutated!("reception/never-pulls") {
+            return;
+        }
         if !self.pulling && self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
             self.pulling = true;
             out.arm(Timer::Pull, self.config.pull);
@@ -275,7 +284,9 @@ impl Replica {
         let module = &mut self.module;
         // Otherwise a replica that asked PBFT for one of these would wait for its own request, and suspect one primary after the
         // other.
-        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, digests.iter().copied().map(name), inner));
+        let waits = mutated!("reception/waits-for-what-is-done");
+        let done = digests.iter().copied().filter(|_| !waits).map(name);
+        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, done, inner));
         assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
         for digest in digests {
             if self.unknown.remove(&digest).is_some() {
@@ -283,8 +294,11 @@ impl Replica {
                     self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
                 }
             }
-            let direct = self.leave(digest).is_some_and(|pending| pending.direct);
-            if self.inserted.insert(digest, Late { direct, at: out.now() }).is_none() {
+            if mutated!("reception/what-is-ordered-stays-pending") {
+                continue;
+            }
+            self.leave(digest);
+            if self.inserted.insert(digest, out.now()).is_none() {
                 self.inserted_order.push_back(digest);
             }
         }

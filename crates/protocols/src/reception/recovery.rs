@@ -8,6 +8,7 @@ use super::{LIFT, Outbox, Reception};
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{RecordSeq, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::protocol::{self, Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
@@ -34,7 +35,7 @@ impl Replica {
             if let Some(vote) = own.map(|vote| vote.signed().clone()) {
                 out.broadcast_unsynced(Message::Reception { vote, again: true }); // it came back durable
             }
-            if is_certified {
+            if is_certified && !mutated!("reception/backups-hand-nothing-over") {
                 self.hand_over(digest, out);
             }
         }
@@ -158,7 +159,7 @@ impl Replica {
             };
             let (next, pause) = (out.now().plus(self.config.resend), self.config.resend);
             let stage = Stage::Received;
-            let pending = Pending { group, seq, time, direct: true, giver: None, stage, next, pause };
+            let pending = Pending { group, seq, time, giver: None, stage, next, pause };
             self.enter(digest, pending);
             let vote = self.keyring.sign(Received { digest, time }); // the same as before: it is on disk
             out.broadcast(Message::Reception { vote: vote.clone(), again: true });

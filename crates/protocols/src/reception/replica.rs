@@ -41,11 +41,12 @@ pub struct Replica {
     /// Of publications that are not here: since how often they were asked for; and how many receptions of such ones each has said.
     pub(super) unknown: BTreeMap<Digest, u32>,
     pub(super) parked: BTreeMap<ReplicaId, usize>,
-    /// Digests that were ordered lately, the oldest first: copies and receptions of them are late.
-    pub(super) inserted: BTreeMap<Digest, Late>,
+    /// Digests that were ordered lately, as far as this replica knows when, and the oldest first: copies and receptions of them
+    /// are late.
+    pub(super) inserted: BTreeMap<Digest, Instant>,
     pub(super) inserted_order: VecDeque<Digest>,
     /// What the machine was given and has not applied, by entry: whom to answer. PBFT bounds the entries.
-    pub(super) asked: BTreeMap<OpNumber, Vec<Asked>>,
+    pub(super) asked: BTreeMap<OpNumber, Asked>,
     /// What clients may ask for again.
     pub(super) answered: pbft::Answered,
     /// Bytes of what is pending, by who gave it; and, of what clients gave, by client.
@@ -61,15 +62,6 @@ pub struct Replica {
     pub(super) pulling: bool,
 }
 
-/// What may still come of a publication that was ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Late {
-    /// Its client's own copy has come here: the next one is a retry.
-    pub direct: bool,
-    /// When it was ordered, as far as this replica knows.
-    pub at: Instant,
-}
-
 impl Replica {
     pub(super) fn me(&self) -> Peer {
         Peer::Replica(self.me)
@@ -77,7 +69,7 @@ impl Replica {
 
     fn on_replicas_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         match message {
-            Message::Publish(group) => self.on_publish(Peer::Replica(from), group, out),
+            Message::Publish(group) | Message::Submit(group) => self.on_publish(Peer::Replica(from), group, out),
             Message::Reception { vote, again } => self.on_reception(from, vote.verified()?, again, out),
             Message::GetPublication { digest } => self.on_get_publication(from, digest, out),
             Message::Publication(group) => self.on_publication(from, group, out),
@@ -96,6 +88,7 @@ impl Replica {
     fn on_clients_message(&mut self, from: Peer, message: Message, out: &mut Outbox) {
         match message {
             Message::Publish(group) => self.on_publish(from, group, out),
+            Message::Submit(group) => self.on_submit(from, group, out),
             Message::Module(message @ pbft::Message::Read { .. }) => {
                 self.module(out, |module, inner| protocol::Replica::on_message(module, from, message, inner));
             }
@@ -105,8 +98,8 @@ impl Replica {
 
     /// Does a replica ask PBFT for what was ordered just now? It has not seen it yet. Later on it may have missed it.
     fn is_done(&self, group: &pbft::Group, out: &Outbox) -> bool {
-        let is_late = |late: &Late| out.now().since(late.at) < self.config.resend;
-        let done = |name| self.inserted.range(named(name)).any(|(_, late)| is_late(late));
+        let is_late = |at: &Instant| out.now().since(*at) < self.config.resend;
+        let done = |name| self.inserted.range(named(name)).any(|(_, at)| is_late(at));
         group.statement().requests.iter().all(|(name, _)| done(*name))
     }
 

@@ -1,33 +1,40 @@
 //! What clients are told (step 1 of the specification: a client publishes until `f + 1` replicas say the same). PBFT, inside,
-//! sees requests of replicas and answers nobody: who asked for what stands in the publications, which only this protocol opens.
+//! sees requests of replicas and answers nobody: who asked for what stands in the publications, which only this protocol opens. How
+//! answers are split is shared (`quorum_client`).
 
 use super::Outbox;
 use super::message::Message;
 use super::replica::Replica;
 use crate::pbft::{self, Group, Reply, Told};
+use crate::quorum_client::replica::{self, Key};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Fault;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::mutated;
 use quorate_core::sessions::{self, Ruling};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
-
-/// Whom one publication's answers are for: all of it but the operations.
-#[derive(Debug)]
+/// Whom the answers of an entry are for: all of its publications but the operations.
+#[derive(Debug, Default)]
 pub(super) struct Asked {
-    client: ClientId,
-    session: SessionId,
-    acknowledged: RequestNumber,
-    full: Option<ReplicaId>,
-    numbers: Vec<RequestNumber>,
+    in_full: BTreeMap<Key, Option<ReplicaId>>,
+    acknowledged: BTreeMap<(ClientId, SessionId), RequestNumber>,
 }
 
 impl Asked {
-    pub(super) fn of(group: &Group) -> Self {
-        let it = group.statement();
-        let numbers = it.requests.iter().map(|(number, _)| *number).collect();
-        Self { client: it.client, session: it.session, acknowledged: it.acknowledged, full: it.full, numbers }
+    pub(super) fn of<'a>(groups: impl Iterator<Item = &'a Group>) -> Self {
+        let mut asked = Self::default();
+        for it in groups.map(Group::statement) {
+            let of = (it.client, it.session);
+            let acknowledged = asked.acknowledged.entry(of).or_default();
+            *acknowledged = it.acknowledged.max(*acknowledged);
+            for (number, _) in &it.requests {
+                // One that came again is answered in full by all, whatever the first copy has asked for.
+                let in_full = asked.in_full.entry((it.client, it.session, *number)).or_insert(it.full);
+                *in_full = in_full.filter(|_| it.full.is_some());
+            }
+        }
+        asked
     }
 }
 
@@ -35,29 +42,20 @@ impl Replica {
     /// An entry is applied: everybody whose publication it brought is answered, in full or with a digest, as the client has asked.
     /// A client that has used one number for two requests has signed both.
     pub(super) fn reply(&mut self, op: OpNumber, replies: Vec<sessions::Reply>, out: &mut Outbox) {
-        let asked = self.asked.remove(&op).unwrap_or_default();
-        let mut replies = replies.into_iter().peekable(); // in the order of the requests, one for each at most
-        let mut told: BTreeMap<(ClientId, SessionId), Rulings> = BTreeMap::new();
-        for it in asked {
-            let of = (it.client, it.session);
-            let mut rulings = Vec::with_capacity(it.numbers.len());
-            for number in it.numbers {
-                let is_its = |reply: &sessions::Reply| ((reply.client, reply.session), reply.number) == (of, number);
-                rulings.extend(replies.next_if(is_its).map(|reply| (number, reply.ruling)));
-            }
-            if rulings.iter().any(|(_, ruling)| *ruling == Ruling::Reused) {
-                out.blame(Peer::Client(it.client), Fault::Contradiction("two requests under one number".to_owned()));
-            }
-            if it.session != SessionId::ZERO {
-                let known = rulings.iter().map(|(number, ruling)| (*number, ruling));
-                self.answered.give(of, it.acknowledged, op, known);
-            }
-            let is_full = it.full.is_none_or(|replica| replica == self.me);
-            let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full)));
-            told.entry(of).or_default().extend(rulings);
+        let Asked { in_full, acknowledged } = self.asked.remove(&op).unwrap_or_default();
+        if mutated!("reception/answers-nobody") {
+            return;
         }
-        for ((client, session), rulings) in told.into_iter().filter(|(_, rulings)| !rulings.is_empty()) {
-            self.tell(client, Reply { view: self.module.view(), op, session, rulings }, out);
+        let reused = replies.iter().filter(|reply| reply.ruling == Ruling::Reused).map(|reply| reply.client);
+        for client in reused.collect::<BTreeSet<_>>() {
+            out.blame(Peer::Client(client), Fault::Contradiction("two requests under one number".to_owned()));
+        }
+        for (of, acknowledged) in acknowledged.into_iter().filter(|((_, session), _)| *session != SessionId::ZERO) {
+            let its = replies.iter().filter(|reply| (reply.client, reply.session) == of);
+            self.answered.give(of, acknowledged, op, its.map(|reply| (reply.number, &reply.ruling)));
+        }
+        for (client, message) in replica::replies((self.me, self.module.view(), op), &in_full, replies) {
+            self.tell(client, message, out);
         }
     }
 
@@ -71,14 +69,15 @@ impl Replica {
         let is_full = it.full.is_none_or(|replica| replica == self.me);
         for (op, rulings) in answered {
             let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full))).collect();
-            self.tell(it.client, Reply { view: self.module.view(), op, session: it.session, rulings }, out);
+            let reply = Reply { view: self.module.view(), op, session: it.session, rulings };
+            self.tell(it.client, pbft::Message::Reply(reply), out);
         }
         true
     }
 
-    fn tell(&self, client: ClientId, reply: Reply, out: &mut Outbox) {
+    fn tell(&self, client: ClientId, reply: pbft::Message, out: &mut Outbox) {
         // Follows from what a quorum has on its disks; nothing in it is a promise of ours alone.
-        out.send_unsynced(Peer::Client(client), Message::Module(pbft::Message::Reply(reply)));
+        out.send_unsynced(Peer::Client(client), Message::Module(reply));
     }
 
     /// The machine was replaced: what it was given is not answered, and receptions of what is not here may be of what the new

@@ -1,15 +1,16 @@
 //! The matrix of broker faults (specification C.5), one test for each, and a broker with all of them at every level of
 //! criticality. Whatever it does, what is acknowledged is there once, in one order.
 
-use crate::harness::{Cluster, config, replica};
+use crate::harness::{Cluster, Flying, config, replica};
 use crate::subject::Config;
 use crate::words::{group, is_publication};
 use bytes::Bytes;
 use quorate_core::crypto::Signed;
 use quorate_core::ids::{ClientId, Peer};
+use quorate_core::protocol::Consistency;
 use quorate_core::sessions::Body;
 use quorate_core::wire::Wire;
-use quorate_protocols::pbft::Group;
+use quorate_protocols::pbft::{self, Group};
 use quorate_protocols::reception::Message;
 
 /// A client that is connected, and knows its session.
@@ -20,8 +21,8 @@ fn ready() -> Cluster {
     it
 }
 
-/// A broker is a peer like any client: it proves nothing, what it carries does.
-const BROKER: Peer = Peer::Client(ClientId::new(99));
+/// A broker proves nothing, what it carries does.
+const BROKER: Peer = Peer::Client(ClientId::BROKER);
 
 #[test]
 fn drop_one_copy_at_one_correct_replica_is_enough() {
@@ -137,15 +138,73 @@ fn delay_what_comes_long_after_it_was_inserted_is_late() {
 }
 
 #[test]
-fn total_loss_is_survived_by_publishing_again_on_another_way() {
+fn total_loss_is_survived_by_submitting_to_the_replicas_directly() {
     let mut it = ready();
-    it.lose(is_publication);
+    it.lose(|it| it.label == "Publish");
     let ticket = it.submit(1, "b");
-    it.run(5_000);
+    it.run(100);
     assert_eq!(it.answer(1, ticket), None);
-    it.heal();
-    it.run_until("it is answered", |it| it.answer(1, ticket).is_some());
+    it.run(1_000);
+    assert!(it.answer(1, ticket).is_some());
     assert_eq!(it.applied_times("b"), 1);
+    it.apply(1, "c");
+    assert!(it.count("Submit") > 0, "what is new is published first, and then submitted");
+}
+
+#[test]
+fn a_client_leaves_to_the_broker_what_is_new_and_nothing_twice() {
+    let mut it = ready();
+    it.talk();
+    it.apply(1, "b");
+    assert_eq!((it.count("Publish"), it.count("Submit")), (4, 0));
+    it.talk();
+    it.lose(|it| it.label == "Reply");
+    let ticket = it.submit(1, "c");
+    it.run(400);
+    assert_eq!((it.count("Publish"), it.count("Submit")), (4, 4));
+    it.heal();
+    it.run_until("its answers come again", |it| it.answer(1, ticket).is_some());
+    assert_eq!(it.applied_times("c"), 1);
+}
+
+#[test]
+fn a_broker_that_repeats_everything_has_nothing_ordered_again() {
+    // The client has acknowledged what follows from these, so no replica remembers the answers.
+    let mut it = ready();
+    for index in 0..20 {
+        it.apply(1, &format!("x{index}"));
+    }
+    it.run(5_000);
+    let copies: Vec<Message> = it.sent.iter().filter(|it| it.label == "Publish").filter_map(Flying::message).collect();
+    assert!(copies.len() >= 80);
+    it.talk();
+    for copy in copies {
+        for id in 0..4 {
+            it.say(BROKER, id, copy.clone());
+        }
+    }
+    it.run(10_000);
+    assert_eq!((it.count("Reception"), it.count("PrePrepare")), (0, 0));
+}
+
+#[test]
+fn nothing_but_publications_is_taken_from_a_broker_and_nobody_asks_again_for_a_client() {
+    let mut it = ready();
+    it.apply(1, "b");
+    it.run(5_000);
+    let copy = it.published(1);
+    let (number, query) = (7, Bytes::new());
+    let read = pbft::Message::Read { id: number, consistency: Consistency::Ordered, full: None, query };
+    it.talk();
+    for id in 0..4 {
+        it.say(BROKER, id, Message::Submit(copy.clone()));
+        it.say(BROKER, id, Message::Module(read.clone()));
+        it.say(Peer::Client(ClientId::new(2)), id, Message::Submit(copy.clone()));
+        it.say(replica((id + 1) % 4), id, Message::Submit(copy.clone()));
+    }
+    it.run(5_000);
+    assert_eq!(it.talk(), Vec::<String>::new());
+    assert!((0..4).all(|id| it.blamed(id) == 0), "whoever stands behind a broker is not known");
 }
 
 #[test]

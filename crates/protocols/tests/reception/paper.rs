@@ -142,7 +142,7 @@ fn a_level_of_criticality_decides_how_many_must_have_received() {
         let deaf: Vec<_> = (replicas - silent..replicas).map(replica).collect();
         let others = deaf.clone();
         it.lose(move |it| {
-            let receives = matches!(it.label, "Publish" | "Publication" | "Reception");
+            let receives = matches!(it.label, "Publish" | "Submit" | "Publication" | "Reception");
             receives && (others.contains(&it.to) || others.contains(&it.from))
         });
         let ticket = it.submit(1, "b");

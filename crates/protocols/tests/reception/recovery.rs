@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, Flying, replica};
 use crate::subject::Record;
+use quorate_core::ids::{ClientId, Peer};
 use quorate_core::outbox::Class;
 use quorate_protocols::reception::Message;
 
@@ -121,7 +122,7 @@ fn what_was_ordered_and_is_published_again_is_ordered_again_with_new_times_whate
     for _ in 0..2 {
         it.talk();
         for id in 0..4 {
-            it.say(replica(2), id, Message::Publish(of.clone()));
+            it.say(Peer::Client(ClientId::new(1)), id, Message::Submit(of.clone()));
             if id == 1 {
                 it.hand_over(&Flying { to: replica(1), ..old.clone().expect("a reception") });
             }

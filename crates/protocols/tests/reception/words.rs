@@ -44,9 +44,9 @@ pub fn proposal(at: u64, time: u64, certified: &[Certified]) -> Message {
     Message::Module(pbft::Message::PrePrepare { vote, proposal })
 }
 
-/// Is it a publication, or a copy of one?
+/// Is it a client's publication, by the broker or by its own link?
 pub fn is_publication(it: &Flying) -> bool {
-    it.label == "Publish"
+    matches!(it.label, "Publish" | "Submit")
 }
 
 impl Cluster {

@@ -1,6 +1,7 @@
 //! What a file that parses can still get wrong.
 
 use super::{ClusterConfig, Limits, Member, ReplicaConfig, Timing};
+use crate::broker::BrokerFaults;
 use crate::keys::PublicKey;
 use quorate_core::ids::ReplicaId;
 use quorate_core::quorum::ByzantineQuorums;
@@ -41,6 +42,10 @@ pub enum Problem {
     NoAddress { field: &'static str, value: String },
     #[error("`{field}` = {value} is out of range; it must be between {min} and {max}")]
     OutOfRange { field: &'static str, value: u64, min: u64, max: u64 },
+    #[error("`broker` = {value} is no broker; write nats://host:port, or leave it out")]
+    NoBroker { value: String },
+    #[error("{0}; correct `broker_faults`")]
+    NoBrokerFaults(crate::broker::UnknownBrokerFault),
     #[error("{count} members tolerate no more crashes than {} would; an odd number is cheaper", count - 1)]
     EvenCount { count: usize },
 }
@@ -71,6 +76,7 @@ impl ReplicaConfig {
         let both = self.clients.iter().filter(|key| members.contains(key));
         problems.extend(both.map(|&key| Problem::MemberAsClient { key }));
         problems.extend(self.check_criticality());
+        problems.extend(no_broker(self.broker.as_deref()));
         problems.extend(self.limits.check().into_iter().flatten());
         problems.extend(self.timing.check().into_iter().flatten());
         problems
@@ -89,6 +95,9 @@ impl ClusterConfig {
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         check_members(&self.members, &self.protocol, &mut problems);
+        problems.extend(no_broker(self.broker.as_deref()));
+        let faults = self.broker_faults.as_deref().map(str::parse::<BrokerFaults>);
+        problems.extend(faults.and_then(Result::err).map(Problem::NoBrokerFaults));
         problems
     }
 }
@@ -148,6 +157,14 @@ fn check_members(members: &[Member], protocol: &str, problems: &mut Vec<Problem>
 fn no_address(field: &'static str, value: &str) -> Option<Problem> {
     let good = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     (!good).then(|| Problem::NoAddress { field, value: value.to_owned() })
+}
+
+/// The address may have credentials before its host: `nats://user:password@host:port`.
+fn no_broker(broker: Option<&str>) -> Option<Problem> {
+    let value = broker?;
+    let address = value.strip_prefix("nats://").or_else(|| value.strip_prefix("tls://"));
+    let good = address.is_some_and(|address| no_address("broker", address).is_none());
+    (!good).then(|| Problem::NoBroker { value: value.to_owned() })
 }
 
 fn in_range(field: &'static str, value: usize, min: usize, max: usize) -> Option<Problem> {

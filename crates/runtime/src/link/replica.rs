@@ -4,12 +4,13 @@ use super::accept::accept_all;
 use super::dial::keep_connected;
 use super::hello::Hello;
 use super::hub::Hub;
+use super::inbox::Class;
 use super::status::LinkStatus;
 use super::{Incoming, LinkError, Pace, Sent, tls};
 use crate::config::ReplicaConfig;
 use crate::keys::KeyPair;
 use bytes::Bytes;
-use quorate_core::ids::{Peer, ReplicaId};
+use quorate_core::ids::{ClientId, Peer, ReplicaId};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -88,6 +89,16 @@ impl LinkHandle {
     /// Queues `body` for `to`; see `Links::send`.
     pub fn send(&self, to: Peer, body: Bytes) -> Sent {
         self.hub.send(to, body)
+    }
+
+    /// Takes what a broker brings for this replica, in its turn among what clients send: waits while they have no room.
+    pub(crate) async fn bring(&self, body: Bytes) {
+        if body.len() > self.hub.limits.client_max_frame_bytes {
+            return; // no client may send so much
+        }
+        self.hub.inbox.room(Class::Clients).await;
+        let from = Peer::Client(ClientId::BROKER);
+        self.hub.inbox.push(Class::Clients, [Incoming::Message { from, body }]);
     }
 
     /// Drops, from now on, all messages to and from these replicas, and to and from no others: a partition for

@@ -61,6 +61,7 @@ pub async fn seats(count: u8, clients: &[PublicKey]) -> Vec<Seat> {
             clients: clients.to_vec(),
             members: Vec::new(),
             criticality: None,
+            broker: None,
             limits: Limits::default(),
             timing: Timing::default(),
         };
@@ -89,7 +90,9 @@ impl Seat {
     pub fn for_clients(&self) -> ClusterConfig {
         let ReplicaConfig { cluster, epoch, ref protocol, ref machine, ref members, .. } = self.config;
         let (protocol, machine, members) = (protocol.clone(), machine.clone(), members.clone());
-        ClusterConfig { cluster, epoch, protocol, machine, key_file: PathBuf::new(), members }
+        let (broker, broker_faults, broker_seed) = (None, None, 0);
+        let key_file = PathBuf::new();
+        ClusterConfig { cluster, epoch, protocol, machine, key_file, broker, broker_faults, broker_seed, members }
     }
 }
 

@@ -29,6 +29,14 @@ pub trait Simulated: Protocol {
     /// states, have no equal snapshots and publish no events; each register is judged as if it were alone.
     const PER_OBJECT: bool = false;
 
+    /// Do its clients publish through brokers?
+    const BROKERED: bool = false;
+
+    /// The same at a level of criticality, where a protocol has levels.
+    fn config_at(random: &mut Random, _criticality: Option<u8>) -> Self::Config {
+        Self::config(random)
+    }
+
     /// A configuration for short runs, with limits so small that checkpoints, trimming and state transfer do happen.
     fn config(random: &mut Random) -> Self::Config;
 
@@ -65,6 +73,7 @@ pub trait Simulated: Protocol {
     fn excludes(fault: Fault, replicas: usize) -> bool {
         // No protocol here survives a disk that makes a replica break its word, unless it counts that one as a liar.
         fault == Fault::LyingDisk || Self::EXCLUDED.contains(&fault) || (fault.is_lie() && Self::liars(replicas) == 0)
+            || (fault.is_brokers() && !Self::BROKERED)
     }
 
     /// What of a list of faults its model allows in a group of so many.

@@ -1,5 +1,4 @@
-//! Reception: PBFT's liars, and those who lie about what they have received and when. The network between clients and replicas is
-//! the broker: it loses, repeats, delays and reorders publications, and cuts replicas off from them.
+//! Reception: PBFT's liars, those who lie about what they have received and when, and brokers that do what they like.
 
 use super::pbft::PbftLies;
 use super::{Rejoin, Simulated};
@@ -20,6 +19,7 @@ use quorate_protocols::reception::{self, Certified, Config, Message, Received, R
 impl Simulated for Reception {
     const EXCLUDED: &'static [Fault] = Pbft::EXCLUDED;
     const REPLICAS: u8 = Pbft::REPLICAS;
+    const BROKERED: bool = true;
     const EXPECTED: &'static [&'static str] = Pbft::EXPECTED;
 
     fn spared(replicas: usize) -> usize {
@@ -44,13 +44,19 @@ impl Simulated for Reception {
     }
 
     fn allowed(faults: &Faults, replicas: usize) -> Faults {
-        Pbft::allowed(faults, replicas)
+        let (of_broker, others) = faults.split();
+        Pbft::allowed(&others, replicas).and(&of_broker)
     }
 
     /// Every level of criticality that a group of up to seven has.
     fn config(random: &mut Random) -> Config {
         let criticality = u8::try_from(random.below(4)).ok().filter(|level| *level < 3);
         Config { module: Pbft::config(random), criticality, ..Config::default() }
+    }
+
+    fn config_at(random: &mut Random, criticality: Option<u8>) -> Config {
+        let drawn = Self::config(random);
+        Config { criticality: criticality.or(drawn.criticality), ..drawn }
     }
 }
 

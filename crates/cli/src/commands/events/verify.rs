@@ -91,13 +91,14 @@ fn replica_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if own.is_file() {
         return Ok(vec![own]);
     }
-    let entries = std::fs::read_dir(dir).explain(format!("cannot read the folder {}", dir.display()))?;
+    let advice = "name the folder of a cluster, or of one of its replicas";
+    let entries = std::fs::read_dir(dir).advise(format!("cannot read the folder {}", dir.display()), advice)?;
     let mut files: Vec<PathBuf> =
         entries.flatten().map(|entry| entry.path().join("replica.toml")).filter(|file| file.is_file()).collect();
     files.sort();
     if files.is_empty() {
         let what = format!("there is no replica in {}", dir.display());
-        return Err(failure(what, "name the folder of a cluster, or of one of its replicas"));
+        return Err(failure(what, advice));
     }
     Ok(files)
 }
