@@ -4,6 +4,7 @@ use crate::errors::EtcdError;
 use crate::gateway::Api;
 use crate::json;
 use crate::limits::{MESSAGE_BYTES_MAX, REQUESTS_MAX, STREAMS_MAX};
+use crate::listen::Answers;
 use crate::metrics::{Counted, Metrics};
 use crate::offered::{self, API_VERSION};
 use crate::proto::DESCRIPTORS;
@@ -20,10 +21,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -94,11 +93,7 @@ impl Front {
         Self { api, routes, metrics, known, requests, streams }
     }
 
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    async fn answer(self, request: Request<Body>) -> Response<Body> {
+    async fn respond(self, request: Request<Body>) -> Response<Body> {
         let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if kind.starts_with(b"application/grpc") {
             return self.grpc(request).await;
@@ -148,7 +143,7 @@ impl Front {
             0 => route.counted.answered(began.elapsed()),
             refused => self.metrics.refused(route.service, route.method, refused, began.elapsed()),
         }
-        response.map(|body| Body::new(Placed { body, _place: place }))
+        response.map(|body| Body::new(Placed::new(body, place)))
     }
 
     /// Healthy is who answers.
@@ -183,21 +178,31 @@ pub fn page(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> R
     response
 }
 
-impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+impl Answers for Front {
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        self.respond(request).await
+    }
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let answer = self.clone().answer(request.map(Body::new));
-        Box::pin(async move { Ok(answer.await) })
+    fn opened(&self) -> Box<dyn Send> {
+        Box::new(self.metrics.connection())
+    }
+
+    fn turned_away(&self) {
+        self.metrics.connection_refused();
     }
 }
 
 /// A body that keeps its request's place until it is at its end.
-struct Placed {
+pub struct Placed {
     body: Body,
     _place: OwnedSemaphorePermit,
+}
+
+impl Placed {
+    /// A body that keeps a place.
+    pub fn new(body: Body, place: OwnedSemaphorePermit) -> Self {
+        Self { body, _place: place }
+    }
 }
 
 impl http_body::Body for Placed {

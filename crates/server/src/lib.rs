@@ -17,7 +17,8 @@
 //! # How to read it
 //! A request's way: [`listen`] accepts connections, `http` tells gRPC, JSON and plain pages apart, `codec` bounds what is
 //! decoded, `access` says who asks, `kv`, `lease`, `watch`, `lock`, `election`, `auth`, `maintenance`, `snapshot` answer, through `store`,
-//! which is the client of the cluster. `convert` translates messages, `errors` refusals.
+//! which is the client of the cluster. `convert` translates messages, `errors` refusals. [`events`] is the same for a cluster that
+//! replicates an event store: HTTP, JSON and server-sent events on the same listener.
 
 mod access;
 mod auth;
@@ -27,6 +28,7 @@ mod convert;
 pub mod dashboard;
 mod election;
 mod errors;
+pub mod events;
 mod gateway;
 mod http;
 mod hub;
@@ -49,4 +51,5 @@ mod watch;
 
 pub use config::{GatewayConfig, GatewayConfigError};
 pub use errors::EtcdError;
+pub use events::EventsGateway;
 pub use gateway::{Gateway, GatewayError, Options};

@@ -3,17 +3,20 @@
 //! Loopback may be plain. Beyond it, nothing is served without TLS and client certificates: whoever reaches the port could
 //! otherwise read and write everything.
 
-use crate::http::Front;
 use crate::limits::{
     CONNECTIONS_MAX, HANDSHAKE_PATIENCE, HEADERS_BYTES_MAX, HEADERS_PATIENCE, KEEPALIVE_INTERVAL, KEEPALIVE_PATIENCE,
     STREAMS_PER_CONNECTION_MAX,
 };
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
 
 /// After an accept that failed for want of something, for example of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -153,8 +157,20 @@ fn pem(what: &'static str, path: &Path, why: impl ToString) -> ListenError {
     ListenError::Pem { what, path: path.to_owned(), why: why.to_string() }
 }
 
+/// What answers the requests of a port. Cheap to clone.
+pub(crate) trait Answers: Clone + Send + Sync + 'static {
+    /// Answers one.
+    fn answer(self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+
+    /// A connection is open as long as the value lives.
+    fn opened(&self) -> Box<dyn Send>;
+
+    /// A connection beyond the limit was closed.
+    fn turned_away(&self);
+}
+
 /// Accepts connections. Never ends; its end ends them all.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, front: Front) {
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, front: impl Answers) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -169,19 +185,19 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, front
             Some(_) = connections.join_next() => continue,
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            front.metrics().connection_refused();
+            front.turned_away();
             continue; // dropped: whoever dials backs off
         };
         let (tls, front) = (tls.clone(), front.clone());
         connections.spawn(async move {
             let _place = place;
-            let _open = front.metrics().connection();
+            let _open = front.opened();
             connect(stream, tls, front).await;
         });
     }
 }
 
-async fn connect(stream: TcpStream, tls: Option<TlsAcceptor>, front: Front) {
+async fn connect(stream: TcpStream, tls: Option<TlsAcceptor>, front: impl Answers) {
     let _slower_without = stream.set_nodelay(true);
     let Some(tls) = tls else {
         return converse(stream, front).await;
@@ -192,7 +208,7 @@ async fn connect(stream: TcpStream, tls: Option<TlsAcceptor>, front: Front) {
 }
 
 /// HTTP/1 or HTTP/2, as the client begins. A connection that breaks is not worth a word.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, front: Front) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, front: impl Answers) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE);
     builder
@@ -204,7 +220,11 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_PATIENCE);
-    let _broken = builder.serve_connection(TokioIo::new(stream), front).await;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = front.clone().answer(request.map(Body::new));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let _broken = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
 #[cfg(test)]

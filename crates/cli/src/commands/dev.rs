@@ -3,7 +3,7 @@
 mod controls;
 
 use super::dashboard::{self, DASHBOARD_ADDRESS};
-use super::gateway::{self, ETCD_ADDRESS};
+use super::gateway::{self, ETCD_ADDRESS, EVENTS_ADDRESS, Offered};
 use super::{Machine, Protocol};
 use crate::brokers::{BrokerArgs, NatsServer};
 use crate::cluster::{Connection, register};
@@ -16,8 +16,8 @@ use controls::Ordered;
 use quorate_core::ids::ReplicaId;
 use quorate_core::protocol::Call;
 use quorate_runtime::config::ClusterConfig;
+use quorate_server::Options;
 use quorate_server::dashboard::Dashboard;
-use quorate_server::{Gateway, Options};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -69,6 +69,9 @@ pub struct Arguments {
     /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
     etcd: String,
+    /// Where to offer an event store over HTTP (--events); `off` for nowhere
+    #[arg(long, value_name = "ADDRESS|off", default_value = EVENTS_ADDRESS)]
+    http: String,
     /// Where to show the dashboard; `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = DASHBOARD_ADDRESS)]
     dashboard: String,
@@ -111,7 +114,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         true => ("off", "off"),
         false => (arguments.etcd.as_str(), arguments.dashboard.as_str()),
     };
-    let etcd = bind(etcd, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?;
+    let public = match arguments.replicates_events() {
+        true => bind(&arguments.http, "--http ADDRESS, or do without HTTP with --http off").await?,
+        false => bind(etcd, "--etcd ADDRESS, or do without the etcd API with --etcd off").await?,
+    };
     let page = bind(page, "--dashboard ADDRESS, or do without it with --dashboard off").await?;
     let temporary = match arguments.dir {
         Some(_) => None,
@@ -131,7 +137,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         dev.stop().await;
         return Err(error);
     }
-    let shown = dev.offer(etcd, page);
+    let shown = dev.offer(public, page);
     match &shown {
         Ok((gateway, dashboard)) => {
             dev.welcome(start.elapsed(), temporary.as_ref(), &dir, gateway.as_ref(), dashboard.as_ref());
@@ -251,11 +257,11 @@ impl Dev {
     /// Offers the cluster to others, as far as there are listeners for it.
     fn offer(
         &self,
-        etcd: Option<TcpListener>,
+        public: Option<TcpListener>,
         page: Option<TcpListener>,
-    ) -> anyhow::Result<(Option<Gateway>, Option<Dashboard>)> {
+    ) -> anyhow::Result<(Option<Offered>, Option<Dashboard>)> {
         let file = self.layout.cluster_file();
-        let gateway = etcd.map(|listener| gateway::start(&file, listener, Options::default())).transpose()?;
+        let gateway = public.map(|listener| gateway::start(&file, listener, Options::default())).transpose()?;
         let dashboard =
             page.map(|listener| dashboard::start(&file, listener, Some(self.controls.clone()))).transpose()?;
         Ok((gateway, dashboard))
@@ -266,7 +272,7 @@ impl Dev {
         took: Duration,
         temporary: Option<&TempDir>,
         dir: &Path,
-        gateway: Option<&Gateway>,
+        gateway: Option<&Offered>,
         dashboard: Option<&Dashboard>,
     ) {
         let (count, protocol) = (self.config.members.len(), &self.config.protocol);
@@ -291,7 +297,7 @@ impl Dev {
             println!("  and make it do wrong: {faults}");
         }
         if let Some(gateway) = gateway {
-            println!("  the etcd v3 API is at {}", gateway.url());
+            println!("  {} is at {}", gateway.words(), gateway.url());
         }
         if let Some(dashboard) = dashboard {
             println!("  look at it, and break it, at {}", dashboard.url());
@@ -310,8 +316,10 @@ impl Dev {
         if Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
             println!("  (each key has an order of its own: no watch, no lease, no etcd API, and no dashboard of keys)");
         }
-        if let Some(gateway) = gateway {
-            println!("  etcdctl --endpoints {} get greeting", gateway.address());
+        match gateway {
+            Some(Offered::Etcd(gateway)) => println!("  etcdctl --endpoints {} get greeting", gateway.address()),
+            Some(Offered::Events(gateway)) => println!("  curl {}/v1/streams/account-1", gateway.address()),
+            None => {}
         }
         println!("  kill -9 $(cat {})", self.layout.replica(ReplicaId::new(0)).pid_file().display());
         println!("  {}", self.restart_command(ReplicaId::new(0)));

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// The replica's file, as `quorate init` writes it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Offer the etcd v3 API, too: the file that `quorate gateway --config` takes
+    /// Offer the etcd v3 API, or the event store over HTTP, too: the file that `quorate gateway --config` takes
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
     /// Stop when stdin closes: how `dev` makes sure that its replicas end with it
@@ -72,7 +72,7 @@ async fn serve<P: Served>(arguments: Arguments, config: ReplicaConfig, key: KeyP
         None => None,
     };
     if let Some(gateway) = &gateway {
-        println!("the etcd v3 API at {}", gateway.url());
+        println!("{} at {}", gateway.words(), gateway.url());
     }
     let links = host.links();
     let stop = async move {

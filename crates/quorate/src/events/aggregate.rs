@@ -76,6 +76,14 @@ pub enum CommandError<E: std::error::Error + 'static> {
         /// What is wrong with it.
         why: String,
     },
+    /// Events that make the state were hidden (truncated, or the stream was deleted): the rest would make another one.
+    #[error("events of stream `{stream}` after version {version} are hidden: go on from a snapshot of a later version")]
+    Hidden {
+        /// The stream.
+        stream: String,
+        /// The version of the state that they are missing for.
+        version: u64,
+    },
     /// Others were faster, again and again. Nothing happened.
     #[error("others changed the same aggregate {ATTEMPTS_MAX} times meanwhile; nothing was done")]
     Contended,
@@ -112,15 +120,37 @@ impl<A: Aggregate> Repository<A> {
         Ok(loaded)
     }
 
-    /// Brings an aggregate that was loaded before up to date: a snapshot that somebody keeps need not be new.
+    /// Brings an aggregate that was loaded before up to date. What [`Repository::load`] gave is a *snapshot*: kept anywhere, and as
+    /// old as may be, it saves reading what is in it, and events that are in it may be truncated.
+    ///
+    /// # Errors
+    /// [`CommandError`]
+    pub async fn load_from(
+        &self,
+        name: impl Display,
+        snapshot: Loaded<A>,
+    ) -> Result<Loaded<A>, CommandError<A::Error>> {
+        let mut loaded = snapshot;
+        self.catch_up(&Self::stream(name), &mut loaded).await?;
+        Ok(loaded)
+    }
+
     async fn catch_up(&self, stream: &str, loaded: &mut Loaded<A>) -> Result<(), CommandError<A::Error>> {
         let source = Source::Stream(stream.to_owned());
         loop {
             let from = loaded.version.saturating_add(1);
             let page = self.store.read(Read { source: source.clone(), from, ..Read::default() }).await?;
+            // Versions have no gaps: where there is one, events are hidden.
+            let hidden = |version| CommandError::Hidden { stream: stream.to_owned(), version };
             for event in &page.events {
+                if event.version != loaded.version.saturating_add(1) {
+                    return Err(hidden(loaded.version));
+                }
                 loaded.state.apply(&decode::<A>(event)?);
                 loaded.version = event.version;
+            }
+            if page.next > loaded.version.saturating_add(1) {
+                return Err(hidden(loaded.version));
             }
             if page.end {
                 return Ok(());

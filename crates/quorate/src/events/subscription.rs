@@ -20,6 +20,8 @@ pub enum Item {
     /// Events, in order. The number is where to go on: kept together with what was made of the events, it makes each of them
     /// count once.
     Events(Vec<Recorded>, u64),
+    /// Nothing before this number is of interest that was not told: where to go on, for whoever keeps that.
+    Passed(u64),
     /// Everything that was there has been told; what follows is new. Once.
     Live,
     /// The cluster is not heard, for this reason. The subscription goes on by itself when it is.
@@ -52,6 +54,13 @@ impl Subscription {
         Self { store, read, hints, live: false, silent: false, more: true }
     }
 
+    /// The same, with at most so many events in one [`Item::Events`].
+    #[must_use]
+    pub fn with_pages_of(mut self, events_max: u32) -> Self {
+        self.read.limit = events_max;
+        self
+    }
+
     /// Where it goes on: the number after the last event that it told, or looked at.
     pub fn next_number(&self) -> u64 {
         self.read.from
@@ -73,10 +82,14 @@ impl Subscription {
             match self.store.read(self.read.clone()).await {
                 Ok(_) if std::mem::take(&mut self.silent) => return Ok(Item::Heard), // and then reads again
                 Ok(page) => {
+                    let passed = page.next > self.read.from;
                     self.read.from = page.next;
                     self.more = !page.end;
                     if !page.events.is_empty() {
                         return Ok(Item::Events(page.events, page.next));
+                    }
+                    if passed {
+                        return Ok(Item::Passed(page.next));
                     }
                 }
                 Err(error) if error.is_worth_a_retry() => {

@@ -38,7 +38,7 @@ pub fn host(headers: &HeaderMap, own: SocketAddr) -> Result<(), Refusal> {
 }
 
 /// An address with our port, or `localhost`, which names nobody else.
-fn is_own(host: &str, own: SocketAddr) -> bool {
+pub fn is_own(host: &str, own: SocketAddr) -> bool {
     if let Ok(address) = host.parse::<SocketAddr>() {
         return address.port() == own.port() && is_ours(address.ip(), own.ip());
     }

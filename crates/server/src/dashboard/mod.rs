@@ -30,6 +30,7 @@ mod spark;
 mod strip;
 mod tape;
 
+pub(crate) use guard::is_own as is_own_host;
 pub use history::{History, Point};
 pub use source::{Facts, Health, Look, Order, Process, ReplicaLook, Source};
 

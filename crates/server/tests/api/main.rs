@@ -4,6 +4,8 @@ mod auth;
 mod auth_differential;
 mod common;
 mod differential;
+mod events;
+mod events_lies;
 
 mod hostile;
 mod json;

@@ -3,7 +3,6 @@
 //! An event of a file without an id of its own gets one from the file's contents and its line: running the command again
 //! appends nothing twice, and a crash between two attempts does not matter.
 
-use super::line::{Defaults, parse};
 use super::{Store, expected};
 use crate::errors::{Advise, failure};
 use crate::progress::Progress;
@@ -13,6 +12,7 @@ use clap::Args;
 use quorate::Digest;
 use quorate::events::limits::OPERATION_BYTES_MAX;
 use quorate::events::{Append, Appended, EventId, Expected, NewEvent, StoreError, Write, draw_id};
+use quorate_server::events::line::{Defaults, parse};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,10 +1,10 @@
 //! `quorate events group` and `consume`: consumers that share the events of a source.
 
-use super::line::print;
 use super::{From, Store};
 use crate::text::thousands;
 use clap::{Args, Subcommand};
 use quorate::events::{NewGroup, Operation, Query, Response, Settings, Source};
+use quorate_server::events::line::print;
 use serde_json::Value;
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -2,7 +2,6 @@
 
 mod append;
 mod group;
-mod line;
 mod project;
 mod read;
 mod subscribe;

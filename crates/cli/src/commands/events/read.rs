@@ -1,10 +1,10 @@
 //! `quorate events read` and `streams`.
 
-use super::line::{plain, print};
 use super::{From, Store};
 use clap::Args;
 use quorate::events::limits::READ_EVENTS_MAX;
 use quorate::events::{Query, Read, Recorded, StoreError};
+use quorate_server::events::line::print;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
@@ -122,4 +122,12 @@ pub async fn streams(store: &Store, arguments: StreamsArguments) -> anyhow::Resu
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// For a person: position, stream, version, type, data, with tabs between them.
+fn plain(event: &Recorded) -> Vec<u8> {
+    let mut line = format!("{}\t{}\t{}\t{}\t", event.position, event.stream, event.version, event.kind).into_bytes();
+    let data: std::borrow::Cow<'_, [u8]> = crate::text::escape(&event.data);
+    line.extend_from_slice(&data);
+    line
 }

@@ -4,11 +4,15 @@ use super::read::write;
 use super::{From, Store};
 use crate::errors::Advise;
 use clap::Args;
-use quorate::events::{Item, StoreError};
+use quorate::events::{Item, StoreError, replace_file};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Between two times that the file is written because nothing of interest has happened.
+const PASSED_EVERY: Duration = Duration::from_secs(1);
 
 /// What `subscribe` is told.
 #[derive(Debug, Args)]
@@ -54,6 +58,7 @@ pub async fn run(store: &Store, arguments: Arguments) -> anyhow::Result<ExitCode
         },
     };
     let mut left = arguments.count.unwrap_or(u64::MAX);
+    let mut passed_at = Instant::now();
     let mut subscription = store.store.subscribe(source, arguments.from.filter(), start);
     while left > 0 {
         match store.explain(subscription.next().await)? {
@@ -67,6 +72,14 @@ pub async fn run(store: &Store, arguments: Arguments) -> anyhow::Result<ExitCode
                 left = left.saturating_sub(shown as u64);
                 let next = events.get(shown).map_or(next, |event| event.number(&arguments.from.source()));
                 if let Some(file) = &arguments.checkpoint {
+                    replace(file, format!("{next}\n").as_bytes())?;
+                }
+            }
+            Item::Passed(next) => {
+                if let Some(file) = &arguments.checkpoint
+                    && passed_at.elapsed() >= PASSED_EVERY
+                {
+                    passed_at = Instant::now();
                     replace(file, format!("{next}\n").as_bytes())?;
                 }
             }
@@ -96,16 +109,5 @@ fn load(file: &Path) -> anyhow::Result<Option<u64>> {
 /// # Errors
 /// What the system says.
 pub fn replace(file: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    let mut aside = file.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
-    let write = || -> io::Result<()> {
-        let mut new = fs::File::create(&aside)?;
-        new.write_all(contents)?;
-        new.sync_all()?;
-        fs::rename(&aside, file)?;
-        let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::File::open(folder)?.sync_all()
-    };
-    write().explain(format!("cannot write {}", file.display()))
+    replace_file(file, contents).explain(format!("cannot write {}", file.display()))
 }

@@ -1,15 +1,13 @@
-//! An event as a line of JSON: what `read` and `subscribe` print, and what `append --file` takes.
+//! An event as a line of JSON: what reading gives, over HTTP as on the command line, and what appending takes.
 //!
 //! Data and metadata that are JSON stand in the line as they were appended, byte for byte: what is read can be appended
 //! elsewhere. Other text is under `data_text`, other bytes in hexadecimal under `data_hex`; so with metadata.
 
-use crate::text::hex;
 use bytes::Bytes;
 use quorate::WallTime;
 use quorate::events::{EventId, NewEvent, Recorded};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// An event as it is printed.
 #[derive(Debug, Serialize)]
@@ -86,6 +84,9 @@ impl Serialize for Metadata<'_> {
 }
 
 /// The line of an event.
+///
+/// # Errors
+/// None: an event has a form in JSON.
 pub fn print(event: &Recorded) -> serde_json::Result<String> {
     serde_json::to_string(&Printed {
         position: event.position,
@@ -180,6 +181,10 @@ fn content(name: &str, json: Option<&RawValue>, text: Option<String>, hex: Optio
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn unhex(digits: &str) -> Option<Bytes> {
     let pairs = digits.as_bytes().chunks(2);
     let byte = |pair: &[u8]| {
@@ -187,14 +192,6 @@ fn unhex(digits: &str) -> Option<Bytes> {
         u8::from_str_radix(text, 16).ok()
     };
     pairs.map(byte).collect::<Option<Vec<_>>>().map(Bytes::from)
-}
-
-/// For a person: position, stream, version, type, data, with tabs between them.
-pub fn plain(event: &Recorded) -> Vec<u8> {
-    let mut line = format!("{}\t{}\t{}\t{}\t", event.position, event.stream, event.version, event.kind).into_bytes();
-    let data: Cow<'_, [u8]> = crate::text::escape(&event.data);
-    line.extend_from_slice(&data);
-    line
 }
 
 /// A time as RFC 3339 writes it, in UTC.
