@@ -1,0 +1,50 @@
+//! What can be broken in HQ.
+
+use super::{List, Mutation};
+use crate::run::run;
+use quorate_protocols::hq::Hq;
+
+const fn all(name: &'static str, wrong: &'static str) -> Mutation {
+    under(name, wrong, "all")
+}
+
+const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
+    Mutation { name, wrong, faults, replicas: 4, run: run::<Hq> }
+}
+
+/// The list.
+pub const LIST: List = List {
+    protocol: "hq",
+    kept: include_str!("hq.txt"),
+    mutations: &[
+        all("hq/grants-a-place-twice", "a replica grants one place to whoever asks"),
+        all("hq/grant-is-not-durable", "a replica forgets with a crash what it has granted"),
+        all("hq/execution-is-not-durable", "a replica forgets with a crash what it has executed and answered"),
+        all("hq/start-is-not-durable", "a replica forgets with a crash that it has frozen an object"),
+        all("hq/certificate-of-too-few", "a client makes certificates of one grant less than a quorum"),
+        all("hq/believes-too-few-answers", "a client believes a write that f + 1 replicas have executed"),
+        all("hq/reads-from-too-few", "a client believes a read that f + 1 replicas answer alike"),
+        all("hq/executes-a-request-twice", "the table of last results is not asked"),
+        all("hq/executes-past-a-gap", "a replica executes a write whose predecessor it lacks"),
+        all("hq/executes-what-a-resolution-superseded", "a certificate from before a resolution is executed"),
+        all("hq/frozen-replicas-execute", "a replica that has said what it has executes more"),
+        all("hq/reads-what-is-frozen", "a read of an object that is busy or frozen is answered"),
+        all("hq/conflict-of-two-grants", "two grants are a conflict"),
+        all("hq/start-quorum-one-short", "one START less than a quorum is ordered"),
+        all("hq/resolves-from-the-first-start", "the first certificate shown is taken for the greatest"),
+        all("hq/does-not-undo", "a write that the quorum of STARTs does not know of stays"),
+        all("hq/takes-two-requests-of-a-client", "a client that says two things gets both"),
+        all("hq/resolution-quorum-one-short", "one grant less than a quorum proves a resolution"),
+        all("hq/believes-one-replica", "an object is taken from one replica"),
+        all("hq/orders-a-request-twice", "what PBFT orders again is executed again"),
+        all(
+            "hq/ordered-execution-is-not-durable",
+            "a replica forgets with a crash what it has executed on several objects",
+        ),
+        all("hq/ordered-believes-too-few", "a client believes that f + 1 replicas have executed it"),
+        all(
+            "hq/takes-a-part-unknown",
+            "a replica takes an object whose last operation touched others that it does not know of",
+        ),
+    ],
+};
