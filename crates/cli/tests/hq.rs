@@ -3,27 +3,10 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, eventually, text_of, within};
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Child, Stdio};
-
-const LINES: usize = 10_000;
-
-fn data(lines: usize) -> (String, String) {
-    let lines = (0..lines).map(|index| format!("key-{:06}\tvalue {index}", (index * 7919) % 1_000_003));
-    let sorted: BTreeMap<String, String> =
-        lines.clone().map(|line| (line.split('\t').next().expect("a key").to_owned(), line)).collect();
-    let text = |lines: Vec<String>| lines.into_iter().map(|line| line + "\n").collect::<String>();
-    (text(lines.collect()), text(sorted.into_values().collect()))
-}
+use common::import::Victim::Replica;
+use common::{Cluster, PATIENCE, text_of, within};
 
 impl Cluster {
-    fn import(&self, file: &Path, in_flight: &str) -> Child {
-        let mut command = self.command(&["kv", "import", "--in-flight", in_flight]);
-        command.arg(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("import starts")
-    }
-
     /// How much the replica that has done most has done.
     fn steps(&self) -> u64 {
         let status = self.status();
@@ -48,27 +31,14 @@ impl Cluster {
 #[test]
 fn an_import_survives_kill_9_of_any_one_of_four() {
     let mut cluster = Cluster::serve_all_of("hq", 4);
-    let (text, sorted) = data(LINES);
-    let file = cluster.scratch().join("data.tsv");
-    std::fs::write(&file, text).expect("a file");
-    let mut import = cluster.import(&file, "8");
-    for (victim, percent) in [(0, 10), (1, 30), (3, 50)] {
-        eventually("the import comes that far", || {
-            assert!(import.try_wait().expect("a child").is_none(), "it is over before it was disturbed");
-            cluster.steps() >= (LINES * percent / 100) as u64
-        });
-        cluster.kill(victim);
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        cluster.serve(victim);
-    }
-    let status = import.wait().expect("a child");
-    assert!(status.success(), "{}", text_of(import.stderr));
-    assert!(cluster.export() == sorted.as_bytes(), "the export is not what was imported");
+    let kills = [(10, Replica(0)), (30, Replica(1)), (50, Replica(3))];
+    cluster.import_under_kills((10_000, 8), &kills, Cluster::steps);
     cluster.wait_until_alike();
+    let sorted = cluster.export();
     // Everybody at once: what was acknowledged is on the disks.
     cluster.kill_all();
     (0..4).for_each(|replica| cluster.serve(replica));
-    assert!(cluster.export() == sorted.as_bytes(), "the export is not what was imported");
+    assert!(cluster.export() == sorted, "what was imported is gone");
     cluster.wait_until_alike();
     cluster.assert_no_panic();
 }
@@ -82,7 +52,7 @@ fn clients_that_want_the_same_keys_at_once_get_one_order_of_each() {
         std::fs::write(&file, lines).expect("a file");
         file
     });
-    let imports = files.each_ref().map(|file| cluster.import(file, "4"));
+    let imports = files.each_ref().map(|file| cluster.import(file, 4));
     cluster.kill(2);
     std::thread::sleep(std::time::Duration::from_millis(300));
     cluster.serve(2);
