@@ -15,7 +15,9 @@ mod text;
 mod watching;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, dashboard, dev, events, gateway, init, kv, recover, serve, sim, status, top, verify};
+use commands::{
+    bench, controller, dashboard, dev, events, gateway, init, kv, recover, serve, sim, status, top, verify,
+};
 use std::process::ExitCode;
 
 /// Every request is several small allocations, made on one thread and freed on another: the system's allocator spends a
@@ -52,6 +54,7 @@ enum Command {
     Init(init::Arguments),
     Serve(serve::Arguments),
     Gateway(gateway::Arguments),
+    Controller(controller::Arguments),
     Recover(recover::Arguments),
     Verify(verify::Arguments),
     Sim(Box<sim::Arguments>),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Serve(arguments) => wait(serve::run(arguments)),
         Command::Gateway(arguments) => wait(gateway::run(arguments)),
+        Command::Controller(arguments) => wait(controller::run(arguments)),
         Command::Recover(arguments) => wait(recover::run(arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),

@@ -10,7 +10,7 @@
 //! - [`ReplicatedStore`] is an [`cqrs_es::EventStore`] with upcasters and snapshots.
 //! - [`EventRepository`] is a [`cqrs_es::persist::PersistedEventRepository`]: for `PersistedEventStore::new_event_store`, and for replays.
 //!   It refuses the snapshots that `PersistedEventStore` makes, since those of cqrs-es 0.5.0 hold events twice (`repository.rs`).
-//! - [`feed`] brings events to a [`cqrs_es::Query`] from any position on, also those that no running program dispatched.
+//! - [`feed()`] brings events to a [`cqrs_es::Query`] from any position on, also those that no running program dispatched.
 //!
 //! # Conflicts and silence
 //! Whoever appends to an aggregate that somebody else has changed since it was loaded gets `AggregateConflict`, and nothing was

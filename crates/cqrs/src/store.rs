@@ -96,11 +96,11 @@ impl<A: Aggregate> ReplicatedStore<A> {
     }
 
     fn envelope(&self, event: SerializedEvent) -> Result<EventEnvelope<A>, PersistenceError> {
-        let upcast = |event: SerializedEvent, upcaster: &Box<dyn EventUpcaster>| {
+        let upcast = |event: SerializedEvent, upcaster: &dyn EventUpcaster| {
             let applies = upcaster.can_upcast(&event.event_type, &event.event_version);
             if applies { upcaster.upcast(event) } else { event }
         };
-        self.upcasters.iter().fold(event, upcast).try_into()
+        self.upcasters.iter().map(|upcaster| &**upcaster).fold(event, upcast).try_into()
     }
 
     /// The same for an event that was read.

@@ -12,7 +12,6 @@ use quorate_runtime::keys::KeyPair;
 use quorate_server::events::limits::CALL_PATIENCE;
 use quorate_server::listen::{self, ListenError};
 use quorate_server::{EventsGateway, Gateway, GatewayConfig, GatewayError, Options};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
@@ -108,14 +107,6 @@ impl Offered {
         match self {
             Offered::Etcd(gateway) => gateway.url(),
             Offered::Events(gateway) => gateway.url(),
-        }
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        match self {
-            Offered::Etcd(gateway) => gateway.address(),
-            Offered::Events(gateway) => gateway.address(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod bench;
+pub mod controller;
 pub mod dashboard;
 pub mod dev;
 pub mod events;

@@ -11,12 +11,11 @@ use crate::errors::{Advise, failure};
 use crate::layout::{pid_file_beside, unmark_new};
 use crate::processes::hold_pid_file;
 use crate::progress::Progress;
-use crate::served::{Served, with_protocol};
+use crate::served::{Machine, Served, with_protocol};
 use clap::Args;
 use quorate_core::ids::{OpNumber, View};
 use quorate_core::outbox::Class;
 use quorate_core::wire::Wire;
-use quorate_machines::kv::Operation;
 use quorate_runtime::config::{ReplicaConfig, draw_cluster_id};
 use quorate_runtime::replica::belongs;
 use quorate_store::wal::WalConfig;
@@ -121,7 +120,7 @@ fn connect(arguments: &Arguments, config: &ReplicaConfig) -> anyhow::Result<Conn
 
 /// Has the others commit entries, one after the other, until the window has passed. The first of them.
 async fn flush(connection: &Connection, entries: u64) -> anyhow::Result<OpNumber> {
-    let nothing = Operation::delete("quorate/recover/no-op").encode()?;
+    let nothing = Machine::of(&connection.config.machine).unwrap_or_default().nothing()?;
     let mut progress = Progress::start("recover", "entries", entries);
     let mut first = None;
     loop {

@@ -129,6 +129,14 @@ impl Protocol {
         needed.unwrap_or(replicas)
     }
 
+    /// Of so many replicas, those that may be faulty: `f`.
+    pub fn faults(self, replicas: usize) -> usize {
+        match with_protocol!(self, P => P::STEP) {
+            3 => ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults()),
+            _ => replicas.saturating_sub(self.needed(replicas)),
+        }
+    }
+
     /// Why a number of replicas is a waste, or worse.
     pub fn warns(self, replicas: usize) -> Option<String> {
         with_protocol!(self, P => P::warns(replicas))
@@ -189,5 +197,9 @@ mod tests {
         assert_eq!(needed(Protocol::Vr), [1, 2, 3, 3, 4]);
         assert_eq!(needed(Protocol::SyncTob), [1, 2, 3, 3, 4]);
         assert_eq!(needed(Protocol::Pbft), [1, 2, 3, 4, 5]);
+        let faults = |protocol: Protocol| [1, 3, 4, 5, 6, 7].map(|replicas| protocol.faults(replicas));
+        assert_eq!(faults(Protocol::Vr), [0, 1, 1, 2, 2, 3]);
+        assert_eq!(faults(Protocol::SyncTob), [0, 1, 1, 2, 2, 3]);
+        assert_eq!(faults(Protocol::Pbft), [0, 0, 1, 1, 1, 2]);
     }
 }
