@@ -9,8 +9,11 @@
 mod async_tob;
 mod hotstuff;
 mod pbft;
+mod searched;
 mod sync_tob;
 mod vr;
+
+pub use searched::{LOST_DISK, SEARCHED, Searched};
 
 use crate::checker::Violation;
 use crate::faults::Faults;

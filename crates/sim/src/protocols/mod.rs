@@ -29,6 +29,10 @@ pub trait Simulated: Protocol {
     /// states, have no equal snapshots and publish no events; each register is judged as if it were alone.
     const PER_OBJECT: bool = false;
 
+    /// Must the log with which a view starts hold all that anybody has executed, and does the note of its start say how far it
+    /// goes? Then an exhaustive search looks at it when it starts, and not only when something else is executed.
+    const VIEWS_INHERIT: bool = false;
+
     /// A configuration for short runs, with limits so small that checkpoints, trimming and state transfer do happen.
     fn config(random: &mut Random) -> Self::Config;
 
