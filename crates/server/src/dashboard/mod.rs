@@ -31,7 +31,7 @@ mod strip;
 mod tape;
 
 pub use history::{History, Point};
-pub use source::{Facts, Health, Look, Order, Process, ReplicaLook, Source};
+pub use source::{Facts, Health, Lies, Look, Order, Process, ReplicaLook, Source};
 
 use crate::listen::ListenError;
 use http::Server;
