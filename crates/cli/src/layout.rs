@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! D/cluster.toml  client.key          what a client needs
+//! D/MADE-BY-DEV                       `dev` has made it, to play with: only here a replica can be told to lie (ADR 032)
 //! D/replica-N/    replica.toml        what one replica needs; copy the folder to its machine
 //!                 replica.key
 //!                 replica.coin        keys for common coins, if the protocol tosses any
@@ -34,6 +35,7 @@ const CLUSTER_FILE: &str = "cluster.toml";
 const CLIENT_KEY_FILE: &str = "client.key";
 const REPLICA_KEY_FILE: &str = "replica.key";
 const NEW_FILE: &str = "NEW";
+const PLAY_FILE: &str = "MADE-BY-DEV";
 /// Ports for replicas on this machine. Below the range from which systems take the ports of outgoing connections: a client
 /// that dials a stopped replica's port from within that range can end up connected to itself.
 const PORTS: Range<u16> = 20_000..32_768;
@@ -173,6 +175,20 @@ impl Layout {
         Ok(())
     }
 
+    /// Says that this cluster was made to be played with.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn mark_play(&self, cluster: ClusterId) -> anyhow::Result<()> {
+        let file = self.dir.join(PLAY_FILE);
+        fs::write(&file, play_text(cluster)).explain(format!("cannot write {}", file.display()))
+    }
+
+    /// Was this cluster made to be played with?
+    pub fn is_play(&self, cluster: ClusterId) -> bool {
+        fs::read_to_string(self.dir.join(PLAY_FILE)).is_ok_and(|text| text == play_text(cluster))
+    }
+
     /// What clients need.
     pub fn cluster_file(&self) -> PathBuf {
         self.dir.join(CLUSTER_FILE)
@@ -195,6 +211,11 @@ impl Layout {
 }
 
 impl ReplicaFolder {
+    /// The cluster's folder, if `config_file` is where one keeps a replica's.
+    pub fn cluster_of(config_file: &Path) -> Option<Layout> {
+        Layout::existing(config_file.parent()?.parent()?)
+    }
+
     /// The replica's configuration.
     pub fn config_file(&self) -> PathBuf {
         self.dir.join("replica.toml")
@@ -236,6 +257,14 @@ fn check_criticality(protocol: &str, criticality: Option<u8>, replicas: usize) -
     }
     let what = format!("{replicas} replicas bear {faults} that lie, not {level}");
     Err(failure(what, "choose a lower --criticality, or 3 × it + 1 replicas"))
+}
+
+fn play_text(cluster: ClusterId) -> String {
+    format!(
+        "cluster {:032x}\n`quorate dev` has made this cluster, to play with. Its replicas can be told to lie, by a button of its \
+         dashboard. Remove this file, and they cannot.\n",
+        cluster.get()
+    )
 }
 
 fn new_text(cluster: ClusterId, replica: ReplicaId) -> String {

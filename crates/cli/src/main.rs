@@ -7,6 +7,7 @@ mod cluster;
 mod commands;
 mod errors;
 mod layout;
+mod lying;
 mod plot;
 mod processes;
 mod progress;

@@ -114,6 +114,14 @@ impl Replica {
     /// # Errors
     /// If it ends instead; with its last words.
     pub async fn start(id: ReplicaId, folder: ReplicaFolder) -> anyhow::Result<Self> {
+        Self::start_to_lie(id, folder, None).await
+    }
+
+    /// The same for a replica that is to tell a lie, if there is one.
+    ///
+    /// # Errors
+    /// As [`Replica::start`]; also if this cluster may not be lied to.
+    pub async fn start_to_lie(id: ReplicaId, folder: ReplicaFolder, lie: Option<&str>) -> anyhow::Result<Self> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -123,6 +131,7 @@ impl Replica {
         let mut child = Command::new(program)
             .args(["serve", "--until-stdin-closes", "--config"])
             .arg(folder.config_file())
+            .args(lie.map(|lie| format!("--lie={lie}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -3,7 +3,7 @@
 use crate::cluster::Connection;
 use crate::commands::status::{self, Cluster, Row, Said};
 use quorate_core::ids::ReplicaId;
-use quorate_server::dashboard::{Facts, Health, Look, Process, ReplicaLook};
+use quorate_server::dashboard::{Facts, Health, Lies, Look, Process, ReplicaLook};
 use std::time::Duration;
 
 /// How long a replica may take to say how it is.
@@ -32,6 +32,7 @@ fn seen(cluster: Cluster, process: impl Fn(ReplicaId) -> Process) -> Look {
         summary: cluster.summary,
         health,
         replicas: cluster.replicas.into_iter().map(replica).collect(),
+        lies: Lies::Unspoken,
     }
 }
 

@@ -122,6 +122,91 @@ fn a_replica_that_stands_still_or_is_cut_off_is_seen_and_comes_back() {
 }
 
 #[test]
+fn a_replica_that_lies_is_found_out_and_the_others_bear_it() {
+    let (mut cluster, url) = dev(&["--protocol", "pbft"]);
+    let mut browser = Browser::start(1280, 900);
+    browser.open(&url);
+    let lie = |browser: &mut Browser, replica: u8, name: &str| {
+        browser.value(&format!("document.getElementById('d-lies-{replica}').open = true"));
+        browser.value(&format!("document.querySelector('#d-lies-{replica} select').value = '{name}'"));
+        browser.click(&format!("button[data-key=lie-{replica}]"));
+        browser.until("it lies", |page| page.contains(&format!("lies: {name}")));
+    };
+    lie(&mut browser, 0, "equivocate");
+    assert!(!browser.document().contains("Let it lie"), "one liar at a time");
+    for number in 0..20 {
+        cluster.must(&["kv", "put", &format!("key-{number}"), "value"]);
+    }
+    browser.until("a proof against R0 is shown", |page| {
+        page.contains("<b>proof</b> held by R") && page.contains("R0 has")
+    });
+    let status = cluster.must(&["status"]);
+    assert!(status.contains("proof"), "{status}");
+    browser.click("button[data-key=honest-0]");
+    browser.until("it keeps its word again", |page| page.contains("keeps its word") && !page.contains("badge lies"));
+    browser.until("all is well", |page| page.contains("verdict good"));
+    lie(&mut browser, 1, "corrupt");
+    cluster.must(&["kv", "put", "garbage", "is ignored"]);
+    browser.until("who sends garbage is noticed", |page| page.contains("lies, the last:"));
+    lie_is_told_loudly(&cluster, 1);
+    assert_eq!(cluster.must(&["kv", "get", "key-7"]), "value\n");
+    assert_eq!(browser.troubles(), Vec::<String>::new());
+    assert!(cluster.stop_dev());
+}
+
+fn lie_is_told_loudly(cluster: &Cluster, replica: usize) {
+    let log = std::fs::read_to_string(cluster.replica(replica).join("log")).expect("its log");
+    assert!(log.contains(&format!("THIS REPLICA LIES, AS TOLD: R{replica}")), "{log}");
+}
+
+#[test]
+fn where_replicas_believe_each_other_none_can_be_told_to_lie() {
+    let (mut cluster, url) = dev(&[]);
+    let page = get(&url, "/");
+    assert!(page.contains("Under vr replicas believe each other") && !page.contains("Let it lie"), "{page}");
+    let form = format!("token={}&replica=1&act=lie&lie=silent", token(&url));
+    let answer = post(&url, "Accept: text/plain\r\n", &form);
+    assert!(answer.contains("Under vr replicas believe each other"), "{answer}");
+    assert!(cluster.pid(1).is_some(), "and nothing has happened to it");
+    assert!(cluster.stop_dev());
+}
+
+#[test]
+fn a_replica_lies_only_in_a_cluster_that_dev_has_made_and_only_as_long_as_dev_holds_it() {
+    let cluster = Cluster::init_of("pbft", 4);
+    let config = cluster.replica(0).join("replica.toml").display().to_string();
+    let lie = ["serve", "--config", &config, "--lie", "silent"];
+    let alone = cluster.run(&lie);
+    assert!(!alone.ok && alone.stderr.contains("--until-stdin-closes"), "{}", alone.stderr);
+    let held = [&lie[..], &["--until-stdin-closes"]].concat();
+    let kept = cluster.run(&held);
+    assert!(!kept.ok && kept.stderr.contains("`quorate dev` has not made"), "{}", kept.stderr);
+    let marker = cluster.replica(0).join("../MADE-BY-DEV");
+    std::fs::write(&marker, "cluster 00000000000000000000000000000001\n").expect("a file");
+    assert!(!cluster.run(&held).ok, "the file names another cluster");
+    assert!(!cluster.replica(0).join("data/superblock").exists(), "nothing was begun");
+    let file = cluster.replica(0).join("replica.toml");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let number =
+        text.lines().find_map(|line| line.strip_prefix("cluster = ")).expect("its number").trim_matches('"').to_owned();
+    std::fs::write(&marker, play(&number)).expect("a file");
+    std::fs::write(&file, text.replacen("127.0.0.1", "10.0.0.1", 1)).expect("a file");
+    let far = cluster.run(&held);
+    assert!(!far.ok && far.stderr.contains("loopback"), "{}", far.stderr);
+    let help = cluster.run(&["serve", "--help"]);
+    let help = String::from_utf8_lossy(&help.stdout);
+    assert!(help.contains("--gateway") && !help.contains("--lie"), "nobody is offered it: {help}");
+}
+
+/// What `dev` writes into the folder of a cluster that it has made.
+fn play(number: &str) -> String {
+    format!(
+        "cluster {number}\n`quorate dev` has made this cluster, to play with. Its replicas can be told to lie, by a button of its \
+         dashboard. Remove this file, and they cannot.\n"
+    )
+}
+
+#[test]
 fn without_scripts_the_tables_are_there_and_forms_do_what_buttons_do() {
     let (mut cluster, url) = dev(&[]);
     cluster.must(&["kv", "put", "greeting", "<b>hello</b>"]);

@@ -152,7 +152,10 @@ pub fn start_on<P: Protocol, M: Machine, D: Disk>(
 }
 
 /// The keys of a replica whose protocol signs; none for others.
-fn keyring<P: Protocol>(config: &ReplicaConfig, key: &KeyPair) -> Result<Keyring, ServeError> {
+///
+/// # Errors
+/// If they do not go together, or a file of them cannot be read.
+pub fn keyring<P: Protocol>(config: &ReplicaConfig, key: &KeyPair) -> Result<Keyring, ServeError> {
     if !P::SIGNS {
         return Ok(Keyring::keyless(config.cluster, config.epoch));
     }

@@ -146,7 +146,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let mut sent = Vec::new();
         for effect in out.into_effects() {
             match effect {
-                ClientEffect::Send(to, message) => sent.push((to, message)),
+                ClientEffect::Send(to, message) => sent.push((to, process.says(to, message))),
                 ClientEffect::Arm { timer, at } => {
                     process.timers.insert(timer, at);
                 }

@@ -2,13 +2,16 @@
 
 use crate::process::CLUSTER;
 use quorate_core::crypto::Keyring;
-use quorate_core::ids::{ClientId, Epoch, OpNumber};
+use quorate_core::ids::{ClientId, Epoch, OpNumber, ReplicaId};
 use quorate_core::machine::StateMachine;
 use quorate_core::objects::Touches;
 use quorate_core::protocol::{Client, ClientConfig, Protocol};
 use quorate_core::time::{Duration, Instant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What a client that lies says in the place of a message, signed with its own key; `None` if it has nothing to lie about.
+pub type OtherWords<P> = fn(&<P as Protocol>::Message, &Keyring) -> Option<<P as Protocol>::Message>;
 
 /// A client.
 pub struct ClientProcess<P: Protocol> {
@@ -34,6 +37,8 @@ pub struct ClientProcess<P: Protocol> {
     pub found: u64,
     /// It stands still while the virtual clock has not reached this, nanoseconds.
     pub paused_until: u64,
+    /// It tells these replicas something else.
+    pub two_words: Option<(Vec<ReplicaId>, OtherWords<P>)>,
 }
 
 impl<P: Protocol> ClientProcess<P> {
@@ -54,7 +59,14 @@ impl<P: Protocol> ClientProcess<P> {
             links: BTreeMap::new(),
             found: 0,
             paused_until: 0,
+            two_words: None,
         }
+    }
+
+    /// What it tells a replica when it should tell it this.
+    pub fn says(&self, to: ReplicaId, message: P::Message) -> P::Message {
+        let lie = self.two_words.as_ref().filter(|(victims, _)| victims.contains(&to));
+        lie.and_then(|(_, other)| other(&message, &self.keyring)).unwrap_or(message)
     }
 
     /// Tells it what the machine's operations touch.

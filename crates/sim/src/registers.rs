@@ -4,6 +4,7 @@
 //! order, and whether one was applied twice; that survives snapshots and state transfer. Every answer says how many
 //! operations it reflects, so that it can be compared with the order that the cluster agreed on.
 
+use crate::random::Random;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
@@ -100,6 +101,17 @@ pub struct Reply {
     pub revision: u64,
     /// What the register held before; zero for nothing.
     pub found: u64,
+}
+
+/// Another answer in the place of this one, as believable; of another machine than this one, with its last bit turned round. For
+/// replicas that lie.
+pub(crate) fn other_answer(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+    if let Ok(told) = Reply::decode(bytes) {
+        return Some(Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into());
+    }
+    let mut bytes = bytes.to_vec();
+    *bytes.last_mut()? ^= 1;
+    Some(bytes.into())
 }
 
 /// An operation or an answer of this machine, in words; `None` for other bytes. Their lengths tell them apart.

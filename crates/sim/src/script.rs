@@ -1,6 +1,7 @@
 //! Scenarios written by hand: who says what, which links are held, who dies when. Any protocol, any machine.
 
 use crate::adversary::{Lies, Misdeed};
+use crate::client::OtherWords;
 use crate::clock::MILLI;
 use crate::cluster::{Cluster, Setup};
 use crate::faults::Faults;
@@ -166,6 +167,24 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
         if let Some(id) = self.cluster.replicas.get(replica).map(|process| process.id) {
             self.cluster.adversary.begin(id, self.cluster.members, misdeed, lies);
         }
+        self
+    }
+
+    /// From now on a client tells these replicas something else: what `other` makes of its messages.
+    pub fn contradicts_itself(&mut self, client: usize, victims: &[Peer], other: OtherWords<P>) -> &mut Self {
+        let replicas = victims.iter().filter_map(|peer| match peer {
+            Peer::Replica(id) => Some(*id),
+            Peer::Client(_) => None,
+        });
+        if let Some(process) = self.cluster.clients.get_mut(client) {
+            process.two_words = Some((replicas.collect(), other));
+        }
+        self
+    }
+
+    /// A client dies, with its calls; another one takes its place.
+    pub fn crash_client(&mut self, client: usize) -> &mut Self {
+        self.cluster.replace_client(client);
         self
     }
 

@@ -3,7 +3,7 @@
 use quorate_core::mutation;
 use quorate_protocols::vr::Vr;
 use quorate_sim::exhaustive::{Scope, explore};
-use quorate_sim::mutations::LISTS;
+use quorate_sim::mutations::{LISTS, SEARCHED};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,8 @@ fn every_place_that_can_be_broken_is_in_the_list_and_the_other_way_round() {
     for area in ["core", "store", "protocols", "sim"] {
         collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(area).join("src"), &mut asked);
     }
-    let names: Vec<&str> = LISTS.iter().flat_map(|list| list.mutations).map(|mutation| mutation.name).collect();
+    let listed = LISTS.iter().flat_map(|list| list.mutations).map(|mutation| mutation.name);
+    let names: Vec<&str> = listed.chain(SEARCHED.iter().map(|mutation| mutation.name)).collect();
     let listed: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(asked, listed);
     assert_eq!(listed.len(), names.len(), "a name is listed twice");
@@ -73,5 +74,21 @@ fn the_exhaustive_search_finds_rules_that_are_broken() {
         let (found, reached) = mutation::with(Some(rule), || std::panic::catch_unwind(search));
         let is_found = found.map_or(true, |violation| violation.is_some()); // an assertion of the replica's own counts, too
         assert!(reached && is_found, "{rule} is broken, and all states within the scope look well");
+    }
+}
+
+/// What no seed catches: with the rule broken something is violated in the scope, and without that nothing is.
+#[test]
+fn what_no_seed_catches_is_found_in_a_small_scope_which_is_clean_without_it() {
+    let mut clean = Vec::new();
+    for it in SEARCHED {
+        let (found, reached) = mutation::with(Some(it.name), || (it.explore)(&it.scope));
+        assert!(reached && found.violation.is_some(), "{} is broken, and all states look well: {found}", it.name);
+        if !clean.contains(&it.scope) {
+            let whole = (it.explore)(&it.scope);
+            assert!(whole.complete && whole.violation.is_none(), "{}: {whole}", it.name);
+            assert!(whole.back > 0, "nobody came back: {whole}");
+            clean.push(it.scope);
+        }
     }
 }

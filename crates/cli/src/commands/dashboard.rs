@@ -7,7 +7,7 @@ use crate::errors::failure;
 use crate::watching;
 use clap::Args;
 use quorate_core::ids::ReplicaId;
-use quorate_server::dashboard::{Dashboard, Look, Order, Process, Source};
+use quorate_server::dashboard::{Dashboard, Lies, Look, Order, Process, Source};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,7 +74,8 @@ struct Shown {
 impl Source for Shown {
     async fn look(&self) -> Look {
         let process = |replica| self.controls.as_ref().map_or(Process::Unknown, |it| it.process(replica));
-        watching::look(&self.connection, process).await
+        let lies = self.controls.as_ref().map_or(Lies::Unspoken, Controls::lies);
+        Look { lies, ..watching::look(&self.connection, process).await }
     }
 
     fn has_controls(&self) -> bool {

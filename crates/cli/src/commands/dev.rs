@@ -9,6 +9,7 @@ use crate::brokers::{BrokerArgs, NatsServer};
 use crate::cluster::{Connection, register};
 use crate::errors::{Advise, failure};
 use crate::layout::{Layout, free_addresses};
+use crate::lying;
 use crate::processes::{Replica, describe, holder, last_words, signal};
 use clap::Args;
 pub use controls::Controls;
@@ -125,7 +126,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let dir = arguments.dir.clone().or_else(|| temporary.as_ref().map(|it| it.path().to_owned())).unwrap_or_default();
     let (layout, config) = create_or_resume(&dir, &arguments)?;
-    let (controls, orders) = Controls::new();
+    let (controls, orders) = Controls::new(lying::lies(&layout, &config));
     let mut dev = Dev { layout, config, up: Vec::new(), broker: None, controls };
     let _registration = register(&dev.layout.cluster_file())?;
     let ready = tokio::select! {
@@ -172,6 +173,7 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
         let layout =
             Layout::create_with(dir, protocol.name(), machine, arguments.criticality, &broker, &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
+        layout.mark_play(config.cluster)?;
         return Ok((layout, config));
     };
     let config = ClusterConfig::load(&layout.cluster_file())?;
@@ -226,6 +228,8 @@ struct Watched {
     paused: bool,
     /// Replicas whose messages it was told to drop.
     cut: Vec<ReplicaId>,
+    /// The lie that it was told to tell.
+    lies: Option<String>,
 }
 
 impl Dev {
@@ -236,7 +240,14 @@ impl Dev {
         for member in &self.config.members {
             let folder = self.layout.replica(member.replica);
             let by_hand = holder(&folder.pid_file());
-            self.up.push(Watched { id: member.replica, child: None, by_hand, paused: false, cut: Vec::new() });
+            self.up.push(Watched {
+                id: member.replica,
+                child: None,
+                by_hand,
+                paused: false,
+                cut: Vec::new(),
+                lies: None,
+            });
             if by_hand.is_none() {
                 starting.spawn(Replica::start(member.replica, folder));
             }
@@ -361,7 +372,7 @@ impl Dev {
             let Ok(ended) = tokio::time::timeout(Duration::ZERO, child.ended()).await else { return };
             let how = ended.map_or_else(|error| error.to_string(), describe);
             watched.child = None;
-            (watched.paused, watched.cut) = (false, Vec::new());
+            (watched.paused, watched.cut, watched.lies) = (false, Vec::new(), None);
             println!("{id} has ended ({how})");
             if how.starts_with("exit status") {
                 println!("  {}", last_words(&folder));

@@ -4,6 +4,7 @@ use super::gateway;
 use crate::brokers;
 use crate::errors::{Advise, failure};
 use crate::layout::{is_new, pid_file_beside, unmark_new};
+use crate::lying;
 use crate::processes::{Control, HeldFile, hold_pid_file};
 use crate::served::{Machine, Protocol, Served, with_protocol};
 use clap::{Args, ValueEnum as _};
@@ -16,6 +17,7 @@ use quorate_runtime::host::{Host, Notes};
 use quorate_runtime::keys::KeyPair;
 use quorate_runtime::link::LinkHandle;
 use quorate_runtime::{link, replica};
+use quorate_sim::Simulated;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -45,6 +47,9 @@ pub struct Arguments {
     /// Stop when stdin closes: how `dev` makes sure that its replicas end with it
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+    /// Tell this lie: what the dashboard of `dev` asks for, and refused everywhere but there (ADR 032)
+    #[arg(long, hide = true, requires = "until_stdin_closes")]
+    lie: Option<String>,
 }
 
 /// Runs the command.
@@ -62,11 +67,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     with_protocol!(loaded.0, P => serve::<P>(arguments, loaded.1, loaded.2).await)
 }
 
-async fn serve<P: Served>(arguments: Arguments, config: ReplicaConfig, key: KeyPair) -> anyhow::Result<ExitCode> {
+async fn serve<P: Served + Simulated>(
+    arguments: Arguments,
+    config: ReplicaConfig,
+    key: KeyPair,
+) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (host, _pid) = start::<P>(&arguments.config, config.clone(), &key).await?;
+    let mouth = match &arguments.lie {
+        Some(lie) => Some(lying::mouth::<P>(lie, &arguments.config, &config, &key)?),
+        None => None,
+    };
+    let (mut host, _pid) = start::<P>(&arguments.config, config.clone(), &key).await?;
     let _brought = brokers::of_replica(&config, host.links())?;
+    if let Some(mouth) = mouth {
+        host.speak_through(mouth);
+    }
     let gateway = match &arguments.gateway {
         Some(file) => Some(gateway::from_file(file).await?),
         None => None,

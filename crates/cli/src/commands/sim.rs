@@ -75,6 +75,9 @@ pub struct Arguments {
     /// Messages that are lost, at most (--exhaustive)
     #[arg(long, default_value_t = 0, requires = "exhaustive")]
     losses: u8,
+    /// Disks that are lost, at most; each replica comes back as `quorate recover` does it (--exhaustive)
+    #[arg(long, default_value_t = 0, requires = "exhaustive")]
+    lost_disks: u8,
     /// Deliveries, timers and starts out of turn in all (`--exhaustive`); without it any number: only the tiniest scopes end
     #[arg(long, value_name = "COUNT", requires = "exhaustive")]
     deviations: Option<u8>,

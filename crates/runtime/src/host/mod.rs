@@ -50,6 +50,9 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 /// How long a replica that stops lets its links write what is queued.
 const FLUSH: Duration = Duration::from_millis(50);
 
+/// What becomes of a frame that is about to leave for a peer: nothing, itself, another, several, each with its addressee.
+pub type Mouth = Box<dyn FnMut(Peer, Bytes) -> Vec<(Peer, Bytes)> + Send>;
+
 /// Hears the notes of the protocol.
 pub type Notes = Box<dyn FnMut(&Note) + Send>;
 
@@ -121,6 +124,8 @@ pub struct Host<P: Protocol> {
     proposals: mpsc::Sender<Box<dyn Make>>,
     notes: Notes,
     cue: Option<Cue>,
+    /// Through what it speaks, if not for itself.
+    mouth: Option<Mouth>,
 }
 
 /// What one pass of the loop gathered for the other threads.
@@ -192,6 +197,7 @@ impl<P: Protocol> Host<P> {
             proposals,
             notes,
             cue: None,
+            mouth: None,
         };
         let mut gathered = Gathered::default();
         host.carry_out(actions, &mut gathered)?;
@@ -207,6 +213,12 @@ impl<P: Protocol> Host<P> {
     /// The connections and their counters, for whoever shows them while the replica runs.
     pub fn links(&self) -> LinkHandle {
         self.links.handle()
+    }
+
+    /// From now on this decides what becomes of every frame that leaves. For replicas that misbehave on purpose (`quorate dev`,
+    /// ADR 032): no replica that keeps its word has one.
+    pub fn speak_through(&mut self, mouth: Mouth) {
+        self.mouth = Some(mouth);
     }
 
     /// Runs until it fails or `stop` is ready. Then everything appended is synced, what that lets leave is sent, and the
@@ -284,7 +296,18 @@ impl<P: Protocol> Host<P> {
 
     async fn shut_down(self) -> Result<(), HostError> {
         let Self {
-            mut node, links, others, mut clock, mut events, openers, disk, machine, snapshots, proposals, ..
+            mut node,
+            links,
+            others,
+            mut clock,
+            mut events,
+            openers,
+            disk,
+            machine,
+            snapshots,
+            proposals,
+            mut mouth,
+            ..
         } = self;
         drop((openers, disk, machine, snapshots, proposals)); // each thread ends when it has done what it was asked
         let ended = async {
@@ -297,8 +320,12 @@ impl<P: Protocol> Host<P> {
                 let mut actions = Vec::new();
                 node.handle(input, clock.turn(), &mut actions);
                 for action in actions {
-                    if let Action::Send { to, bytes, .. } = action {
-                        send(&links, &others, to, bytes);
+                    match (action, &mut mouth) {
+                        (Action::Send { to, bytes, .. }, None) => send(&links, &others, to, bytes),
+                        (Action::Send { to, bytes, .. }, Some(mouth)) => {
+                            send_through(mouth, &links, &others, to, &bytes);
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -366,7 +393,10 @@ impl<P: Protocol> Host<P> {
         for action in actions {
             match action {
                 Action::Append { seq, class, bytes } => gathered.records.push((seq, class, bytes)),
-                Action::Send { to, bytes, .. } => send(&self.links, &self.others, to, bytes),
+                Action::Send { to, bytes, .. } => match &mut self.mouth {
+                    None => send(&self.links, &self.others, to, bytes),
+                    Some(mouth) => send_through(mouth, &self.links, &self.others, to, &bytes),
+                },
                 Action::Run(job) => gathered.jobs.push(job),
                 Action::Make(make) => self.proposals.send(make).map_err(|_| self.ended(Thread::Proposals))?,
                 Action::Save(save) => self.bulk(snapshots::Order::Save(save))?,
@@ -463,6 +493,16 @@ fn send(links: &Links, others: &[Peer], to: To, bytes: Bytes) {
                 let _dropped = links.send(peer, bytes.clone());
             }
         }
+    }
+}
+
+fn send_through(mouth: &mut Mouth, links: &Links, others: &[Peer], to: To, bytes: &Bytes) {
+    let peers = match &to {
+        To::One(peer) => std::slice::from_ref(peer),
+        To::Others => others,
+    };
+    for (peer, bytes) in peers.iter().flat_map(|peer| mouth(*peer, bytes.clone())) {
+        let _dropped = links.send(peer, bytes);
     }
 }
 

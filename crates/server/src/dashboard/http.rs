@@ -192,6 +192,8 @@ fn order(form: &Form, replicas: &[ReplicaId]) -> Option<(ReplicaId, Order)> {
         "isolate" => Order::Cut(others().collect()),
         "heal" => Order::Cut(Vec::new()),
         "cut" => Order::Cut(others().filter(|it| form.numbers("peer").any(|peer| peer == it.get())).collect()),
+        "lie" => Order::Lie(form.text("lie").filter(|it| !it.is_empty())?.to_owned()),
+        "honest" => Order::Honest,
         _ => return None,
     };
     Some((replica, order))
@@ -274,9 +276,18 @@ mod tests {
         assert_eq!(ordered("replica=1&act=heal&peer=0"), Some((1, Order::Cut(vec![]))));
         let cut = "replica=1&act=cut&peer=2&peer=1&peer=9";
         assert_eq!(ordered(cut), Some((1, Order::Cut(ids(&[2])))), "neither from itself nor from nobody");
-        for nothing in
-            ["", "replica=3&act=stop", "replica=1", "act=stop", "replica=1&act=format", "replica=-1&act=stop"]
-        {
+        assert_eq!(ordered("replica=1&act=lie&lie=equivocate"), Some((1, Order::Lie("equivocate".to_owned()))));
+        assert_eq!(ordered("replica=1&act=honest&lie=equivocate"), Some((1, Order::Honest)));
+        for nothing in [
+            "",
+            "replica=1&act=lie",
+            "replica=1&act=lie&lie=",
+            "replica=3&act=stop",
+            "replica=1",
+            "act=stop",
+            "replica=1&act=format",
+            "replica=-1&act=stop",
+        ] {
             assert_eq!(ordered(nothing), None, "{nothing}");
         }
     }

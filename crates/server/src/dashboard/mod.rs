@@ -32,7 +32,7 @@ mod tape;
 
 pub(crate) use guard::is_own as is_own_host;
 pub use history::{History, Point};
-pub use source::{Facts, Health, Look, Order, Process, ReplicaLook, Source};
+pub use source::{Facts, Health, Lies, Look, Order, Process, ReplicaLook, Source};
 
 use crate::listen::ListenError;
 use http::Server;

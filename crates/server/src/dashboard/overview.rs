@@ -8,7 +8,7 @@ use super::html::{WORDS_CHARS_MAX, brief, escaped, size, thousands};
 use super::sampler::State;
 use super::spark::sparkline;
 use super::strip::strip;
-use super::{Facts, Health, Process, ReplicaLook};
+use super::{Facts, Health, Lies, Look, Process, ReplicaLook};
 use quorate_core::ids::ReplicaId;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -39,7 +39,7 @@ pub fn parts(state: &State, show: Show<'_>) -> Parts {
     parts.insert("faults", faults(&state.look.replicas));
     parts.insert("happened", happened(state));
     if let Some(token) = show.token {
-        parts.insert("controls", controls(&state.look.replicas, token));
+        parts.insert("controls", controls(&state.look, token));
     }
     parts
 }
@@ -143,10 +143,16 @@ fn row(look: &ReplicaLook) -> String {
         }
         _ => String::new(),
     };
+    let lies = match &look.process {
+        Process::Running { lies: Some(lie), .. } => {
+            format!(" <span class=\"badge lies\">lies: {}</span>", brief(lie, WORDS_CHARS_MAX))
+        }
+        _ => String::new(),
+    };
     let mut html = format!("<tr id=\"replica-{}\">{who}", id.get());
     let _infallible = write!(
         html,
-        "<td data-label=\"Role\"><span class=\"badge {class}\">{}</span>{cut}</td>",
+        "<td data-label=\"Role\"><span class=\"badge {class}\">{}</span>{cut}{lies}</td>",
         brief(&facts.role, WORDS_CHARS_MAX)
     );
     html.push_str(&number("View", facts.view));
@@ -259,17 +265,20 @@ pub fn time_of_day(nanos: u64) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
-fn controls(replicas: &[ReplicaLook], token: &str) -> String {
+fn controls(look: &Look, token: &str) -> String {
     let mut html = "<div class=\"controls\">".to_owned();
-    for look in replicas {
-        html.push_str(&control(look, replicas, token));
+    for replica in &look.replicas {
+        html.push_str(&control(replica, look, token));
     }
     html.push_str("</div>");
+    if let Lies::None(why) = &look.lies {
+        let _infallible = write!(html, "<p class=\"quiet\">{}</p>", escaped(why));
+    }
     html
 }
 
-fn control(look: &ReplicaLook, all: &[ReplicaLook], token: &str) -> String {
-    let id = look.replica.get();
+fn control(look: &ReplicaLook, cluster: &Look, token: &str) -> String {
+    let (id, all) = (look.replica.get(), &cluster.replicas);
     let mut html = format!(
         "<form method=\"post\" action=\"/act\"><fieldset><legend>{}</legend><input type=\"hidden\" name=\"token\" value=\"{}\">\
          <input type=\"hidden\" name=\"replica\" value=\"{id}\">",
@@ -285,8 +294,12 @@ fn control(look: &ReplicaLook, all: &[ReplicaLook], token: &str) -> String {
             html.push_str("<p>stopped</p>");
             html.push_str(&button("start", "Start", "It reads its disk and catches up"));
         }
-        Process::Running { pid, paused, cut } => {
-            let state = if *paused { "stands still" } else { "runs" };
+        Process::Running { pid, paused, cut, lies } => {
+            let state = match (paused, lies) {
+                (true, _) => "stands still",
+                (false, Some(_)) => "lies",
+                (false, None) => "runs",
+            };
             let _infallible = write!(html, "<p>process {pid} {state}</p>");
             if *paused {
                 html.push_str(&button("resume", "Resume", "SIGCONT: it goes on, and finds that time has passed"));
@@ -299,9 +312,30 @@ fn control(look: &ReplicaLook, all: &[ReplicaLook], token: &str) -> String {
                 Some(cut) => html.push_str(&links(look.replica, all, cut, &button)),
                 None => html.push_str("<p class=\"quiet\">started by hand: its links cannot be cut from here</p>"),
             }
+            match lies {
+                Some(_) => html.push_str(&button("honest", "Stop lying", "It ends, and starts again as it should be")),
+                None if cut.is_some() && !*paused => html.push_str(&lie(id, cluster, &button)),
+                None => {}
+            }
         }
     }
     html.push_str("</fieldset></form>");
+    html
+}
+
+/// What a replica can be told to lie, while no other one does.
+fn lie(id: u8, cluster: &Look, button: &dyn Fn(&str, &str, &str) -> String) -> String {
+    let Lies::Offered(lies) = &cluster.lies else { return String::new() };
+    if cluster.replicas.iter().any(|it| matches!(it.process, Process::Running { lies: Some(_), .. })) {
+        return String::new();
+    }
+    let mut html = format!("<details id=\"d-lies-{id}\"><summary>Let it lie</summary><label>It <select name=\"lie\">");
+    for (name, words) in lies {
+        let _infallible = write!(html, "<option value=\"{}\">{}</option>", escaped(name), escaped(words));
+    }
+    html.push_str("</select></label>");
+    html.push_str(&button("lie", "Lie", "It ends, and starts again as a replica that lies; the others must bear it"));
+    html.push_str("</details>");
     html
 }
 
@@ -367,7 +401,7 @@ mod tests {
 
     #[test]
     fn there_are_no_buttons_without_a_token() {
-        let running = Process::Running { pid: 7, paused: false, cut: Some(vec![]) };
+        let running = Process::Running { pid: 7, paused: false, cut: Some(vec![]), lies: None };
         let state = state(vec![look(0, Ok(Facts::default()), running)]);
         let html = body(&parts(&state, Show { token: None, store: true }));
         assert!(!html.contains("<form") && !html.contains("/act"), "{html}");
@@ -378,16 +412,40 @@ mod tests {
     #[test]
     fn buttons_are_those_that_make_sense() {
         let acts = |process| {
-            let html = control(&look(0, Ok(Facts::default()), process), &[], "t");
+            let html = control(&look(0, Ok(Facts::default()), process), &Look::default(), "t");
             let values = html.split("name=\"act\" value=\"").skip(1);
             values.map(|it| it.split('"').next().unwrap_or_default().to_owned()).collect::<Vec<_>>().join(" ")
         };
-        let running = |paused, cut| Process::Running { pid: 7, paused, cut };
+        let running = |paused, cut| Process::Running { pid: 7, paused, cut, lies: None };
         assert_eq!(acts(Process::Unknown), "");
         assert_eq!(acts(Process::Stopped), "start");
         assert_eq!(acts(running(false, None)), "stop pause kill");
         assert_eq!(acts(running(false, Some(vec![]))), "stop pause kill isolate cut");
         assert_eq!(acts(running(true, Some(vec![ReplicaId::new(1)]))), "resume kill heal cut");
+    }
+
+    #[test]
+    fn one_replica_at_a_time_can_be_told_to_lie_and_only_where_lies_are_borne() {
+        let running = |cut, lies: Option<&str>| {
+            let lies = lies.map(str::to_owned);
+            look(0, Ok(Facts::default()), Process::Running { pid: 7, paused: false, cut, lies })
+        };
+        let buttons = |replica: &ReplicaLook, others: Vec<ReplicaLook>, lies| {
+            let cluster = Look { replicas: others, lies, ..Look::default() };
+            let html = control(replica, &cluster, "t");
+            (html.contains("value=\"lie\""), html.contains("value=\"honest\""), html.contains("<nothing>"))
+        };
+        let offered = || Lies::Offered(vec![("silent".to_owned(), "says <nothing>".to_owned())]);
+        let (honest, liar) = (running(Some(vec![]), None), running(Some(vec![]), Some("silent")));
+        assert_eq!(buttons(&honest, vec![], offered()), (true, false, false));
+        assert_eq!(buttons(&honest, vec![liar.clone()], offered()), (false, false, false), "another one lies");
+        assert_eq!(buttons(&liar, vec![], offered()), (false, true, false));
+        assert_eq!(buttons(&running(None, None), vec![], offered()), (false, false, false), "started by hand");
+        assert_eq!(buttons(&honest, vec![], Lies::None("nobody bears it".to_owned())), (false, false, false));
+        let mut state = state(vec![liar]);
+        state.look.lies = Lies::None("nobody <b>bears</b> it".to_owned());
+        let html = body(&parts(&state, Show { token: Some("t"), store: true }));
+        assert!(html.contains("lies: silent") && html.contains("nobody &lt;b&gt;bears"), "{html}");
     }
 
     #[test]

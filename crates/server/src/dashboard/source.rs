@@ -31,6 +31,20 @@ pub struct Look {
     pub health: Health,
     /// Its replicas, in the order of their numbers.
     pub replicas: Vec<ReplicaLook>,
+    /// Which lies a replica can be told to tell.
+    pub lies: Lies,
+}
+
+/// Which lies a replica can be told to tell: with the buttons, for a cluster in which nobody else believes anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lies {
+    /// It is not spoken of.
+    #[default]
+    Unspoken,
+    /// None, for this reason; a sentence.
+    None(String),
+    /// These: the name of each, and what a replica that tells it does, after its name.
+    Offered(Vec<(String, String)>),
 }
 
 /// How well a cluster is.
@@ -111,6 +125,8 @@ pub enum Process {
         paused: bool,
         /// Replicas whose messages it drops; `None` if that cannot be chosen, as it was started by hand.
         cut: Option<Vec<ReplicaId>>,
+        /// The lie that it was told to tell.
+        lies: Option<String>,
     },
 }
 
@@ -129,4 +145,8 @@ pub enum Order {
     Resume,
     /// Let it drop all messages from and to these replicas, and no others.
     Cut(Vec<ReplicaId>),
+    /// Start it again so that it tells this lie.
+    Lie(String),
+    /// Start it again so that it keeps its word.
+    Honest,
 }

@@ -17,7 +17,7 @@ impl<P: Protocol> Lie<P> for Collude {
         match hook.other(&message, scene.keyring, scene.random) {
             Some(message) => {
                 scene.told += 1;
-                vec![frame.with::<P>(message)]
+                vec![frame.with::<P>(message, scene.keyring)]
             }
             None => vec![frame],
         }

@@ -27,7 +27,7 @@ impl<P: Protocol> Lie<P> for Equivocate {
                 let lies = scene.random.chance(scene.often);
                 let other = frame.message::<P>().filter(|_| lies).zip(scene.lies);
                 let other = other.and_then(|(message, lies)| lies.other(&message, scene.keyring, scene.random));
-                let version = other.map(|message| frame.with::<P>(message).bytes);
+                let version = other.map(|message| frame.with::<P>(message, scene.keyring).bytes);
                 self.versions.insert(frame.bytes.clone(), version.clone());
                 if self.versions.len() > VERSIONS_MAX {
                     self.versions.pop_first();

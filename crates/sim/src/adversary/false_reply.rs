@@ -15,7 +15,7 @@ impl<P: Protocol> Lie<P> for FalseReply {
         match hook.false_reply(&message, scene.keyring, scene.random) {
             Some(message) => {
                 scene.told += 1;
-                vec![frame.with::<P>(message)]
+                vec![frame.with::<P>(message, scene.keyring)]
             }
             None => vec![frame],
         }

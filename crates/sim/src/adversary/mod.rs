@@ -16,6 +16,8 @@
 //! | `false_reply` | tells clients what did not happen |
 //! | `bad_chunks`, `stale_state` | serves wrong bytes of a state; serves none, or pretends to |
 //! | `twins` | two of a name |
+//!
+//! `live` tells the same lies in a real process, for `quorate dev`.
 
 mod bad_chunks;
 mod collude;
@@ -24,6 +26,7 @@ mod drip;
 mod equivocate;
 mod false_reply;
 mod flood;
+mod live;
 mod own;
 mod replay;
 mod silent;
@@ -36,6 +39,7 @@ use crate::misfortune::{Fortune, Moment};
 use crate::process::CLUSTER;
 use crate::random::Random;
 use bytes::Bytes;
+pub use live::{Live, OFFERED, Offered};
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{Epoch, Peer, ReplicaId};
 use quorate_core::node::Payload;
@@ -46,7 +50,7 @@ pub use twins::Twins;
 
 /// What a protocol's messages can be turned into. Where the protocol signs, a hook signs with the liar's own key; it has no
 /// other.
-pub trait Lies<P: Protocol> {
+pub trait Lies<P: Protocol>: Send {
     /// Another message in the place of this one, as believable and with another meaning; `None` if there is nothing to lie
     /// about. The liar sends one to some and the other to the rest.
     fn other(&self, message: &P::Message, keyring: &Keyring, random: &mut Random) -> Option<P::Message>;
@@ -81,10 +85,10 @@ impl Frame {
     }
 
     /// The same frame with another message.
-    fn with<P: Protocol>(&self, message: P::Message) -> Self {
+    fn with<P: Protocol>(&self, message: P::Message, keyring: &Keyring) -> Self {
         let label = P::label(&message);
         let payload = Payload::Protocol(message);
-        let bytes = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO }.seal(&payload);
+        let bytes = Envelope { cluster: keyring.cluster(), epoch: keyring.epoch() }.seal(&payload);
         Self { bytes, label, ..self.clone() }
     }
 }
@@ -119,7 +123,7 @@ pub enum Misdeed {
 }
 
 /// One way to lie.
-trait Lie<P: Protocol> {
+trait Lie<P: Protocol>: Send {
     /// What becomes of a frame: nothing, itself, another, several.
     fn tell(&mut self, frame: Frame, scene: &mut Scene<'_, P>) -> Vec<Frame>;
 }

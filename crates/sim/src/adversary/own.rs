@@ -14,7 +14,7 @@ impl<P: Protocol> Lie<P> for Own {
         match hook.own(frame.to, &message, scene.keyring, scene.random) {
             Some(messages) => {
                 scene.told += 1;
-                messages.into_iter().map(|message| frame.with::<P>(message)).collect()
+                messages.into_iter().map(|message| frame.with::<P>(message, scene.keyring)).collect()
             }
             None => vec![frame],
         }

@@ -1,6 +1,8 @@
 //! A tiny cluster without luck and time: everything that can happen next is a choice.
 
 use super::Scope;
+use super::rejoin::Owner;
+use crate::checker::Property;
 use crate::client::address;
 use crate::process::CLUSTER;
 use crate::protocols::Simulated;
@@ -9,9 +11,9 @@ use crate::trace::{name, words};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::executor::{Done, Executor, Job};
-use quorate_core::ids::{Epoch, OpNumber, Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{Epoch, OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::node::{Action, Identity, Input, Node, Payload};
-use quorate_core::outbox::{To, Turn};
+use quorate_core::outbox::{Note, To, Turn};
 use quorate_core::protocol::{
     Call, Client, ClientConfig, ClientEffect, ClientOutbox, Replica, Restore, Restored, Ticket,
 };
@@ -34,19 +36,29 @@ pub enum Choice {
     Crash(usize),
     /// A replica starts from its disk.
     Start(usize),
+    /// A replica dies and its disk is lost; what it had sent may arrive at any time from now on, or never.
+    LoseDisk(usize),
+    /// The oldest message that a replica's former self has sent to somebody arrives.
+    Haunt(Peer, Peer),
+    /// The owner of a replica whose disk is lost starts it from a new one.
+    Rejoin(usize),
 }
 
-struct Host<P: Simulated> {
-    running: Option<(Node<P>, Executor<Registers>)>,
+pub(super) struct Host<P: Simulated> {
+    pub(super) running: Option<(Node<P>, Executor<Registers>)>,
     journal: Vec<Vec<u8>>,
     clock: Instant,
     lives: u64,
     rings: u64,
+    /// Its disk is gone, and its owner has not brought it back yet.
+    lost: bool,
 }
 
-struct Caller<P: Simulated> {
+pub(super) struct Caller<P: Simulated> {
     core: P::Client,
     answers: usize,
+    /// Answers after which it falls silent.
+    wants: usize,
     /// Names all that it was told, in order: what it knows follows from that.
     heard: Digest,
 }
@@ -59,20 +71,27 @@ struct Flying {
     number: u64,
 }
 
+/// What is on its way between each two processes, oldest first.
+type Links = BTreeMap<(Peer, Peer), VecDeque<Flying>>;
+
 /// The cluster.
 pub struct World<P: Simulated> {
-    hosts: Vec<Host<P>>,
+    pub(super) hosts: Vec<Host<P>>,
     callers: Vec<Caller<P>>,
-    links: BTreeMap<(Peer, Peer), VecDeque<Flying>>,
+    /// Brings back a replica whose disk is lost; the last of the callers is its client.
+    pub(super) owner: Option<Owner>,
+    links: Links,
+    /// What replicas sent whose disks are lost.
+    ghosts: Links,
     /// Messages that were sent so far.
     sent: u64,
     /// What was executed first as each entry, and by whom.
     executed: BTreeMap<OpNumber, (usize, Digest)>,
-    left: Scope,
+    pub(super) left: Scope,
     violation: Option<String>,
 }
 
-fn replica(index: usize) -> Peer {
+pub(super) fn replica(index: usize) -> Peer {
     Peer::Replica(ReplicaId::new(u8::try_from(index).unwrap_or(u8::MAX)))
 }
 
@@ -90,18 +109,24 @@ where
 {
     /// All replicas have started, and all clients have called.
     pub fn new(scope: &Scope) -> Self {
-        let host = || Host { running: None, journal: Vec::new(), clock: Instant::from_nanos(1), lives: 0, rings: 0 };
+        let clock = Instant::from_nanos(1);
+        let host = || Host { running: None, journal: Vec::new(), clock, lives: 0, rings: 0, lost: false };
         let patience = Duration::from_secs(1);
         let caller = |index| {
             let client = address(index, 0);
             let config = ClientConfig { client, replicas: scope.replicas, retry: patience, timeout: patience };
             let keyring = Keyring::simulated_client(CLUSTER, Epoch::ZERO, scope.replicas, client);
-            Caller { core: P::Client::start(config, Arc::new(keyring)), answers: 0, heard: Digest::default() }
+            let (core, wants) = (P::Client::start(config, Arc::new(keyring)), scope.answers);
+            Caller { core, answers: 0, wants, heard: Digest::default() }
         };
+        let owner = Owner::of::<P>(scope);
+        let callers = scope.clients.saturating_add(usize::from(owner.is_some()));
         let mut world = Self {
             hosts: (0..scope.replicas).map(|_| host()).collect(),
-            callers: (0..scope.clients).map(caller).collect(),
+            callers: (0..callers).map(caller).collect(),
+            owner,
             links: BTreeMap::new(),
+            ghosts: BTreeMap::new(),
             sent: 0,
             executed: BTreeMap::new(),
             left: *scope,
@@ -110,17 +135,27 @@ where
         for index in 0..scope.replicas {
             world.start(index);
         }
-        for index in 0..scope.clients {
-            let value = index as u64 + 1;
-            let call = Call::Apply(Operation::Put { key: 0, value }.encode().into());
-            let links = (0..scope.replicas).filter_map(|it| u8::try_from(it).ok()).map(ReplicaId::new);
-            world.client_turn(index, |core, out| {
-                links.for_each(|replica| core.on_connected(replica, out));
-                core.submit(Ticket(value), call, out);
-                core.flush(out);
-            });
-        }
+        (0..scope.clients).for_each(|index| world.ask(index, index as u64 + 1));
         world
+    }
+
+    /// A client asks for a write of this value.
+    pub(super) fn ask(&mut self, client: usize, value: u64) {
+        let call = Call::Apply(Operation::Put { key: 0, value }.encode().into());
+        let links: Vec<ReplicaId> =
+            (0..self.hosts.len()).filter_map(|it| u8::try_from(it).ok()).map(ReplicaId::new).collect();
+        self.client_turn(client, |core, out| {
+            links.into_iter().for_each(|replica| core.on_connected(replica, out));
+            core.submit(Ticket(value), call, out);
+            core.flush(out);
+        });
+    }
+
+    /// A client falls silent after so many more answers.
+    pub(super) fn listen(&mut self, client: usize, wants: usize) {
+        if let Some(caller) = self.callers.get_mut(client) {
+            caller.wants = wants;
+        }
     }
 
     /// The world after these choices; each is an index into what could be chosen then.
@@ -134,53 +169,96 @@ where
         world
     }
 
-    /// What happens on a path, in words.
-    pub fn tell(scope: &Scope, path: &[u8]) -> Vec<String> {
+    /// What was chosen on a path.
+    pub fn chosen(scope: &Scope, path: &[u8]) -> Vec<Choice> {
         let mut world = Self::new(scope);
-        let mut told = Vec::new();
+        let mut chosen = Vec::new();
         for index in path {
             let Some(choice) = world.choices().get(usize::from(*index)).copied() else { continue };
-            told.push(world.words(choice));
+            chosen.push(choice);
             world.take(choice);
         }
-        told
+        chosen
     }
 
-    /// Everything that can happen next, in a fixed order.
-    pub fn choices(&self) -> Vec<Choice> {
-        let mut choices: Vec<Choice> = self.links.keys().map(|(from, to)| Choice::Deliver(*from, *to)).collect();
-        if self.left.losses > 0 {
-            choices.extend(self.links.keys().map(|(from, to)| Choice::Lose(*from, *to)));
+    /// The world after these choices, and each in words; `None` if one of them cannot be made.
+    pub fn follow(scope: &Scope, path: &[Choice]) -> Option<(Self, Vec<String>)> {
+        let mut world = Self::new(scope);
+        let mut told = Vec::new();
+        for choice in path {
+            if !world.choices().contains(choice) {
+                return None;
+            }
+            told.push(world.words(*choice));
+            world.take(*choice);
         }
+        Some((world, told))
+    }
+
+    /// Everything that can happen next, what is due first.
+    ///
+    /// Where deviations are bounded, what happens to one replica is not tried before what is due at another: nobody could tell
+    /// the difference. It happens when something is due at that replica, or nothing is due at all.
+    pub fn choices(&self) -> Vec<Choice> {
+        let due = self.due();
+        let bounded = self.left.deviations.is_some();
+        let strays = self.left.deviations != Some(0);
+        let here = |to: Peer| !bounded || due.is_none_or(|(_, due)| due == to);
+        let links = |from: &Links| -> Vec<(Peer, Peer)> { from.keys().copied().collect() };
+        let mut choices: Vec<Choice> = due.map(|(from, to)| Choice::Deliver(from, to)).into_iter().collect();
+        for (from, to) in links(&self.links).into_iter().filter(|link| Some(*link) != due) {
+            if strays && here(to) {
+                choices.push(Choice::Deliver(from, to));
+            }
+        }
+        if self.left.losses > 0 {
+            let lost = links(&self.links).into_iter().filter(|link| !bounded || Some(*link) == due);
+            choices.extend(lost.map(|(from, to)| Choice::Lose(from, to)));
+        }
+        choices.extend(links(&self.ghosts).into_iter().filter(|(_, to)| here(*to)).map(|(a, b)| Choice::Haunt(a, b)));
         for (index, host) in self.hosts.iter().enumerate() {
             match &host.running {
-                None => choices.push(Choice::Start(index)),
+                None if host.lost => {
+                    if (due.is_none() || strays) && self.record(index).is_some() {
+                        choices.push(Choice::Rejoin(index));
+                    }
+                }
+                None if due.is_none() || strays => choices.push(Choice::Start(index)),
+                None => {}
                 Some((node, _)) => {
                     // A primary's timers only say again what it said: no message is lost for good that it need say again.
                     let leads = node.replica().status().role.starts_with("primary");
-                    if self.left.timeouts > 0 && node.deadline().is_some() && !leads {
+                    let rings = self.left.timeouts > 0 && node.deadline().is_some() && !leads;
+                    if rings && here(replica(index)) && (due.is_none() || strays) {
                         choices.push(Choice::Ring(index));
                     }
-                    if self.left.crashes > 0 {
+                    if self.left.crashes > 0 && here(replica(index)) {
                         choices.push(Choice::Crash(index));
+                    }
+                    // What it has sent is then out of turn, so this differs from losing it later.
+                    let sends = due.is_some_and(|(from, _)| from == replica(index));
+                    let idle = self.owner.as_ref().is_some_and(Owner::is_idle);
+                    if self.left.lost_disks > 0 && idle && (sends || here(replica(index))) {
+                        choices.push(Choice::LoseDisk(index));
                     }
                 }
             }
         }
-        if self.left.deviations == Some(0) {
-            choices.retain(|choice| !self.deviates(*choice));
-        }
         choices
+    }
+
+    /// The link whose oldest message was sent before all others.
+    fn due(&self) -> Option<(Peer, Peer)> {
+        let heads = self.links.iter().filter_map(|(link, waiting)| Some((waiting.front()?.number, *link)));
+        heads.min().map(|(_, link)| link)
     }
 
     /// Is it something else's turn?
     fn deviates(&self, choice: Choice) -> bool {
-        let heads = self.links.iter().filter_map(|(link, waiting)| Some((waiting.front()?.number, *link)));
-        let first = heads.min().map(|(_, link)| link);
         match choice {
-            Choice::Deliver(from, to) => first != Some((from, to)),
-            Choice::Ring(_) | Choice::Start(_) => first.is_some(),
-            Choice::Lose(..) | Choice::Crash(_) => false,
+            Choice::Deliver(from, to) => self.due() != Some((from, to)),
+            Choice::Ring(_) | Choice::Start(_) | Choice::Rejoin(_) => self.due().is_some(),
+            Choice::Lose(..) | Choice::Crash(_) | Choice::LoseDisk(_) | Choice::Haunt(..) => false,
         }
     }
 
@@ -191,13 +269,18 @@ where
         }
         match choice {
             Choice::Deliver(from, to) => {
-                if let Some(flying) = self.pop(from, to) {
+                if let Some(flying) = pop(&mut self.links, (from, to)) {
+                    self.input(place(to), Input::Frame { from, bytes: flying.bytes });
+                }
+            }
+            Choice::Haunt(from, to) => {
+                if let Some(flying) = pop(&mut self.ghosts, (from, to)) {
                     self.input(place(to), Input::Frame { from, bytes: flying.bytes });
                 }
             }
             Choice::Lose(from, to) => {
                 self.left.losses = self.left.losses.saturating_sub(1);
-                self.pop(from, to);
+                pop(&mut self.links, (from, to));
             }
             Choice::Ring(index) => {
                 self.left.timeouts = self.left.timeouts.saturating_sub(1);
@@ -210,23 +293,45 @@ where
             }
             Choice::Crash(index) => {
                 self.left.crashes = self.left.crashes.saturating_sub(1);
-                if let Some(host) = self.hosts.get_mut(index) {
-                    host.running = None;
-                    host.lives = host.lives.saturating_add(1);
-                }
-                self.links.retain(|(_, to), _| *to != replica(index));
+                self.kill(index);
             }
             Choice::Start(index) => self.start(index),
+            Choice::LoseDisk(index) => {
+                self.left.lost_disks = self.left.lost_disks.saturating_sub(1);
+                self.kill(index);
+                let of_it = self.links.extract_if(.., |(from, _), _| *from == replica(index));
+                self.ghosts.extend(of_it);
+                if let Some(host) = self.hosts.get_mut(index) {
+                    host.journal.clear();
+                }
+                self.give_to_owner(index);
+            }
+            Choice::Rejoin(index) => self.rejoin(index),
         }
     }
 
-    fn pop(&mut self, from: Peer, to: Peer) -> Option<Flying> {
-        let link = self.links.get_mut(&(from, to))?;
-        let popped = link.pop_front();
-        if link.is_empty() {
-            self.links.remove(&(from, to));
+    fn kill(&mut self, index: usize) {
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.running = None;
+            host.lives = host.lives.saturating_add(1);
         }
-        popped
+        self.links.retain(|(_, to), _| *to != replica(index));
+        self.ghosts.retain(|(_, to), _| *to != replica(index));
+    }
+
+    /// A replica starts from a disk that holds this.
+    pub(super) fn start_from(&mut self, index: usize, journal: Vec<Vec<u8>>) {
+        if let Some(host) = self.hosts.get_mut(index) {
+            (host.journal, host.lost) = (journal, false);
+        }
+        self.start(index);
+    }
+
+    /// A replica stays away until its owner brings it back.
+    pub(super) fn away(&mut self, index: usize) {
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.lost = true;
+        }
     }
 
     fn send(&mut self, from: Peer, to: Peer, bytes: Bytes, label: &'static str) {
@@ -299,6 +404,11 @@ where
                 }
                 Action::Run(job) => done.extend(self.work(index, job)),
                 Action::Halt(why) => self.violate(format!("R{index} halts: {why}")),
+                Action::Note(Note::ViewStarted { view, primary, op })
+                    if P::VIEWS_INHERIT && primary.index() == index =>
+                {
+                    self.begins(view, op);
+                }
                 Action::Note(_) | Action::Forget(_) | Action::ForgetSnapshots(_) => {}
                 Action::Save(_) | Action::Read { .. } | Action::Prepare(_) | Action::Put(..) | Action::Finish(_) => {
                     self.violate(format!("R{index} makes a checkpoint, which this scope does not have"));
@@ -314,6 +424,17 @@ where
         }
         for done in done {
             self.input(index, Input::Done(done));
+        }
+    }
+
+    /// A view starts with a log up to this entry.
+    fn begins(&mut self, view: View, op: OpNumber) {
+        if let Some((last, (first, _))) = self.executed.last_key_value().filter(|(last, _)| **last > op) {
+            let what = format!(
+                "{}: {view} starts with a log up to {op}, and R{first} has executed {last}",
+                Property::DURABILITY
+            );
+            self.violate(what);
         }
     }
 
@@ -335,7 +456,7 @@ where
         let Some(caller) = self.callers.get_mut(client) else { return };
         caller.answers = caller.answers.saturating_add(1);
         caller.heard = Digest::of_parts(&[caller.heard.as_bytes(), &[from.get()], bytes]);
-        if caller.answers >= self.left.answers {
+        if caller.answers >= caller.wants {
             return;
         }
         if let Ok((_, Payload::Protocol(message))) = Envelope::open::<Payload<P::Message>>(bytes) {
@@ -347,6 +468,7 @@ where
         let Some(caller) = self.callers.get_mut(client) else { return };
         let mut out = ClientOutbox::new(Instant::from_nanos(1));
         turn(&mut caller.core, &mut out);
+        let mut told = Vec::new();
         let envelope = Envelope { cluster: CLUSTER, epoch: Epoch::ZERO };
         for effect in out.into_effects() {
             match effect {
@@ -355,13 +477,17 @@ where
                     let bytes = envelope.seal(&Payload::Protocol(message));
                     self.send(from, Peer::Replica(to), bytes, label);
                 }
+                ClientEffect::Complete(_, Ok(answer)) => told.push(answer.op),
                 // Clients are patient here, and what they are told is counted when they are told.
-                ClientEffect::Complete(..) | ClientEffect::Arm { .. } | ClientEffect::Disarm(_) => {}
+                ClientEffect::Complete(_, Err(_)) | ClientEffect::Arm { .. } | ClientEffect::Disarm(_) => {}
             }
+        }
+        if self.owner.is_some() && client == self.left.clients {
+            told.into_iter().for_each(|op| self.owner_is_told(op));
         }
     }
 
-    fn violate(&mut self, what: String) {
+    pub(super) fn violate(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
 
@@ -379,12 +505,13 @@ where
 
     /// Have all clients all their answers?
     pub fn is_answered(&self) -> bool {
-        self.callers.iter().all(|caller| caller.answers >= self.left.answers)
+        self.callers.iter().take(self.left.clients).all(|caller| caller.answers >= self.left.answers)
     }
 
     fn words(&self, choice: Choice) -> String {
         let message = |from: &Peer, to: &Peer| {
-            let Some(Flying { bytes, label, .. }) = self.links.get(&(*from, *to)).and_then(VecDeque::front) else {
+            let links = if matches!(choice, Choice::Haunt(..)) { &self.ghosts } else { &self.links };
+            let Some(Flying { bytes, label, .. }) = links.get(&(*from, *to)).and_then(VecDeque::front) else {
                 return String::new();
             };
             let content = match Envelope::open::<Payload<P::Message>>(bytes) {
@@ -399,19 +526,31 @@ where
             Choice::Ring(index) => format!("R{index}'s timer rings"),
             Choice::Crash(index) => format!("R{index} crashes"),
             Choice::Start(index) => format!("R{index} starts"),
+            Choice::LoseDisk(index) => format!("R{index} loses its disk"),
+            Choice::Haunt(from, to) => format!("its former self: {}", message(&from, &to)),
+            Choice::Rejoin(index) => format!("R{index} starts from a new disk"),
         }
     }
 
     /// Names the state: what every replica knows and has on its disk, what is on its way, what clients were told, and what may
     /// still go wrong. Two states with one name have the same future.
     pub fn digest(&self) -> Digest {
+        self.named(&format!("{:?}", self.left))
+    }
+
+    /// The same without what may still go wrong: names what a story that is over has come to.
+    pub fn ending(&self) -> Digest {
+        self.named("")
+    }
+
+    fn named(&self, left: &str) -> Digest {
         let mut name = Name(Vec::new());
         // Who executed an entry first matters to the one who is told of a violation only.
         let executed: Vec<_> = self.executed.iter().map(|(op, (_, batch))| (op, batch)).collect();
-        let mut told = write!(name, "{:?} {executed:?}", self.left);
+        let mut told = write!(name, "{left} {executed:?} {:?}", self.owner);
         for host in &self.hosts {
-            let Host { running, journal, clock, lives, rings } = host;
-            told = told.and_then(|()| write!(name, "\n{clock:?} {lives} {rings} "));
+            let Host { running, journal, clock, lives, rings, lost } = host;
+            told = told.and_then(|()| write!(name, "\n{clock:?} {lives} {rings} {lost} "));
             journal.iter().for_each(|record| name.bytes(record));
             if let Some((node, executor)) = running {
                 let (replica, timers) = (node.replica(), node.timers());
@@ -420,21 +559,37 @@ where
         }
         for caller in &self.callers {
             // Who has all answers says nothing any more, whatever they were and in whatever order they came.
-            let heard = (caller.answers < self.left.answers).then_some((caller.answers, caller.heard));
+            let heard = (caller.answers < caller.wants).then_some((caller.answers, caller.heard));
             told = told.and_then(|()| write!(name, "\n{heard:?}"));
         }
-        let links = self.links.iter();
-        let mut flying: Vec<_> = links.flat_map(|(link, waiting)| waiting.iter().map(move |it| (*link, it))).collect();
+        let flying = |links: &'_ Links| -> Vec<((Peer, Peer), u64, Bytes)> {
+            let all =
+                links.iter().flat_map(|(link, waiting)| waiting.iter().map(|it| (*link, it.number, it.bytes.clone())));
+            all.collect()
+        };
+        let mut living = flying(&self.links);
         if self.left.deviations.is_some() {
-            flying.sort_by_key(|(_, it)| it.number); // whose turn it is depends on the order of all
+            living.sort_by_key(|(_, number, _)| *number); // whose turn it is depends on the order of all
         }
-        for ((from, to), it) in flying {
-            told = told.and_then(|()| write!(name, "\n{from:?} {to:?} "));
-            name.bytes(&it.bytes);
+        for (kind, all) in [("", living), ("was ", flying(&self.ghosts))] {
+            for ((from, to), _, bytes) in all {
+                told = told.and_then(|()| write!(name, "\n{kind}{from:?} {to:?} "));
+                name.bytes(&bytes);
+            }
         }
         debug_assert!(told.is_ok(), "a buffer takes everything");
         Digest::of(&name.0)
     }
+}
+
+/// Takes the oldest message of a link.
+fn pop(links: &mut Links, link: (Peer, Peer)) -> Option<Flying> {
+    let waiting = links.get_mut(&link)?;
+    let popped = waiting.pop_front();
+    if waiting.is_empty() {
+        links.remove(&link);
+    }
+    popped
 }
 
 /// A state's name, before it is shortened.

@@ -11,8 +11,11 @@ mod hotstuff;
 mod hq;
 mod pbft;
 mod reception;
+mod searched;
 mod sync_tob;
 mod vr;
+
+pub use searched::{LOST_DISK, SEARCHED, Searched};
 
 use crate::checker::Violation;
 use crate::faults::Faults;

@@ -5,12 +5,10 @@ use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
-use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::time::Duration;
-use quorate_core::wire::Wire;
 use quorate_protocols::hq::{self, Hq};
 use quorate_protocols::pbft::Told;
 
@@ -65,12 +63,6 @@ impl HqLies {
     fn other_digest(digest: Digest) -> Digest {
         Digest::of_parts(&[b"a lie", digest.as_bytes()])
     }
-
-    /// A register's answer, with another value.
-    fn other_answer(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
-        let told = registers::Reply::decode(bytes).ok()?;
-        Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
-    }
 }
 
 impl Lies<Hq> for HqLies {
@@ -116,7 +108,7 @@ impl Lies<Hq> for HqLies {
         use hq::Message as M;
         match message {
             M::Done { object, number, result, version, proof } => {
-                let result = Self::other_answer(result, random)?;
+                let result = registers::other_answer(result, random)?;
                 Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
             }
             M::OrderedDone { number, result: Some(result) } => {
@@ -124,7 +116,7 @@ impl Lies<Hq> for HqLies {
                 Some(M::OrderedDone { number: *number, result })
             }
             M::ReadAnswer { nonce, version, answer: Told::Full(bytes), proof } => {
-                let answer = Told::Full(Self::other_answer(bytes, random)?);
+                let answer = Told::Full(registers::other_answer(bytes, random)?);
                 Some(M::ReadAnswer { nonce: *nonce, version: *version, answer, proof: proof.clone() })
             }
             _ => None,

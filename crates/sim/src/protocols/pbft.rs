@@ -5,7 +5,6 @@ use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
-use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::outbox::Class;
@@ -106,12 +105,6 @@ impl PbftLies {
         *body = Body::Apply(registers::Operation::Put { key: 0, value: u64::MAX }.encode().into());
         Some(pbft::Group::claimed(group.by(), words, *group.signature()))
     }
-
-    /// A register's answer, with another value.
-    fn other_answer(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
-        let told = registers::Reply::decode(bytes).ok()?;
-        Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
-    }
 }
 
 impl Lies<Pbft> for PbftLies {
@@ -170,7 +163,7 @@ impl Lies<Pbft> for PbftLies {
             M::Reply(reply) | M::Tentative(reply) => {
                 let lie = |told: &Told<Ruling>, random: &mut Random| match told {
                     Told::Full(Ruling::Replied(bytes)) => {
-                        Some(Told::Full(Ruling::Replied(Self::other_answer(bytes, random)?)))
+                        Some(Told::Full(Ruling::Replied(registers::other_answer(bytes, random)?)))
                     }
                     Told::Full(other) => Some(Told::Full(other.clone())),
                     Told::Digest(digest) => Some(Told::Digest(self.other_digest(*digest))),
@@ -180,7 +173,7 @@ impl Lies<Pbft> for PbftLies {
                 Some(if matches!(message, M::Tentative(_)) { M::Tentative(lie) } else { M::Reply(lie) })
             }
             M::ReadReply { view, id, op, answer: Told::Full(bytes) } => {
-                let answer = Told::Full(Self::other_answer(bytes, random)?);
+                let answer = Told::Full(registers::other_answer(bytes, random)?);
                 Some(M::ReadReply { view: *view, id: *id, op: *op, answer })
             }
             _ => None,

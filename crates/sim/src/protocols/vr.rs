@@ -21,6 +21,8 @@ impl Simulated for Vr {
     /// Leases suppose that clocks do not run apart by more than `drift_percent`.
     const EXCLUDED: &'static [Fault] = &[Fault::ClockRush];
 
+    const VIEWS_INHERIT: bool = true;
+
     const EXPECTED: &'static [&'static str] = &[
         "checkpoints",
         "commits",
@@ -102,13 +104,9 @@ impl Lies<Vr> for VrLies {
 
     /// Another state was found.
     fn false_reply(&self, message: &Message, _: &Keyring, random: &mut Random) -> Option<Message> {
-        let mut lie = |bytes: &Bytes| -> Option<Bytes> {
-            let told = registers::Reply::decode(bytes).ok()?;
-            Some(registers::Reply { found: told.found ^ random.between(1, 7), ..told }.encode().into())
-        };
         let Message::Reply(reply) = message else { return None };
         let rulings = reply.rulings.iter().map(|(number, ruling)| match ruling {
-            Ruling::Replied(bytes) => Some((*number, Ruling::Replied(lie(bytes)?))),
+            Ruling::Replied(bytes) => Some((*number, Ruling::Replied(registers::other_answer(bytes, random)?))),
             other => Some((*number, other.clone())),
         });
         Some(Message::Reply(Reply { rulings: rulings.collect::<Option<_>>()?, ..reply.clone() }))

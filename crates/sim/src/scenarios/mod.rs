@@ -3,8 +3,10 @@
 
 mod async_tob;
 mod hotstuff;
+mod hq;
 mod naive;
 mod pbft;
+mod reception;
 mod sync_tob;
 mod vr;
 
@@ -38,7 +40,7 @@ pub struct Played {
     pub violation: Option<Violation>,
     /// When what it is about begins, virtual nanoseconds.
     pub from: u64,
-    /// What clients were told, call by call; `None` for no answer.
+    /// What clients were told, call by call; `None` for no answer. Calls of clients that died are left out.
     pub answers: Vec<Option<String>>,
 }
 
@@ -62,6 +64,14 @@ pub const ALL: &[Named] = &[
     async_tob::NORMAL_CASE,
     async_tob::ONE_DOWN,
     async_tob::FORK,
+    hq::NORMAL_CASE,
+    hq::CONTENTION,
+    hq::RESOLUTION,
+    hq::CLIENT_CRASH,
+    reception::NORMAL_CASE,
+    reception::LOST,
+    reception::EQUIVOCATION,
+    reception::RECONCILIATION,
     naive::DIVERGENCE,
 ];
 
@@ -120,5 +130,5 @@ fn played<P: Protocol, M: Machine>(it: Scenario<P, M>, from: u64, violation: Opt
 
 fn answers<P: Protocol, M: Machine>(cluster: &Cluster<P, M>) -> Vec<Option<String>> {
     let answer = |entry: &crate::history::Entry| entry.answer().map(|answer| crate::trace::words(&answer.reply));
-    cluster.history().entries().iter().map(answer).collect()
+    cluster.history().entries().iter().filter(|entry| !entry.abandoned).map(answer).collect()
 }

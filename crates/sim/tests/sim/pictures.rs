@@ -1,5 +1,6 @@
 //! Named scenarios say what they show, and the gallery shows them as they are now.
 
+use quorate_core::ids::{Peer, ReplicaId};
 use quorate_protocols::naive::Naive;
 use quorate_protocols::vr::Vr;
 use quorate_sim::diagram::{Picture, page};
@@ -78,6 +79,49 @@ fn the_scenarios_of_the_asynchronous_broadcast_show_what_their_titles_say() {
     let asks = |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == "GetDecided");
     assert!(has(&play("async-tob-one-down"), asks) && !has(&play("async-tob-normal-case"), asks));
     assert!(has(&play("async-tob-fork"), |what| matches!(what, What::Lied { replica: 0, .. })));
+}
+
+#[test]
+fn the_scenarios_of_hq_show_what_their_titles_say() {
+    let says =
+        |label: &'static str| move |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == label);
+    let (normal, contention) = (play("hq-normal-case"), play("hq-contention"));
+    assert!(has(&normal, says("Write2")) && !has(&normal, says("Refused")));
+    assert!(has(&contention, says("WriteBack")) && !has(&contention, says("Resolve")));
+    assert_eq!(
+        contention.answers,
+        ["found 0, write 1", "found 1, write 2", "found 2, write 3"].map(|it| Some(it.to_owned()))
+    );
+    let resolution = play("hq-resolution");
+    assert!(["Resolve", "Start", "Grants"].iter().all(|label| has(&resolution, says(label))));
+    let crash = play("hq-client-crash");
+    assert!(has(&crash, |what| matches!(what, What::ClientDied(1))) && has(&crash, says("WriteBack")));
+    assert_eq!(last_answer(&crash), Some("found 2, write 3"), "what the dead client asked for has happened, too");
+}
+
+#[test]
+fn the_scenarios_of_reception_show_what_their_titles_say() {
+    let says =
+        |label: &'static str| move |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == label);
+    let (normal, lost) = (play("reception-normal-case"), play("reception-lost-publication"));
+    assert!(has(&normal, says("Reception")) && !has(&normal, says("GetPublication")));
+    let pulls = |what: &What| matches!(what, What::Sent { travel, .. } if travel.label == "GetPublication" && travel.from == Peer::Replica(ReplicaId::new(3)));
+    assert!(has(&lost, pulls) && has(&lost, says("Publication")));
+    let reconciled = play("reception-reconciliation");
+    assert!(has(&reconciled, |what| matches!(what, What::Cut(_))) && has(&reconciled, says("Publication")));
+    for played in [&normal, &lost, &reconciled] {
+        assert_eq!(last_answer(played), Some("2"));
+    }
+    let two = play("reception-equivocating-publisher");
+    assert!(matches!(last_answer(&two), Some("2" | "101")), "{:?}", two.answers);
+    let executed = |replica: usize| {
+        let of_it = |what: &What| match what {
+            What::Executed { replica: at, applied, .. } if *at == replica => applied.len(),
+            _ => 0,
+        };
+        two.recording.events.iter().filter(|it| it.at >= two.from).map(|it| of_it(&it.what)).sum::<usize>()
+    };
+    assert!((0..4).all(|replica| executed(replica) == 2), "both are ordered, everywhere");
 }
 
 #[test]

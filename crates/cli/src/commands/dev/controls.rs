@@ -3,10 +3,13 @@
 //! Links are cut by the replica itself, which is told so through its stdin: a pipe that only the `dev` that started it holds. So
 //! there is nothing to configure, nothing that listens, and nothing to forget in a real deployment.
 
+use super::super::Protocol;
 use super::{Dev, STOP_PATIENCE, Watched};
+use crate::layout::ReplicaFolder;
+use crate::lying;
 use crate::processes::{Replica, holder, signal};
 use quorate_core::ids::ReplicaId;
-use quorate_server::dashboard::{Order, Process};
+use quorate_server::dashboard::{Lies, Order, Process};
 use rustix::process::Signal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,13 +32,19 @@ pub struct Ordered {
 pub struct Controls {
     orders: mpsc::Sender<Ordered>,
     processes: Arc<Mutex<Vec<(ReplicaId, Process)>>>,
+    lies: Lies,
 }
 
 impl Controls {
-    /// Both ends.
-    pub fn new() -> (Self, mpsc::Receiver<Ordered>) {
+    /// Both ends, for a cluster whose replicas can be told these lies.
+    pub fn new(lies: Lies) -> (Self, mpsc::Receiver<Ordered>) {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        (Self { orders, processes: Arc::default() }, inbox)
+        (Self { orders, processes: Arc::default(), lies }, inbox)
+    }
+
+    /// Which lies a replica can be told to tell.
+    pub fn lies(&self) -> Lies {
+        self.lies.clone()
     }
 
     /// How a replica's process is.
@@ -77,7 +86,14 @@ impl Dev {
         let _gone = done.send(result);
     }
 
+    /// Nobody may be told to lie if somebody does: a cluster bears one of the smallest size's liars.
+    fn liar(&self) -> Option<ReplicaId> {
+        self.up.iter().find(|it| it.lies.is_some()).map(|it| it.id)
+    }
+
     async fn carry_out(&mut self, replica: ReplicaId, order: Order) -> anyhow::Result<String> {
+        let liar = self.liar();
+        let protocol = Protocol::named(&self.config.protocol);
         let folder = self.layout.replica(replica);
         let up = self.up.iter_mut().find(|it| it.id == replica);
         let watched = up.ok_or_else(|| anyhow::Error::msg(format!("there is no {replica}")))?;
@@ -122,6 +138,20 @@ impl Dev {
                 watched.paused = false;
                 Ok(format!("{replica} goes on"))
             }
+            Order::Lie(name) => {
+                let lie = lying::offered(protocol, self.config.members.len(), &name)?;
+                if let Some(liar) = liar {
+                    return Err(anyhow::Error::msg(format!(
+                        "{liar} lies already, and one at a time is enough to see it"
+                    )));
+                }
+                watched.begin_anew(folder, Some(&name)).await?;
+                Ok(format!("{replica} lies: it {}", lie.words))
+            }
+            Order::Honest => {
+                watched.begin_anew(folder, None).await?;
+                Ok(format!("{replica} was started again, and keeps its word"))
+            }
             Order::Cut(others) => {
                 running()?;
                 let by_hand =
@@ -145,7 +175,21 @@ impl Watched {
 
     fn gone(&mut self) {
         self.child = None;
-        (self.paused, self.cut) = (false, Vec::new());
+        (self.paused, self.cut, self.lies) = (false, Vec::new(), None);
+    }
+
+    /// Ends a replica that we have started, and starts it so that it tells a lie, or none.
+    async fn begin_anew(&mut self, folder: ReplicaFolder, lie: Option<&str>) -> anyhow::Result<()> {
+        let id = self.id;
+        let by_hand =
+            || anyhow::Error::msg(format!("{id} does not run, or was started by hand: start it from here first"));
+        self.child.as_mut().ok_or_else(by_hand)?.stop(STOP_PATIENCE).await?;
+        self.gone();
+        let started = tokio::time::timeout(START_PATIENCE, Replica::start_to_lie(id, folder, lie)).await;
+        let late = |_| anyhow::Error::msg(format!("{id} was not ready after {START_PATIENCE:?}"));
+        self.child = Some(started.map_err(late)??);
+        self.lies = lie.map(str::to_owned);
+        Ok(())
     }
 
     fn process(&self) -> Process {
@@ -153,7 +197,7 @@ impl Watched {
             None => Process::Stopped,
             Some(pid) => {
                 let cut = self.child.as_ref().map(|_| self.cut.clone());
-                Process::Running { pid, paused: self.paused, cut }
+                Process::Running { pid, paused: self.paused, cut, lies: self.lies.clone() }
             }
         }
     }

@@ -113,6 +113,7 @@ where
         crashes: arguments.crashes,
         timeouts: arguments.timeouts,
         losses: arguments.losses,
+        lost_disks: arguments.lost_disks,
         deviations: arguments.deviations,
         states_max: arguments.states,
     };
@@ -130,6 +131,8 @@ where
                 "depth": explored.depth,
                 "answered": explored.answered,
                 "view": explored.view,
+                "back": explored.back,
+                "endings": explored.endings,
                 "complete": explored.complete,
                 "violation": violation,
             })
