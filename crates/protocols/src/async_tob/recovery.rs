@@ -373,8 +373,7 @@ impl Replica {
     /// lane goes on at heights that the former self has not used.
     pub(super) fn end_silence(&mut self, out: &mut Outbox) {
         let until = self.silent.and_then(|silence| silence.until);
-        let at_once = mutated!("async-tob/speaks-before-it-may");
-        if let Some(until) = until.filter(|until| at_once || self.committed() >= *until) {
+        if let Some(until) = until.filter(|until| self.committed() >= *until) {
             self.silent = None;
             if !mutated!("async-tob/uses-heights-again") {
                 self.floor = self.floor.max(until.get().saturating_mul(1 << HEIGHTS_PER_EPOCH_BITS));

@@ -28,8 +28,8 @@ mod words;
 
 pub(crate) use answered::Answered;
 pub(crate) use audit::audit;
-pub(crate) use client::{DOUBLINGS_MAX, nobody};
 pub use client::{Client, Manner};
+pub(crate) use client::{DOUBLINGS_MAX, nobody};
 pub use durable::{Base, Record, Silence};
 pub use message::{
     Commit, Content, Group, LogCheckpoint, Message, NewView, Orders, Place, Prepare, Proposal, Reply, Requests,

@@ -91,9 +91,7 @@ impl Replica {
         let block = Block::new(Moves { epoch, tick, entries, demote });
         let head = self.keyring.sign(Proposal { view: self.view, epoch, block: block.digest() });
         let chain = Chain::new(head);
-        if !mutated!("sync-tob/epochs-led-are-not-durable") {
-            self.persist(Record::Led(epoch), out);
-        }
+        self.persist(Record::Led(epoch), out);
         out.broadcast(Message::Propose { chain: chain.clone(), block: block.clone() });
         let running = self.running.entry(epoch);
         let running = running.or_insert_with(|| Running { instance: Instance::new(start), blocks: Vec::new() });

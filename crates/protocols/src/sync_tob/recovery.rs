@@ -364,8 +364,7 @@ impl Replica {
 
     /// What the others have committed is younger than anything that was forgotten: what was forgotten does not matter.
     pub(super) fn end_silence(&mut self, epoch: EpochNumber, out: &mut Outbox) {
-        let at_once = mutated!("sync-tob/confirms-before-it-may");
-        if self.silent && (at_once || self.silent_until.is_some_and(|until| self.schedule.start(epoch) >= until)) {
+        if self.silent && self.silent_until.is_some_and(|until| self.schedule.start(epoch) >= until) {
             self.silent = false;
             // Every life that was forgotten began before this block was committed; every epoch led is before its epoch.
             if !mutated!("sync-tob/silence-forgets-lives") {

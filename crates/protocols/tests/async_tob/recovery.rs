@@ -8,6 +8,7 @@ use quorate_core::wire::Wire;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{Config, Message, Record, Vote, WINDOW_EPOCHS, rejoin};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 /// States every few epochs.
 fn small() -> Config {
@@ -175,6 +176,38 @@ fn nothing_is_said_and_nothing_counts_before_it_is_on_disk() {
     assert_eq!(said(&it), 0);
     it.sync(1);
     assert!(said(&it) > 0);
+}
+
+/// What a replica has said in agreements, as far as the test has not looked away.
+fn words_of(it: &Cluster, id: usize) -> BTreeSet<String> {
+    let said = it.said(id, "Agree").into_iter();
+    let votes = said.filter_map(|message| if let Message::Agree(votes) = message { Some(votes) } else { None });
+    votes.flatten().map(|vote| format!("{vote:?}")).collect()
+}
+
+#[test]
+fn a_replica_that_comes_back_says_the_words_of_its_former_life_again() {
+    // Nobody hears a third echo: the epoch does not end. R1 comes back alone, and knows from its disk alone what it has said.
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.talk();
+    it.lose(|it| {
+        let third = |vote: &Vote| matches!(vote.word, Word::Echo3(..));
+        matches!(it.message(), Some(Message::Agree(votes)) if votes.iter().any(third))
+    });
+    it.submit(4, "b");
+    it.deliver();
+    let before = words_of(&it, 1);
+    assert!(before.len() >= 3 * 3, "three echoes of three agreements at least: {before:?}");
+    it.crash(1).isolate(1);
+    it.talk();
+    it.restart(1);
+    it.run(1_000);
+    let after = words_of(&it, 1);
+    assert!(after.is_superset(&before), "{:?}", before.difference(&after));
+    it.heal().run(3_000);
+    assert!(it.agrees(&["a", "b"]));
 }
 
 #[test]

@@ -237,3 +237,81 @@ fn ours_ends_whatever_the_same_adversary_does() {
     let longest = rounds.iter().max().copied().unwrap_or(0);
     assert!(longest <= 60, "a thousand agreements, the longest took {longest} rounds");
 }
+
+/// Delivers what is picked, oldest first, until nothing that is on its way is.
+fn give(world: &mut World, picked: impl Fn(&Flying) -> bool) {
+    while let Some(at) = world.flying.iter().position(&picked) {
+        let it = world.flying.remove(at);
+        world.hand_over(it);
+    }
+}
+
+/// What a replica wishes when it enters a round.
+fn wish(world: &World, of: usize, round: u32) -> Option<bool> {
+    world.said[of].iter().find_map(|word| match word {
+        Word::Echo1(at, value) if *at == round => Some(*value),
+        _ => None,
+    })
+}
+
+/// The published attack, step by step as far as ours lets it come: in round after round A and B leave with the coin, and only then it
+/// is decided what C finds. Says in which round it lost its hold, if it did.
+fn steer_step_by_step(first: bool, seed: u64) -> Option<u32> {
+    let mut world = World::new(4, seed << 1 | u64::from(first));
+    for (index, value) in [true, true, false].into_iter().enumerate() {
+        world.input(index, value);
+    }
+    for round in 0..60 {
+        let wishes = [0, 1, 2].map(|of| wish(&world, of, round));
+        let [Some(x), Some(other), Some(y)] = wishes else { panic!("everybody enters round {round}: {wishes:?}") };
+        if x != other || x == y {
+            give(&mut world, |_| true);
+            assert!(world.all_decided());
+            return Some(round);
+        }
+        let from_to = |from: usize, to: usize, word: Word| move |it: &Flying| *it == Flying { from, to, word };
+        let (x1, y1) = (Word::Echo1(round, x), Word::Echo1(round, y));
+        // A hears of its own wish from A, B and the liar, B of the other from C, the liar and itself: two second echoes. Each is shown
+        // that it is not alone with its own, and then that both values are there.
+        (0..2).for_each(|from| give(&mut world, from_to(from, 0, x1)));
+        world.lie(0, x1);
+        give(&mut world, from_to(2, 1, y1));
+        world.lie(1, y1);
+        give(&mut world, from_to(1, 1, y1));
+        for (to, value) in [(0, x), (1, y)] {
+            assert!(world.said[to].contains(&Word::Echo2(round, value)));
+            give(&mut world, from_to(to, to, Word::Echo2(round, value)));
+            world.lie(to, Word::Echo2(round, value));
+        }
+        (0..2).for_each(|from| give(&mut world, from_to(from, 1, x1)));
+        world.lie(1, x1);
+        give(&mut world, from_to(2, 0, y1));
+        world.lie(0, y1);
+        (0..2).for_each(|from| give(&mut world, from_to(from, 0, y1)));
+        // They leave the round with what they have said in their third echoes, whatever that is, and the coin is known.
+        for to in 0..2 {
+            give(&mut world, |it| it.to == to && it.from < 2 && matches!(it.word, Word::Echo3(at, _) if at == round));
+            world.lie(to, Word::Echo3(round, None));
+        }
+        // C has heard nothing. Now it hears what speaks for the other side of the coin, and of nothing else in time.
+        let value = !world.coin(round);
+        for word in [Word::Echo1(round, value), Word::Echo2(round, value), Word::Echo3(round, Some(value))] {
+            give(&mut world, |it| it.to == 2 && it.word == word);
+            world.lie(2, word);
+        }
+        let of_round = |word: Word| match word {
+            Word::Echo1(at, _) | Word::Echo2(at, _) | Word::Echo3(at, _) | Word::Share(at, _) => at == round,
+            Word::Decide(_) => false,
+        };
+        give(&mut world, |it| of_round(it.word));
+    }
+    None
+}
+
+#[test]
+fn ours_slips_out_of_the_attack_in_the_first_round_since_its_rounds_are_binding() {
+    // Third echoes for both values, which the attack needs, would each take n - t second echoes.
+    for (first, seed) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+        assert_eq!(steer_step_by_step(first, seed), Some(1));
+    }
+}

@@ -17,9 +17,6 @@ const POWER: &str = "crash:400,crash-all:400,persist-crash:500,slow-sync:300,hun
 /// Disks that lose something, or everything, and partitions in which casts are left over.
 const DISKS: &str = "bit-rot:1000,lost-disk:1000,crash:400,partition:300,loss:200";
 
-/// Power failures, and calendars that jump back meanwhile.
-const JUMPS: &str = "crash:1000,persist-crash:500,clock-jump:1000";
-
 /// So much that is late or lost that views follow each other.
 const NETWORK: &str = "loss:2000,partition:1000,one-way:800,delay:1000";
 
@@ -52,8 +49,6 @@ pub const LIST: List = List {
         all("sync-tob/casts-are-not-said-again", "what was lost on its way to the others is not cast again"),
         under("sync-tob/one-vote-is-enough", "what one replica had as its output is certified", NETWORK),
         under("sync-tob/one-certificate-is-enough", "what one replica holds a certificate of is committed", NETWORK),
-        under("sync-tob/confirms-before-it-may", "a replica that has lost its votes votes again at once", DISKS),
-        under("sync-tob/epochs-led-are-not-durable", "a replica that restarts may lead an epoch twice", JUMPS),
         under("sync-tob/asks-once", "a block or a bundle that did not come is not asked for again", NETWORK),
     ],
 };

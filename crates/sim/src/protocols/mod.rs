@@ -32,16 +32,17 @@ pub trait Simulated: Protocol {
     /// Do its clients publish through brokers?
     const BROKERED: bool = false;
 
-    /// The same at a level of criticality, where a protocol has levels.
-    fn config_at(random: &mut Random, _criticality: Option<u8>) -> Self::Config {
-        Self::config(random)
-    }
     /// Must the log with which a view starts hold all that anybody has executed, and does the note of its start say how far it
     /// goes? Then an exhaustive search looks at it when it starts, and not only when something else is executed.
     const VIEWS_INHERIT: bool = false;
 
     /// A configuration for short runs, with limits so small that checkpoints, trimming and state transfer do happen.
     fn config(random: &mut Random) -> Self::Config;
+
+    /// The same as [`Simulated::config`], at a level of criticality, where a protocol has levels.
+    fn config_at(random: &mut Random, _criticality: Option<u8>) -> Self::Config {
+        Self::config(random)
+    }
 
     /// How a replica whose disk is lost comes back; `None` if it cannot.
     fn rejoin() -> Option<Rejoin<Self>> {
