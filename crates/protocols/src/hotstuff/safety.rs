@@ -41,7 +41,8 @@ impl Rules {
                 header.parent_view >= safety.locked.view || mutated!("hotstuff/votes-against-its-lock")
             }
             Rules::TwoChain => {
-                let knows = |tc: &Tc| header.parent_view >= tc.high() || mutated!("hotstuff/two-chains-without-timeouts");
+                let knows =
+                    |tc: &Tc| header.parent_view >= tc.high() || mutated!("hotstuff/two-chains-without-timeouts");
                 let skips = tc.is_some_and(|tc| tc.view().next() == header.view && knows(tc));
                 header.parent_view.next() == header.view || skips
             }
