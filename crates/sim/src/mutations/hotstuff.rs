@@ -94,11 +94,6 @@ pub const LIST: List = List {
             rejoins,
         ),
         of_four(
-            "hotstuff/votes-against-its-lock",
-            "a replica votes for a block whose certificate is older than its lock",
-            "own-lies:400,equivocate:300,partition:300,one-way:200,loss:200,crash",
-        ),
-        of_four(
             "hotstuff/timeouts-of-one-less",
             "a replica believes that a quorum has given up when one is missing",
             "all",
