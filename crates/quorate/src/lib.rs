@@ -44,6 +44,7 @@
 //! - [`replica::start`]: one replica of a real cluster, from a [`config::ReplicaConfig`]; [`Host::run_until`] runs it until
 //!   [`asked_to_stop`] says so.
 //! - [`Client`] and [`BlockingClient`]: calls to a cluster. A call that got no answer says whether it may have happened.
+//! - [`blocks`]: HotStuff's committed blocks, from a replica's disk; [`Cue`]: when its leader proposes.
 //!
 //! # Which protocol
 //! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. [`Pbft`], Practical

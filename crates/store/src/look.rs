@@ -8,8 +8,8 @@ use crate::superblock::{SUPERBLOCK_COPIES, peek_superblock};
 use crate::wal::segment::{BLOCK, LEN};
 use crate::wal::{Item, Report, WalError, inspect_log, inspect_padding, inspect_segments};
 use quorate_core::executor::Executor;
-use quorate_core::machine::Machine;
 use quorate_core::ids::RecordSeq;
+use quorate_core::machine::Machine;
 use quorate_core::protocol::{Checkpoint, Protocol};
 use quorate_core::wire::Wire;
 use std::io::ErrorKind::NotFound;
@@ -72,9 +72,7 @@ const ATTEMPTS_MAX: usize = 8;
 /// # Errors
 /// As [`look`]; [`FolderError::Record`] for a record that is whole and does not decode.
 #[expect(clippy::type_complexity, reason = "whose it is, records with their numbers, and a count")]
-pub fn look_at_log<P: Protocol>(
-    disk: &impl Disk,
-) -> Result<(Belongs, Vec<(RecordSeq, P::Record)>, u64), FolderError> {
+pub fn look_at_log<P: Protocol>(disk: &impl Disk) -> Result<(Belongs, Vec<(RecordSeq, P::Record)>, u64), FolderError> {
     let (belongs, log_id) = belongs(&peek_superblock(disk)?)?;
     if belongs.protocol != P::NAME {
         return Ok((belongs, Vec::new(), 0)); // its records would not decode; the caller sees whose they are

@@ -89,14 +89,18 @@ impl Replica {
         }
     }
 
-    /// ⟨STATUS⟩: where somebody is. Whoever has missed a view is sent its certificates.
+    /// ⟨STATUS⟩: where somebody is. Whoever has missed a view, and says for the second time that it is there, is sent the
+    /// certificates. Who is behind and moves has them on their way, and a certificate is a quorum of signatures to check: if each
+    /// of a hundred replicas sent each other one some, they would do nothing else.
     pub(super) fn on_status(&mut self, from: ReplicaId, place: Place, out: &mut Outbox) {
-        self.peers.insert(from, place);
+        let rests = self.peers.insert(from, place) == Some(place);
         let to = Peer::Replica(from);
-        if place.view < self.view() || place.high < self.high.view() {
+        let behind = place.view < self.view() || place.high < self.high.view();
+        let ahead = place.view > self.view() || place.high > self.high.view();
+        if behind && rests {
             out.send_unsynced(to, self.new_view()); // carries its proofs
-        } else if place.view > self.view() || place.high > self.high.view() {
-            out.send_unsynced(to, Message::Status(self.place())); // a question
+        } else if ahead && !behind && self.told == self.place() {
+            out.send_unsynced(to, Message::Status(self.place())); // a question, of one who rests, too
         }
         if self.asked.is_some_and(|(replica, _)| replica == from) {
             let moved = self.asked.take().is_some_and(|(_, then)| then < self.committed());

@@ -37,11 +37,10 @@ impl Rules {
         }
         match self {
             // With the parent being what is certified, and one certificate for each view, this is the paper's safeNode.
-            Rules::ThreeChain => {
-                header.parent_view >= safety.locked.view || mutated!("hotstuff/votes-against-its-lock")
-            }
+            Rules::ThreeChain => header.parent_view >= safety.locked.view,
             Rules::TwoChain => {
-                let knows = |tc: &Tc| header.parent_view >= tc.high() || mutated!("hotstuff/two-chains-without-timeouts");
+                let knows =
+                    |tc: &Tc| header.parent_view >= tc.high() || mutated!("hotstuff/two-chains-without-timeouts");
                 let skips = tc.is_some_and(|tc| tc.view().next() == header.view && knows(tc));
                 header.parent_view.next() == header.view || skips
             }

@@ -5,7 +5,7 @@ use crate::words::{config, under, view};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
 use quorate_core::node::Payload;
 use quorate_core::protocol::Consistency;
-use quorate_protocols::hotstuff::{Config, Message, Rules};
+use quorate_protocols::hotstuff::{Config, Message, Place, Rules};
 use quorate_protocols::pbft::{self, Told};
 
 /// Snapshots every few blocks.
@@ -321,4 +321,19 @@ fn requests_gather_while_a_block_is_under_way() {
     it.run(500);
     assert_eq!(it.tape(0).len(), 12);
     assert!(it.count("Proposal") <= 5 * 3, "nine requests in few blocks: {}", it.count("Proposal"));
+}
+
+#[test]
+fn who_is_behind_is_shown_the_certificates_when_it_rests_there_and_not_while_it_moves() {
+    let mut it = Cluster::with(4, config());
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.talk();
+    let (now, committed) = (it.view(0).get(), it.status(0).committed);
+    let behind = |views| Message::Status(Place { view: view(now - views), high: view(now - views - 1), committed });
+    it.say(replica(3), 0, behind(2));
+    it.say(replica(3), 0, behind(1));
+    assert_eq!(it.count("NewView"), 0, "what it lacks is on its way");
+    it.say(replica(3), 0, behind(1));
+    assert_eq!(it.count("NewView"), 1);
 }

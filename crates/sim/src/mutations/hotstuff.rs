@@ -88,19 +88,26 @@ pub const LIST: List = List {
             "with two chains, a leader that was led to by timeouts need not build on what their signers knew",
             sides,
         ),
-        in_rounds("hotstuff/a-lost-disk-votes-at-once", "who has forgotten its promises votes as if it had made none", rejoins),
-        of_four(
-            "hotstuff/votes-against-its-lock",
-            "a replica votes for a block whose certificate is older than its lock",
-            "own-lies:400,equivocate:300,partition:300,one-way:200,loss:200,crash",
+        in_rounds(
+            "hotstuff/a-lost-disk-votes-at-once",
+            "who has forgotten its promises votes as if it had made none",
+            rejoins,
         ),
-        of_four("hotstuff/timeouts-of-one-less", "a replica believes that a quorum has given up when one is missing", "all"),
+        of_four(
+            "hotstuff/timeouts-of-one-less",
+            "a replica believes that a quorum has given up when one is missing",
+            "all",
+        ),
         of_four(
             "hotstuff/leads-its-term-again",
             "a leader that restarts goes on leading, and may propose another block",
             "crash:400,crash-all:400,persist-crash:500,slow-sync:500,hunt:250",
         ),
-        of_four("hotstuff/what-has-lost-is-forgotten", "requests in a block that has lost are not proposed again", "all"),
+        of_four(
+            "hotstuff/what-has-lost-is-forgotten",
+            "requests in a block that has lost are not proposed again",
+            "all",
+        ),
         of_four(
             "hotstuff/a-state-is-named-without-its-parent",
             "what was speculated on one branch is committed on another",

@@ -111,7 +111,8 @@ pub enum Space {
     /// Three rounds; anybody leads, one block or two get through, and the twin has anybody else beside it, or nobody, or both of R0
     /// are together.
     Sides,
-    /// Three rounds without twins; one or two lose their disks in the first, one perhaps in the second, anybody may be aside.
+    /// Four rounds without twins: one loses its disk in the first, or two do if the rules let the first vote at once; in the second all are
+    /// together; in the third perhaps another one loses its disk. In the first and the third anybody may be aside.
     Rejoins,
 }
 
@@ -149,6 +150,7 @@ impl Space {
                 let perhaps: Vec<_> = one.chain([KEEPS]).collect();
                 vec![
                     rounds(&[1], &[1, 2, 3], &anybody, &some, &[true]),
+                    rounds(&[2], &[4], &[NOBODY], &[KEEPS], &[false]), // time to come back
                     rounds(&[0, 1, 2, 3], &[2, 4], &anybody, &perhaps, &[true, false]),
                     rounds(&[0, 1, 2, 3], &[4], &[NOBODY], &[KEEPS], &[false]),
                 ]

@@ -259,9 +259,7 @@ impl World {
                 (of(aside, it.from) == of(aside, it.to) && in_time).then_some(true)
             }
             Phase::Ends { next, .. } if term == Some(*next) => Some(false),
-            Phase::Ends { alone, .. } => {
-                (term.is_none() && !of(alone, it.from) && !of(alone, it.to)).then_some(true)
-            }
+            Phase::Ends { alone, .. } => (term.is_none() && !of(alone, it.from) && !of(alone, it.to)).then_some(true),
         }
     }
 
