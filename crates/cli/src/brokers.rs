@@ -97,7 +97,8 @@ impl BrokerArgs {
 pub fn of_client(config: &ClusterConfig) -> anyhow::Result<impl FnOnce(LinkHandle) -> Arc<dyn Broker> + use<>> {
     refuse_useless(config.broker.as_deref().or(config.broker_faults.as_deref()), &config.protocol)?;
     let nats = config.broker.as_deref().map(|url| Nats::for_client(url, config.cluster));
-    let nats = nats.transpose().advise("the cluster's file names no broker", "correct `broker` in it, or leave it out")?;
+    let nats =
+        nats.transpose().advise("the cluster's file names no broker", "correct `broker` in it, or leave it out")?;
     let faults: Option<BrokerFaults> = config.broker_faults.as_deref().map(str::parse).transpose()?;
     let seed = config.broker_seed;
     Ok(move |links| {

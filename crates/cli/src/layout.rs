@@ -60,25 +60,11 @@ impl Layout {
     }
 
     /// Draws keys and writes all files of a new cluster, `cluster.toml` last: for this machine, and at this level of criticality
-    /// where the protocol has levels.
+    /// where the protocol has levels; with this broker where its clients publish.
     ///
     /// # Errors
     /// If the folder holds anything, or cannot be written; if protocol, machine and level do not go together.
     pub fn create(
-        dir: &Path,
-        protocol: &str,
-        machine: Machine,
-        criticality: Option<u8>,
-        addresses: &[String],
-    ) -> anyhow::Result<Self> {
-        Self::create_with(dir, protocol, machine, criticality, &Choice::default(), addresses)
-    }
-
-    /// As [`Layout::create`], with a broker.
-    ///
-    /// # Errors
-    /// As [`Layout::create`].
-    pub fn create_with(
         dir: &Path,
         protocol: &str,
         machine: Machine,
@@ -329,12 +315,13 @@ mod tests {
     fn a_cluster_folder_is_complete_and_never_overwritten() {
         let dir = tempfile::tempdir().expect("it works");
         let addresses = free_addresses(3).expect("it works");
-        let layout = Layout::create(dir.path(), "vr", Machine::Kv, None, &addresses).expect("it works");
+        let layout =
+            Layout::create(dir.path(), "vr", Machine::Kv, None, &Choice::default(), &addresses).expect("it works");
         let config = ReplicaConfig::load(&layout.replica(ReplicaId::new(1)).config_file()).expect("it works");
         let key = KeyPair::load(&config.key_file).expect("it works");
         assert_eq!(config.check(key.key.public()), []);
         assert!(is_new(&config.data_dir, config.cluster, config.replica));
         assert!(!is_new(&config.data_dir, config.cluster, ReplicaId::new(2)));
-        assert!(Layout::create(dir.path(), "vr", Machine::Kv, None, &addresses).is_err());
+        assert!(Layout::create(dir.path(), "vr", Machine::Kv, None, &Choice::default(), &addresses).is_err());
     }
 }

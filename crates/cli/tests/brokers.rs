@@ -134,9 +134,7 @@ fn dev_starts_a_broker_and_goes_on_without_it() {
     let flags = ["--protocol", "reception", "--events", "--broker", "nats"];
     let said = cluster.start_dev_with(&flags).join("\n");
     assert!(said.contains("clients publish through nats://127.0.0.1:"), "{said}");
-    let one = |cluster: &Cluster| {
-        cluster.must(&["events", "append", "--stream", "s-1", "--type", "t", "--data", "1"])
-    };
+    let one = |cluster: &Cluster| cluster.must(&["events", "append", "--stream", "s-1", "--type", "t", "--data", "1"]);
     assert!(one(&cluster).contains("version 1"));
     let pid_file = cluster.folder().join("broker").join("pid");
     let pid = std::fs::read_to_string(&pid_file).expect("a pid").trim().parse().expect("a number");

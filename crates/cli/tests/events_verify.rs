@@ -118,7 +118,8 @@ fn a_folder_whose_log_was_cut_proves_itself_from_its_snapshot_and_names_every_fl
     assert!(ok && said.ends_with("everything holds\n"), "{said}");
     for replica in 0..4 {
         let line = said.lines().find(|line| line.starts_with(&format!("R{replica}: "))).expect("a line");
-        let first: u64 = line.split("entries ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("an entry");
+        let first: u64 =
+            line.split("entries ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("an entry");
         assert!(first > 1, "its log begins with its first entry, so nothing was cut: {line}");
     }
     let files = names_every_flip(&cluster, |_| 3);

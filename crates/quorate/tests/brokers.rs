@@ -3,9 +3,7 @@
 
 use quorate::borsh::{BorshDeserialize, BorshSerialize};
 use quorate::broker::{Broker, BrokerFaults, Direct, Faulty, InProcess};
-use quorate::{
-    At, BlockingClient, ClientOptions, Consistency, Local, Output, Reception, ReplicaId, Small, reception,
-};
+use quorate::{At, BlockingClient, ClientOptions, Consistency, Local, Output, Reception, ReplicaId, Small, reception};
 use std::sync::Arc;
 
 /// What was applied, in order: a word each.
@@ -76,7 +74,6 @@ fn a_broker_that_has_nothing_left_to_give_is_passed_by() {
         Local::start::<Reception, Tape>(4, reception::Config::default(), Tape::default).expect("a cluster");
     let (config, key) = cluster.cluster();
     let options = ClientOptions { retry: std::time::Duration::from_millis(20), ..ClientOptions::default() };
-    let client =
-        BlockingClient::connect_through::<Reception>(config, key, options, |_| Arc::new(InProcess::default()));
+    let client = BlockingClient::connect_through::<Reception>(config, key, options, |_| Arc::new(InProcess::default()));
     survives(&mut cluster, &client.expect("a client"));
 }

@@ -263,7 +263,10 @@ impl ClusterConfig {
         field(&mut text, "key_file", quoted(&self.key_file.to_string_lossy()));
         broker_text(&mut text, self.broker.as_deref());
         if let Some(faults) = &self.broker_faults {
-            comment(&mut text, "What clients make the broker do wrong, to show that nothing comes of it; and which luck it has.");
+            comment(
+                &mut text,
+                "What clients make the broker do wrong, to show that nothing comes of it; and which luck it has.",
+            );
             field(&mut text, "broker_faults", quoted(faults));
             field(&mut text, "broker_seed", self.broker_seed);
         }

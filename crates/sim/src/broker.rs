@@ -105,7 +105,8 @@ impl Broker {
             return (Vec::new(), struck);
         }
         let mut delay = luck.between(200 * MICRO, 3 * MILLI);
-        let (late, by) = (luck.chance(self.per_million(Fault::BrokerDelay, 20_000)), luck.between(50 * MILLI, 3 * SECOND));
+        let (late, by) =
+            (luck.chance(self.per_million(Fault::BrokerDelay, 20_000)), luck.between(50 * MILLI, 3 * SECOND));
         if strikes(Fault::BrokerDelay, late) {
             delay = delay.saturating_add(by);
         }

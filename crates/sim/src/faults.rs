@@ -153,16 +153,12 @@ impl Fault {
 impl Fault {
     /// Is it a fault of a broker between clients and replicas?
     pub const fn is_brokers(self) -> bool {
-        use Fault::{BrokerDelay, BrokerDrop, BrokerDuplicate, BrokerLoss, BrokerPartition, BrokerReorder, BrokerTamper};
+        use Fault::{
+            BrokerDelay, BrokerDrop, BrokerDuplicate, BrokerLoss, BrokerPartition, BrokerReorder, BrokerTamper,
+        };
         matches!(
             self,
-            BrokerDrop
-                | BrokerDuplicate
-                | BrokerReorder
-                | BrokerTamper
-                | BrokerDelay
-                | BrokerPartition
-                | BrokerLoss
+            BrokerDrop | BrokerDuplicate | BrokerReorder | BrokerTamper | BrokerDelay | BrokerPartition | BrokerLoss
         )
     }
 }

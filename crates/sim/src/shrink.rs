@@ -95,7 +95,8 @@ pub enum ScriptError {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, seed, replicas, clients, ops, faults, criticality, beyond_model, expect, misfortunes } = self;
+        let Self { protocol, seed, replicas, clients, ops, faults, criticality, beyond_model, expect, misfortunes } =
+            self;
         writeln!(f, "protocol {protocol}\nseed {seed}\nreplicas {replicas}\nclients {clients}\nops {ops}")?;
         if let Some(level) = criticality {
             writeln!(f, "criticality {level}")?;

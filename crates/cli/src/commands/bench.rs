@@ -300,7 +300,15 @@ impl Target {
             (results.protocol, results.replicas) = (front.names(), arguments.processes.len());
             let named = arguments.processes.clone();
             let disk = dir.parent().map(Path::to_owned).unwrap_or_default();
-            return Ok(Self { connection: None, front: Some(front), named, layout: None, disk, replicas: Vec::new(), broker: None });
+            return Ok(Self {
+                connection: None,
+                front: Some(front),
+                named,
+                layout: None,
+                disk,
+                replicas: Vec::new(),
+                broker: None,
+            });
         }
         let front = async |file: &Path| match arguments.api {
             Api::Own => Ok(None),
@@ -319,8 +327,7 @@ impl Target {
         let addresses = free_addresses(results.replicas)?;
         let machine = arguments.machine();
         let choice = arguments.broker.choose(arguments.protocol)?;
-        let layout =
-            Layout::create_with(dir, &arguments.protocol.to_string(), machine, None, &choice, &addresses)?;
+        let layout = Layout::create(dir, &arguments.protocol.to_string(), machine, None, &choice, &addresses)?;
         let broker = NatsServer::start(&layout, choice.url.as_deref()).await?;
         let start = Instant::now();
         let mut starting = JoinSet::new();

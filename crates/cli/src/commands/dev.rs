@@ -170,8 +170,7 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
         let protocol = arguments.protocol.unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
         let (machine, broker) = (arguments.machine(), arguments.broker.choose(protocol)?);
-        let layout =
-            Layout::create_with(dir, protocol.name(), machine, arguments.criticality, &broker, &addresses)?;
+        let layout = Layout::create(dir, protocol.name(), machine, arguments.criticality, &broker, &addresses)?;
         let config = ClusterConfig::load(&layout.cluster_file())?;
         layout.mark_play(config.cluster)?;
         return Ok((layout, config));

@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = if arguments.events { Machine::Events } else { Machine::Kv };
     let (dir, protocol, level) = (&arguments.dir, arguments.protocol.name(), arguments.criticality);
     let broker = arguments.broker.choose_running(arguments.protocol)?;
-    let layout = Layout::create_with(dir, protocol, machine, level, &broker, &addresses)?;
+    let layout = Layout::create(dir, protocol, machine, level, &broker, &addresses)?;
     if let Some(warning) = arguments.protocol.warns(replicas) {
         eprintln!("warning: {warning}");
     }

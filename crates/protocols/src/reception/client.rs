@@ -57,7 +57,11 @@ impl Client {
     /// bytes are the same as the first time.
     fn has_published(&mut self, group: &Group) -> bool {
         let it = group.statement();
-        let (first, last) = it.requests.first().zip(it.requests.last()).map_or_else(Default::default, |(first, last)| (first.0, last.0));
+        let (first, last) = it
+            .requests
+            .first()
+            .zip(it.requests.last())
+            .map_or_else(Default::default, |(first, last)| (first.0, last.0));
         let before = self.published.replace((it.session, last));
         before.is_some_and(|(session, highest)| {
             if session == it.session {

@@ -182,7 +182,9 @@ impl Message {
     /// Checks form, then signatures.
     pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         match self {
-            Message::Publish(group) | Message::Publication(group) | Message::Submit(group) => prove_publication(group, keyring),
+            Message::Publish(group) | Message::Publication(group) | Message::Submit(group) => {
+                prove_publication(group, keyring)
+            }
             Message::Reception { vote, .. } => vote.prove(keyring),
             Message::GetPublication { .. } => Ok(()),
             Message::Module(message) => message.prove_inside(keyring),

@@ -220,9 +220,6 @@ impl Replica {
 /// What is missing.
 impl Replica {
     pub(super) fn expect_pull(&mut self, out: &mut Outbox) {
-        if mutated!("reception/never-pulls") {
-            return;
-        }
         if !self.pulling && self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
             self.pulling = true;
             out.arm(Timer::Pull, self.config.pull);
@@ -284,9 +281,7 @@ impl Replica {
         let module = &mut self.module;
         // Otherwise a replica that asked PBFT for one of these would wait for its own request, and suspect one primary after the
         // other.
-        let waits = mutated!("reception/waits-for-what-is-done");
-        let done = digests.iter().copied().filter(|_| !waits).map(name);
-        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, done, inner));
+        let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, digests.iter().copied().map(name), inner));
         assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
         for digest in digests {
             if self.unknown.remove(&digest).is_some() {
@@ -294,10 +289,9 @@ impl Replica {
                     self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
                 }
             }
-            if mutated!("reception/what-is-ordered-stays-pending") {
-                continue;
+            if !mutated!("reception/what-is-ordered-stays-pending") {
+                self.leave(digest);
             }
-            self.leave(digest);
             if self.inserted.insert(digest, out.now()).is_none() {
                 self.inserted_order.push_back(digest);
             }

@@ -261,7 +261,9 @@ fn a_primary_that_leaves_a_certificate_out_is_replaced() {
     it.client(1).apply(1, "a");
     it.run(2_000);
     // R0 goes on leading PBFT, and hears of no publication and no request.
-    it.lose(|it| it.to == replica(0) && matches!(it.label, "Publish" | "Submit" | "Reception" | "Publication" | "Request"));
+    it.lose(|it| {
+        it.to == replica(0) && matches!(it.label, "Publish" | "Submit" | "Reception" | "Publication" | "Request")
+    });
     let ticket = it.submit(1, "b");
     it.run_until("it is ordered", |it| it.answer(1, ticket).is_some());
     assert!(!it.leads(0));

@@ -191,14 +191,9 @@ impl Broker for Faulty {
     fn publish(&self, to: ReplicaId, body: Bytes) -> Left {
         let mut luck = held(&self.luck);
         let mut strikes = |fault| luck.strikes(self.faults.per_mille(fault));
-        let [dropped, twice, overtaken, changed, late] = [
-            BrokerFault::Drop,
-            BrokerFault::Duplicate,
-            BrokerFault::Reorder,
-            BrokerFault::Tamper,
-            BrokerFault::Delay,
-        ]
-        .map(&mut strikes);
+        let [dropped, twice, overtaken, changed, late] =
+            [BrokerFault::Drop, BrokerFault::Duplicate, BrokerFault::Reorder, BrokerFault::Tamper, BrokerFault::Delay]
+                .map(&mut strikes);
         let (place, again, by) = (luck.bits(), luck.millis(3000), luck.millis(if late { 3000 } else { 100 }));
         let out = self.is_out(&luck, to);
         drop(luck);

@@ -34,8 +34,6 @@ pub const LIST: List = List {
         all("reception/sorts-by-its-own-clock", "each replica inserts an entry's publications as it received them"),
         all("reception/what-is-ordered-stays-pending", "a publication that was ordered is spoken of for ever"),
         all("reception/full-for-ever", "what was ordered still counts as waiting"),
-        all("reception/waits-for-what-is-done", "a replica waits for its own request, though another one's was ordered"),
-        all("reception/never-pulls", "a replica never asks for what others have received"),
         all("reception/answers-nobody", "clients are not told what became of their publications"),
         under(
             "reception/a-second-copy-is-received-again",

@@ -76,7 +76,9 @@ pub trait Simulated: Protocol {
     /// Does its model exclude this fault in a group of so many?
     fn excludes(fault: Fault, replicas: usize) -> bool {
         // No protocol here survives a disk that makes a replica break its word, unless it counts that one as a liar.
-        fault == Fault::LyingDisk || Self::EXCLUDED.contains(&fault) || (fault.is_lie() && Self::liars(replicas) == 0)
+        fault == Fault::LyingDisk
+            || Self::EXCLUDED.contains(&fault)
+            || (fault.is_lie() && Self::liars(replicas) == 0)
             || (fault.is_brokers() && !Self::BROKERED)
     }
 
