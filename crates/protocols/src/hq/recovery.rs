@@ -5,7 +5,7 @@
 
 use super::durable::{Joined, Kept, Record};
 use super::message::Message;
-use super::module::LIFT;
+use super::module::{Entry, LIFT};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
 use super::ordered::Across;
 use super::replica::{Compared, Replica, Steps};
@@ -32,8 +32,8 @@ const REWRITES_MAX: usize = 4;
 impl Replica {
     /// Makes sure that somebody looks again, as long as there is something to look after.
     pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
-        let unsettled =
-            !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty() || self.across.is_waiting();
+        let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
+        let unsettled = unsettled || self.across.is_waiting() || self.catches_up();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -66,6 +66,10 @@ impl Replica {
             }
         }
         self.submit_waiting(AGAIN_MAX, out);
+        if self.lacks_entries() {
+            // PBFT sleeps, and this replica has slept through what it ordered. One entry more, of nothing, shows the gap.
+            self.submit_entry(&Entry::Starts(Vec::new()), out);
+        }
         for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {
             out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
         }

@@ -339,3 +339,15 @@ fn when_it_is_over_pbft_sleeps_and_single_writes_need_it_no_more() {
     cluster.run(60_000);
     assert_eq!(cluster.talk(), Vec::<String>::new());
 }
+
+#[test]
+fn a_replica_that_slept_through_what_pbft_ordered_has_it_shown() {
+    // It is needed: one of the others is down from then on. PBFT sleeps, and nothing but this replica's question wakes it.
+    let mut cluster = Cluster::new(N);
+    cluster.apply(9, "a=1").isolate(3);
+    cluster.apply(9, "a+b=x");
+    cluster.run(30_000);
+    cluster.heal().crash(0);
+    cluster.apply(8, "a=2").apply(8, "b=2");
+    cluster.run_until("three are alike", |it| (1..N).all(|id| it.tape(id) == ["a: 1 x 2", "b: x 2"]));
+}
