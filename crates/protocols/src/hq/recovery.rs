@@ -45,11 +45,13 @@ impl Replica {
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
         self.give_up();
+        let mut shows_gap = self.lacks_entries();
         let active: Vec<Digest> = self.active.iter().take(AGAIN_MAX).copied().collect();
         for id in active {
             match self.objects.get(&id) {
                 Some(Object { phase: Phase::Frozen(start), .. }) => {
                     let start = start.clone();
+                    shows_gap |= start.statement().conflict.is_empty(); // PBFT alone can tell the others why
                     out.send(self.me(), Message::Start(start.clone()));
                     out.broadcast(Message::Start(start));
                     self.submit(id, true, out);
@@ -66,8 +68,8 @@ impl Replica {
             }
         }
         self.submit_waiting(AGAIN_MAX, out);
-        if self.lacks_entries() {
-            // PBFT sleeps, and this replica has slept through what it ordered. One entry more, of nothing, shows the gap.
+        if shows_gap {
+            // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
             self.submit_entry(&Entry::Starts(Vec::new()), out);
         }
         for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {

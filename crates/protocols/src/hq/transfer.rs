@@ -128,8 +128,7 @@ impl Replica {
     pub(super) fn adopt(&mut self, id: Digest, out: &mut Outbox) -> bool {
         let (Some(behind), Some(object)) = (self.behind.get(&id), self.objects.get(&id)) else { return false };
         // What touches several objects is here in part until the others have come: this replica must know which they are.
-        let known =
-            |it: &Transferred| it.now.joined.entry <= self.across.through || mutated!("hq/takes-a-part-unknown");
+        let known = |it: &Transferred| it.now.joined.entry <= self.across.through;
         let whole = |it: &Transferred| it.now.version().vs <= it.seen;
         let further = |it: &Transferred| {
             (it.seen, it.now.version()) > (object.seen, object.now.version())
