@@ -12,7 +12,6 @@ use bytes::Bytes;
 use quorate_core::crypto::{Certificate, ClientKey, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
 use quorate_core::ids::{ClientId, OpNumber, Position, ReplicaId, RequestNumber, View};
-use quorate_core::mutated;
 use quorate_core::objects::Image;
 use quorate_core::protocol::Protocol;
 use quorate_core::quorum::ByzantineQuorums;
@@ -292,7 +291,7 @@ pub fn conflict_of(grants: &[Signed<Grant>], quorum: usize) -> Option<(Digest, V
         (it.object, it.version) == (first.object, first.version)
     });
     let alike = grants.iter().all(|it| it.statement() == first);
-    let enough = grants.len() >= quorum || mutated!("hq/conflict-of-two-grants");
+    let enough = grants.len() >= quorum;
     (in_order && one_place && !alike && enough).then_some((first.object, first.version))
 }
 

@@ -95,7 +95,7 @@ impl Replica {
                     _ => out.ignore(from, Why::Duplicate),
                 };
             }
-            if grant.version.vs < object.seen && !mutated!("hq/executes-what-a-resolution-superseded") {
+            if grant.version.vs < object.seen {
                 return out.ignore(from, Why::OldView);
             }
         }
@@ -251,7 +251,7 @@ impl Replica {
         let id = read.name.as_ref().map(|name| object_of(name));
         let known = id.and_then(|id| Some((id, self.objects.get(&id)?)));
         let (version, proof) = match known {
-            Some((id, object)) if !object.is_free() && !mutated!("hq/reads-what-is-frozen") => {
+            Some((id, object)) if !object.is_free() => {
                 return self.delay(id, Peer::Client(from), Message::Read(read), out);
             }
             Some((_, object)) => (object.now.version(), object.now.proof.clone()),

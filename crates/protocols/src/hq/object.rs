@@ -233,6 +233,12 @@ impl Object {
         }
     }
 
+    /// Is it in the middle of a resolution's list? That is nobody's state but of those who are in it, too: whoever took it
+    /// could not come back to where the resolution begins.
+    pub(super) fn is_between(&self) -> bool {
+        self.now.version().vs > self.seen
+    }
+
     /// The place after the latest write.
     pub(super) fn next(&self) -> Version {
         Version { vs: self.seen, ts: self.now.version().ts.next() }

@@ -15,7 +15,7 @@ use super::durable::{Joined, Record};
 use super::message::{Ask, Grant, Message, Ordered, ReadRequest, Version, object_of};
 use super::module::Entry;
 use super::object::{Item, Object, Phase, Plan, Stage};
-use super::replica::{Moving, Replica};
+use super::replica::{Behind, Moving, Replica};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
@@ -137,6 +137,13 @@ impl Replica {
     /// which: clients are not answered.
     pub(super) fn catches_up(&self) -> bool {
         self.across.through < self.across.known
+    }
+
+    /// Does the disk, or do `f + 1` others, know of entries of PBFT that this replica has not come to, and needs?
+    pub(super) fn lacks_entries(&self) -> bool {
+        let entries = |behind: &Behind| behind.told.values().map(|it| it.now.joined.entry).collect::<Vec<_>>();
+        let told = self.behind.values().filter_map(|behind| self.quorums.vouched(entries(behind)));
+        told.chain([self.across.known]).any(|entry| entry > self.across.through)
     }
 
     /// ⟨ORDERED, names, op⟩ from a client: PBFT's primary has it ordered at once, the others when that takes long.

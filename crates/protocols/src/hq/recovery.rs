@@ -5,7 +5,7 @@
 
 use super::durable::{Joined, Kept, Record};
 use super::message::Message;
-use super::module::LIFT;
+use super::module::{Entry, LIFT};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
 use super::ordered::Across;
 use super::replica::{Compared, Replica, Steps};
@@ -32,8 +32,8 @@ const REWRITES_MAX: usize = 4;
 impl Replica {
     /// Makes sure that somebody looks again, as long as there is something to look after.
     pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
-        let unsettled =
-            !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty() || self.across.is_waiting();
+        let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
+        let unsettled = unsettled || self.across.is_waiting() || self.catches_up();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -45,11 +45,13 @@ impl Replica {
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
         self.give_up();
+        let mut shows_gap = self.lacks_entries();
         let active: Vec<Digest> = self.active.iter().take(AGAIN_MAX).copied().collect();
         for id in active {
             match self.objects.get(&id) {
                 Some(Object { phase: Phase::Frozen(start), .. }) => {
                     let start = start.clone();
+                    shows_gap |= start.statement().conflict.is_empty(); // PBFT alone can tell the others why
                     out.send(self.me(), Message::Start(start.clone()));
                     out.broadcast(Message::Start(start));
                     self.submit(id, true, out);
@@ -66,6 +68,10 @@ impl Replica {
             }
         }
         self.submit_waiting(AGAIN_MAX, out);
+        if shows_gap {
+            // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
+            self.submit_entry(&Entry::Starts(Vec::new()), out);
+        }
         for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {
             out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
         }

@@ -75,7 +75,8 @@ impl Replica {
     }
 
     pub(super) fn on_get_object(&mut self, from: ReplicaId, id: Digest, out: &mut Outbox) {
-        let Some(object) = self.objects.get(&id).filter(|it| !it.is_moving() && !it.name.is_empty()) else {
+        let whole = |it: &&Object| !it.is_moving() && !it.name.is_empty() && !it.is_between();
+        let Some(object) = self.objects.get(&id).filter(whole) else {
             return out.ignore(Peer::Replica(from), Why::NotHere);
         };
         if self.images.len() >= IMAGES_MAX {
@@ -127,8 +128,8 @@ impl Replica {
     pub(super) fn adopt(&mut self, id: Digest, out: &mut Outbox) -> bool {
         let (Some(behind), Some(object)) = (self.behind.get(&id), self.objects.get(&id)) else { return false };
         // What touches several objects is here in part until the others have come: this replica must know which they are.
-        let known =
-            |it: &Transferred| it.now.joined.entry <= self.across.through || mutated!("hq/takes-a-part-unknown");
+        let known = |it: &Transferred| it.now.joined.entry <= self.across.through;
+        let whole = |it: &Transferred| it.now.version().vs <= it.seen;
         let further = |it: &Transferred| {
             (it.seen, it.now.version()) > (object.seen, object.now.version())
                 && it.now.version() >= object.now.version()
@@ -146,7 +147,8 @@ impl Replica {
         };
         let vouch = if mutated!("hq/believes-one-replica") { 1 } else { self.quorums.vouch() };
         let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
-        let fitting = behind.told.values().filter(|it| fits(it) && known(it) && alike(it.digest()) >= vouch);
+        let fitting =
+            behind.told.values().filter(|it| fits(it) && known(it) && whole(it) && alike(it.digest()) >= vouch);
         let Some(chosen) = fitting.max_by_key(|it| (it.seen, it.now.version())).cloned() else { return false };
         let step = Step::Put { object: chosen.name.clone(), image: chosen.image.clone() };
         if !self.step(id, step, out) {

@@ -23,13 +23,9 @@ pub const LIST: List = List {
         all("hq/start-is-not-durable", "a replica forgets with a crash that it has frozen an object"),
         all("hq/certificate-of-too-few", "a client makes certificates of one grant less than a quorum"),
         all("hq/believes-too-few-answers", "a client believes a write that f + 1 replicas have executed"),
-        all("hq/reads-from-too-few", "a client believes a read that f + 1 replicas answer alike"),
         all("hq/executes-a-request-twice", "the table of last results is not asked"),
         all("hq/executes-past-a-gap", "a replica executes a write whose predecessor it lacks"),
-        all("hq/executes-what-a-resolution-superseded", "a certificate from before a resolution is executed"),
         all("hq/frozen-replicas-execute", "a replica that has said what it has executes more"),
-        all("hq/reads-what-is-frozen", "a read of an object that is busy or frozen is answered"),
-        all("hq/conflict-of-two-grants", "two grants are a conflict"),
         all("hq/start-quorum-one-short", "one START less than a quorum is ordered"),
         all("hq/resolves-from-the-first-start", "the first certificate shown is taken for the greatest"),
         all("hq/does-not-undo", "a write that the quorum of STARTs does not know of stays"),
@@ -42,9 +38,5 @@ pub const LIST: List = List {
             "a replica forgets with a crash what it has executed on several objects",
         ),
         all("hq/ordered-believes-too-few", "a client believes that f + 1 replicas have executed it"),
-        all(
-            "hq/takes-a-part-unknown",
-            "a replica takes an object whose last operation touched others that it does not know of",
-        ),
     ],
 };
