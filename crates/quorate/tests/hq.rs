@@ -60,7 +60,7 @@ fn transfer(client: &BlockingClient, from: &str, to: &str) -> bool {
         key: key.to_owned().into(),
         range_end: Default::default(),
         operator: Operator::Equal,
-        operand: Operand::ModRevision(revision),
+        operand: Operand::Mod(revision),
     };
     let txn = Txn {
         compare: vec![unchanged(from, one.1), unchanged(to, other.1)],
@@ -110,7 +110,7 @@ fn transfers_between_two_keys_keep_the_sum_for_everybody_who_looks() {
                         key: account(0).into(),
                         range_end: Default::default(),
                         operator: Operator::Equal,
-                        operand: Operand::ModRevision(revision),
+                        operand: Operand::Mod(revision),
                     };
                     let success = vec![TxnOp::Put(put(&account(0), balance.to_string()))];
                     apply(&writer, &Operation::Txn(Txn { compare: vec![compare], success, failure: Vec::new() }));

@@ -333,6 +333,19 @@ mod tests {
         assert_eq!(judge(&[put(1), other(2), End(0, 0), End(1, 0)]), Ok(()));
     }
 
+    #[test]
+    fn writes_that_nobody_saw_end_or_found_cost_nothing_and_hide_nothing() {
+        let unseen = || (10..70).map(put);
+        let mut steps: Vec<Step> = unseen().collect();
+        steps.extend([put(1), End(60, 0), get(), End(61, 1)]);
+        assert_eq!(judge(&steps), Ok(()));
+        steps.extend([get(), End(62, 0)]);
+        assert!(judge(&steps).is_err(), "what was found first comes back");
+        // A compare-and-swap that nobody saw end hangs on such a write: that one is needed.
+        let cas = Begin(Operation::Cas { key: 0, expected: 7, value: 8 });
+        assert_eq!(judge(&[put(7), cas, get(), End(2, 8)]), Ok(()));
+    }
+
     /// Random histories of one register: calls that overlap, some without an end, found values right or wrong.
     fn history(luck: &mut Random) -> Vec<Item> {
         let mut items: Vec<Item> = Vec::new();

@@ -112,7 +112,7 @@ impl Lies<Hq> for HqLies {
                 Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
             }
             M::OrderedDone { number, result: Some(result) } => {
-                let result = Some(Self::other_answer(result, random)?);
+                let result = Some(registers::other_answer(result, random)?);
                 Some(M::OrderedDone { number: *number, result })
             }
             M::ReadAnswer { nonce, version, answer: Told::Full(bytes), proof } => {
