@@ -19,7 +19,6 @@ use crate::pbft::Orders;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::OpNumber;
-use quorate_core::mutated;
 use quorate_core::protocol::{ProposeTicket, StateId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -65,7 +64,6 @@ fn child(parent: StateId, payload: &Payload) -> StateId {
     if payload.is_empty() {
         return parent;
     }
-    let parent = if mutated!("hotstuff/a-state-is-named-without-its-parent") { StateId::default() } else { parent };
     StateId(Digest::of_parts(&[b"hotstuff state", parent.0.as_bytes(), payload.digest().as_bytes()]))
 }
 

@@ -108,10 +108,5 @@ pub const LIST: List = List {
             "requests in a block that has lost are not proposed again",
             "all",
         ),
-        of_four(
-            "hotstuff/a-state-is-named-without-its-parent",
-            "what was speculated on one branch is committed on another",
-            "all",
-        ),
     ],
 };
