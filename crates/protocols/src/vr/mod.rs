@@ -27,7 +27,6 @@ pub use message::{DoViewChange, Entry, Header, Message, Reply, Request, StartVie
 pub use replica::Replica;
 
 use quorate_core::ids::View;
-use quorate_core::mutated;
 use quorate_core::protocol::Protocol;
 use quorate_core::time::Duration;
 
@@ -186,9 +185,8 @@ impl Protocol for Vr {
 /// DoViewChange for `view + 1`, and remembers neither. It vouches for nothing until it has been told the log of a view
 /// that its former self cannot have taken part in.
 pub fn rejoin(view: View) -> Record {
-    let later = if mutated!("vr/rejoins-in-the-view-of-the-others") { 0 } else { 2 };
     Record::Promise(Promise {
-        view: view.plus(later),
+        view: view.plus(2),
         log_view: View::ZERO,
         committed: quorate_core::ids::OpNumber::ZERO,
         base: Base::default(),
