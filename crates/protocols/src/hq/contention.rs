@@ -12,7 +12,6 @@ use super::replica::Replica;
 use quorate_core::crypto::{Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 
 /// Objects whose STARTs are kept, at most; beyond it they are told again when there is room.
@@ -64,9 +63,7 @@ impl Replica {
         }
         object.phase = Phase::Frozen(Box::new(start.clone()));
         self.active.insert(id);
-        if !mutated!("hq/start-is-not-durable") {
-            self.keep(id, None, out);
-        }
+        self.keep(id, None, out);
         let primary = self.primary();
         out.send(self.me(), Message::Start(Box::new(start.clone())));
         if primary != self.me {
@@ -139,6 +136,6 @@ impl Replica {
 
     /// How many STARTs make an operation (startQ).
     pub(super) fn start_quorum(&self) -> usize {
-        self.quorum() - usize::from(mutated!("hq/start-quorum-one-short"))
+        self.quorum()
     }
 }

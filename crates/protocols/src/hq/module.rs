@@ -26,7 +26,7 @@ pub enum Entry {
     /// A quorum of STARTs of one object, in the order of their signers: a resolution.
     Starts(Vec<Signed<Start>>),
     /// An operation on several objects.
-    Ordered(Ordered),
+    Ordered(Box<Ordered>),
 }
 
 impl Replica {
@@ -95,7 +95,7 @@ impl Replica {
             if let Body::Apply(bytes) = request.body {
                 match Entry::decode(&bytes) {
                     Ok(Entry::Starts(starts)) => self.on_resolution(op, starts, out),
-                    Ok(Entry::Ordered(ordered)) => self.on_decided_ordered(Rank { entry: op, index }, ordered, out),
+                    Ok(Entry::Ordered(ordered)) => self.on_decided_ordered(Rank { entry: op, index }, *ordered, out),
                     Err(_) => {} // a liar's
                 }
             }

@@ -8,7 +8,6 @@ use super::replica::{Moving, Reading, Replica};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
-use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::{Class, Note};
 
@@ -47,7 +46,7 @@ impl Replica {
         let current = object.now.proof.clone();
         let answer = match &object.grant {
             Some(grant) if grant.statement().is_for(&ask) => Message::Granted { grant: grant.clone(), current },
-            Some(grant) if !mutated!("hq/grants-a-place-twice") => {
+            Some(grant) => {
                 let answer = Message::Refused { number: ask.number, grant: grant.clone(), current };
                 object.consider(&write);
                 answer
@@ -56,10 +55,8 @@ impl Replica {
                 let grant = keyring.sign(Grant::of(&ask, object.next()));
                 object.grant = Some(grant.clone());
                 object.writes.insert(from, write.clone());
-                if !mutated!("hq/grant-is-not-durable") {
-                    let seq = out.persist(Class::Promise, Record::Granted(grant.clone(), write));
-                    self.recorded(id, seq);
-                }
+                let seq = out.persist(Class::Promise, Record::Granted(grant.clone(), write));
+                self.recorded(id, seq);
                 Message::Granted { grant, current }
             }
         };
@@ -113,7 +110,6 @@ impl Replica {
             }
         }
         match &object.phase {
-            Phase::Frozen(_) if mutated!("hq/frozen-replicas-execute") => object.phase = Phase::Free,
             Phase::Frozen(_) if grant.version.vs <= object.seen => {
                 // A frozen object executes nothing: what it has said of itself must stay true.
                 return self.delay(id, from, Message::Write2 { proof, write: None, answer }, out);
@@ -145,7 +141,7 @@ impl Replica {
             }
             return self.replay(id, out);
         }
-        if grant.version != object.next() && !mutated!("hq/executes-past-a-gap") {
+        if grant.version != object.next() {
             return self.fall_behind(id, out);
         }
         let Some(write) = object.body(grant.hash).cloned() else { return self.want(id, grant.hash, out) };
@@ -212,12 +208,10 @@ impl Replica {
         object.writes.clear();
         object.bodies.clear();
         let version = object.now.version();
-        if !mutated!("hq/execution-is-not-durable") {
-            let record = Record::Executed { op, proof, write, result: reply, before };
-            let seq = out.persist(Class::Promise, record);
-            self.steps.records.push_back((op, seq));
-            self.recorded(id, seq);
-        }
+        let record = Record::Executed { op, proof, write, result: reply, before };
+        let seq = out.persist(Class::Promise, record);
+        self.steps.records.push_back((op, seq));
+        self.recorded(id, seq);
         out.note(Note::Committed(op));
         self.changed(id, former, version, out);
     }

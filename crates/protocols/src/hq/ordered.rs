@@ -21,7 +21,6 @@ use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RequestNumber};
-use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::{Class, Note};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -107,7 +106,7 @@ impl Across {
     fn is_over(&self, ordered: &Ordered) -> bool {
         let ask = ordered.ask();
         match self.last.get(&ask.client) {
-            Some(last) => last.number >= ask.number && !mutated!("hq/orders-a-request-twice"),
+            Some(last) => last.number >= ask.number,
             None => ask.after < self.forgotten,
         }
     }
@@ -164,7 +163,7 @@ impl Replica {
         }
         self.across.waiting.insert(from, ordered.clone());
         if self.primary() == self.me {
-            self.submit_entry(&Entry::Ordered(ordered), out);
+            self.submit_entry(&Entry::Ordered(Box::new(ordered)), out);
         }
         self.expect_progress(out);
     }
@@ -187,7 +186,7 @@ impl Replica {
     /// What was asked of this replica and is not ordered yet (R3: PBFT watches its primary).
     pub(super) fn submit_waiting(&mut self, most: usize, out: &mut Outbox) {
         let waiting: Vec<Ordered> = self.across.waiting.values().take(most).cloned().collect();
-        waiting.into_iter().for_each(|ordered| self.submit_entry(&Entry::Ordered(ordered), out));
+        waiting.into_iter().for_each(|ordered| self.submit_entry(&Entry::Ordered(Box::new(ordered)), out));
     }
 }
 
@@ -333,11 +332,9 @@ impl Replica {
         );
         let (client, number, result) = (ask.client, ask.number, stepped.reply);
         let record = Record::Ordered { op, rank, client, number, operation, result: result.clone(), joined };
-        if !mutated!("hq/ordered-execution-is-not-durable") {
-            let seq = out.persist(Class::Promise, record);
-            self.steps.records.push_back((op, seq));
-            objects.iter().for_each(|id| self.recorded(*id, seq));
-        }
+        let seq = out.persist(Class::Promise, record);
+        self.steps.records.push_back((op, seq));
+        objects.iter().for_each(|id| self.recorded(*id, seq));
         out.note(Note::Committed(op));
         changed.into_iter().for_each(|(id, from, to)| self.changed(id, from, to, out));
         self.over(rank, Some(result), out);

@@ -11,7 +11,6 @@ use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::Note;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,10 +46,7 @@ impl Replica {
             return; // the object has been through it, as the disk or another replica says
         }
         let currents = starts.iter().filter_map(|start| start.statement().current.clone());
-        let base = match mutated!("hq/resolves-from-the-first-start") {
-            true => starts.first().and_then(|start| start.statement().current.clone()),
-            false => currents.max_by_key(|proof| proof.statement().version),
-        };
+        let base = currents.max_by_key(|proof| proof.statement().version);
         let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
@@ -110,9 +106,6 @@ impl Replica {
                     here.ts, base.ts
                 ));
             };
-            if mutated!("hq/does-not-undo") {
-                return self.plan(id, resolving, out);
-            }
             let step = Step::Put { object: object.name.clone(), image: image.clone() };
             if self.step(id, step, out) {
                 resolving.stage = Stage::Undoing;
@@ -211,7 +204,7 @@ impl Replica {
             self.set_resolving(id, resolving);
             return self.run_ordered(rank, out);
         }
-        let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
+        let quorum = self.quorum();
         let next = Some(item.ask);
         let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
         let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
@@ -243,7 +236,7 @@ impl Replica {
             Stage::Undoing => self.undone(id, op, out),
             Stage::Executing(proof, write) => self.executed(id, op, proof, write, stepped, out),
             Stage::Running(mut plan, write) => {
-                let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
+                let quorum = self.quorum();
                 let client = write.ask().client;
                 if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
                     self.executed(id, op, proof, write, stepped, out);
@@ -321,13 +314,12 @@ fn vouched(starts: &[Signed<Start>], vouch: usize) -> Vec<Signed<Ask, ClientKey>
 /// L (R4, c and d): the requests that are not over, of each client one, in an order that no client can choose.
 fn order(asks: &[Signed<Ask, ClientKey>], vs: OpNumber, object: &Object) -> Vec<Signed<Ask, ClientKey>> {
     let open = |ask: &Ask| !object.now.is_over(ask) && !object.now.may_be_over(ask);
-    let mut first: BTreeMap<(ClientId, Digest), &Signed<Ask, ClientKey>> = BTreeMap::new();
+    let mut first: BTreeMap<ClientId, &Signed<Ask, ClientKey>> = BTreeMap::new();
     for signed in asks.iter().filter(|signed| open(signed.statement())) {
         let it = signed.statement();
-        let each = if mutated!("hq/takes-two-requests-of-a-client") { it.hash } else { Digest::ZERO };
         let rank = |ask: &Ask| (ask.number, ask.hash);
-        if first.get(&(it.client, each)).is_none_or(|known| rank(it) < rank(known.statement())) {
-            first.insert((it.client, each), signed);
+        if first.get(&it.client).is_none_or(|known| rank(it) < rank(known.statement())) {
+            first.insert(it.client, signed);
         }
     }
     let mut all: Vec<_> = first.into_values().cloned().collect();

@@ -8,7 +8,6 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::objects::{Image, Step};
 use quorate_core::outbox::Note;
 use quorate_core::protocol::QueryTicket;
@@ -136,7 +135,6 @@ impl Replica {
         };
         let fits = |it: &Transferred| match &object.phase {
             Phase::Free => further(it),
-            Phase::Frozen(_) if mutated!("hq/frozen-replicas-execute") => further(it),
             Phase::Frozen(_) => it.seen > object.seen,
             Phase::Resolving(resolving) => {
                 let base = resolving.base.as_ref().map(|proof| proof.statement().version);
@@ -145,7 +143,7 @@ impl Replica {
             }
             Phase::Writing(..) | Phase::Taking(_) => false,
         };
-        let vouch = if mutated!("hq/believes-one-replica") { 1 } else { self.quorums.vouch() };
+        let vouch = self.quorums.vouch();
         let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
         let fitting =
             behind.told.values().filter(|it| fits(it) && known(it) && whole(it) && alike(it.digest()) >= vouch);

@@ -6,7 +6,6 @@ use crate::hq::message::{Message, Ordered, OrderedAsk};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber};
-use quorate_core::mutated;
 use quorate_core::protocol::{Answer, CallError, Ticket};
 use quorate_core::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
@@ -100,7 +99,7 @@ impl Client {
         out: &mut Outbox,
     ) {
         let vouch = self.quorums.vouch();
-        let needed = if mutated!("hq/ordered-believes-too-few") { vouch } else { self.quorum() };
+        let needed = self.quorum();
         let Some(current) = &mut self.ordered.current else { return };
         if current.request.ask().number != number {
             return;

@@ -5,7 +5,6 @@ use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Signed, Verified};
 use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
-use quorate_core::mutated;
 use quorate_core::protocol::{Answer, CallError, Ticket};
 use quorate_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -157,8 +156,7 @@ impl Client {
         }
         let Some(best) = alike.iter().max_by_key(|(_, count)| **count).map(|(grant, _)| *grant) else { return };
         let grants = writing.grants.values().map(|(grant, _)| grant);
-        let enough = quorum - usize::from(mutated!("hq/certificate-of-too-few"));
-        if let Some(proof) = Certified::assemble(grants, &best, enough) {
+        if let Some(proof) = Certified::assemble(grants, &best, quorum) {
             let proof = proof.into_certificate();
             if best.is_for(writing.write.ask()) {
                 return self.phase_two(id, proof, out); // case 1
@@ -307,7 +305,7 @@ impl Client {
         proof: Option<Proof>,
         out: &mut Outbox,
     ) {
-        let needed = if mutated!("hq/believes-too-few-answers") { self.quorums.vouch() } else { self.quorum() };
+        let needed = self.quorum();
         let quorum = self.quorum();
         let keyring = self.keyring.clone();
         let Some(queue) = self.writes.get_mut(&id) else { return };
