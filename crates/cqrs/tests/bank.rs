@@ -108,9 +108,12 @@ fn three() -> Local {
     Local::start::<Vr, _>(3, vr::Config::default(), Events::new).expect("a cluster")
 }
 
-/// What a query was told: the balance of each account, and the sequences.
+/// A balance, and the sequences that were told.
+type Told = (i64, Vec<usize>);
+
+/// What a query was told of each account.
 #[derive(Clone, Default)]
-struct Balances(Arc<Mutex<BTreeMap<String, (i64, Vec<usize>)>>>);
+struct Balances(Arc<Mutex<BTreeMap<String, Told>>>);
 
 #[async_trait]
 impl Query<Account> for Balances {

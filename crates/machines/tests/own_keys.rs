@@ -185,8 +185,7 @@ fn a_transaction_over_several_keys_that_fails_changes_none() {
     apply(&mut kv, "a", 1, &put("a", "old"));
     let digest = kv.digest();
     let kept = Put { key: "b".into(), ignore_value: true, ..Put::default() };
-    let refused =
-        Txn { compare: Vec::new(), success: vec![txn_put("a", "1"), TxnOp::Put(kept)], failure: Vec::new() };
+    let refused = Txn { compare: Vec::new(), success: vec![txn_put("a", "1"), TxnOp::Put(kept)], failure: Vec::new() };
     assert!(across(&mut kv, &["a", "b"], refused).result.is_err(), "there is no value to keep");
     assert_eq!(kv.digest(), digest);
     let delete = |key: &str| TxnOp::Delete(DeleteRange { key: key.to_owned().into(), ..DeleteRange::default() });

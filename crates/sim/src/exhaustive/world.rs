@@ -218,12 +218,9 @@ where
         choices.extend(links(&self.ghosts).into_iter().filter(|(_, to)| here(*to)).map(|(a, b)| Choice::Haunt(a, b)));
         for (index, host) in self.hosts.iter().enumerate() {
             match &host.running {
-                None if host.lost => {
-                    if (due.is_none() || strays) && self.record(index).is_some() {
-                        choices.push(Choice::Rejoin(index));
-                    }
-                }
-                None if due.is_none() || strays => choices.push(Choice::Start(index)),
+                None if due.is_some() && !strays => {}
+                None if !host.lost => choices.push(Choice::Start(index)),
+                None if self.record(index).is_some() => choices.push(Choice::Rejoin(index)),
                 None => {}
                 Some((node, _)) => {
                     // A primary's timers only say again what it said: no message is lost for good that it need say again.
