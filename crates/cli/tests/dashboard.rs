@@ -138,7 +138,7 @@ fn a_replica_that_lies_is_found_out_and_the_others_bear_it() {
         cluster.must(&["kv", "put", &format!("key-{number}"), "value"]);
     }
     browser.until("a proof against R0 is shown", |page| {
-        page.contains("<b>proof</b> held by R") && page.contains("R0 has")
+        page.contains("<b>proof</b> held by R") && page.contains("R0 signed two different")
     });
     let status = cluster.must(&["status"]);
     assert!(status.contains("proof"), "{status}");
