@@ -251,7 +251,7 @@ fn build(
         guard,
         view: base.view,
         start,
-        voted: base.voted.filter(|_| !mutated!("sync-tob/vote-is-not-durable")),
+        voted: base.voted,
         certified,
         base: base.order,
         state: base.state,

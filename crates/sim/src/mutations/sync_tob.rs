@@ -33,7 +33,6 @@ pub const LIST: List = List {
             "a replica that has lost its disk counts its lives from one again",
             DISKS,
         ),
-        under("sync-tob/vote-is-not-durable", "a replica forgets with a crash what it has voted for", POWER),
         all("sync-tob/orders-what-few-have", "a leader orders what nobody but its sender says to have"),
         all("sync-tob/nobody-gets-stuck", "replicas wait for a confirmation for ever"),
         under(
