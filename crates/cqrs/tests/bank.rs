@@ -108,9 +108,12 @@ fn three() -> Local {
     Local::start::<Vr, _>(3, vr::Config::default(), Events::new).expect("a cluster")
 }
 
-/// What a query was told: the balance of each account, and the sequences.
+/// A balance, and the sequences that made it.
+type Told = (i64, Vec<usize>);
+
+/// What a query was told of each account.
 #[derive(Clone, Default)]
-struct Balances(Arc<Mutex<BTreeMap<String, (i64, Vec<usize>)>>>);
+struct Balances(Arc<Mutex<BTreeMap<String, Told>>>);
 
 #[async_trait]
 impl Query<Account> for Balances {
@@ -127,7 +130,7 @@ impl Query<Account> for Balances {
 }
 
 impl Balances {
-    fn of(&self, id: &str) -> (i64, Vec<usize>) {
+    fn of(&self, id: &str) -> Told {
         self.0.lock().expect("no panic").get(id).cloned().unwrap_or_default()
     }
 }
