@@ -91,6 +91,7 @@ pub fn is_formatted(data_dir: &Path) -> Result<bool, ServeError> {
 ///
 /// # Errors
 /// [`ServeError::Folder`] if there is no replica of protocol `P` in the folder, or a record was written by another release.
+#[expect(clippy::type_complexity, reason = "records with their numbers, and a count")]
 pub fn read_log<P: Protocol>(data_dir: &Path) -> Result<(Vec<(RecordSeq, P::Record)>, u64), ServeError> {
     let folder = in_folder(data_dir);
     let (belongs, records, damaged) = quorate_store::look_at_log::<P>(&RealDisk::open(data_dir)?).map_err(&folder)?;
