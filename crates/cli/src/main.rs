@@ -20,7 +20,7 @@ use std::process::ExitCode;
 /// Every request is several small allocations, made on one thread and freed on another: the system's allocator spends a
 /// tenth of a replica's processor time on that.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// State machine replication: the same state on several machines, whatever happens to some of them
 #[derive(Debug, Parser)]

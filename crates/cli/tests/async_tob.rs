@@ -3,40 +3,14 @@
 
 mod common;
 
-use common::{Cluster, eventually, text_of};
-use std::collections::BTreeMap;
-use std::process::Stdio;
-
-const LINES: usize = 20_000;
-
-fn data() -> (String, String) {
-    let lines = (0..LINES).map(|index| format!("key-{:06}\tvalue {index}", (index * 7919) % 1_000_003));
-    let sorted: BTreeMap<String, String> =
-        lines.clone().map(|line| (line.split('\t').next().expect("a key").to_owned(), line)).collect();
-    let text = |lines: Vec<String>| lines.into_iter().map(|line| line + "\n").collect::<String>();
-    (text(lines.collect()), text(sorted.into_values().collect()))
-}
+use common::import::Victim::Replica;
+use common::{Cluster, eventually};
 
 #[test]
 fn an_import_survives_kill_9_of_any_one_of_four() {
     let mut cluster = Cluster::serve_all_of("async-tob", 4);
-    let (text, sorted) = data();
-    let file = cluster.scratch().join("data.tsv");
-    std::fs::write(&file, text).expect("a file");
-    let mut command = cluster.command(&["kv", "import", "--in-flight", "64"]);
-    let mut import = command.arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("import starts");
-    for (victim, percent) in [(0, 10), (1, 30), (2, 50)] {
-        eventually("the import comes that far", || {
-            assert!(import.try_wait().expect("a child").is_none(), "it is over before it was disturbed");
-            cluster.position() >= (LINES * percent / 100) as u64
-        });
-        cluster.kill(victim);
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        cluster.serve(victim);
-    }
-    let status = import.wait().expect("a child");
-    assert!(status.success(), "{}", text_of(import.stderr));
-    assert!(cluster.export() == sorted.as_bytes(), "the export is not what was imported");
+    let kills = [(10, Replica(0)), (30, Replica(1)), (50, Replica(2))];
+    cluster.import_under_kills((20_000, 64), &kills, Cluster::position);
     cluster.wait_until_agreed();
     cluster.assert_no_panic();
 }
@@ -58,22 +32,10 @@ fn everybody_killed_at_once_comes_back_with_all_that_was_acknowledged() {
 #[test]
 fn a_lost_disk_comes_back_through_recover() {
     let mut cluster = Cluster::serve_all_of("async-tob", 4);
-    cluster.must(&["kv", "put", "before", "1"]);
-    cluster.kill(2);
-    std::fs::remove_dir_all(cluster.replica(2).join("data")).expect("its folder");
-    cluster.must(&["kv", "put", "without", "2"]);
-    let config = cluster.replica(2).join("replica.toml").display().to_string();
-    let said = cluster.must(&["recover", "--config", &config]);
-    assert!(said.contains("R2 begins anew"), "{said}");
-    cluster.serve(2);
+    cluster.lose_and_recover(2);
     eventually("the others have gone on, and it speaks again", || {
         cluster.must(&["kv", "put", "on", "and on"]);
         cluster.status()["replicas"][2]["role"] == "member"
     });
-    cluster.kill(1);
-    cluster.must(&["kv", "put", "with its vote", "3"]);
-    assert_eq!(cluster.must(&["kv", "get", "before"]).trim(), "1");
-    cluster.serve(1);
-    cluster.wait_until_agreed();
-    cluster.assert_no_panic();
+    cluster.needs_the_vote_without(1);
 }

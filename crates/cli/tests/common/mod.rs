@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod etcdctl;
+pub mod import;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -215,7 +215,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
-        self.forget_reads();
+        self.reads.forget_asked();
         self.forget_tried();
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);

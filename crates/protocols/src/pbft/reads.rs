@@ -7,38 +7,13 @@
 //! had prepared it; one correct replica of every reading quorum is among them, and a reading quorum answers alike.
 
 use super::Outbox;
-use super::message::{Message, Told};
 use super::replica::{Replica, is_prepared};
+use crate::quorum_client::replica::Read;
 use bytes::Bytes;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
 use quorate_core::mutated;
 use quorate_core::protocol::{Consistency, QueryTicket};
-use std::collections::BTreeMap;
-
-/// Reads that wait or are being answered, at most; beyond it, they are dropped and the client orders them.
-const READS_MAX: usize = 4096;
-/// Of one client.
-const CLIENT_READS_MAX: usize = 1024;
-
-#[derive(Debug)]
-struct Read {
-    client: ClientId,
-    id: u64,
-    full: bool,
-    query: Bytes,
-    /// Answered when this is executed.
-    after: OpNumber,
-}
-
-/// Reads that are not answered.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    waiting: Vec<Read>,
-    asked: BTreeMap<QueryTicket, (Read, OpNumber)>,
-    by_client: BTreeMap<ClientId, usize>,
-    next: u64,
-}
 
 impl Replica {
     /// A query that is not to be ordered.
@@ -51,10 +26,8 @@ impl Replica {
         query: Bytes,
         out: &mut Outbox,
     ) {
-        let of_client = self.reads.by_client.get(&client).copied().unwrap_or_default();
-        let count = self.reads.waiting.len().saturating_add(self.reads.asked.len());
-        if count >= READS_MAX || of_client >= CLIENT_READS_MAX {
-            return out.ignore(Peer::Client(client), Why::Busy);
+        if let Err(why) = self.reads.room(client) {
+            return out.ignore(Peer::Client(client), why);
         }
         if !self.may_vote() {
             return out.ignore(Peer::Client(client), Why::NotNow); // it does not know what it has prepared
@@ -67,8 +40,7 @@ impl Replica {
             Consistency::Ordered => return out.ignore(Peer::Client(client), Why::NotForSender),
         };
         let full = full.is_none_or(|replica| replica == self.me);
-        self.reads.by_client.insert(client, of_client.saturating_add(1));
-        self.reads.waiting.push(Read { client, id, full, query, after });
+        self.reads.wait(Read { client, id, full, query, after, stale: false });
         self.answer_reads(out);
     }
 
@@ -80,50 +52,23 @@ impl Replica {
 
     /// Asks the machine for those whose entry is executed.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
-        if self.reads.waiting.is_empty() || self.machine.fetching.is_some() {
+        if self.reads.none_waits() || self.machine.fetching.is_some() {
             return;
         }
         let executed = self.machine.executed;
-        let (ready, waiting) = std::mem::take(&mut self.reads.waiting).into_iter().partition(|it| it.after <= executed);
-        self.reads.waiting = waiting;
-        for read in ready {
-            let read: Read = read;
-            self.reads.next = self.reads.next.wrapping_add(1);
-            let ticket = QueryTicket(self.reads.next);
-            out.query(ticket, read.query.clone());
-            self.reads.asked.insert(ticket, (read, executed));
+        for (ticket, query) in self.reads.ask(executed, |it| it.after <= executed) {
+            out.query(ticket, query);
         }
     }
 
     pub(super) fn queried(&mut self, ticket: QueryTicket, answer: Bytes, out: &mut Outbox) {
-        let Some((read, op)) = self.reads.asked.remove(&ticket) else { return };
-        self.reads.forget(read.client);
-        let answer = Told::new(answer, read.full);
-        let message = Message::ReadReply { view: self.view, id: read.id, op, answer };
-        out.send_unsynced(Peer::Client(read.client), message); // tells of what is committed, and promises nothing
+        let Some((client, message)) = self.reads.answer(ticket, answer, self.view) else { return };
+        out.send_unsynced(Peer::Client(client), message); // tells of what is committed, and promises nothing
     }
 
     /// A new view may have dropped what a read waits for: then nobody was told of it.
     pub(super) fn reconsider_reads(&mut self) {
         let highest = self.log.last().max(self.committed);
-        self.reads.waiting.iter_mut().for_each(|read| read.after = read.after.min(highest));
-    }
-
-    /// The machine was replaced: what it was asked will not be answered.
-    pub(super) fn forget_reads(&mut self) {
-        for (read, _) in std::mem::take(&mut self.reads.asked).into_values() {
-            self.reads.forget(read.client);
-        }
-    }
-}
-
-impl Reads {
-    fn forget(&mut self, client: ClientId) {
-        if let Some(count) = self.by_client.get_mut(&client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.by_client.remove(&client);
-            }
-        }
+        self.reads.after_at_most(highest);
     }
 }

@@ -113,6 +113,11 @@ impl Reads {
         self.waiting.is_empty()
     }
 
+    /// Entries after this one may never be: what waits for one of them waits for this one.
+    pub(crate) fn after_at_most(&mut self, op: OpNumber) {
+        self.waiting.iter_mut().for_each(|read| read.after = read.after.min(op));
+    }
+
     /// What the machine is to be asked now that it has executed everything up to `executed`: all reads that are `ready`.
     pub(crate) fn ask(&mut self, executed: OpNumber, ready: impl Fn(&Read) -> bool) -> Vec<(QueryTicket, Bytes)> {
         let (ready, waiting): (Vec<Read>, _) = std::mem::take(&mut self.waiting).into_iter().partition(ready);
