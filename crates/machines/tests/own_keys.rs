@@ -180,7 +180,7 @@ fn a_transaction_over_several_keys_finds_them_as_they_are_and_changes_them_toget
 }
 
 #[test]
-fn a_transaction_over_several_keys_that_fails_changes_none() {
+fn a_transaction_over_several_keys_changes_all_or_none() {
     let mut kv = Kv::new();
     apply(&mut kv, "a", 1, &put("a", "old"));
     let digest = kv.digest();

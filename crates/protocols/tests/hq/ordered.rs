@@ -351,18 +351,3 @@ fn a_replica_that_slept_through_what_pbft_ordered_has_it_shown() {
     cluster.apply(8, "a=2").apply(8, "b=2");
     cluster.run_until("three are alike", |it| (1..N).all(|id| it.tape(id) == ["a: 1 x 2", "b: x 2"]));
 }
-
-#[test]
-fn a_replica_that_pbft_has_not_reached_is_shown_why_the_others_have_frozen() {
-    // It has missed the order, and is needed for a quorum of STARTs: PBFT has told the others, and sleeps.
-    let mut cluster = Cluster::new(N);
-    cluster.apply(9, "a=1");
-    let module = |label: &str| ["PrePrepare", "Prepare", "Commit", "Committed", "Status"].contains(&label);
-    cluster.lose(move |it| (it.to == replica(3) && module(it.label)) || (it.from == replica(0) && it.label == "Start"));
-    let ticket = cluster.submit(9, "a+b=x");
-    cluster.run(3000);
-    assert_eq!(cluster.answer(9, ticket), None);
-    cluster.crash(0);
-    cluster.heal();
-    all_answered(&mut cluster, &[(9, ticket)]);
-}
