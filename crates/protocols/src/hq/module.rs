@@ -21,7 +21,6 @@ use quorate_core::wire::Wire;
 pub(super) const LIFT: Lift<Pbft, Hq> = Lift { message: Message::Module, record: Record::Module, timer: Timer::Module };
 
 /// What PBFT orders.
-#[allow(clippy::large_enum_variant, reason = "one lives for a turn, and both kinds are mostly on the heap")]
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Entry {
     /// A quorum of STARTs of one object, in the order of their signers: a resolution.
