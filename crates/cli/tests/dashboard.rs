@@ -141,7 +141,7 @@ fn a_replica_that_lies_is_found_out_and_the_others_bear_it() {
         page.contains("<b>proof</b> held by R") && page.contains("R0 signed two different")
     });
     let status = cluster.must(&["status"]);
-    assert!(status.contains("proof"), "{status}");
+    assert!(status.contains("proven: R0 signed two different"), "{status}");
     browser.click("button[data-key=honest-0]");
     browser.until("it keeps its word again", |page| page.contains("keeps its word") && !page.contains("badge lies"));
     browser.until("all is well", |page| page.contains("verdict good"));
