@@ -85,7 +85,7 @@ fn watchers_are_told_when_a_state_transfer_has_skipped_events() {
 #[test]
 fn watchers_are_bounded_and_services_are_for_clients_only() {
     let mut stage = Stage::new();
-    for id in 0..=WATCHERS_MAX as u128 {
+    for id in 1..=WATCHERS_MAX as u128 + 1 {
         ask(&mut stage, id, Service::Watch { topic: 4 });
     }
     assert_eq!(stage.node.ledger().ignored().get(&Why::Busy), Some(&1));
