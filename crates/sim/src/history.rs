@@ -102,10 +102,11 @@ impl History {
         &self.entries
     }
 
-    /// What `which` makes of each call, as if these were all.
+    /// The calls that `which` picks, as if they were all.
     #[must_use]
-    pub fn each(&self, which: impl Fn(&Entry) -> Option<Entry>) -> Self {
-        Self { entries: self.entries.iter().filter_map(which).collect(), moment: self.moment }
+    pub fn of(&self, which: impl Fn(&Entry) -> bool) -> Self {
+        let entries = self.entries.iter().filter(|entry| which(entry)).cloned().collect();
+        Self { entries, moment: self.moment }
     }
 
     /// The last moment that has passed.
