@@ -5,6 +5,7 @@ use crate::server::Server;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -143,6 +144,21 @@ fn dev_starts_a_broker_and_goes_on_without_it() {
     assert_ne!(i32::try_from(pid).expect("a pid"), again);
     assert!(cluster.stop_dev());
     assert!(!Path::new(&format!("/proc/{again}")).exists(), "it ends with dev");
+}
+
+#[test]
+fn a_broker_that_dev_has_started_ends_with_it_also_after_kill_9() {
+    if Server::start().is_none() {
+        return;
+    }
+    let mut cluster = Cluster::made();
+    let said = cluster.start_dev_with(&["--protocol", "reception", "--events", "--broker", "nats"]).join("\n");
+    let address = said.split("nats://").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("where it is");
+    let address = address.trim_end_matches(|it: char| !it.is_ascii_digit());
+    assert!(TcpStream::connect(address).is_ok(), "{address}");
+    signal(cluster.dev_pid(), Signal::KILL);
+    eventually("nobody listens there", || TcpStream::connect(address).is_err());
+    assert!(!cluster.stop_dev());
 }
 
 #[test]
