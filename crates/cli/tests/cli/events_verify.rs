@@ -137,6 +137,60 @@ fn forge(data: &Path, from: &[u8], to: &[u8]) -> usize {
     forged
 }
 
+/// Appends events of so many bytes, one after the other: each is an entry of its own. They come in files of this many lines.
+fn append(cluster: &Cluster, stream: &str, count: usize, bytes: usize) {
+    let text = "x".repeat(bytes);
+    let line = |number: usize| json!({ "stream": stream, "type": "grown", "data": { "number": number, "text": text } });
+    let lines: String = (0..count).map(|number| format!("{}\n", line(number))).collect();
+    let appended = feed(cluster.command(&["events", "append", "--batch", "1", "--file", "-"]), lines.as_bytes());
+    assert!(appended.ok, "{}", appended.stderr);
+}
+
+/// Flips one bit of a file, verifies, and puts it back.
+fn with_a_flip(cluster: &Cluster, folder: &Path, path: &Path, at: usize) -> (bool, String) {
+    let bytes = fs::read(path).expect("a file");
+    let mut bent = bytes.clone();
+    bent[at] ^= 4;
+    fs::write(path, &bent).expect("a file");
+    let verified = verify(cluster, folder);
+    fs::write(path, &bytes).expect("a file");
+    verified
+}
+
+#[test]
+fn a_log_that_was_cut_is_verified_from_there_on_and_what_is_not_seen_is_said() {
+    // 64 MiB of entries bring a snapshot; when the log is stable beyond it, what is before goes. Events that are nearly as large
+    // as they may be come through reception at their own pace, each once.
+    let mut cluster = Cluster::serve_all_with(&["--protocol", "reception", "--events"], 4);
+    append(&cluster, "large", 95, 875_000);
+    append(&cluster, "small", 70, 10);
+    cluster.wait_until_agreed();
+    let last = cluster.must(&["events", "read", "--all", "--backwards", "--limit", "1"]);
+    assert!(last.starts_with("165\t"), "each once: {last}");
+    cluster.kill_all();
+    let (ok, said) = verify(&cluster, &cluster.folder());
+    assert!(ok, "{said}");
+    assert!(said.contains("everything that is here holds; the logs of 4 replicas were cut: see above\n"), "{said}");
+    for replica in 0..4 {
+        let line = said.lines().find(|line| line.starts_with(&format!("R{replica}: not seen: entries 1 to ")));
+        assert!(line.is_some_and(|line| line.contains(" events then")), "{said}");
+    }
+
+    let (folder, data) = (cluster.replica(1), cluster.replica(1).join("data"));
+    let names = files(&data, &data);
+    let snapshot = data.join(names.iter().find(|name| name.ends_with(".snap")).expect("a snapshot"));
+    let middle = fs::metadata(&snapshot).expect("a file").len() / 2;
+    let (ok, said) = with_a_flip(&cluster, &folder, &snapshot, usize::try_from(middle).expect("small"));
+    assert!(!ok && said.contains("R1: snapshots/"), "{said}");
+    for name in names.iter().filter(|name| name.ends_with(".seg")) {
+        let (ok, said) = with_a_flip(&cluster, &folder, &data.join(name), 20_000);
+        assert!(!ok && said.contains("R1: wal"), "{name}:\n{said}");
+    }
+    fs::remove_file(&snapshot).expect("a file");
+    let (ok, said) = verify(&cluster, &folder);
+    assert!(!ok && said.contains("where the log begins, is not here"), "{said}");
+}
+
 #[test]
 fn what_cannot_be_checked_is_said() {
     let mut cluster = Cluster::serve_all_with(&["--events"], 3);
