@@ -4,11 +4,12 @@ use borsh::BorshDeserialize;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{CHUNK_BYTES, Chunks, Done, Executor, Job, Manifest};
-use quorate_core::ids::{ClientId, OpNumber, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
 use quorate_core::machine::{At, Corrupt, Output, Query, Sink, Snapshot, StateMachine, View, Whole};
 use quorate_core::sessions::{Batch, Body, Request, Ruling};
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
+use std::collections::BTreeMap;
 
 /// Keeps every operation, and says how many bytes it holds; a query is its own answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -202,4 +203,34 @@ fn whatever_may_take_long_is_given_back_untouched() {
         assert_eq!((op, back), (OpNumber::new(3), bytes));
         assert_eq!(executor.digest(), before);
     }
+}
+
+/// The states after earlier entries that this one would report.
+fn milestones(executor: &mut Executor<Tape>) -> BTreeMap<u64, Digest> {
+    let done = executor.run(Job::Digest { to: Peer::Client(ClientId::new(1)), nonce: 0 });
+    let Done::Digest { milestones, .. } = done else { panic!("a digest") };
+    milestones.into_iter().map(|(op, digest)| (op.get(), digest)).collect()
+}
+
+#[test]
+fn states_after_every_64th_and_4096th_entry_tell_replicas_that_differ_whatever_entry_each_is_asked_after() {
+    // So many entries; the tape of one of them is another one from an entry on.
+    let run = |through: u64, differs_at: u64| {
+        let mut executor = tape(1);
+        for op in 3..=through {
+            let operation = Body::Apply(vec![u8::from(op == differs_at)].into());
+            let requests = if op == 39_700 { vec![request(1, 2, operation)] } else { Vec::new() };
+            execute(&mut executor, op, requests);
+        }
+        milestones(&mut executor)
+    };
+    let (one, ahead, other) = (run(40_000, 0), run(40_030, 0), run(40_100, 39_700));
+    let near = (39_552..=40_000).step_by(64);
+    let far = (8_192..=36_864).step_by(4_096);
+    assert_eq!(one.keys().copied().collect::<Vec<_>>(), far.chain(near).collect::<Vec<_>>());
+    assert_eq!(one, ahead, "the next one is after entry 40,064");
+    let same = |op: &u64| one[op] == other[op];
+    let common: Vec<u64> = one.keys().copied().filter(|op| other.contains_key(op)).collect();
+    assert!(common.iter().all(|op| same(op) == (*op < 39_700)), "{common:?}");
+    assert!(common.contains(&39_744) && common.contains(&36_864));
 }

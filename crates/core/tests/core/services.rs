@@ -32,7 +32,7 @@ fn sent(actions: &[Action]) -> Vec<(To, Service)> {
 
 fn digest(op: u64) -> Input {
     let (to, op, position) = (client(0), OpNumber::new(op), Position::new(op));
-    Input::Done(Done::Digest { to, nonce: 0, op, position, digest: Digest::ZERO })
+    Input::Done(Done::Digest { to, nonce: 0, op, position, digest: Digest::ZERO, milestones: Vec::new() })
 }
 
 fn executed(op: u64, topic: u32) -> Input {
