@@ -4,7 +4,7 @@ use super::Outbox;
 use super::durable::Record;
 use super::message::{Grant, Message, Proof, ReadRequest, Write, object_of};
 use super::object::{Object, Phase};
-use super::replica::{Reading, Replica};
+use super::replica::{Moving, Reading, Replica};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
@@ -159,7 +159,14 @@ impl Replica {
         if op <= self.steps.replayed {
             return;
         }
-        let Some(id) = self.steps.moving.remove(&op) else { return };
+        let id = match self.steps.moving.remove(&op) {
+            Some(Moving::One(id)) => id,
+            Some(Moving::Several(rank)) => {
+                self.steps.done = op;
+                return self.stepped_across(op, rank, stepped, out);
+            }
+            None => return,
+        };
         let Some(object) = self.objects.get_mut(&id) else { return };
         self.steps.done = op;
         match std::mem::replace(&mut object.phase, Phase::Free) {
@@ -231,6 +238,9 @@ impl Replica {
     pub(super) fn on_read(&mut self, from: ClientId, read: ReadRequest, out: &mut Outbox) {
         if self.reads.len() >= READS_MAX {
             return out.ignore(Peer::Client(from), Why::Busy);
+        }
+        if self.wait_whole(from, &read, out) {
+            return;
         }
         let id = read.name.as_ref().map(|name| object_of(name));
         let known = id.and_then(|id| Some((id, self.objects.get(&id)?)));

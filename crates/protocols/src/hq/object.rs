@@ -2,6 +2,7 @@
 
 use super::durable::Kept;
 use super::message::{Ask, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
+use super::ordered::Rank;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, ClientKey, Digest, Signed, Verified};
@@ -33,8 +34,10 @@ pub struct Answered {
 pub struct State {
     /// The proof of the latest write (currentC); `None` before the first.
     pub proof: Option<Proof>,
-    /// The latest write.
+    /// The latest write; `None` before the first, and if it was an operation on several objects.
     pub last: Option<Write>,
+    /// The latest operation on several objects among its writes; zero before the first.
+    pub joined: Rank,
     /// The last write of each client (oldops).
     pub done: BTreeMap<ClientId, Answered>,
     /// Whoever is not in `done` has written nothing after this.
@@ -43,7 +46,7 @@ pub struct State {
 
 /// The latest write, by what stands for it; one request for each client: its number, its result, its place. What a client may
 /// say differently to different replicas ([`Ask::after`]) is not in it.
-type Essence = (Version, Option<Digest>, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
+type Essence = (Version, Option<Digest>, Rank, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
 
 impl State {
     /// Where the latest write stands.
@@ -54,7 +57,8 @@ impl State {
     /// What must be equal on all replicas.
     pub(super) fn essence(&self) -> Essence {
         let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
-        (self.version(), self.last.as_ref().map(|write| write.ask().hash), done.collect(), self.floor)
+        let last = self.last.as_ref().map(|write| write.ask().hash);
+        (self.version(), last, self.joined, done.collect(), self.floor)
     }
 
     /// The state after a write.
@@ -94,6 +98,8 @@ pub(super) struct Resolving {
     pub(super) base: Option<Proof>,
     /// The requests in the STARTs.
     pub(super) asks: Vec<Signed<Ask, ClientKey>>,
+    /// The operations on several objects that have waited for it, in PBFT's order.
+    pub(super) ordered: Vec<Item>,
     /// Grants of this resolution, by the place and the signer.
     pub(super) votes: BTreeMap<Version, BTreeMap<ReplicaId, Verified<Grant>>>,
     pub(super) stage: Stage,
@@ -103,7 +109,7 @@ impl Resolving {
     /// The proof for the operation at this index of L, if a quorum has granted it.
     pub(super) fn proof(&self, plan: &Plan, index: usize, quorum: usize) -> Option<Proof> {
         let version = Version { vs: self.vs, ts: plan.first.plus(index as u64) };
-        let grant = Grant::of(plan.asks.get(index)?.statement(), version);
+        let grant = Grant::of(&plan.items.get(index)?.ask, version);
         let votes = self.votes.get(&version)?;
         Certified::assemble(votes.values(), &grant, quorum).map(Certified::into_certificate)
     }
@@ -122,13 +128,24 @@ pub(super) enum Stage {
     Granting(Plan),
     /// The machine executes an operation of L.
     Running(Plan, Write),
+    /// The machine executes an operation of L on this object and others.
+    Joining(Plan),
+}
+
+/// An operation in L.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Item {
+    /// What is granted.
+    pub ask: Ask,
+    /// Its place in PBFT's order, if it touches several objects.
+    pub ordered: Option<Rank>,
 }
 
 /// L, in order, and where its first operation goes.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) first: Position,
-    pub(super) asks: Vec<Signed<Ask, ClientKey>>,
+    pub(super) items: Vec<Item>,
     pub(super) own: Vec<Signed<Grant>>,
     /// How many were executed.
     pub(super) executed: usize,
@@ -208,8 +225,16 @@ impl Object {
         match &self.phase {
             Phase::Free | Phase::Frozen(_) => false,
             Phase::Writing(..) | Phase::Taking(_) => true,
-            Phase::Resolving(it) => matches!(it.stage, Stage::Undoing | Stage::Executing(..) | Stage::Running(..)),
+            Phase::Resolving(it) => {
+                matches!(it.stage, Stage::Undoing | Stage::Executing(..) | Stage::Running(..) | Stage::Joining(_))
+            }
         }
+    }
+
+    /// Is it in the middle of a resolution's list? That is nobody's state but of those who are in it, too: whoever took it
+    /// could not come back to where the resolution begins.
+    pub(super) fn is_between(&self) -> bool {
+        self.now.version().vs > self.seen
     }
 
     /// The place after the latest write.
@@ -260,7 +285,9 @@ impl Object {
     pub(super) fn kept(&self, object: Digest, step: Option<(OpNumber, Image)>, upto: OpNumber) -> Kept {
         let resolving = match &self.phase {
             Phase::Resolving(it) => match &it.stage {
-                Stage::Granting(plan) | Stage::Running(plan, _) => Some((it.vs, plan.first, plan.asks.clone())),
+                Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => {
+                    Some((it.vs, plan.first, plan.items.clone()))
+                }
                 _ => None,
             },
             _ => None,

@@ -3,16 +3,18 @@
 //!
 //! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again.
 
-use super::durable::{Kept, Record};
-use super::message::{Message, Version};
-use super::module::LIFT;
+use super::durable::{Joined, Kept, Record};
+use super::message::Message;
+use super::module::{Entry, LIFT};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::ordered::Across;
 use super::replica::{Compared, Replica, Steps};
 use super::transfer::own_grants;
 use super::{Outbox, Timer};
 use crate::pbft;
+use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, RequestNumber};
 use quorate_core::nested::nested;
 use quorate_core::objects::Step;
 use quorate_core::outbox::{Class, Note};
@@ -31,6 +33,7 @@ impl Replica {
     /// Makes sure that somebody looks again, as long as there is something to look after.
     pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
         let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
+        let unsettled = unsettled || self.across.is_waiting() || self.catches_up();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -42,11 +45,13 @@ impl Replica {
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
         self.give_up();
+        let mut shows_gap = self.lacks_entries();
         let active: Vec<Digest> = self.active.iter().take(AGAIN_MAX).copied().collect();
         for id in active {
             match self.objects.get(&id) {
                 Some(Object { phase: Phase::Frozen(start), .. }) => {
                     let start = start.clone();
+                    shows_gap |= start.statement().conflict.is_empty(); // PBFT alone can tell the others why
                     out.send(self.me(), Message::Start(start.clone()));
                     out.broadcast(Message::Start(start));
                     self.submit(id, true, out);
@@ -61,6 +66,11 @@ impl Replica {
                 }
                 None => {}
             }
+        }
+        self.submit_waiting(AGAIN_MAX, out);
+        if shows_gap {
+            // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
+            self.submit_entry(&Entry::Starts(Vec::new()), out);
         }
         for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {
             out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
@@ -164,6 +174,7 @@ struct Replayed {
     /// The last step that any record knows of.
     last: OpNumber,
     carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
+    results: BTreeMap<ClientId, (RequestNumber, Bytes)>,
 }
 
 impl Replayed {
@@ -193,6 +204,19 @@ impl Replayed {
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, step));
             }
+            Record::Ordered { op, rank, client, number, operation, result, joined } => {
+                let mut touched = Vec::new();
+                for Joined { name, proof } in joined {
+                    let id = proof.statement().object;
+                    let object = self.objects.entry(id).or_insert_with(|| Object::new(name.clone()));
+                    object.first.get_or_insert(seq);
+                    touched.push((name, proof.statement().version.ts));
+                    object.join(proof, rank);
+                }
+                self.last = self.last.max(op);
+                self.steps.insert(op, (seq, Step::Across { objects: touched, operation }));
+                self.results.insert(client, (number, result));
+            }
             Record::Object(kept) => {
                 let (id, name) = (kept.object, kept.name.clone());
                 self.last = self.last.max(kept.upto);
@@ -219,13 +243,11 @@ fn restored(kept: Kept, keyring: &Keyring) -> Object {
     if let Some(start) = kept.frozen {
         object.phase = Phase::Frozen(Box::new(keyring.sign(start))); // the same statement: it is on disk
     }
-    if let Some((vs, first, asks)) = kept.resolving {
-        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
-        let own =
-            asks.iter().zip(places).map(|(ask, version)| keyring.sign(super::Grant::of(ask.statement(), version)));
-        let plan = Plan { first, own: own.collect(), asks, executed: 0 };
-        let stage = Stage::Granting(plan);
-        let resolving = Resolving { vs, base: None, asks: Vec::new(), votes: BTreeMap::new(), stage };
+    if let Some((vs, first, items)) = kept.resolving {
+        let own = Plan::grants(first, &items, vs).into_iter().map(|grant| keyring.sign(grant)).collect();
+        let plan = Plan { first, own, items, executed: 0 };
+        let (asks, ordered, votes) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let resolving = Resolving { vs, base: None, asks, ordered, votes, stage: Stage::Granting(plan) };
         object.phase = Phase::Resolving(Box::new(resolving));
     }
     object
@@ -252,7 +274,7 @@ pub(super) fn restore(
             Restored::Damaged { seq, .. } => return lost(&format!("record {seq}")),
         }
     }
-    let Replayed { mut objects, mut steps, last, carried } = replayed;
+    let Replayed { mut objects, mut steps, last, carried, results } = replayed;
     let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let mut expected = saved;
     let records = steps.split_off(&saved.next());
@@ -268,7 +290,7 @@ pub(super) fn restore(
             && let Stage::Granting(plan) = &mut it.stage
         {
             let executed = object.now.version().ts.next().since(plan.first);
-            plan.executed = usize::try_from(executed).unwrap_or(plan.asks.len()).min(plan.asks.len());
+            plan.executed = usize::try_from(executed).unwrap_or(plan.items.len()).min(plan.items.len());
         }
     }
     let asked = saved.max(last);
@@ -288,6 +310,7 @@ pub(super) fn restore(
         module = Some(<pbft::Replica as protocol::Replica<pbft::Pbft>>::start(inner, keyring.clone(), inner_out));
     });
     let module = module.unwrap_or(Err(RestoreError::NoKey))?;
+    let known = objects.values().map(|it| it.now.joined.entry).max().unwrap_or_default();
     let active = objects.iter().filter(|(_, it)| !matches!(it.phase, Phase::Free)).map(|(id, _)| *id).collect();
     let mut compared = Compared::new(restore.config.compare);
     for (id, object) in &objects {
@@ -311,6 +334,7 @@ pub(super) fn restore(
         starts: BTreeMap::new(),
         submitted: BTreeMap::new(),
         early: BTreeMap::new(),
+        across: Across::restored(results, known),
         active,
         steps: Steps {
             asked,
@@ -336,6 +360,7 @@ pub(super) fn restore(
     }
     replica.note_records(before, out);
     replica.carry_out_module(wanted.into(), out);
+    replica.forget_results();
     let active: Vec<Digest> = replica.active.iter().copied().collect();
     active.into_iter().for_each(|id| replica.proceed(id, out));
     if !replica.objects.is_empty() {

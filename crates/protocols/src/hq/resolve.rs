@@ -5,7 +5,8 @@
 use super::Outbox;
 use super::durable::Asked;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Start, Version};
-use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::object::{Item, Object, Phase, Plan, Resolving, Stage};
+use super::ordered::QUEUED_MAX;
 use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
@@ -20,13 +21,18 @@ impl Replica {
         let Some(id) = starts.first().map(|start| start.statement().object) else { return };
         let seen = self.resolved(id);
         let in_order = starts.is_sorted_by(|one, next| one.by() < next.by());
-        let of_one = starts.iter().all(|start| (start.statement().object, start.statement().seen) == (id, seen));
+        let is_queued = self.across.is_queued(id);
+        let of_one = starts.iter().all(|start| {
+            let it = start.statement();
+            (it.object, it.seen) == (id, seen) && (is_queued || !it.conflict.is_empty())
+        });
         let mut starts = starts;
         let proven = in_order && of_one && starts.iter_mut().all(|start| start.prove(&self.keyring).is_ok());
         if !proven || starts.len() < self.start_quorum() {
             return out.ignore(self.me(), Why::NotNow); // the same contention was resolved before, or it is none
         }
         self.resolved.insert(id, vs);
+        let ordered = self.take_queued(id);
         if let Some(known) = self.starts.get_mut(&id) {
             known.retain(|_, start| start.statement().seen >= vs);
             if known.is_empty() {
@@ -46,7 +52,7 @@ impl Replica {
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
         let known: Vec<_> = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned().collect();
         object.settled.extend(known.into_iter().map(|write| (write.ask().hash, write)));
-        let mut resolving = Resolving { vs, base, asks, votes: BTreeMap::new(), stage: Stage::Reaching };
+        let mut resolving = Resolving { vs, base, asks, ordered, votes: BTreeMap::new(), stage: Stage::Reaching };
         for grant in early.into_values().flatten() {
             if grant.statement().version.vs == vs {
                 count(&mut resolving, grant);
@@ -71,7 +77,7 @@ impl Replica {
         match std::mem::replace(&mut resolving.stage, Stage::Reaching) {
             Stage::Reaching => self.reach(id, resolving, out),
             Stage::Granting(plan) => self.run_plan(id, resolving, plan, out),
-            stage @ (Stage::Undoing | Stage::Executing(..) | Stage::Running(..)) => {
+            stage @ (Stage::Undoing | Stage::Executing(..) | Stage::Running(..) | Stage::Joining(_)) => {
                 resolving.stage = stage; // the machine is at work
                 self.set_resolving(id, resolving);
             }
@@ -129,20 +135,17 @@ impl Replica {
         // the same again, and who is behind can have it from any of them.
         object.before = None;
         let asks = order(&resolving.asks, resolving.vs, object);
+        let asks = asks.iter().map(|ask| Item { ask: *ask.statement(), ordered: None });
+        let items: Vec<Item> = asks.chain(std::mem::take(&mut resolving.ordered)).collect();
         let first = object.now.version().ts.next();
         let vs = resolving.vs;
-        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
-        let own: Vec<_> = asks
-            .iter()
-            .zip(places)
-            .map(|(ask, version)| self.keyring.sign(Grant::of(ask.statement(), version)))
-            .collect();
-        if asks.is_empty() {
+        let own: Vec<_> = Plan::grants(first, &items, vs).into_iter().map(|grant| self.keyring.sign(grant)).collect();
+        if items.is_empty() {
             return self.finish(id, vs, out);
         }
-        let settled = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned();
+        let settled = items.iter().filter_map(|item| object.body(item.ask.hash)).cloned();
         let settled = settled.map(|write| (write.ask().hash, write)).collect();
-        resolving.stage = Stage::Granting(Plan { first, asks, own: own.clone(), executed: 0 });
+        resolving.stage = Stage::Granting(Plan { first, items, own: own.clone(), executed: 0 });
         self.set_resolving(id, resolving);
         if let Some(object) = self.objects.get_mut(&id) {
             (object.settled, object.granted) = (settled, own.clone());
@@ -193,11 +196,16 @@ impl Replica {
 
     /// R4, f: what a quorum has granted is executed, in order; when all is, the object is free.
     fn run_plan(&mut self, id: Digest, mut resolving: Box<Resolving>, plan: Plan, out: &mut Outbox) {
-        if plan.executed == plan.asks.len() {
+        let Some(item) = plan.items.get(plan.executed).copied() else {
             return self.finish(id, resolving.vs, out);
+        };
+        if let Some(rank) = item.ordered {
+            resolving.stage = Stage::Granting(plan);
+            self.set_resolving(id, resolving);
+            return self.run_ordered(rank, out);
         }
         let quorum = self.quorum();
-        let next = plan.asks.get(plan.executed).map(|ask| *ask.statement());
+        let next = Some(item.ask);
         let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
         let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
         let (Some(ask), Some(write)) = (ready, write.clone()) else {
@@ -237,7 +245,7 @@ impl Replica {
                 }
                 resolving.stage = Stage::Granting(plan);
             }
-            stage @ (Stage::Reaching | Stage::Granting(_)) => resolving.stage = stage,
+            stage @ (Stage::Reaching | Stage::Granting(_) | Stage::Joining(_)) => resolving.stage = stage,
         }
         self.set_resolving(id, Box::new(resolving));
     }
@@ -316,7 +324,7 @@ fn order(asks: &[Signed<Ask, ClientKey>], vs: OpNumber, object: &Object) -> Vec<
     }
     let mut all: Vec<_> = first.into_values().cloned().collect();
     all.sort_by_key(|signed| salted(signed.statement(), vs));
-    all.truncate(GRANTS_MAX);
+    all.truncate(GRANTS_MAX - QUEUED_MAX); // there is room for what touches other objects, too
     all
 }
 

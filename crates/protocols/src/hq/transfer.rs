@@ -74,7 +74,8 @@ impl Replica {
     }
 
     pub(super) fn on_get_object(&mut self, from: ReplicaId, id: Digest, out: &mut Outbox) {
-        let Some(object) = self.objects.get(&id).filter(|it| !it.is_moving() && !it.name.is_empty()) else {
+        let whole = |it: &&Object| !it.is_moving() && !it.name.is_empty() && !it.is_between();
+        let Some(object) = self.objects.get(&id).filter(whole) else {
             return out.ignore(Peer::Replica(from), Why::NotHere);
         };
         if self.images.len() >= IMAGES_MAX {
@@ -125,6 +126,9 @@ impl Replica {
     /// what a resolution has led to: it has said in its START what it has executed, and that must stay true.
     pub(super) fn adopt(&mut self, id: Digest, out: &mut Outbox) -> bool {
         let (Some(behind), Some(object)) = (self.behind.get(&id), self.objects.get(&id)) else { return false };
+        // What touches several objects is here in part until the others have come: this replica must know which they are.
+        let known = |it: &Transferred| it.now.joined.entry <= self.across.through;
+        let whole = |it: &Transferred| it.now.version().vs <= it.seen;
         let further = |it: &Transferred| {
             (it.seen, it.now.version()) > (object.seen, object.now.version())
                 && it.now.version() >= object.now.version()
@@ -135,13 +139,14 @@ impl Replica {
             Phase::Resolving(resolving) => {
                 let base = resolving.base.as_ref().map(|proof| proof.statement().version);
                 let reaches = matches!(resolving.stage, Stage::Reaching) && Some(it.now.version()) == base;
-                it.seen >= resolving.vs || (reaches && it.seen == object.seen)
+                it.seen >= resolving.vs || (reaches && it.seen >= object.seen)
             }
             Phase::Writing(..) | Phase::Taking(_) => false,
         };
         let vouch = self.quorums.vouch();
         let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
-        let fitting = behind.told.values().filter(|it| fits(it) && alike(it.digest()) >= vouch);
+        let fitting =
+            behind.told.values().filter(|it| fits(it) && known(it) && whole(it) && alike(it.digest()) >= vouch);
         let Some(chosen) = fitting.max_by_key(|it| (it.seen, it.now.version())).cloned() else { return false };
         let step = Step::Put { object: chosen.name.clone(), image: chosen.image.clone() };
         if !self.step(id, step, out) {
@@ -181,6 +186,7 @@ impl Replica {
         }
         out.note(Note::Fetched(op));
         self.changed(id, former, version, out);
+        self.check_ordered(id, out);
     }
 
     /// Somebody is in the midst of what is over here.
@@ -298,7 +304,7 @@ impl Replica {
 pub(super) fn own_grants(object: &Object) -> Option<Vec<quorate_core::crypto::Signed<super::Grant>>> {
     let Phase::Resolving(it) = &object.phase else { return None };
     match &it.stage {
-        Stage::Granting(plan) | Stage::Running(plan, _) => Some(plan.own.clone()),
+        Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => Some(plan.own.clone()),
         _ => None,
     }
 }

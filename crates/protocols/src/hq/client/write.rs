@@ -5,7 +5,7 @@ use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Signed, Verified};
 use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
-use quorate_core::protocol::{Answer, Ticket};
+use quorate_core::protocol::{Answer, CallError, Ticket};
 use quorate_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -253,7 +253,8 @@ impl Client {
         writing.stage = Stage::Resolving(conflict);
     }
 
-    /// Replicas have forgotten this client. If one of them is correct, the request is made anew, with what they know.
+    /// Replicas have forgotten this client. If one of them is correct, the request is made anew, with what they know; unless it
+    /// was said several times, or granted: then it may have been done, and forgotten after that.
     pub(super) fn on_too_old(
         &mut self,
         from: ReplicaId,
@@ -269,7 +270,11 @@ impl Client {
         queue.after = queue.after.max(after);
         if let Some(writing) = queue.current.take() {
             let (ticket, operation, deadline) = (writing.ticket, writing.write.operation, writing.deadline);
-            queue.waiting.push_front(Waiting { ticket, operation, deadline });
+            if writing.tries == 0 && matches!(writing.stage, Stage::One) {
+                queue.waiting.push_front(Waiting { ticket, operation, deadline });
+            } else {
+                out.complete(ticket, Err(CallError::Evicted { maybe_applied: true }));
+            }
         }
         self.begin(id, out);
     }
