@@ -2,13 +2,13 @@
 //! comes back knows what it has promised.
 
 use super::message::{Ask, Grant, Proof, Start, Write};
-use super::object::{Item, State};
+use super::object::{List, State};
 use super::ordered::Rank;
 use crate::pbft;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Digest, Signed};
-use quorate_core::ids::{ClientId, OpNumber, Position, RecordSeq, RequestNumber};
+use quorate_core::ids::{ClientId, OpNumber, RecordSeq, RequestNumber};
 use quorate_core::objects::Image;
 
 /// A client's request, as it signed it.
@@ -37,8 +37,8 @@ pub struct Kept {
     pub granted: Vec<Signed<Grant>>,
     /// It is frozen, and this was said.
     pub frozen: Option<Start>,
-    /// It is being resolved: the viewstamp, the place of the first operation, all operations.
-    pub resolving: Option<(OpNumber, Position, Vec<Item>)>,
+    /// It is being resolved, and this is done to it.
+    pub list: Option<List>,
     /// The step of the machine that led here, if it replaced the object.
     pub step: Option<(OpNumber, Image)>,
     /// The last step of the machine when this was written.

@@ -4,7 +4,7 @@
 //! for certificates that come with a write: a replica looks at the place they are for first, and at their signatures only if
 //! they say something new (pitfalls 5 and 10 of the specification).
 
-use super::object::State;
+use super::object::{List, State};
 use super::ordered::Rank;
 use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -329,18 +329,34 @@ pub struct Transferred {
     pub image: Image,
     /// Both, before the latest write: a resolution may have to take that back.
     pub before: Option<(State, Image)>,
+    /// The list that it is in the middle of, if it is: what follows cannot be computed from what is here.
+    pub list: Option<List>,
 }
 
 impl Transferred {
     /// Equal where the object is the same. Which signatures prove it does not matter.
     pub fn digest(&self) -> Digest {
         let before = self.before.as_ref().map(|(state, image)| (state.essence(), image.clone()));
-        Digest::of(&(self.seen, self.now.essence(), self.image.clone(), before).encode())
+        Digest::of(&(self.seen, self.now.essence(), self.image.clone(), before, self.list.clone()).encode())
+    }
+
+    /// Is this a state between resolutions, which is of use to everybody?
+    pub(super) fn is_whole(&self) -> bool {
+        self.now.version().vs <= self.seen
+    }
+
+    /// Is it in the middle of this resolution's list?
+    pub(super) fn is_within(&self, vs: OpNumber) -> bool {
+        self.list.as_ref().is_some_and(|list| list.vs == vs)
     }
 
     fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let (object, quorum) = (object_of(&self.name), quorum(keyring)?);
         self.now.prove(object, keyring, quorum)?;
+        let version = self.now.version();
+        if self.list.as_ref().is_some_and(|list| version.vs <= self.seen || !list.fits(object, version)) {
+            return Err(Fault::Malformed("a list that the object is not in the middle of".to_owned()));
+        }
         match &mut self.before {
             Some((state, _)) => state.prove(object, keyring, quorum),
             None => Ok(()),

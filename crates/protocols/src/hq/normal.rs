@@ -109,12 +109,16 @@ impl Replica {
                 object.bodies.insert(grant.hash, write);
             }
         }
-        match &object.phase {
+        match &mut object.phase {
             Phase::Frozen(_) if grant.version.vs <= object.seen => {
                 // A frozen object executes nothing: what it has said of itself must stay true.
                 return self.delay(id, from, Message::Write2 { proof, write: None, answer }, out);
             }
             Phase::Resolving(it) if grant.version.vs < it.vs => return out.ignore(from, Why::OldView),
+            Phase::Resolving(it) if grant.version.vs == it.vs => {
+                it.shown.insert(grant.version, proof); // a quorum has granted it: there are no more than are in its list
+                return self.proceed(id, out);
+            }
             Phase::Frozen(_) | Phase::Resolving(_) => return self.fall_behind(id, out),
             Phase::Free | Phase::Writing(..) | Phase::Taking(_) => {}
         }

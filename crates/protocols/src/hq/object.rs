@@ -1,11 +1,11 @@
 //! One object as a replica knows it.
 
 use super::durable::Kept;
-use super::message::{Ask, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
+use super::message::{Ask, GRANTS_MAX, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
 use super::ordered::Rank;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use quorate_core::crypto::{Certified, ClientKey, Digest, Signed, Verified};
+use quorate_core::crypto::{Certified, ClientKey, Digest, Keyring, Signed, Verified};
 use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RecordSeq, ReplicaId, RequestNumber};
 use quorate_core::objects::Image;
 use std::collections::{BTreeMap, VecDeque};
@@ -102,16 +102,26 @@ pub(super) struct Resolving {
     pub(super) ordered: Vec<Item>,
     /// Grants of this resolution, by the place and the signer.
     pub(super) votes: BTreeMap<Version, BTreeMap<ReplicaId, Verified<Grant>>>,
+    /// Certificates of it that others have shown, by the place.
+    pub(super) shown: BTreeMap<Version, Proof>,
     pub(super) stage: Stage,
 }
 
 impl Resolving {
+    /// Of this viewstamp, and nothing else is known.
+    pub(super) fn new(vs: OpNumber) -> Self {
+        let (votes, shown) = (BTreeMap::new(), BTreeMap::new());
+        Self { vs, base: None, asks: Vec::new(), ordered: Vec::new(), votes, shown, stage: Stage::Reaching }
+    }
+
     /// The proof for the operation at this index of L, if a quorum has granted it.
     pub(super) fn proof(&self, plan: &Plan, index: usize, quorum: usize) -> Option<Proof> {
-        let version = Version { vs: self.vs, ts: plan.first.plus(index as u64) };
-        let grant = Grant::of(&plan.items.get(index)?.ask, version);
-        let votes = self.votes.get(&version)?;
-        Certified::assemble(votes.values(), &grant, quorum).map(Certified::into_certificate)
+        let version = Version { vs: self.vs, ts: plan.list.first.plus(index as u64) };
+        let grant = Grant::of(&plan.list.items.get(index)?.ask, version);
+        let counted = self.votes.get(&version);
+        let counted = counted.and_then(|votes| Certified::assemble(votes.values(), &grant, quorum));
+        let shown = || self.shown.get(&version).filter(|proof| *proof.statement() == grant).cloned();
+        counted.map(Certified::into_certificate).or_else(shown)
     }
 }
 
@@ -141,14 +151,52 @@ pub struct Item {
     pub ordered: Option<Rank>,
 }
 
-/// L, in order, and where its first operation goes.
+/// L: what a resolution does to an object, in order.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct List {
+    /// The resolution.
+    pub vs: OpNumber,
+    /// The place of the first operation.
+    pub first: Position,
+    /// The operations, at most [`GRANTS_MAX`].
+    pub items: Vec<Item>,
+}
+
+impl List {
+    /// Is an object at this version in the middle of it, or at its end?
+    pub(super) fn fits(&self, object: Digest, version: Version) -> bool {
+        let of_it = self.items.iter().all(|item| item.ask.object == object);
+        let within = version.vs == self.vs && version.ts >= self.first && self.executed(version) <= self.items.len();
+        of_it && within && self.items.len() <= GRANTS_MAX
+    }
+
+    /// How many of them are executed where the object is at this version.
+    pub(super) fn executed(&self, version: Version) -> usize {
+        usize::try_from(version.ts.next().since(self.first)).unwrap_or(usize::MAX)
+    }
+
+    /// The grants for them.
+    pub(super) fn grants(&self) -> impl Iterator<Item = Grant> + '_ {
+        let places = (0..).map(|index| Version { vs: self.vs, ts: self.first.plus(index) });
+        self.items.iter().zip(places).map(|(item, version)| Grant::of(&item.ask, version))
+    }
+}
+
+/// L, and how far it is.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) first: Position,
-    pub(super) items: Vec<Item>,
+    pub(super) list: List,
+    /// My grants for it.
     pub(super) own: Vec<Signed<Grant>>,
     /// How many were executed.
     pub(super) executed: usize,
+}
+
+impl Plan {
+    pub(super) fn new(list: List, executed: usize, keyring: &Keyring) -> Self {
+        let own = list.grants().map(|grant| keyring.sign(grant)).collect();
+        Self { list, own, executed }
+    }
 }
 
 /// What an object is busy with.
@@ -184,7 +232,7 @@ pub(super) struct Object {
     pub(super) bodies: BTreeMap<Digest, Write>,
     /// Operations of the latest resolution: perhaps nobody else who is correct has them (A.8).
     pub(super) settled: BTreeMap<Digest, Write>,
-    /// My grants of the latest resolution: others may lack them when it is over here.
+    /// My grants of the latest resolution that is over here: others may lack them.
     pub(super) granted: Vec<Signed<Grant>>,
     /// A certified write whose operation or whose predecessor is not here, and whether its client waits.
     pub(super) pending: Option<(Proof, bool)>,
@@ -231,10 +279,19 @@ impl Object {
         }
     }
 
-    /// Is it in the middle of a resolution's list? That is nobody's state but of those who are in it, too: whoever took it
-    /// could not come back to where the resolution begins.
+    /// Is it in the middle of a resolution's list? Whoever takes it takes the list with it: one could not come back to where
+    /// the resolution begins, to compute it.
     pub(super) fn is_between(&self) -> bool {
         self.now.version().vs > self.seen
+    }
+
+    /// The list that is being carried out.
+    pub(super) fn list(&self) -> Option<&List> {
+        let Phase::Resolving(it) = &self.phase else { return None };
+        match &it.stage {
+            Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => Some(&plan.list),
+            Stage::Reaching | Stage::Undoing | Stage::Executing(..) => None,
+        }
     }
 
     /// The place after the latest write.
@@ -283,15 +340,6 @@ impl Object {
 
     /// As its record has it.
     pub(super) fn kept(&self, object: Digest, step: Option<(OpNumber, Image)>, upto: OpNumber) -> Kept {
-        let resolving = match &self.phase {
-            Phase::Resolving(it) => match &it.stage {
-                Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => {
-                    Some((it.vs, plan.first, plan.items.clone()))
-                }
-                _ => None,
-            },
-            _ => None,
-        };
         let frozen = match &self.phase {
             Phase::Frozen(start) => Some(start.statement().clone()),
             _ => None,
@@ -307,7 +355,7 @@ impl Object {
             settled: self.settled.values().cloned().collect(),
             granted: self.granted.clone(),
             frozen,
-            resolving,
+            list: self.list().cloned(),
             step,
             upto,
         }

@@ -4,7 +4,7 @@
 //! PBFT orders ⟨ORDERED, op⟩: from there on nobody executes anything on the objects that it names, and all tell what they have
 //! of them (START). The next resolution of each object, ordered by PBFT too, takes it to one state everywhere, as always, and
 //! ends the list L with the operations that have waited for the object, in PBFT's order. When an operation is the next one on
-//! all of its objects, the machine does it in one step.
+//! all of its objects, a replica grants it; when a quorum has, the machine does it in one step.
 //!
 //! Guarantees that a replica shows an operation on all of its objects or on none: one that has fetched a part of it
 //! does not answer for the rest before that is here, too. The README argues that this is linearizable, beside
@@ -12,9 +12,9 @@
 
 use super::Outbox;
 use super::durable::{Joined, Record};
-use super::message::{Ask, Grant, Message, Ordered, ReadRequest, Version, object_of};
+use super::message::{Ask, Message, Ordered, ReadRequest, object_of};
 use super::module::Entry;
-use super::object::{Item, Object, Phase, Plan, Stage};
+use super::object::{Item, Object, Phase, Stage};
 use super::replica::{Behind, Moving, Replica};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -51,6 +51,8 @@ struct Pending {
     ordered: Ordered,
     /// Its objects, in the order of their names.
     objects: Vec<Digest>,
+    /// It was the next one on all of them, and so it was granted.
+    granted: bool,
 }
 
 /// The last operation of a client.
@@ -218,7 +220,7 @@ impl Replica {
         if objects.iter().all(|id| self.is_past(*id, rank)) {
             return; // before a restart
         }
-        self.across.pending.insert(rank, Pending { ordered, objects: objects.clone() });
+        self.across.pending.insert(rank, Pending { ordered, objects: objects.clone(), granted: false });
         out.note(Note::Other("objects are frozen: an operation touches several"));
         objects.into_iter().for_each(|id| self.proceed(id, out));
         self.run_ordered(rank, out);
@@ -256,14 +258,20 @@ impl Replica {
         self.objects.get(&id).is_some_and(|object| object.now.joined >= rank)
     }
 
-    /// Is it the next one on this object, and granted by a quorum? With its place.
-    fn is_next(&self, id: Digest, rank: Rank) -> Option<Position> {
+    /// Is it the next one on this object? With its place, and whether a quorum has granted it there.
+    fn next(&self, id: Digest, rank: Rank) -> Option<(Position, bool)> {
         let Phase::Resolving(resolving) = &self.objects.get(&id)?.phase else { return None };
         let Stage::Granting(plan) = &resolving.stage else { return None };
-        let item = plan.items.get(plan.executed).filter(|item| item.ordered == Some(rank))?;
-        resolving.proof(plan, plan.executed, self.quorum())?;
+        let item = plan.list.items.get(plan.executed).filter(|item| item.ordered == Some(rank))?;
         assert!(item.ask.object == id, "an item is of the object whose list it is in");
-        Some(plan.first.plus(plan.executed as u64))
+        let granted = resolving.proof(plan, plan.executed, self.quorum()).is_some();
+        Some((plan.list.first.plus(plan.executed as u64), granted))
+    }
+
+    /// Is it the next one on all of its objects here?
+    pub(super) fn is_reached(&self, rank: Rank) -> bool {
+        let pending = self.across.pending.get(&rank);
+        pending.is_some_and(|it| it.objects.iter().all(|id| self.next(*id, rank).is_some()))
     }
 
     /// Executes an operation if it is the next one on all of its objects. One that others have executed and that came with one
@@ -278,8 +286,16 @@ impl Replica {
         if !past.is_empty() {
             return here.into_iter().for_each(|id| self.fall_behind(id, out));
         }
-        let places: Option<Vec<Position>> = objects.iter().map(|id| self.is_next(*id, rank)).collect();
-        let (Some(places), Some(pending)) = (places, self.across.pending.get(&rank)) else { return };
+        let places: Option<Vec<(Position, bool)>> = objects.iter().map(|id| self.next(*id, rank)).collect();
+        let (Some(places), Some(pending)) = (places, self.across.pending.get_mut(&rank)) else { return };
+        if !std::mem::replace(&mut pending.granted, true) {
+            objects.iter().for_each(|id| self.say_grants(*id, out));
+        }
+        if places.iter().any(|(_, granted)| !granted) {
+            return;
+        }
+        let places = places.into_iter().map(|(place, _)| place);
+        let Some(pending) = self.across.pending.get(&rank) else { return };
         let touched = pending.ordered.names.iter().cloned().zip(places).collect();
         let step = Step::Across { objects: touched, operation: pending.ordered.operation.clone() };
         if !self.step_across(rank, &objects, step, out) {
@@ -402,13 +418,5 @@ impl Object {
         self.now.joined = rank;
         self.before = None;
         self.grant = None;
-    }
-}
-
-impl Plan {
-    /// My grants for it.
-    pub(super) fn grants(first: Position, items: &[Item], vs: OpNumber) -> Vec<Grant> {
-        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
-        items.iter().zip(places).map(|(item, version)| Grant::of(&item.ask, version)).collect()
     }
 }

@@ -9,7 +9,6 @@ use super::module::{Entry, LIFT};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
 use super::ordered::Across;
 use super::replica::{Compared, Replica, Steps};
-use super::transfer::own_grants;
 use super::{Outbox, Timer};
 use crate::pbft;
 use bytes::Bytes;
@@ -56,8 +55,9 @@ impl Replica {
                     out.broadcast(Message::Start(start));
                     self.submit(id, true, out);
                 }
-                Some(object) => {
-                    if let Some(grants) = own_grants(object) {
+                Some(_) => {
+                    let grants = self.sayable(id);
+                    if !grants.is_empty() {
                         // To itself, too: after a restart its own are not counted yet.
                         out.send(self.me(), Message::Grants { grants: grants.clone(), again: false });
                         out.broadcast(Message::Grants { grants, again: true });
@@ -243,12 +243,10 @@ fn restored(kept: Kept, keyring: &Keyring) -> Object {
     if let Some(start) = kept.frozen {
         object.phase = Phase::Frozen(Box::new(keyring.sign(start))); // the same statement: it is on disk
     }
-    if let Some((vs, first, items)) = kept.resolving {
-        let own = Plan::grants(first, &items, vs).into_iter().map(|grant| keyring.sign(grant)).collect();
-        let plan = Plan { first, own, items, executed: 0 };
-        let (asks, ordered, votes) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let resolving = Resolving { vs, base: None, asks, ordered, votes, stage: Stage::Granting(plan) };
-        object.phase = Phase::Resolving(Box::new(resolving));
+    if let Some(list) = kept.list {
+        let vs = list.vs;
+        let stage = Stage::Granting(Plan::new(list, 0, keyring));
+        object.phase = Phase::Resolving(Box::new(Resolving { stage, ..Resolving::new(vs) }));
     }
     object
 }
@@ -289,8 +287,7 @@ pub(super) fn restore(
         if let Phase::Resolving(it) = &mut object.phase
             && let Stage::Granting(plan) = &mut it.stage
         {
-            let executed = object.now.version().ts.next().since(plan.first);
-            plan.executed = usize::try_from(executed).unwrap_or(plan.items.len()).min(plan.items.len());
+            plan.executed = plan.list.executed(object.now.version()).min(plan.list.items.len());
         }
     }
     let asked = saved.max(last);

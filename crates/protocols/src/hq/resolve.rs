@@ -5,7 +5,7 @@
 use super::Outbox;
 use super::durable::Asked;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Start, Version};
-use super::object::{Item, Object, Phase, Plan, Resolving, Stage};
+use super::object::{Item, List, Object, Phase, Plan, Resolving, Stage};
 use super::ordered::QUEUED_MAX;
 use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
@@ -52,7 +52,7 @@ impl Replica {
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
         let known: Vec<_> = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned().collect();
         object.settled.extend(known.into_iter().map(|write| (write.ask().hash, write)));
-        let mut resolving = Resolving { vs, base, asks, ordered, votes: BTreeMap::new(), stage: Stage::Reaching };
+        let mut resolving = Resolving { base, asks, ordered, ..Resolving::new(vs) };
         for grant in early.into_values().flatten() {
             if grant.statement().version.vs == vs {
                 count(&mut resolving, grant);
@@ -98,6 +98,12 @@ impl Replica {
         if here == base {
             return self.plan(id, resolving, out);
         }
+        if here.vs >= resolving.vs {
+            // It is in the middle of the list, which this replica does not know any more: it went on to a later resolution,
+            // was not there yet, and restarted.
+            self.set_resolving(id, resolving);
+            return self.fall_behind(id, out);
+        }
         if here > base {
             let Some((_, image)) = object.before.as_ref().filter(|(state, _)| state.version() == base) else {
                 return out.halt(format!(
@@ -137,22 +143,45 @@ impl Replica {
         let asks = order(&resolving.asks, resolving.vs, object);
         let asks = asks.iter().map(|ask| Item { ask: *ask.statement(), ordered: None });
         let items: Vec<Item> = asks.chain(std::mem::take(&mut resolving.ordered)).collect();
-        let first = object.now.version().ts.next();
-        let vs = resolving.vs;
-        let own: Vec<_> = Plan::grants(first, &items, vs).into_iter().map(|grant| self.keyring.sign(grant)).collect();
+        let (vs, first) = (resolving.vs, object.now.version().ts.next());
         if items.is_empty() {
             return self.finish(id, vs, out);
         }
         let settled = items.iter().filter_map(|item| object.body(item.ask.hash)).cloned();
-        let settled = settled.map(|write| (write.ask().hash, write)).collect();
-        resolving.stage = Stage::Granting(Plan { first, items, own: own.clone(), executed: 0 });
+        object.settled = settled.map(|write| (write.ask().hash, write)).collect();
+        let ordered = items.first().and_then(|item| item.ordered);
+        resolving.stage = Stage::Granting(Plan::new(List { vs, first, items }, 0, &self.keyring));
         self.set_resolving(id, resolving);
-        if let Some(object) = self.objects.get_mut(&id) {
-            (object.settled, object.granted) = (settled, own.clone());
-        }
         self.keep(id, None, out); // before any of it is executed: a restart must not compute it anew from a later state
-        out.broadcast(Message::Grants { grants: own.clone(), again: false });
-        out.send(self.me(), Message::Grants { grants: own, again: false });
+        self.say_grants(id, out);
+        if let Some(rank) = ordered {
+            self.run_ordered(rank, out);
+        }
+    }
+
+    /// My grants for an object's list that others may have. An operation on several objects is granted where it is the next
+    /// one on all of them: so `f + 1` correct replicas can execute what a quorum has granted, whatever they lack of others.
+    pub(super) fn sayable(&self, id: Digest) -> Vec<Signed<Grant>> {
+        let Some(Object { phase: Phase::Resolving(it), .. }) = self.objects.get(&id) else { return Vec::new() };
+        let (Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan)) = &it.stage else {
+            return Vec::new();
+        };
+        let may = |(index, item): (usize, &Item)| match item.ordered {
+            None => true,
+            Some(_) if index < plan.executed => true,
+            Some(rank) => index == plan.executed && self.is_reached(rank),
+        };
+        let items = plan.list.items.iter().enumerate();
+        items.zip(&plan.own).filter(|(item, _)| may(*item)).map(|(_, grant)| grant.clone()).collect()
+    }
+
+    /// Tells everybody, itself too, what it grants of an object's list.
+    pub(super) fn say_grants(&self, id: Digest, out: &mut Outbox) {
+        let grants = self.sayable(id);
+        if !grants.is_empty() {
+            out.broadcast(Message::Grants { grants: grants.clone(), again: false });
+            out.send(self.me(), Message::Grants { grants, again: false });
+        }
     }
 
     /// My grants of what a resolution has ordered (R4, e).
@@ -173,12 +202,18 @@ impl Replica {
             _ => None,
         };
         if let Some(resolving) = resolving {
+            let lacks = grants.iter().map(|it| it.statement().version).collect();
             let lies: Vec<Evidence> = grants.into_iter().filter_map(|grant| count(resolving, grant)).collect();
             lies.into_iter().for_each(|evidence| out.blame(peer, evidence.into()));
+            if again {
+                self.show(from, id, &lacks, out);
+            }
             return self.proceed(id, out);
         }
         if vs <= object.seen {
             if again {
+                let lacks = grants.iter().map(|it| it.statement().version).collect();
+                self.show(from, id, &lacks, out);
                 self.help(from, id, out);
             }
             return out.ignore(peer, Why::OldView);
@@ -191,13 +226,27 @@ impl Replica {
         if !self.early.contains_key(&id) && self.early.len() >= super::contention::CONTENDED_MAX {
             return out.ignore(Peer::Replica(from), Why::Busy);
         }
-        self.early.entry(id).or_default().insert(from, grants);
+        let known = self.early.entry(id).or_default().entry(from).or_default();
+        let of = |grants: &[Verified<Grant>]| grants.first().map(|it| it.statement().version.vs);
+        if of(known) < of(&grants) {
+            known.clear();
+        }
+        for grant in grants {
+            let is_new = known.iter().all(|it| it.statement().version != grant.statement().version);
+            let of_it = known.first().is_none_or(|it| it.statement().version.vs == grant.statement().version.vs);
+            if is_new && of_it && known.len() < GRANTS_MAX {
+                known.push(grant);
+            }
+        }
     }
 
     /// R4, f: what a quorum has granted is executed, in order; when all is, the object is free.
     fn run_plan(&mut self, id: Digest, mut resolving: Box<Resolving>, plan: Plan, out: &mut Outbox) {
-        let Some(item) = plan.items.get(plan.executed).copied() else {
-            return self.finish(id, resolving.vs, out);
+        let Some(item) = plan.list.items.get(plan.executed).copied() else {
+            let vs = resolving.vs;
+            resolving.stage = Stage::Granting(plan);
+            self.set_resolving(id, resolving);
+            return self.finish(id, vs, out);
         };
         if let Some(rank) = item.ordered {
             resolving.stage = Stage::Granting(plan);
@@ -216,7 +265,7 @@ impl Replica {
             }
             return;
         };
-        let at = plan.first.plus(plan.executed as u64);
+        let at = plan.list.first.plus(plan.executed as u64);
         let step = Step::Apply { object: write.name.clone(), at, operation: write.operation.clone() };
         assert!(ask.hash == write.ask().hash, "an operation is found by what stands for it");
         resolving.stage = if self.step(id, step, out) { Stage::Running(plan, write) } else { Stage::Granting(plan) };
@@ -270,7 +319,9 @@ impl Replica {
 
     /// The object is free again, at a new viewstamp.
     fn finish(&mut self, id: Digest, vs: OpNumber, out: &mut Outbox) {
+        let granted = self.sayable(id);
         let Some(object) = self.objects.get_mut(&id) else { return };
+        object.granted = granted;
         object.seen = vs;
         object.grant = None;
         object.writes.clear();

@@ -1,10 +1,11 @@
 //! Operations on several objects (A.8): one order, one place on all of them, beside writes of single objects.
 
-use crate::harness::{Cluster, keyring, replica};
-use crate::words::{N, ordered};
+use crate::harness::{Cluster, Flying, keyring, replica};
+use crate::words::{N, grant, ordered, version, write_after};
+use quorate_core::crypto::Signed;
 use quorate_core::ids::{ClientId, OpNumber, Peer};
 use quorate_core::protocol::{CallError, Ticket};
-use quorate_protocols::hq::{Message, ORDERED_CLIENTS_MAX, Start, object_of};
+use quorate_protocols::hq::{Grant, Message, ORDERED_CLIENTS_MAX, Start, object_of};
 
 fn client(id: u128) -> Peer {
     Peer::Client(ClientId::new(id))
@@ -350,4 +351,86 @@ fn a_replica_that_slept_through_what_pbft_ordered_has_it_shown() {
     cluster.heal().crash(0);
     cluster.apply(8, "a=2").apply(8, "b=2");
     cluster.run_until("three are alike", |it| (1..N).all(|id| it.tape(id) == ["a: 1 x 2", "b: x 2"]));
+}
+
+/// Nobody tells replica 0 of `a`, nor replica 1 of `b`.
+fn is_kept_back(it: &Flying) -> bool {
+    let transfers = ["Sums", "Versions", "GetVersions", "GetObject", "Object"].contains(&it.label);
+    let object = match it.message() {
+        Some(Message::Write1(write) | Message::WriteBack { write, .. }) => Some(write.ask().object),
+        Some(Message::Write2 { proof, .. }) => Some(proof.statement().object),
+        _ => None,
+    };
+    let missed = |id: usize, name: &[u8]| it.to == replica(id) && object == Some(object_of(name));
+    transfers || missed(0, b"a") || missed(1, b"b")
+}
+
+/// Replica 0 lacks the last writes of `a`, and replica 1 those of `b`.
+fn two_lack_one_each() -> Cluster {
+    let mut cluster = Cluster::new(N);
+    cluster.client(9).client(8).client(7).deliver();
+    cluster.lose(is_kept_back);
+    cluster.apply(9, "a=1").apply(9, "a=2").apply(8, "b=1").apply(8, "b=2");
+    assert_eq!((cluster.tape(0), cluster.tape(1)), (vec!["b: 1 2".to_owned()], vec!["a: 1 2".to_owned()]));
+    cluster
+}
+
+#[test]
+fn replicas_that_lack_different_objects_of_an_operation_do_not_wait_for_each_other() {
+    // If 2 and 3 executed it, and 2 were gone, 3 alone could show 0 and 1 what each of them lacks.
+    let mut cluster = two_lack_one_each();
+    let ticket = cluster.submit(7, "a+b=x");
+    cluster.run(1000);
+    cluster.crash(2).heal();
+    all_answered(&mut cluster, &[(7, ticket)]);
+    cluster.run_until("three are alike", |it| [0, 1, 3].iter().all(|id| it.tape(*id) == ["a: 1 2 x", "b: 1 2 x"]));
+}
+
+#[test]
+fn the_middle_of_a_list_is_had_with_what_follows_in_it() {
+    // The same, and something else comes first on `a`: 1, 2 and 3 have done that, and nothing is as the resolution found it.
+    let mut cluster = two_lack_one_each();
+    for id in 1..N {
+        cluster.say(client(6), id, Message::Write1(write_after(6, 1, "a=first", 2)));
+    }
+    cluster.lose(|it| {
+        let of_seven = |grants: &[Signed<Grant>]| grants.iter().any(|it| it.statement().client == ClientId::new(7));
+        let granted = matches!(it.message(), Some(Message::Grants { grants, .. }) if of_seven(&grants));
+        is_kept_back(it) || (granted && it.from == replica(2))
+    });
+    let ticket = cluster.submit(7, "a+b=x");
+    cluster.run(1000);
+    assert_eq!(cluster.tape(1), ["a: 1 2 first"]);
+    cluster.crash(2).heal();
+    all_answered(&mut cluster, &[(7, ticket)]);
+    let all = ["a: 1 2 first x", "b: 1 2 x"];
+    cluster.run_until("three are alike", |it| [0, 1, 3].iter().all(|id| it.tape(*id) == all));
+    cluster.restart(0);
+    cluster.run_until("it comes back with it", |it| it.tape(0) == all);
+}
+
+#[test]
+fn what_a_liar_grants_to_one_replica_only_is_of_use_to_all() {
+    // A.6, R4, e: 3 alone has a quorum's grants, and finishes; 0 lacks the object, 2 is gone, and 1 and 3 must be alike.
+    let mut cluster = two_lack_one_each();
+    for id in 1..N {
+        cluster.say(client(6), id, Message::Write1(write_after(6, 1, "a=first", 2)));
+    }
+    cluster.lose(|it| {
+        let to_others = it.from == replica(2) && it.to != replica(3);
+        is_kept_back(it) || it.label == "Write2" || (it.label == "Grants" && to_others)
+    });
+    let grants = [(1, "a=one"), (2, "a=two"), (3, "a=one")].map(|(id, operation)| {
+        grant(id, &write_after(5, if operation == "a=one" { 1 } else { 2 }, operation, 2), version(0, 3))
+    });
+    for id in 1..N {
+        let own = write_after(5, 1, "a=one", 2);
+        cluster.say(client(5), id, Message::Resolve { conflict: grants.to_vec(), write: own });
+    }
+    cluster.run(1000);
+    let done = cluster.tape(3);
+    assert_eq!((done[0].split(' ').count(), cluster.tape(1)[0].as_str()), (5, "a: 1 2"), "{done:?}");
+    cluster.crash(2).heal();
+    cluster.run_until("three are alike", move |it| [0, 1, 3].iter().all(|id| it.tape(*id) == done));
+    cluster.apply(4, "a=next");
 }
