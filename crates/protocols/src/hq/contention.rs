@@ -12,6 +12,7 @@ use super::replica::Replica;
 use quorate_core::crypto::{Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 
 /// Objects whose STARTs are kept, at most; beyond it they are told again when there is room.
@@ -63,7 +64,9 @@ impl Replica {
         }
         object.phase = Phase::Frozen(Box::new(start.clone()));
         self.active.insert(id);
-        self.keep(id, None, out);
+        if !mutated!("hq/start-is-not-durable") {
+            self.keep(id, None, out);
+        }
         let primary = self.primary();
         out.send(self.me(), Message::Start(Box::new(start.clone())));
         if primary != self.me {

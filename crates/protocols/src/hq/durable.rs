@@ -89,6 +89,15 @@ pub enum Record {
         /// The objects, in the order of their names.
         joined: Vec<Joined>,
     },
+    /// What the last operation of a client on several objects came to, anew.
+    Came {
+        /// Whose it was.
+        client: ClientId,
+        /// Its number.
+        number: RequestNumber,
+        /// What it came to.
+        result: Bytes,
+    },
     /// Everything about an object, anew.
     Object(Box<Kept>),
     /// What PBFT keeps.

@@ -60,6 +60,7 @@ impl Replica {
                 Effect::Execute { op, batch } => {
                     self.decided(op, &batch, out);
                     self.across.through = op;
+                    self.forget_results();
                     let before = out.effects().len();
                     let module = &mut self.module;
                     wanted.extend(nested(out, &LIFT, |inner| {

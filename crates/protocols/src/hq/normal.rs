@@ -8,6 +8,7 @@ use super::replica::{Moving, Reading, Replica};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::{Class, Note};
 
@@ -46,7 +47,7 @@ impl Replica {
         let current = object.now.proof.clone();
         let answer = match &object.grant {
             Some(grant) if grant.statement().is_for(&ask) => Message::Granted { grant: grant.clone(), current },
-            Some(grant) => {
+            Some(grant) if !mutated!("hq/grants-a-place-twice") => {
                 let answer = Message::Refused { number: ask.number, grant: grant.clone(), current };
                 object.consider(&write);
                 answer
@@ -145,7 +146,7 @@ impl Replica {
             }
             return self.replay(id, out);
         }
-        if grant.version != object.next() {
+        if grant.version != object.next() && !mutated!("hq/executes-past-a-gap") {
             return self.fall_behind(id, out);
         }
         let Some(write) = object.body(grant.hash).cloned() else { return self.want(id, grant.hash, out) };
@@ -212,10 +213,12 @@ impl Replica {
         object.writes.clear();
         object.bodies.clear();
         let version = object.now.version();
-        let record = Record::Executed { op, proof, write, result: reply, before };
-        let seq = out.persist(Class::Promise, record);
-        self.steps.records.push_back((op, seq));
-        self.recorded(id, seq);
+        if !mutated!("hq/execution-is-not-durable") {
+            let record = Record::Executed { op, proof, write, result: reply, before };
+            let seq = out.persist(Class::Promise, record);
+            self.steps.records.push_back((op, seq));
+            self.recorded(id, seq);
+        }
         out.note(Note::Committed(op));
         self.changed(id, former, version, out);
     }

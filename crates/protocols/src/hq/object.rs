@@ -7,6 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, ClientKey, Digest, Keyring, Signed, Verified};
 use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RecordSeq, ReplicaId, RequestNumber};
+use quorate_core::mutated;
 use quorate_core::objects::Image;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -80,7 +81,8 @@ impl State {
 
     /// Was this request executed, or a later one of its client?
     pub(super) fn is_over(&self, ask: &Ask) -> bool {
-        self.done.get(&ask.client).is_some_and(|it| it.number >= ask.number)
+        let is_over = self.done.get(&ask.client).is_some_and(|it| it.number >= ask.number);
+        is_over && !mutated!("hq/executes-a-request-twice")
     }
 
     /// May this request be one of a client that was forgotten?

@@ -14,13 +14,14 @@ use super::Outbox;
 use super::durable::{Joined, Record};
 use super::message::{Ask, Message, Ordered, ReadRequest, object_of};
 use super::module::Entry;
-use super::object::{Item, Object, Phase, Stage};
+use super::object::{Item, Object, Phase, Plan, Resolving, Stage};
 use super::replica::{Behind, Moving, Replica};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
-use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RequestNumber};
+use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RecordSeq, RequestNumber};
+use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::{Class, Note};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -62,6 +63,15 @@ struct Last {
     rank: Rank,
 }
 
+/// What the last operation of a client came to, executed here.
+#[derive(Clone, Debug)]
+pub(super) struct Came {
+    pub(super) number: RequestNumber,
+    pub(super) result: Bytes,
+    /// The record that says so.
+    pub(super) seq: RecordSeq,
+}
+
 /// What a replica knows of operations on several objects. `last`, `forgotten`, `queued` and `open` follow from PBFT's order
 /// alone, and are the same everywhere at the same entry.
 #[derive(Debug, Default)]
@@ -76,7 +86,7 @@ pub(super) struct Across {
     /// Not executed here.
     pending: BTreeMap<Rank, Pending>,
     /// What the last operation of a client came to, if it was executed here.
-    results: BTreeMap<ClientId, (RequestNumber, Bytes)>,
+    results: BTreeMap<ClientId, Came>,
     /// Asked for and not ordered.
     waiting: BTreeMap<ClientId, Ordered>,
     reads: VecDeque<(ClientId, ReadRequest)>,
@@ -88,7 +98,7 @@ pub(super) struct Across {
 
 impl Across {
     /// As the disk has it; the rest is in PBFT's order.
-    pub(super) fn restored(results: BTreeMap<ClientId, (RequestNumber, Bytes)>, known: OpNumber) -> Self {
+    pub(super) fn restored(results: BTreeMap<ClientId, Came>, known: OpNumber) -> Self {
         Self { results, known, ..Self::default() }
     }
 
@@ -105,10 +115,27 @@ impl Across {
         !self.waiting.is_empty()
     }
 
+    /// How many results are known.
+    pub(super) fn results(&self) -> usize {
+        self.results.len()
+    }
+
+    /// The result that was written down first, and where.
+    pub(super) fn oldest_result(&self) -> Option<(RecordSeq, ClientId)> {
+        self.results.iter().map(|(client, came)| (came.seq, *client)).min()
+    }
+
+    /// Writes a result down anew.
+    pub(super) fn keep_result(&mut self, client: ClientId, out: &mut Outbox) {
+        let Some(came) = self.results.get_mut(&client) else { return };
+        let record = Record::Came { client, number: came.number, result: came.result.clone() };
+        came.seq = out.persist(Class::Promise, record);
+    }
+
     fn is_over(&self, ordered: &Ordered) -> bool {
         let ask = ordered.ask();
         match self.last.get(&ask.client) {
-            Some(last) => last.number >= ask.number,
+            Some(last) => last.number >= ask.number && !mutated!("hq/orders-a-request-twice"),
             None => ask.after < self.forgotten,
         }
     }
@@ -177,8 +204,8 @@ impl Replica {
             Some(last) if last.number > number => out.ignore(peer, Why::Duplicate),
             Some(last) if self.across.pending.contains_key(&last.rank) => out.ignore(peer, Why::Busy),
             Some(_) => {
-                let known = self.across.results.get(&client).filter(|(known, _)| *known == number);
-                let result = known.map(|(_, result)| result.clone());
+                let known = self.across.results.get(&client).filter(|it| it.number == number);
+                let result = known.map(|it| it.result.clone());
                 out.send(peer, Message::OrderedDone { number, result });
             }
             None => out.send(peer, Message::OrderedTooOld { number, at: self.across.forgotten }),
@@ -258,14 +285,20 @@ impl Replica {
         self.objects.get(&id).is_some_and(|object| object.now.joined >= rank)
     }
 
-    /// Is it the next one on this object? With its place, and whether a quorum has granted it there.
-    fn next(&self, id: Digest, rank: Rank) -> Option<(Position, bool)> {
+    /// The resolution and the list in which it is the next one on this object, if it is.
+    fn next(&self, id: Digest, rank: Rank) -> Option<(&Resolving, &Plan)> {
         let Phase::Resolving(resolving) = &self.objects.get(&id)?.phase else { return None };
         let Stage::Granting(plan) = &resolving.stage else { return None };
         let item = plan.list.items.get(plan.executed).filter(|item| item.ordered == Some(rank))?;
         assert!(item.ask.object == id, "an item is of the object whose list it is in");
-        let granted = resolving.proof(plan, plan.executed, self.quorum()).is_some();
-        Some((plan.list.first.plus(plan.executed as u64), granted))
+        Some((resolving, plan))
+    }
+
+    /// Where it comes on this object, if it is the next one there and a quorum has granted it.
+    fn granted_place(&self, id: Digest, rank: Rank) -> Option<Position> {
+        let (resolving, plan) = self.next(id, rank)?;
+        resolving.proof(plan, plan.executed, self.quorum())?;
+        Some(plan.list.first.plus(plan.executed as u64))
     }
 
     /// Is it the next one on all of its objects here?
@@ -286,16 +319,15 @@ impl Replica {
         if !past.is_empty() {
             return here.into_iter().for_each(|id| self.fall_behind(id, out));
         }
-        let places: Option<Vec<(Position, bool)>> = objects.iter().map(|id| self.next(*id, rank)).collect();
-        let (Some(places), Some(pending)) = (places, self.across.pending.get_mut(&rank)) else { return };
+        if !self.is_reached(rank) {
+            return;
+        }
+        let Some(pending) = self.across.pending.get_mut(&rank) else { return };
         if !std::mem::replace(&mut pending.granted, true) {
             objects.iter().for_each(|id| self.say_grants(*id, out));
         }
-        if places.iter().any(|(_, granted)| !granted) {
-            return;
-        }
-        let places = places.into_iter().map(|(place, _)| place);
-        let Some(pending) = self.across.pending.get(&rank) else { return };
+        let places: Option<Vec<Position>> = objects.iter().map(|id| self.granted_place(*id, rank)).collect();
+        let (Some(places), Some(pending)) = (places, self.across.pending.get(&rank)) else { return };
         let touched = pending.ordered.names.iter().cloned().zip(places).collect();
         let step = Step::Across { objects: touched, operation: pending.ordered.operation.clone() };
         if !self.step_across(rank, &objects, step, out) {
@@ -348,23 +380,27 @@ impl Replica {
         );
         let (client, number, result) = (ask.client, ask.number, stepped.reply);
         let record = Record::Ordered { op, rank, client, number, operation, result: result.clone(), joined };
-        let seq = out.persist(Class::Promise, record);
-        self.steps.records.push_back((op, seq));
-        objects.iter().for_each(|id| self.recorded(*id, seq));
+        let seq = out.next_seq();
+        if !mutated!("hq/ordered-execution-is-not-durable") {
+            out.persist(Class::Promise, record);
+            self.steps.records.push_back((op, seq));
+            objects.iter().for_each(|id| self.recorded(*id, seq));
+        }
         out.note(Note::Committed(op));
         changed.into_iter().for_each(|(id, from, to)| self.changed(id, from, to, out));
-        self.over(rank, Some(result), out);
+        self.over(rank, Some((result, seq)), out);
         self.after_step(out);
         objects.into_iter().for_each(|id| self.proceed(id, out));
     }
 
     /// An operation is on all of its objects here.
-    fn over(&mut self, rank: Rank, result: Option<Bytes>, out: &mut Outbox) {
+    fn over(&mut self, rank: Rank, result: Option<(Bytes, RecordSeq)>, out: &mut Outbox) {
         let Some(Pending { ordered, .. }) = self.across.pending.remove(&rank) else { return };
         let (client, number) = (ordered.ask().client, ordered.ask().number);
         if self.across.last.get(&client).is_some_and(|last| last.rank == rank) {
             if let Some(result) = result {
-                self.across.results.insert(client, (number, result));
+                let (result, seq) = result;
+                self.across.results.insert(client, Came { number, result, seq });
             }
             self.tell_ordered(client, number, out);
         }
@@ -402,8 +438,11 @@ impl Replica {
         true
     }
 
-    /// After a restart: what the disk knows of clients that were forgotten is of no use.
+    /// After a restart, when PBFT is where it was: what the disk knows of clients that were forgotten is of no use.
     pub(super) fn forget_results(&mut self) {
+        if self.across.through != self.across.known {
+            return;
+        }
         let known: BTreeSet<ClientId> = self.across.last.keys().copied().collect();
         self.across.results.retain(|client, _| known.contains(client));
     }

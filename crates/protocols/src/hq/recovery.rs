@@ -7,13 +7,12 @@ use super::durable::{Joined, Kept, Record};
 use super::message::Message;
 use super::module::{Entry, LIFT};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
-use super::ordered::Across;
+use super::ordered::{Across, Came};
 use super::replica::{Compared, Replica, Steps};
 use super::{Outbox, Timer};
 use crate::pbft;
-use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId, RequestNumber};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId};
 use quorate_core::nested::nested;
 use quorate_core::objects::Step;
 use quorate_core::outbox::{Class, Note};
@@ -126,8 +125,8 @@ impl Replica {
 
     /// Writes anew what is needed of the log's beginning, a little at a time, and forgets the rest.
     pub(super) fn clean(&mut self, out: &mut Outbox) {
-        let needed =
-            self.firsts.len().saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
+        let objects = self.firsts.len().saturating_add(self.across.results());
+        let needed = objects.saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
         let limit = needed.saturating_mul(2).saturating_add(self.config.log_slack);
         let Some(first) = self.lowest() else { return };
         if out.next_seq().since(first) <= limit {
@@ -136,6 +135,14 @@ impl Replica {
         for _ in 0..REWRITES_MAX {
             let object = self.firsts.first().copied();
             let record = self.places.first_key_value().map(|(place, known)| (*place, *known));
+            let result = self.across.oldest_result();
+            let others = [object.map(|(seq, _)| seq), record.map(|(place, _)| place)];
+            if let Some((seq, client)) = result
+                && others.into_iter().flatten().all(|other| seq <= other)
+            {
+                self.across.keep_result(client, out);
+                continue;
+            }
             match (object, record) {
                 (Some((seq, id)), other) if other.is_none_or(|(place, _)| seq < place) => {
                     if self.objects.get(&id).is_some_and(Object::is_moving) {
@@ -162,7 +169,8 @@ impl Replica {
         let object = self.firsts.first().map(|(seq, _)| *seq);
         let record = self.places.first_key_value().map(|(place, _)| *place);
         let step = self.steps.records.front().map(|(_, seq)| *seq);
-        [object, record, step].into_iter().flatten().min()
+        let result = self.across.oldest_result().map(|(seq, _)| seq);
+        [object, record, step, result].into_iter().flatten().min()
     }
 }
 
@@ -174,7 +182,7 @@ struct Replayed {
     /// The last step that any record knows of.
     last: OpNumber,
     carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
-    results: BTreeMap<ClientId, (RequestNumber, Bytes)>,
+    results: BTreeMap<ClientId, Came>,
 }
 
 impl Replayed {
@@ -215,7 +223,10 @@ impl Replayed {
                 }
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, Step::Across { objects: touched, operation }));
-                self.results.insert(client, (number, result));
+                self.results.insert(client, Came { number, result, seq });
+            }
+            Record::Came { client, number, result } => {
+                self.results.insert(client, Came { number, result, seq });
             }
             Record::Object(kept) => {
                 let (id, name) = (kept.object, kept.name.clone());

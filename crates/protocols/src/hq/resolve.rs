@@ -11,6 +11,7 @@ use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::Note;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +47,10 @@ impl Replica {
             return; // the object has been through it, as the disk or another replica says
         }
         let currents = starts.iter().filter_map(|start| start.statement().current.clone());
-        let base = currents.max_by_key(|proof| proof.statement().version);
+        let base = match mutated!("hq/resolves-from-the-first-start") {
+            true => starts.first().and_then(|start| start.statement().current.clone()),
+            false => currents.max_by_key(|proof| proof.statement().version),
+        };
         let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
@@ -253,7 +257,7 @@ impl Replica {
             self.set_resolving(id, resolving);
             return self.run_ordered(rank, out);
         }
-        let quorum = self.quorum();
+        let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
         let next = Some(item.ask);
         let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
         let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
@@ -285,7 +289,7 @@ impl Replica {
             Stage::Undoing => self.undone(id, op, out),
             Stage::Executing(proof, write) => self.executed(id, op, proof, write, stepped, out),
             Stage::Running(mut plan, write) => {
-                let quorum = self.quorum();
+                let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
                 let client = write.ask().client;
                 if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
                     self.executed(id, op, proof, write, stepped, out);

@@ -8,6 +8,7 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::objects::{Image, Step};
 use quorate_core::outbox::Note;
 use quorate_core::protocol::QueryTicket;
@@ -146,7 +147,7 @@ impl Replica {
             Phase::Resolving(resolving) => it.is_within(resolving.vs) && it.now.version() > object.now.version(),
             Phase::Writing(..) | Phase::Taking(_) => false,
         };
-        let vouch = self.quorums.vouch();
+        let vouch = if mutated!("hq/believes-one-replica") { 1 } else { self.quorums.vouch() };
         let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
         let fitting = behind.told.values().filter(|it| fits(it) && known(it) && alike(it.digest()) >= vouch);
         let Some(chosen) = fitting.max_by_key(|it| (it.seen, it.now.version())).cloned() else { return false };

@@ -1,11 +1,11 @@
 //! Operations on several objects (A.8): one order, one place on all of them, beside writes of single objects.
 
-use crate::harness::{Cluster, Flying, keyring, replica};
+use crate::harness::{Cluster, Flying, OnDisk, config, keyring, replica};
 use crate::words::{N, grant, ordered, version, write_after};
 use quorate_core::crypto::Signed;
 use quorate_core::ids::{ClientId, OpNumber, Peer};
 use quorate_core::protocol::{CallError, Ticket};
-use quorate_protocols::hq::{Grant, Message, ORDERED_CLIENTS_MAX, Start, object_of};
+use quorate_protocols::hq::{Config, Grant, Message, ORDERED_CLIENTS_MAX, Record, Start, object_of};
 
 fn client(id: u128) -> Peer {
     Peer::Client(ClientId::new(id))
@@ -203,6 +203,29 @@ fn a_replica_that_restarts_does_not_do_it_again_though_its_log_has_it() {
     }
     cluster.run(3000);
     assert!(cluster.agrees(&["a: x 0 1 2", "b: x"]), "{:?}", cluster.tape(0));
+}
+
+#[test]
+fn what_it_came_to_outlives_the_logs_beginning() {
+    let small = Config { state_steps: 5, log_slack: 4, ..config() };
+    let mut cluster = Cluster::with(N, small);
+    cluster.apply(9, "a=1").client(8);
+    cluster.lose(|it| it.label == "OrderedDone");
+    let ticket = cluster.submit(8, "a+b=x");
+    cluster.run(500);
+    let is_here = |it: &Cluster| {
+        let mut records = it.hosts.iter().flat_map(|host| &host.journal).map(OnDisk::record);
+        records.any(|record| matches!(record, Record::Ordered { .. }))
+    };
+    assert!(is_here(&cluster));
+    for round in 0..100 {
+        cluster.apply(9, &format!("a={round}"));
+    }
+    assert!(!is_here(&cluster), "its execution is in no log any more");
+    (0..N).for_each(|id| cluster.restart(id));
+    cluster.heal();
+    all_answered(&mut cluster, &[(8, ticket)]);
+    assert_eq!(cluster.answer(8, ticket).as_deref(), Some("2 1"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Signed, Verified};
 use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
+use quorate_core::mutated;
 use quorate_core::protocol::{Answer, CallError, Ticket};
 use quorate_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -156,7 +157,8 @@ impl Client {
         }
         let Some(best) = alike.iter().max_by_key(|(_, count)| **count).map(|(grant, _)| *grant) else { return };
         let grants = writing.grants.values().map(|(grant, _)| grant);
-        if let Some(proof) = Certified::assemble(grants, &best, quorum) {
+        let enough = quorum - usize::from(mutated!("hq/certificate-of-too-few"));
+        if let Some(proof) = Certified::assemble(grants, &best, enough) {
             let proof = proof.into_certificate();
             if best.is_for(writing.write.ask()) {
                 return self.phase_two(id, proof, out); // case 1
@@ -305,14 +307,13 @@ impl Client {
         proof: Option<Proof>,
         out: &mut Outbox,
     ) {
-        let needed = self.quorum();
         let quorum = self.quorum();
         let keyring = self.keyring.clone();
         let Some(queue) = self.writes.get_mut(&id) else { return };
         let Some(writing) = queue.current.as_mut().filter(|it| it.write.ask().number == number) else { return };
         let said = alike(&result, version);
         writing.done.insert(from, said);
-        if writing.done.values().filter(|other| **other == said).count() >= needed {
+        if writing.done.values().filter(|other| **other == said).count() >= quorum {
             queue.after = queue.after.max(version.ts);
             let answer = Answer { reply: result, op: OpNumber::new(version.ts.get()) };
             out.complete(writing.ticket, Ok(answer));
