@@ -425,6 +425,18 @@ impl<M: Machine> Executor<M> {
                 machine.apply_to(&object, &at, &operation, &mut output);
                 Stepped { reply: output.take().0.into(), before }
             }
+            Step::Across { objects: touched, operation } => {
+                let names: Vec<Bytes> = touched.iter().map(|(name, _)| name.clone()).collect();
+                if M::objects(&operation) != Objects::of(names.clone()) {
+                    return Stepped { reply: MISPLACED.into(), before: None };
+                }
+                let entropy = objects::entropy_across(&touched);
+                let position = touched.iter().map(|(_, at)| *at).max().unwrap_or_default();
+                let at = At { position, time: WallTime::default(), session: SessionId::ZERO, entropy };
+                let mut output = Output::default();
+                machine.apply_across(&names, &at, &operation, &mut output);
+                Stepped { reply: output.take().0.into(), before: None }
+            }
             Step::Put { object, image } => {
                 let before = machine.image(&object);
                 let put = machine.put_image(&object, image.as_deref());

@@ -121,8 +121,76 @@ fn what_touches_one_key_is_known_from_its_bytes() {
         Operation::Txn(Txn { compare: vec![compare(compared)], success: vec![TxnOp::Put(put)], failure: Vec::new() })
     };
     assert_eq!(touched(&txn("a", "a")), one("a"));
-    assert_eq!(touched(&txn("a", "b")), Objects::All);
+    assert_eq!(touched(&txn("b", "a")), Objects::Many(vec!["a".into(), "b".into()]));
+    let Operation::Txn(inner) = txn("c", "a") else { unreachable!("it is one") };
+    let Operation::Txn(outer) = txn("a", "b") else { unreachable!("it is one") };
+    let nested = Operation::Txn(Txn { failure: vec![TxnOp::Txn(inner)], ..outer });
+    assert_eq!(touched(&nested), Objects::Many(vec!["a".into(), "b".into(), "c".into()]));
+    let all = DeleteRange { key: "a".into(), range_end: "z".into(), ..DeleteRange::default() };
+    let delete = Txn { compare: Vec::new(), success: vec![TxnOp::Delete(all)], failure: Vec::new() };
+    assert_eq!(touched(&Operation::Txn(delete)), Objects::All);
     assert_eq!(Kv::objects(b"garbage"), Objects::All);
     assert_eq!(Kv::queried(&Query::Range(get("a")).encode().expect("a good query")), one("a"));
     assert_eq!(Kv::queried(&Query::Status.encode().expect("a good query")), Objects::All);
+}
+
+fn across(kv: &mut Kv, keys: &[&str], txn: Txn) -> Reply {
+    let mut out = Output::default();
+    let keys: Vec<_> = keys.iter().map(|key| bytes::Bytes::from((*key).to_owned())).collect();
+    let operation = Operation::Txn(txn).encode().expect("a good operation");
+    assert_eq!(Kv::objects(&operation), Objects::Many(keys.clone()));
+    kv.apply_across(&keys, &at(1), &operation, &mut out);
+    borsh::from_slice(&out.take().0).expect("a reply")
+}
+
+fn txn_put(key: &str, value: &str) -> TxnOp {
+    TxnOp::Put(Put { key: key.to_owned().into(), value: value.to_owned().into(), ..Put::default() })
+}
+
+#[test]
+fn a_transaction_over_several_keys_finds_them_as_they_are_and_changes_them_together() {
+    let mut kv = Kv::new();
+    for count in 1..=3 {
+        apply(&mut kv, "a", count, &put("a", "old"));
+    }
+    apply(&mut kv, "b", 1, &put("b", "old"));
+    let equal = |key: &str, revision| Compare {
+        key: key.to_owned().into(),
+        range_end: Default::default(),
+        operator: Operator::Equal,
+        operand: Operand::Mod(revision),
+    };
+    let compare = vec![equal("a", 4), equal("b", 2), equal("c", 0)];
+    let success = vec![txn_put("b", "new"), txn_put("c", "new")];
+    let failure = vec![txn_put("a", "wrong")];
+    let reply = across(&mut kv, &["a", "b", "c"], Txn { compare, success, failure });
+    let Ok(Response::Txn(it)) = reply.result else { panic!("a transaction") };
+    assert!(it.succeeded);
+    assert_eq!(reply.revision, 5, "after the latest of all three");
+    let found = |kv: &Kv, key: &str| match read(kv, get(key)).result {
+        Ok(Response::Range(found)) => {
+            found.kvs.first().map(|kv| (kv.create_revision, kv.mod_revision, kv.version, kv.value.clone()))
+        }
+        _ => panic!("a range"),
+    };
+    assert_eq!(found(&kv, "a"), Some((2, 4, 3, "old".into())), "it was looked at, not changed");
+    assert_eq!(found(&kv, "b"), Some((2, 5, 2, "new".into())));
+    assert_eq!(found(&kv, "c"), Some((5, 5, 1, "new".into())));
+    assert_eq!(apply(&mut kv, "b", 3, &put("b", "later")).revision, 6, "and goes on from there");
+}
+
+#[test]
+fn a_transaction_over_several_keys_changes_all_or_none() {
+    let mut kv = Kv::new();
+    apply(&mut kv, "a", 1, &put("a", "old"));
+    let digest = kv.digest();
+    let kept = Put { key: "b".into(), ignore_value: true, ..Put::default() };
+    let refused = Txn { compare: Vec::new(), success: vec![txn_put("a", "1"), TxnOp::Put(kept)], failure: Vec::new() };
+    assert!(across(&mut kv, &["a", "b"], refused).result.is_err(), "there is no value to keep");
+    assert_eq!(kv.digest(), digest);
+    let delete = |key: &str| TxnOp::Delete(DeleteRange { key: key.to_owned().into(), ..DeleteRange::default() });
+    let gone = Txn { compare: Vec::new(), success: vec![delete("a"), delete("b")], failure: Vec::new() };
+    assert_eq!(across(&mut kv, &["a", "b"], gone).revision, 3);
+    assert_eq!(apply(&mut kv, "a", 3, &put("a", "again")).revision, 4, "the revision of a key never goes back");
+    assert!(kv.image(b"b").is_none(), "nothing was ever there");
 }
