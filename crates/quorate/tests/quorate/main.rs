@@ -4,3 +4,4 @@ mod blocks;
 mod brokers;
 mod cluster;
 mod events;
+mod hq;
