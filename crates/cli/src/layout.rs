@@ -105,6 +105,7 @@ impl Layout {
                 clients: vec![client.public()],
                 members: members.clone(),
                 criticality,
+                tentative_requests: None,
                 broker: broker.url.clone(),
                 limits: Limits::default(),
                 timing: Timing::between(addresses),
@@ -158,6 +159,20 @@ impl Layout {
         key.save(&folder.dir.join(REPLICA_KEY_FILE))?;
         mark_new(&data, config.cluster, config.replica)?;
         config.save(&folder.config_file())?;
+        Ok(())
+    }
+
+    /// Lets the replicas answer entries of at most so many requests tentatively (pbft). Before they are started.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn answer_tentatively(&self, replicas: usize, requests: usize) -> anyhow::Result<()> {
+        for replica in (0_u8..).take(replicas).map(ReplicaId::new) {
+            let file = self.replica(replica).config_file();
+            let config = ReplicaConfig::load(&file)?;
+            let (key_file, data_dir) = (REPLICA_KEY_FILE.into(), "data".into()); // relative, as they were written
+            ReplicaConfig { tentative_requests: Some(requests), key_file, data_dir, ..config }.save(&file)?;
+        }
         Ok(())
     }
 

@@ -140,6 +140,7 @@ async fn prepare() -> Outcome<PathBuf> {
             clients: Vec::new(),
             members: members.clone(),
             criticality: None,
+            tentative_requests: None,
             broker: None,
             limits: Limits::default(),
             timing: Timing::default(),

@@ -49,6 +49,10 @@ pub struct ReplicaConfig {
     /// `3e + 1`); the same on all replicas. Without it, as many as the cluster bears.
     #[serde(default)]
     pub criticality: Option<u8>,
+    /// For `pbft`: entries of at most so many requests are executed, and answered tentatively, as soon as they are prepared.
+    /// Between 0 and 1,024; without it 0: none are.
+    #[serde(default)]
+    pub tentative_requests: Option<usize>,
     /// For protocols whose clients publish: the broker that they publish to, `nats://host:port`. Without it, publications come
     /// over clients' links only.
     #[serde(default)]
@@ -238,6 +242,13 @@ impl ReplicaConfig {
                 "Of 3e + 1 replicas that certify when something was received, e may lie; the same on all replicas.",
             );
             field(&mut text, "criticality", level);
+        }
+        if let Some(requests) = self.tentative_requests {
+            comment(
+                &mut text,
+                "Entries of at most so many requests are answered tentatively, before they are committed.",
+            );
+            field(&mut text, "tentative_requests", requests);
         }
         broker_text(&mut text, self.broker.as_deref());
         text.push_str(&self.limits.to_text());

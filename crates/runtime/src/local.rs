@@ -164,6 +164,7 @@ impl Local {
                 clients: vec![self.key.public()],
                 members: self.cluster.members.clone(),
                 criticality: None,
+                tentative_requests: None,
                 broker: None,
                 limits: Limits::default(),
                 timing: Timing::on_one_machine(),

@@ -58,6 +58,7 @@ const COUNTED_BEFORE_END: Duration = Duration::from_millis(100);
   quorate bench --in-flight 64 --seconds 10 --payload 1024 --read-percent 50
   quorate bench --idle --failover --in-flight 1
   quorate bench --protocol async-tob --crashed 1
+  quorate bench --protocol pbft --tentative 16 --in-flight 1,64
   quorate bench --api etcd --read-percent 50
   quorate bench --protocol hq --contention 0..1 --in-flight 1,16 --plot contention.svg
   quorate bench --protocol reception --events --in-flight 256,2000
@@ -139,6 +140,9 @@ pub struct Arguments {
     /// In the end kill -9 so many replicas that do not lead, and measure every level again without them
     #[arg(long, value_name = "COUNT", default_value_t = 0, conflicts_with_all = ["against", "cluster", "failover"])]
     crashed: usize,
+    /// With pbft: entries of at most so many requests are executed, and answered tentatively, as soon as they are prepared
+    #[arg(long, value_name = "REQUESTS", conflicts_with_all = ["against", "cluster"], value_parser = clap::value_parser!(u64).range(0..=1024))]
+    tentative: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -235,6 +239,10 @@ struct Idle {
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     contention::check(&arguments)?;
     crashed::check(&arguments)?;
+    if arguments.tentative.is_some() && arguments.protocol != Protocol::Pbft {
+        let what = format!("`{}` answers nothing tentatively", arguments.protocol);
+        return Err(failure(what, "leave --tentative out, or choose --protocol pbft"));
+    }
     let place = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let temporary = tempfile::Builder::new()
         .prefix("quorate-bench-")
@@ -328,6 +336,9 @@ impl Target {
         let machine = arguments.machine();
         let choice = arguments.broker.choose(arguments.protocol)?;
         let layout = Layout::create(dir, &arguments.protocol.to_string(), machine, None, &choice, &addresses)?;
+        if let Some(requests) = arguments.tentative {
+            layout.answer_tentatively(results.replicas, usize::try_from(requests)?)?;
+        }
         let broker = NatsServer::start(&layout, choice.url.as_deref()).await?;
         let start = Instant::now();
         let mut starting = JoinSet::new();

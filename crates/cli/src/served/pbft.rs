@@ -5,7 +5,7 @@ use quorate_core::ids::{OpNumber, View};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::time::Duration;
 use quorate_protocols::pbft::{self, Pbft};
-use quorate_runtime::config::Timing;
+use quorate_runtime::config::{ReplicaConfig, Timing};
 
 impl Served for Pbft {
     const REPLICAS: usize = 4;
@@ -21,6 +21,11 @@ impl Served for Pbft {
 
     fn configure(timing: &Timing) -> pbft::Config {
         pbft::Config { view_change: Duration::from_millis(timing.view_change_ms), ..pbft::Config::default() }
+    }
+
+    fn configure_from(file: &ReplicaConfig) -> pbft::Config {
+        let tentative_requests = file.tentative_requests.unwrap_or_default();
+        pbft::Config { tentative_requests, ..Self::configure(&file.timing) }
     }
 
     fn witnesses(replicas: usize) -> Option<usize> {

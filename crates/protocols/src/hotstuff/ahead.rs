@@ -19,6 +19,7 @@ use crate::pbft::Orders;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::OpNumber;
+use quorate_core::mutated;
 use quorate_core::protocol::{ProposeTicket, StateId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -113,7 +114,11 @@ impl Replica {
         if !self.speculates() || payload.is_empty() {
             return out.execute(op, payload.batch());
         }
-        let (parent, state) = (self.machine.name, child(self.machine.name, payload));
+        let (parent, mut state) = (self.machine.name, child(self.machine.name, payload));
+        if mutated!("hotstuff/takes-a-state-that-has-lost") {
+            let of_parent = self.ahead.states.iter().find(|(_, of)| **of == parent);
+            state = of_parent.map_or(state, |(first, _)| *first);
+        }
         if self.ahead.states.remove(&state).is_none() {
             out.speculate(parent, state, payload.batch());
         }

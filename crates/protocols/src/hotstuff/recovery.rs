@@ -14,6 +14,7 @@ use super::{Outbox, Timer};
 use quorate_core::crypto::Certified;
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
 
 /// Blocks that one answer brings at most, and bytes of their payloads, unless a single one is longer.
@@ -80,9 +81,11 @@ impl Replica {
             // The promise came back durable; the certificate carries its proof, and may be a higher one by now.
             out.broadcast_unsynced(Message::Timeout { timeout, justify: self.high.justify() });
         }
+        let own_vote = self.own_vote.as_ref().map(|vote| vote.statement().view);
         match &self.proposed {
-            // As when it was proposed, and its term was begun durably long ago.
-            Some(it) if self.safety.begun >= self.view() => {
+            // As when it was proposed. The vote for it has come back durable, hence it is on disk, too, that the term was begun: a
+            // slow disk takes longer than the pause before this.
+            Some(it) if own_vote == Some(self.view()) || mutated!("hotstuff/proposes-again-before-the-sync") => {
                 out.broadcast_unsynced(Message::Proposal(Box::new(it.clone())));
             }
             _ => self.vote_again(out),

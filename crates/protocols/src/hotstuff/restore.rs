@@ -185,7 +185,12 @@ impl Replica {
             out.note(Note::Other("promises are damaged: it votes for nothing until a block beyond them is committed"));
         }
         // The same statements: they are on disk.
-        self.own_vote = self.safety.vote.map(|vote| self.keyring.sign(vote));
+        self.own_vote = self.safety.vote.map(|mut vote| {
+            if mutated!("hotstuff/says-another-vote-again") {
+                vote.block = self.safety.locked.block;
+            }
+            self.keyring.sign(vote)
+        });
         let timeout = self.safety.timeout.filter(|timeout| timeout.view >= self.view() && self.may_vote());
         self.own_timeout = timeout.map(|timeout| self.keyring.sign(timeout));
         if let Some(timeout) = self.own_timeout.clone() {

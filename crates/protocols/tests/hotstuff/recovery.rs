@@ -81,6 +81,36 @@ fn a_leader_that_restarts_does_not_lead_its_term_again() {
 }
 
 #[test]
+fn a_proposal_is_not_said_again_before_it_is_on_disk_that_its_term_was_begun() {
+    // The simulator's seed 616: the disk was slower than the pause before something is said again.
+    let mut it = Cluster::with(4, config());
+    it.client(1);
+    it.hosts[0].fast_disk = false;
+    it.submit(1, "a");
+    it.run(250);
+    let proposals = |it: &Cluster| it.sent.iter().filter(|it| it.from == replica(0) && it.label == "Proposal").count();
+    assert_eq!(proposals(&it), 0, "nothing leaves before the disk has it");
+    it.crash(0);
+    it.hosts[0].fast_disk = true;
+    it.restart(0);
+    it.submit(1, "b");
+    it.run(5_000);
+    assert!(!proposed_twice(&it));
+    assert!((0..4).all(|id| it.tape(id).len() == 2 && it.tape(id) == it.tape(0)));
+}
+
+#[test]
+fn what_is_proposed_is_said_again_once_it_is_on_disk() {
+    let mut it = Cluster::with(4, config());
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Proposal");
+    it.submit(1, "b");
+    it.deliver();
+    it.heal().run(250);
+    assert!((0..4).all(|id| it.tape(id) == ["a", "b"] && it.view(id) < view(100)), "no term was given up for it");
+}
+
+#[test]
 fn everybody_may_lose_power_at_any_moment() {
     for (moment, rules) in (0..60).flat_map(|moment| [(moment, Rules::ThreeChain), (moment, Rules::TwoChain)]) {
         let mut it = Cluster::with(4, small(rules));

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 
 /// The smallest and largest `max_frame_bytes` and `client_max_frame_bytes` that make sense.
 const FRAME_BYTES_RANGE: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024 * 1024;
+/// No entry has more requests than this.
+const TENTATIVE_MAX: usize = 1024;
 
 /// Members of a group at most. A view change of a Byzantine protocol carries a proof from each replica for each entry that is
 /// not stable: with more members it would outgrow a frame.
@@ -76,6 +78,7 @@ impl ReplicaConfig {
         let both = self.clients.iter().filter(|key| members.contains(key));
         problems.extend(both.map(|&key| Problem::MemberAsClient { key }));
         problems.extend(self.check_criticality());
+        problems.extend(self.tentative_requests.and_then(|it| in_range("tentative_requests", it, 0, TENTATIVE_MAX)));
         problems.extend(no_broker(self.broker.as_deref()));
         problems.extend(self.limits.check().into_iter().flatten());
         problems.extend(self.timing.check().into_iter().flatten());

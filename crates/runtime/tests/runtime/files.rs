@@ -42,6 +42,7 @@ fn replica_config() -> ReplicaConfig {
         clients: vec![public_key(8), public_key(9)],
         members: (0..3).map(|id| member(id, public_key(id))).collect(),
         criticality: Some(0),
+        tentative_requests: Some(16),
         broker: Some("nats://127.0.0.1:4222".into()),
         limits: Limits { clients_max: 12, ..Limits::default() },
         timing: Timing { heartbeat_ms: 20, view_change_ms: 100, ..Timing::default() },

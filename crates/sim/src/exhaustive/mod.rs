@@ -87,7 +87,7 @@ pub struct Explored {
     pub answered: u64,
     /// The greatest view that some replica has led.
     pub view: u64,
-    /// States in which a replica is back that had lost its disk, and one more entry was committed.
+    /// States in which a replica is back that had lost its disk, one more entry was committed, and it is not silent.
     pub back: u64,
     /// Different endings: states in which nothing can happen any more, whatever else may still go wrong.
     pub endings: u64,
@@ -203,6 +203,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_protocols::hotstuff::HotStuff;
     use quorate_protocols::naive::Naive;
     use quorate_protocols::pbft::Pbft;
     use quorate_protocols::vr::Vr;
@@ -278,6 +279,15 @@ mod tests {
         let explored = explore::<Vr>(&scope, |_| {});
         assert!(explored.complete && explored.violation.is_none(), "{explored}");
         assert!(explored.back > 0 && explored.view > 0, "{explored}");
+    }
+
+    #[test]
+    fn a_replica_of_hotstuff_whose_disk_is_lost_votes_again_whatever_its_former_self_had_sent_and_when() {
+        let scope =
+            Scope { replicas: 4, crashes: 0, timeouts: 1, lost_disks: 1, deviations: Some(0), ..Scope::default() };
+        let explored = explore::<HotStuff>(&scope, |_| {});
+        assert!(explored.complete && explored.violation.is_none(), "{explored}");
+        assert!(explored.back > 0, "nobody votes again: {explored}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! The owner has a client of its own. It has the others commit entries until as many have passed as could be in doubt: here
 //! every client has one request at a time, so there are no more than clients. Then it reads the others' states, writes the
-//! new disk's first record, starts the replica, and asks for one entry more, which the replica may acknowledge.
+//! new disk's first record, starts the replica, and asks for one entry more, which the replica may acknowledge; and for a few more,
+//! when nothing else is due, while the replica is silent. When it is not any more, another disk may be lost.
 
 use super::Scope;
 use super::world::World;
@@ -29,11 +30,16 @@ enum Step {
         /// The first of them.
         first: OpNumber,
     },
-    /// The replica is back; asks for one more entry.
-    Tries,
+    /// The replica is back; asks for one more entry, and so many times still if it goes on being silent.
+    Tries(u8),
+    /// It is silent: asks for one more when nothing else is due.
+    Waits(u8),
     /// That was answered.
     Done,
 }
+
+/// Entries that an owner asks for, at most, until a replica that is back is not silent any more.
+const TRIES_MAX: u8 = 4;
 
 /// The owner of the replicas.
 #[derive(Debug)]
@@ -52,7 +58,7 @@ impl Owner {
 
     /// Has it nothing to bring back?
     pub(super) fn is_idle(&self) -> bool {
-        self.step == Step::Idle
+        matches!(self.step, Step::Idle | Step::Done)
     }
 
     /// Is a replica back that had lost its disk, and was one more entry committed?
@@ -79,7 +85,7 @@ where
     fn owner_goes_on(&mut self, step: Step) {
         let Some(owner) = &mut self.owner else { return };
         owner.step = step;
-        if matches!(step, Step::Commits { .. } | Step::Tries) {
+        if matches!(step, Step::Commits { .. } | Step::Tries(_)) {
             owner.asked = owner.asked.saturating_add(1);
             let value = owner.asked.saturating_add(1000); // nobody else's
             self.ask(self.left.clients, value);
@@ -99,9 +105,28 @@ where
                     Step::Commits { first: Some(first) }
                 });
             }
-            Some(Step::Tries) => self.owner_goes_on(Step::Done),
+            Some(Step::Tries(_)) if !self.is_somebody_silent() => self.owner_goes_on(Step::Done),
+            Some(Step::Tries(left)) if left > 0 => self.owner_goes_on(Step::Waits(left.saturating_sub(1))),
             _ => {}
         }
+    }
+
+    /// Does the owner wait until nothing else is due?
+    pub(super) fn owner_waits(&self) -> bool {
+        matches!(self.owner, Some(Owner { step: Step::Waits(_), .. }))
+    }
+
+    /// The owner has waited: asks for one more entry.
+    pub(super) fn owner_asks(&mut self) {
+        if let Some(Step::Waits(left)) = self.owner.as_ref().map(|owner| owner.step) {
+            self.owner_goes_on(Step::Tries(left));
+        }
+    }
+
+    /// Is there a replica that does not vote, since it may have voted otherwise before its disk was lost?
+    fn is_somebody_silent(&self) -> bool {
+        let running = self.hosts.iter().filter_map(|host| host.running.as_ref());
+        running.map(|(node, _)| node.replica().status()).any(|status| status.role.starts_with("silent"))
     }
 
     /// The first record of a replica's new disk, as soon as one can be written.
@@ -118,7 +143,7 @@ where
     pub(super) fn rejoin(&mut self, index: usize) {
         if let Some(record) = self.record(index) {
             self.start_from(index, vec![record.encode()]);
-            self.owner_goes_on(Step::Tries);
+            self.owner_goes_on(Step::Tries(TRIES_MAX));
         }
     }
 

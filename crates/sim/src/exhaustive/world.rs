@@ -42,6 +42,8 @@ pub enum Choice {
     Haunt(Peer, Peer),
     /// The owner of a replica whose disk is lost starts it from a new one.
     Rejoin(usize),
+    /// Nothing else is due, and the owner of a replica that is back asks for one more entry.
+    Ask,
 }
 
 pub(super) struct Host<P: Simulated> {
@@ -216,6 +218,9 @@ where
             choices.extend(lost.map(|(from, to)| Choice::Lose(from, to)));
         }
         choices.extend(links(&self.ghosts).into_iter().filter(|(_, to)| here(*to)).map(|(a, b)| Choice::Haunt(a, b)));
+        if due.is_none() && self.owner_waits() {
+            choices.push(Choice::Ask);
+        }
         for (index, host) in self.hosts.iter().enumerate() {
             match &host.running {
                 None if due.is_some() && !strays => {}
@@ -255,7 +260,7 @@ where
         match choice {
             Choice::Deliver(from, to) => self.due() != Some((from, to)),
             Choice::Ring(_) | Choice::Start(_) | Choice::Rejoin(_) => self.due().is_some(),
-            Choice::Lose(..) | Choice::Crash(_) | Choice::LoseDisk(_) | Choice::Haunt(..) => false,
+            Choice::Lose(..) | Choice::Crash(_) | Choice::LoseDisk(_) | Choice::Haunt(..) | Choice::Ask => false,
         }
     }
 
@@ -304,6 +309,7 @@ where
                 self.give_to_owner(index);
             }
             Choice::Rejoin(index) => self.rejoin(index),
+            Choice::Ask => self.owner_asks(),
         }
     }
 
@@ -526,6 +532,7 @@ where
             Choice::LoseDisk(index) => format!("R{index} loses its disk"),
             Choice::Haunt(from, to) => format!("its former self: {}", message(&from, &to)),
             Choice::Rejoin(index) => format!("R{index} starts from a new disk"),
+            Choice::Ask => "the owner asks for one more entry".to_owned(),
         }
     }
 

@@ -104,6 +104,21 @@ pub const LIST: List = List {
             "crash:400,crash-all:400,persist-crash:500,slow-sync:500,hunt:250",
         ),
         of_four(
+            "hotstuff/takes-a-state-that-has-lost",
+            "a block's state is that of another one on the same parent, which has lost",
+            "equivocate:1000,twins:1000,partition:400,one-way:300,partial:300,loss:300,crash",
+        ),
+        of_four(
+            "hotstuff/says-another-vote-again",
+            "a replica that restarts says its last vote again for another block",
+            "crash:400,crash-all:400,persist-crash:500,hunt:250,loss:300",
+        ),
+        of_four(
+            "hotstuff/proposes-again-before-the-sync",
+            "a leader says its first proposal again before it is on disk that its term was begun",
+            "crash:400,crash-all:400,hunt:250,slow-sync:1000,partition:300",
+        ),
+        of_four(
             "hotstuff/what-has-lost-is-forgotten",
             "requests in a block that has lost are not proposed again",
             "all",

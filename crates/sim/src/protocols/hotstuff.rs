@@ -1,12 +1,14 @@
 //! HotStuff: as many liars as its model has, and what they say.
 
-use super::Simulated;
 use super::pbft::PbftLies;
+use super::{Rejoin, Simulated};
 use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::Peer;
+use quorate_core::ids::{OpNumber, Peer};
+use quorate_core::outbox::Class;
+use quorate_core::protocol::Status;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_protocols::hotstuff::{self, HotStuff, Rules};
 use quorate_protocols::pbft;
@@ -31,15 +33,27 @@ impl Simulated for HotStuff {
         Some(Box::new(HotStuffLies))
     }
 
+    /// As `quorate recover` does it: the others commit something without it, and its new disk says no more than that the old one is
+    /// lost.
+    fn rejoin() -> Option<Rejoin<Self>> {
+        let record = |replicas: usize, _: OpNumber, others: &[Status]| {
+            let quorums = ByzantineQuorums::new(replicas).filter(|quorums| quorums.faults() > 0)?;
+            (others.len() >= quorums.quorum()).then(|| (Class::Promise, hotstuff::rejoin()))
+        };
+        Some(Rejoin { entries: 0, record })
+    }
+
     /// A replica that has lost a promise counts as one of the `f`: with as many liars beside it there is one too many. So a
-    /// list with lies has no damaged logs; `--faults` without the lies has them.
+    /// list with lies has no damaged logs and no lost disk; `--faults` without the lies has them.
     fn allowed(faults: &Faults, replicas: usize) -> Faults {
         let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
         let allowed = excluded.fold(faults.clone(), |faults, fault| faults.without(*fault));
         if !Fault::ALL.iter().any(|fault| fault.is_lie() && allowed.has(*fault)) {
             return allowed;
         }
-        [Fault::BitRot, Fault::Misdirected].into_iter().fold(allowed, |faults, fault| faults.without(fault))
+        [Fault::BitRot, Fault::Misdirected, Fault::LostDisk]
+            .into_iter()
+            .fold(allowed, |faults, fault| faults.without(fault))
     }
 
     /// Both sets of rules, terms of one view and of many, snapshots every few blocks.

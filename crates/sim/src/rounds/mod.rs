@@ -5,7 +5,8 @@
 //! order, each of whom is heard just long enough. Here that is a number among a few thousand.
 //!
 //! **A round** is a term of HotStuff's. While it *leads*, two sides do not hear each other, and only the first blocks of the term
-//! get through. Then disks are lost. Then it *ends*: the leader hears nobody, if it is cut off, and the others' patience is over until
+//! get through, the last of them perhaps to one replica only. Then disks are lost, and who has lost one may ask the others at once
+//! how far it has voted. Then it *ends*: the leader hears nobody, if it is cut off, and the others' patience is over until
 //! they have reached the next round's term; terms of leaders whom the scenario does not want pass in silence. So every order of
 //! leaders is possible, though HotStuff's follow from the view's number.
 //!
@@ -16,9 +17,10 @@
 //!
 //! **Lost disks** ([`Space::Rejoins`]): a replica that has lost its disk counts as faulty until it votes again; only then may
 //! another one lose its disk. Scenarios say whose disks are lost in which order and when; a loss while somebody is still silent
-//! is outside of the model, and does not happen.
+//! is outside of the model, and does not happen. What the former self had said may arrive *late*: the votes for the last block, or
+//! timeouts, of everybody, arrive before or after the question how far it has voted, while it is silent, or when it votes again.
 //!
-//! What is left out: other crashes, messages that arrive late or in another order (`exhaustive/` and the seeds have them), liveness.
+//! What is left out: other crashes, other messages that arrive late or in another order (`exhaustive/` and the seeds have them), liveness.
 
 mod world;
 
@@ -40,12 +42,40 @@ pub struct Round {
     pub leader: usize,
     /// So many blocks of the term get through.
     pub heard: u64,
+    /// The last of them gets to this one only, or to all.
+    pub last: Option<usize>,
     /// The processes on the other side while it leads.
     pub aside: [bool; PROCESSES],
+    /// What arrives late.
+    pub late: Late,
     /// Then these lose their disks, one after the other, and begin anew.
     pub lose: [Option<usize>; 2],
+    /// Do they ask at once how far they have voted, or when everybody's patience ends?
+    pub asks: bool,
     /// Is the leader cut off in the end?
     pub cut: bool,
+}
+
+/// What everybody says in a round and nobody hears until later: votes and timeouts of those, too, who lose their disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// Nothing.
+    Nothing,
+    /// The votes for the last block that gets through.
+    Votes(When),
+    /// Before the disks are lost, patience ends: the timeouts.
+    Timeouts(When),
+}
+
+/// When it arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// In the same round, after the disks were lost.
+    Soon,
+    /// In the next round, after its blocks.
+    Next,
+    /// In the last round, before its blocks.
+    Last,
 }
 
 /// Rounds in order, under a set of rules.
@@ -63,14 +93,23 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.rules)?;
         let processes = if self.twin { PROCESSES } else { TWIN };
-        for Round { leader, heard, aside, lose, cut } in &self.rounds {
+        for Round { leader, heard, last, aside, late, lose, asks, cut } in &self.rounds {
             let names = |side: bool| {
                 let of_side = (0..processes).filter(|process| aside.get(*process) == Some(&side));
                 of_side.map(world::name).collect::<Vec<_>>().join(" ")
             };
             write!(f, "; R{leader} leads {heard} ({} | {})", names(false), names(true))?;
+            if let Some(last) = last {
+                write!(f, ", the last for R{last} only")?;
+            }
+            if *late != Late::Nothing {
+                write!(f, ", late: {late:?}")?;
+            }
             for process in lose.iter().flatten() {
                 write!(f, ", R{process} loses its disk")?;
+            }
+            if *asks && lose.iter().any(Option::is_some) {
+                write!(f, " and asks")?;
             }
             if *cut {
                 write!(f, ", R{leader} is cut off")?;
@@ -111,8 +150,9 @@ pub enum Space {
     /// Three rounds; anybody leads, one block or two get through, and the twin has anybody else beside it, or nobody, or both of R0
     /// are together.
     Sides,
-    /// Four rounds without twins: one loses its disk in the first, or two do if the rules let the first vote at once; in the second all are
-    /// together; in the third perhaps another one loses its disk. In the first and the third anybody may be aside.
+    /// Six rounds without twins: one loses its disk in the first, or two do if the rules let the first vote at once; in the next three all
+    /// are together; in the fifth perhaps another one loses its disk. In the first and the fifth anybody may be aside, the last block may
+    /// get to one only, and votes or timeouts may be late.
     Rejoins,
 }
 
@@ -148,11 +188,14 @@ impl Space {
                 let pairs = (0..TWIN).flat_map(|first| (0..TWIN).map(move |second| [Some(first), Some(second)]));
                 let some: Vec<_> = one.clone().chain(pairs.filter(|[first, second]| first != second)).collect();
                 let perhaps: Vec<_> = one.chain([KEEPS]).collect();
+                let whole = |leaders: &[usize]| rounds(leaders, &[4], &[NOBODY], &[KEEPS], &[false]);
                 vec![
-                    rounds(&[1], &[1, 2, 3], &anybody, &some, &[true]),
-                    rounds(&[2], &[4], &[NOBODY], &[KEEPS], &[false]), // time to come back
-                    rounds(&[0, 1, 2, 3], &[2, 4], &anybody, &perhaps, &[true, false]),
-                    rounds(&[0, 1, 2, 3], &[4], &[NOBODY], &[KEEPS], &[false]),
+                    with_late(&rounds(&[1], &[1, 2, 3], &anybody, &some, &[true])),
+                    whole(&[2]), // time to come back: until something is committed beyond what may have been voted for
+                    whole(&[3]),
+                    whole(&[0]),
+                    with_late(&rounds(&[0, 1, 2, 3], &[2, 4], &anybody, &perhaps, &[true, false])),
+                    whole(&[0, 1, 2, 3]),
                 ]
             }
         }
@@ -227,12 +270,35 @@ fn rounds(
         for &heard in heard {
             for &aside in sides {
                 for &lose in losses {
-                    rounds.extend(cuts.iter().map(|&cut| Round { leader, heard, aside, lose, cut }));
+                    let round =
+                        |&cut| Round { leader, heard, last: None, aside, late: Late::Nothing, lose, asks: false, cut };
+                    rounds.extend(cuts.iter().map(round));
                 }
             }
         }
     }
     rounds
+}
+
+/// The same rounds, with everything that can be late in them.
+fn with_late(rounds: &[Round]) -> Vec<Round> {
+    let when = [When::Soon, When::Next, When::Last];
+    let late = when.iter().flat_map(|when| [Late::Votes(*when), Late::Timeouts(*when)]).chain([Late::Nothing]);
+    let late: Vec<Late> = late.collect();
+    let lasts: Vec<Option<usize>> = (0..TWIN).map(Some).chain([None]).collect();
+    let mut all = Vec::new();
+    for &round in rounds {
+        for &last in &lasts {
+            for &late in &late {
+                for asks in [true, false] {
+                    let mut varied = round;
+                    (varied.last, varied.late, varied.asks) = (last, late, asks);
+                    all.push(varied);
+                }
+            }
+        }
+    }
+    all
 }
 
 const fn gcd(a: u64, b: u64) -> u64 {
@@ -245,7 +311,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn led(leader: usize, heard: u64) -> Round {
-        Round { leader, heard, aside: ONLY_TWIN, lose: KEEPS, cut: true }
+        let (last, late, asks) = (None, Late::Nothing, false);
+        Round { leader, heard, last, aside: ONLY_TWIN, late, lose: KEEPS, asks, cut: true }
     }
 
     #[test]
@@ -254,7 +321,7 @@ mod tests {
         let names: BTreeSet<String> = (0..Space::Duels.count()).map(name).collect();
         assert_eq!((names.len() as u64, Space::Duels.count()), (4096, 4096));
         assert_eq!(Space::Sides.count(), 48 * 48 * 48);
-        assert_eq!(Space::Rejoins.count(), 240 * 400 * 4);
+        assert_eq!(Space::Rejoins.count(), (240 * 70) * (400 * 70) * 4);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Four or five processes in the hands of a scenario: messages arrive at once or never, disks sync at once, patience ends when the
 //! scenario says so.
 
-use super::{PROCESSES, Played, Round, TERM_VIEWS, TWIN};
+use super::{Late, PROCESSES, Played, Round, TERM_VIEWS, TWIN, When};
 use crate::process::CLUSTER;
 use crate::registers::{Operation, Registers};
 use bytes::Bytes;
@@ -51,15 +51,42 @@ struct Flying {
     from: usize,
     to: usize,
     bytes: Bytes,
-    /// The view that a proposal or a vote belongs to.
-    view: Option<View>,
+    kind: Kind,
+}
+
+/// What tells frames apart here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A proposal or a vote, and its view.
+    Proposal(View),
+    Vote(View),
+    Timeout,
+    Other,
+}
+
+impl Flying {
+    const fn view(&self) -> Option<View> {
+        match self.kind {
+            Kind::Proposal(view) | Kind::Vote(view) => Some(view),
+            Kind::Timeout | Kind::Other => None,
+        }
+    }
+}
+
+/// What becomes of a frame.
+enum Fate {
+    Arrives,
+    /// It is the next round's.
+    Waits,
+    IsLate,
+    IsLost,
 }
 
 /// What gets through.
 #[derive(Clone, Copy)]
 enum Phase {
     /// Between those who are on one side; of proposals and votes only those of the term's first views.
-    Leads { term: u64, heard: u64, aside: [bool; PROCESSES] },
+    Leads { term: u64, round: Round },
     /// Between those who are not alone. No proposals and votes; those of the next term wait.
     Ends { alone: [bool; PROCESSES], next: u64 },
 }
@@ -72,6 +99,8 @@ pub(super) struct World {
     flying: VecDeque<Flying>,
     /// Proposals of the next round.
     waiting: VecDeque<Flying>,
+    /// What is late in the present round; in the one before; and until the last one.
+    late: [Vec<Flying>; 3],
     phase: Phase,
     now: u64,
     frames: u64,
@@ -94,6 +123,7 @@ impl World {
             processes: Vec::new(),
             flying: VecDeque::new(),
             waiting: VecDeque::new(),
+            late: Default::default(),
             phase: Phase::Ends { alone: [false; PROCESSES], next: 0 },
             now: 1,
             frames: 0,
@@ -120,9 +150,20 @@ impl World {
             terms.push(term_of(Some(round), terms.last().map_or(0, |term| term + 1)));
         }
         self.end([false; PROCESSES], terms.first().copied().unwrap_or(0));
-        for (round, term) in rounds.iter().zip(&terms) {
+        for (index, (round, term)) in rounds.iter().zip(&terms).enumerate() {
+            if index.saturating_add(1) == rounds.len() {
+                self.arrive_late(When::Last);
+            }
             self.lead(round, *term);
-            round.lose.iter().flatten().for_each(|process| self.lose_disk(*process));
+            self.arrive_late(When::Next);
+            if matches!(round.late, Late::Timeouts(_)) {
+                self.ring(); // their timeouts are late
+                self.deliver();
+            }
+            for process in round.lose.iter().flatten() {
+                self.lose_disk(*process, round.asks);
+            }
+            self.set_aside(round.late);
             let next = terms.iter().copied().find(|later| later > term).unwrap_or(term + 1);
             let mut alone = [false; PROCESSES];
             for (process, alone) in alone.iter_mut().enumerate() {
@@ -166,16 +207,46 @@ impl World {
     }
 
     /// A disk is lost, unless somebody counts as faulty already: the replica begins anew, as `quorate recover` lets it.
-    fn lose_disk(&mut self, process: usize) {
+    fn lose_disk(&mut self, process: usize, asks: bool) {
         if process < self.processes.len() && !(0..self.processes.len()).any(|other| self.is_silent(other)) {
             self.lost.push(process);
             self.start(process, Some(rejoin()));
+            if asks {
+                self.now = self.now.saturating_add(LONG);
+                self.input(process, Input::Timers);
+                self.deliver();
+            }
         }
+    }
+
+    /// What was late in this round arrives now, or is kept.
+    fn set_aside(&mut self, late: Late) {
+        let [present, next, last] = &mut self.late;
+        match late {
+            Late::Nothing => {}
+            Late::Votes(When::Next) | Late::Timeouts(When::Next) => *next = std::mem::take(present),
+            Late::Votes(When::Last) | Late::Timeouts(When::Last) => last.append(present),
+            Late::Votes(When::Soon) | Late::Timeouts(When::Soon) => self.arrive_late(When::Soon),
+        }
+    }
+
+    /// What was late until now arrives, whoever is aside.
+    fn arrive_late(&mut self, when: When) {
+        let [present, next, last] = &mut self.late;
+        let late = match when {
+            When::Soon => std::mem::take(present),
+            When::Next => std::mem::take(next),
+            When::Last => std::mem::take(last),
+        };
+        for Flying { from, to, bytes, .. } in late {
+            self.input(to, Input::Frame { from: Peer::Replica(identity(from)), bytes });
+        }
+        self.deliver();
     }
 
     /// One leads: everybody has a request of its own, so that no two leaders propose the same.
     fn lead(&mut self, round: &Round, term: u64) {
-        self.phase = Phase::Leads { term, heard: round.heard, aside: round.aside };
+        self.phase = Phase::Leads { term, round: *round };
         self.ask_everybody();
         let held = std::mem::take(&mut self.waiting);
         self.leaders.extend(held.front().map(|it| identity(it.from).index()));
@@ -238,29 +309,45 @@ impl World {
                 return self.violate("it does not come to rest".to_owned());
             }
             match self.fate(&it) {
-                Some(true) => {
+                Fate::Arrives => {
                     let from = Peer::Replica(identity(it.from));
                     self.input(it.to, Input::Frame { from, bytes: it.bytes });
                 }
-                Some(false) => self.waiting.push_back(it),
-                None => {}
+                Fate::Waits => self.waiting.push_back(it),
+                Fate::IsLate => {
+                    let [present, ..] = &mut self.late;
+                    present.push(it);
+                }
+                Fate::IsLost => {}
             }
         }
     }
 
-    /// Does it arrive? `Some(false)`: in the next round.
-    fn fate(&self, it: &Flying) -> Option<bool> {
+    /// Does it arrive?
+    fn fate(&self, it: &Flying) -> Fate {
         let of = |flags: &[bool; PROCESSES], process: usize| flags.get(process).copied().unwrap_or(true);
-        let term = it.view.map(|view| self.config.term(view));
-        match &self.phase {
-            Phase::Leads { term: now, heard, aside } => {
-                let place = it.view.map_or(0, |view| view.previous().get() % self.config.views());
-                let in_time = term.is_none_or(|term| term == *now && place < *heard);
-                (of(aside, it.from) == of(aside, it.to) && in_time).then_some(true)
+        let term = it.view().map(|view| self.config.term(view));
+        let arrives = match &self.phase {
+            Phase::Leads { term: now, round } => {
+                let place = it.view().map_or(0, |view| view.previous().get() % self.config.views());
+                let is_last = term == Some(*now) && place.saturating_add(1) == round.heard;
+                let is_late = match (it.kind, round.late) {
+                    (Kind::Vote(_), Late::Votes(_)) => is_last,
+                    (Kind::Timeout, Late::Timeouts(_)) => true,
+                    _ => false,
+                };
+                if is_late {
+                    return Fate::IsLate;
+                }
+                let in_time = term.is_none_or(|term| term == *now && place < round.heard);
+                let is_for =
+                    !is_last || !matches!(it.kind, Kind::Proposal(_)) || round.last.is_none_or(|last| last == it.to);
+                of(&round.aside, it.from) == of(&round.aside, it.to) && in_time && is_for
             }
-            Phase::Ends { next, .. } if term == Some(*next) => Some(false),
-            Phase::Ends { alone, .. } => (term.is_none() && !of(alone, it.from) && !of(alone, it.to)).then_some(true),
-        }
+            Phase::Ends { next, .. } if term == Some(*next) => return Fate::Waits,
+            Phase::Ends { alone, .. } => term.is_none() && !of(alone, it.from) && !of(alone, it.to),
+        };
+        if arrives { Fate::Arrives } else { Fate::IsLost }
     }
 
     /// A process begins, perhaps with one record on its disk.
@@ -330,10 +417,11 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: To, bytes: &Bytes) {
-        let view = match Envelope::open::<Payload<Message>>(bytes) {
-            Ok((_, Payload::Protocol(Message::Proposal(it)))) => Some(it.header.statement().view),
-            Ok((_, Payload::Protocol(Message::Vote(it)))) => Some(it.statement().view),
-            _ => None,
+        let kind = match Envelope::open::<Payload<Message>>(bytes) {
+            Ok((_, Payload::Protocol(Message::Proposal(it)))) => Kind::Proposal(it.header.statement().view),
+            Ok((_, Payload::Protocol(Message::Vote(it)))) => Kind::Vote(it.statement().view),
+            Ok((_, Payload::Protocol(Message::Timeout { .. }))) => Kind::Timeout,
+            _ => Kind::Other,
         };
         let others = (0..self.processes.len()).filter(|other| identity(*other) != identity(from));
         let receivers: Vec<usize> = match to {
@@ -342,7 +430,7 @@ impl World {
             To::One(Peer::Client(_)) => return,
         };
         for to in receivers {
-            self.flying.push_back(Flying { from, to, bytes: bytes.clone(), view });
+            self.flying.push_back(Flying { from, to, bytes: bytes.clone(), kind });
         }
     }
 

@@ -228,6 +228,7 @@ async fn links() -> anyhow::Result<(Links, Links)> {
             clients: Vec::new(),
             members: members.clone(),
             criticality: None,
+            tentative_requests: None,
             broker: None,
             limits: Limits::default(),
             timing: Timing::default(),

@@ -60,6 +60,7 @@ pub async fn seats(count: u8, clients: &[PublicKey]) -> Vec<Seat> {
             clients: clients.to_vec(),
             members: Vec::new(),
             criticality: None,
+            tentative_requests: None,
             broker: None,
             limits: Limits::default(),
             timing: Timing::default(),
