@@ -116,8 +116,8 @@ impl Replica {
                 return self.delay(id, from, Message::Write2 { proof, write: None, answer }, out);
             }
             Phase::Resolving(it) if grant.version.vs < it.vs => return out.ignore(from, Why::OldView),
-            Phase::Resolving(it) if grant.version.vs == it.vs => {
-                it.shown.insert(grant.version, proof); // a quorum has granted it: there are no more than are in its list
+            Phase::Resolving(it) if it.plan().is_some_and(|plan| plan.list.has(&grant)) => {
+                it.shown.insert(grant.version, proof);
                 return self.proceed(id, out);
             }
             Phase::Frozen(_) | Phase::Resolving(_) => return self.fall_behind(id, out),

@@ -104,16 +104,26 @@ pub(super) struct Resolving {
     pub(super) ordered: Vec<Item>,
     /// Grants of this resolution, by the place and the signer.
     pub(super) votes: BTreeMap<Version, BTreeMap<ReplicaId, Verified<Grant>>>,
-    /// Certificates of it that others have shown, by the place.
+    /// Certificates of its list that others have shown, by the place.
     pub(super) shown: BTreeMap<Version, Proof>,
+    /// The list of an earlier resolution, in the middle of which this replica was.
+    pub(super) left: Option<List>,
     pub(super) stage: Stage,
 }
 
 impl Resolving {
     /// Of this viewstamp, and nothing else is known.
     pub(super) fn new(vs: OpNumber) -> Self {
-        let (votes, shown) = (BTreeMap::new(), BTreeMap::new());
-        Self { vs, base: None, asks: Vec::new(), ordered: Vec::new(), votes, shown, stage: Stage::Reaching }
+        let (asks, ordered, votes, shown) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { vs, base: None, asks, ordered, votes, shown, left: None, stage: Stage::Reaching }
+    }
+
+    /// L, if this replica has come so far.
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        match &self.stage {
+            Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => Some(plan),
+            Stage::Reaching | Stage::Undoing | Stage::Executing(..) => None,
+        }
     }
 
     /// The proof for the operation at this index of L, if a quorum has granted it.
@@ -175,6 +185,11 @@ impl List {
     /// How many of them are executed where the object is at this version.
     pub(super) fn executed(&self, version: Version) -> usize {
         usize::try_from(version.ts.next().since(self.first)).unwrap_or(usize::MAX)
+    }
+
+    /// Is this what is granted of it?
+    pub(super) fn has(&self, grant: &Grant) -> bool {
+        self.grants().any(|it| it == *grant)
     }
 
     /// The grants for them.
@@ -287,13 +302,11 @@ impl Object {
         self.now.version().vs > self.seen
     }
 
-    /// The list that is being carried out.
+    /// The list that is being carried out, or in the middle of which it is.
     pub(super) fn list(&self) -> Option<&List> {
         let Phase::Resolving(it) = &self.phase else { return None };
-        match &it.stage {
-            Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => Some(&plan.list),
-            Stage::Reaching | Stage::Undoing | Stage::Executing(..) => None,
-        }
+        let left = it.left.as_ref().filter(|_| self.is_between());
+        it.plan().map(|plan| &plan.list).or(left)
     }
 
     /// The place after the latest write.

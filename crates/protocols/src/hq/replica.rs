@@ -278,7 +278,8 @@ impl Replica {
         if object.is_moving() {
             return;
         }
-        if let Some(decided) = object.decided.take() {
+        if let Some(mut decided) = object.decided.take() {
+            decided.left = object.list().filter(|_| object.is_between()).cloned();
             object.phase = Phase::Resolving(decided);
             self.active.insert(id);
         }

@@ -102,12 +102,6 @@ impl Replica {
         if here == base {
             return self.plan(id, resolving, out);
         }
-        if here.vs >= resolving.vs {
-            // It is in the middle of the list, which this replica does not know any more: it went on to a later resolution,
-            // was not there yet, and restarted.
-            self.set_resolving(id, resolving);
-            return self.fall_behind(id, out);
-        }
         if here > base {
             let Some((_, image)) = object.before.as_ref().filter(|(state, _)| state.version() == base) else {
                 return out.halt(format!(
@@ -144,6 +138,7 @@ impl Replica {
         // Nobody takes C back any more. Some have taken a write back to come here, and others have not: from here on all have
         // the same again, and who is behind can have it from any of them.
         object.before = None;
+        object.seen = object.seen.max(object.now.version().vs); // at C the earlier resolution is over
         let asks = order(&resolving.asks, resolving.vs, object);
         let asks = asks.iter().map(|ask| Item { ask: *ask.statement(), ordered: None });
         let items: Vec<Item> = asks.chain(std::mem::take(&mut resolving.ordered)).collect();
@@ -167,9 +162,7 @@ impl Replica {
     /// one on all of them: so `f + 1` correct replicas can execute what a quorum has granted, whatever they lack of others.
     pub(super) fn sayable(&self, id: Digest) -> Vec<Signed<Grant>> {
         let Some(Object { phase: Phase::Resolving(it), .. }) = self.objects.get(&id) else { return Vec::new() };
-        let (Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan)) = &it.stage else {
-            return Vec::new();
-        };
+        let Some(plan) = it.plan() else { return Vec::new() };
         let may = |(index, item): (usize, &Item)| match item.ordered {
             None => true,
             Some(_) if index < plan.executed => true,

@@ -376,16 +376,24 @@ fn a_replica_that_slept_through_what_pbft_ordered_has_it_shown() {
     cluster.run_until("three are alike", |it| (1..N).all(|id| it.tape(id) == ["a: 1 x 2", "b: x 2"]));
 }
 
+/// Would it bring an object from one replica to another?
+fn transfers(it: &Flying) -> bool {
+    ["Sums", "Versions", "GetVersions", "GetObject", "Object"].contains(&it.label)
+}
+
+/// Would it tell this replica of a write of this object?
+fn tells(it: &Flying, id: usize, name: &[u8]) -> bool {
+    let object = match it.message() {
+        Some(Message::Write1(write) | Message::WriteBack { write, .. }) => write.ask().object,
+        Some(Message::Write2 { proof, .. }) => proof.statement().object,
+        _ => return false,
+    };
+    it.to == replica(id) && object == object_of(name)
+}
+
 /// Nobody tells replica 0 of `a`, nor replica 1 of `b`.
 fn is_kept_back(it: &Flying) -> bool {
-    let transfers = ["Sums", "Versions", "GetVersions", "GetObject", "Object"].contains(&it.label);
-    let object = match it.message() {
-        Some(Message::Write1(write) | Message::WriteBack { write, .. }) => Some(write.ask().object),
-        Some(Message::Write2 { proof, .. }) => Some(proof.statement().object),
-        _ => None,
-    };
-    let missed = |id: usize, name: &[u8]| it.to == replica(id) && object == Some(object_of(name));
-    transfers || missed(0, b"a") || missed(1, b"b")
+    transfers(it) || tells(it, 0, b"a") || tells(it, 1, b"b")
 }
 
 /// Replica 0 lacks the last writes of `a`, and replica 1 those of `b`.
@@ -430,6 +438,29 @@ fn the_middle_of_a_list_is_had_with_what_follows_in_it() {
     cluster.run_until("three are alike", |it| [0, 1, 3].iter().all(|id| it.tape(*id) == all));
     cluster.restart(0);
     cluster.run_until("it comes back with it", |it| it.tape(0) == all);
+}
+
+#[test]
+fn a_list_that_was_left_in_the_middle_is_not_forgotten() {
+    // Replica 1 lacks `b`, and so cannot end the list of `a`; the others go on, its log is cut, and it restarts.
+    let small = Config { state_steps: 5, log_slack: 4, ..config() };
+    let mut cluster = Cluster::with(N, small);
+    cluster.lose(|it| transfers(it) || tells(it, 1, b"b"));
+    cluster.apply(9, "b=1").apply(9, "b=2").apply(8, "a=1");
+    for id in 0..N {
+        cluster.say(client(6), id, Message::Write1(write_after(6, 1, "a=first", 1)));
+    }
+    cluster.apply(7, "a+b=x").apply(7, "a+c=y");
+    for round in 0..60 {
+        cluster.apply(9, &format!("d={round}"));
+    }
+    assert_eq!((cluster.tape(0)[0].as_str(), cluster.tape(1)[0].as_str()), ("a: 1 first x y", "a: 1 first"));
+    cluster.restart(1);
+    cluster.run(2000);
+    assert_eq!(cluster.hosts[1].halted, None);
+    cluster.heal();
+    cluster.apply(8, "a=last");
+    all_alike(&mut cluster);
 }
 
 #[test]
