@@ -5,7 +5,9 @@
 //! clock follows its host's calendar as far as the quorum allows, else it is not trusted, and moves to the middle of all that
 //! was heard, without the f largest and the f smallest. A calendar that jumps is therefore outvoted.
 //!
-//! Liars cannot pull correct clocks apart that begin within ε; that they begin so is the host's duty (the model).
+//! Liars cannot pull correct clocks apart that begin within ε; that they begin so is the host's duty (the model). Where agreement
+//! rests on time, a clock that shows its calendar therefore stays with it as long as the answers of a quorum, with their
+//! errors, do not say that it is wrong; and no clock moves on the answers of a few.
 
 use super::Config;
 use quorate_core::ids::ReplicaId;
@@ -167,13 +169,19 @@ impl Clock {
             self.samples.values().map(|sample| (sample.difference, sample.error.saturating_add(drift(sample))));
         let intervals: Vec<(i128, i128)> = std::iter::once((0, 0)).chain(others).collect();
         let (count, low, high) = marzullo(&intervals);
-        if count >= self.quorums.quorum() {
-            let calendar = i128::from(wall.as_nanos()) - i128::from(self.show(now).as_nanos());
+        let calendar = i128::from(wall.as_nanos()) - i128::from(self.show(now).as_nanos());
+        let may_agree = |(difference, error): &&(i128, i128)| (difference - calendar).abs() - error <= self.epsilon;
+        let may_agree = intervals.iter().skip(1).filter(may_agree).count().saturating_add(1) >= self.quorums.quorum();
+        let stays = self.quorums.rests_on_time() && may_agree && calendar.abs() <= self.epsilon;
+        if stays || count >= self.quorums.quorum() {
             let wanted = if calendar.abs() <= self.epsilon { calendar } else { 0 };
-            let step = wanted.clamp(low, high);
+            let step = if stays { calendar } else { wanted.clamp(low, high) };
             let within = |(difference, error): &&(i128, i128)| (difference - step).abs() + error <= self.epsilon;
             self.agreed = intervals.iter().filter(within).count() >= self.quorums.quorum();
             self.disagreed = !self.agreed;
+            if self.quorums.rests_on_time() && !(stays || all || self.agreed) {
+                return 0;
+            }
             self.step(step);
             return u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX);
         }
