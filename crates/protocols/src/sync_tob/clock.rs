@@ -285,6 +285,31 @@ mod tests {
     }
 
     #[test]
+    fn liars_that_answer_fast_do_not_pull_a_clock_by_as_much_as_honest_answers_take() {
+        // Two of five say each time that the asker is 9 ms late. Honest answers take 30 ms, so their errors are beyond ε.
+        let quorums = SyncQuorums::new(5).expect("a legal size");
+        let (me, begun) = (ReplicaId::new(0), 4_000_000_000_u64);
+        let calendar = |at: u64| (Instant::from_nanos(at), WallTime::from_nanos(begun + at));
+        let mut clock = Clock::new(me, quorums, &Config::default(), calendar(0), WallTime::default());
+        for round in 1..=20_u64 {
+            let asked = round * 2_000_000_000;
+            clock.ask(calendar(asked).0);
+            for (from, after, lie) in
+                [(3, 1_000_000, 9_000_000), (4, 1_000_000, 9_000_000), (1, 30_000_000, 0), (2, 30_000_000, 0)]
+            {
+                let now = calendar(asked + after);
+                let shown = match lie {
+                    0 => WallTime::from_nanos(begun + asked + after / 2),
+                    lie => WallTime::from_nanos(clock.show(now.0).as_nanos() - after / 2 + lie),
+                };
+                let _moved = clock.on_answer(ReplicaId::new(from), asked, shown, now);
+                let off = i128::from(clock.show(now.0).as_nanos()) - i128::from(now.1.as_nanos());
+                assert!(off.abs() <= MS, "round {round}: off by {off} ns");
+            }
+        }
+    }
+
+    #[test]
     fn a_liar_does_not_pull_clocks_apart_that_begin_within_the_bound() {
         let mut clocks = clocks(3, &[4_000_000_000, 4_003_000_000, 4_001_000_000]);
         for at in 1..=30_u64 {

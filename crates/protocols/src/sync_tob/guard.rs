@@ -17,7 +17,6 @@ use super::schedule::EpochNumber;
 use super::{Outbox, Timer};
 use quorate_core::fault::Why;
 use quorate_core::ids::{Peer, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::{Duration, Instant, WallTime};
 
@@ -157,7 +156,7 @@ impl Replica {
     /// history that a later vote would name, and votes for none until a quorum has confirmed one. Where two quorums meet in a
     /// correct replica whatever time does, that is safety enough, and it goes on.
     pub(super) fn miss(&mut self, epoch: EpochNumber, out: &mut Outbox) {
-        if !self.quorums.rests_on_time() || self.is_certified_from(epoch) || mutated!("sync-tob/votes-after-a-gap") {
+        if !self.quorums.rests_on_time() || self.is_certified_from(epoch) {
             return;
         }
         if self.guard.missed.is_none() {

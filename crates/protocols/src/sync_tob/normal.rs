@@ -168,7 +168,7 @@ impl Replica {
         let running = self.running.entry(it.epoch);
         let running = running.or_insert_with(|| Running { instance: Instance::new(start), blocks: Vec::new() });
         let taken = running.instance.offer(&chain, clock, faults, &self.schedule);
-        if running.instance.values().is_empty() && !mutated!("sync-tob/late-chains-begin-broadcasts") {
+        if running.instance.values().is_empty() {
             self.running.remove(&it.epoch); // nothing came in time: there is nothing to have an output
         }
         match taken {

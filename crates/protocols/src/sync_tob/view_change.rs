@@ -275,7 +275,7 @@ impl Replica {
             return out.ignore(Peer::Replica(by), Why::OutsideWindow);
         }
         let Some(selected) = select(it.changes.iter().map(Signed::statement)) else { return self.contradicted(out) };
-        if self.quorums.rests_on_time() && !self.silent && !mutated!("sync-tob/views-start-at-once") {
+        if self.quorums.rests_on_time() && !self.silent {
             return self.weigh_start(from, start.into_signed(), out);
         }
         self.view = it.view;
@@ -338,8 +338,7 @@ impl Replica {
     fn knows_better(&self, start: &NewView, selected: &Selected) -> bool {
         let its = start.changes.iter().map(Signed::statement);
         let heard = self.changes.values().map(Verified::statement).filter(|it| it.view >= start.view);
-        !mutated!("sync-tob/views-start-without-what-is-known")
-            && select(its.chain(heard)).is_none_or(|all| all.tip() != selected.tip())
+        select(its.chain(heard)).is_none_or(|all| all.tip() != selected.tip())
     }
 
     /// Takes the highest certificate that anybody has shown for its own, so that no liar can show it to one and not to another for
