@@ -205,7 +205,7 @@ pub enum Done {
         position: Position,
         /// [`Executor::digest`].
         digest: Digest,
-        /// See [`Milestones`].
+        /// [`Report::milestones`](crate::node::Report::milestones).
         milestones: Vec<(OpNumber, Digest)>,
     },
 }

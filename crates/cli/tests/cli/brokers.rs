@@ -1,6 +1,6 @@
 //! The event store behind a broker that nobody trusts: real processes, a real NATS server, kill -9 of replicas and of the broker.
 
-use crate::common::{Cluster, eventually, signal, text_of};
+use crate::common::{Cluster, PATIENCE, eventually, signal, text_of};
 use crate::server::Server;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Events of the large append.
 const EVENTS: usize = 24_000;
@@ -49,13 +49,20 @@ fn append(cluster: &Cluster, file: &Path) -> Child {
     command.arg(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("append starts")
 }
 
+/// Waits while the append gets on: how fast is the machine's business, that it does not stand still is ours.
 fn wait_until_appended(cluster: &Cluster, appending: &mut Child, events: usize) {
-    eventually("the append comes that far", || {
+    let (mut reached, mut since) = (0, Instant::now());
+    while reached < (events / BATCH) as u64 {
         if let Some(status) = appending.try_wait().expect("a child") {
             panic!("it is over before it was disturbed ({status}):\n{}", text_of(appending.stderr.take()));
         }
-        cluster.position() >= (events / BATCH) as u64
-    });
+        let position = cluster.position();
+        if position > reached {
+            (reached, since) = (position, Instant::now());
+        }
+        assert!(since.elapsed() < PATIENCE, "the append stands still at {position} of {}", events / BATCH);
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn succeeds(mut appending: Child) {

@@ -1,6 +1,10 @@
 //! `quorate events verify`: what lies on disks after kill -9 proves itself, and no flipped byte goes unnamed.
 
 use crate::common::{Cluster, feed};
+use quorate_core::executor::{Done, Executor, Job};
+use quorate_core::ids::OpNumber;
+use quorate_core::sessions::Batch;
+use quorate_core::wire::Wire;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -189,6 +193,26 @@ fn a_log_that_was_cut_is_verified_from_there_on_and_what_is_not_seen_is_said() {
     fs::remove_file(&snapshot).expect("a file");
     let (ok, said) = verify(&cluster, &folder);
     assert!(!ok && said.contains("where the log begins, is not here"), "{said}");
+    put_another_state(&data, &snapshot);
+    let (ok, said) = verify(&cluster, &folder);
+    assert!(!ok && said.contains("it is not the state that a quorum has signed"), "{said}");
+    assert!(
+        said.contains("after entry") && said.contains("in another state than the one that a quorum has signed"),
+        "{said}"
+    );
+}
+
+/// Puts another state in the place of a snapshot, whole and with right checksums: of a store that has nothing after as many entries.
+fn put_another_state(data: &Path, snapshot: &Path) {
+    let name = snapshot.file_stem().and_then(|name| name.to_str()).expect("a name");
+    let last = u64::from_str_radix(name, 16).expect("an entry");
+    let mut executor = Executor::new(quorate_machines::Events::new());
+    for op in (1..=last).map(OpNumber::new) {
+        executor.run(Job::Execute { op, batch: Batch::default().encode().into() });
+    }
+    let Done::Saving(save) = executor.run(Job::Checkpoint(OpNumber::new(last))) else { panic!("it is saved") };
+    let disk = quorate_store::RealDisk::open(data).expect("a folder");
+    quorate_store::replica::Snapshots::open(&disk).expect("a folder").save(save).expect("written");
 }
 
 #[test]

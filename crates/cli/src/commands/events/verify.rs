@@ -203,8 +203,8 @@ fn replay(audit: &Audit, snapshots: Vec<(Checkpoint, Executor<Events>)>, finding
             executor.op()
         ));
     }
-    let (from, cut) = (executor.op(), begins > OpNumber::ZERO);
-    let unseen = cut.then(|| unseen(begins, &executor));
+    let from = executor.op();
+    let mut unseen = (begins > OpNumber::ZERO).then(|| unseen(begins, &executor));
 
     let mut states = BTreeMap::from([(from, executor.machine().digest())]);
     let mut is_signed = leads_to_what_is_signed(&mut executor, audit, findings);
@@ -216,11 +216,17 @@ fn replay(audit: &Audit, snapshots: Vec<(Checkpoint, Executor<Events>)>, finding
         }
         is_signed |= leads_to_what_is_signed(&mut executor, audit, findings);
     }
-    if cut && !is_signed {
-        findings.push(format!(
+    let last = executor.op();
+    match (&mut unseen, audit.states.range(last.next()..).next()) {
+        (Some(unseen), _) if is_signed => unseen.push_str(". A quorum has signed that, or what follows from it here"),
+        (Some(unseen), Some((signed, _))) => unseen.push_str(&format!(
+            ". The state that a quorum has signed is that after entry {signed}, and this log ends before it: other replicas' logs tell"
+        )),
+        (Some(_), None) => findings.push(format!(
             "{}: no quorum has signed this state, nor one to which the entries lead from there: nothing proves it",
             file_of(from)
-        ));
+        )),
+        (None, _) => {}
     }
     Replayed { states, unseen }
 }
@@ -236,8 +242,8 @@ fn unseen(begins: OpNumber, state: &Executor<Events>) -> String {
     let status = asked.and_then(|()| Reply::decode(&reply)).and_then(Reply::status);
     let events = status.map(|status| status.position).unwrap_or_default();
     format!(
-        "not seen: entries 1 to {begins}, which were cut off its log. Its store had {} then, of which is known that they lead to a \
-         state that a quorum has signed ({}), and not who asked for each and who has received it",
+        "not seen: entries 1 to {begins}, which were cut off its log. Its store had {} then, of which is known what they led to ({}), \
+         and not who asked for each and who has received it",
         count(events, "event"),
         file_of(state.op()),
     )
