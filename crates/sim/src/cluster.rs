@@ -8,7 +8,7 @@ use crate::checker::watches::Watches;
 use crate::checker::{Property, Violation, Witness};
 use crate::client::ClientProcess;
 use crate::clock::{Clock, MILLI, Queue, SECOND};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Aspect, Fault, Faults};
 use crate::history::History;
 use crate::misfortune::{Fortune, Misfortune, Moment, Struck};
 use crate::network::{Fate, Network};
@@ -182,10 +182,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let decays = [Fault::BitRot, Fault::Misdirected].iter().any(|fault| faults.has(*fault));
         let rots = |id: ReplicaId| id.index() == rot_victim && decays;
         let rushes = always(Fault::ClockRush);
+        let drift = faults.aspect(Aspect::ClockDrift);
         let owned = faults.has(Fault::LostDisk) && setup.rejoin.is_some() && setup.replicas > 2;
         let ids = (0..setup.replicas).filter_map(|index| u8::try_from(index).ok()).map(ReplicaId::new);
-        let mut replicas: Vec<_> =
-            ids.map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed, rushes), rots(id))).collect();
+        let mut replicas: Vec<_> = ids
+            .map(|id| Process::new(id, setup.replicas, clock(&mut random, skewed, rushes, drift), rots(id)))
+            .collect();
         let liars = if Fault::ALL.iter().any(|fault| fault.is_lie() && faults.has(*fault)) { setup.liars } else { 0 };
         let mut adversary = if liars == 0 {
             Adversary::none()
@@ -198,7 +200,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             adversary.no_twins();
         }
         if let Some(original) = adversary.twins().and_then(|twins| replicas.get(twins.original)) {
-            let copy = Process::new(original.id, setup.replicas, clock(&mut random, skewed, rushes), false);
+            let copy = Process::new(original.id, setup.replicas, clock(&mut random, skewed, rushes, drift), false);
             replicas.push(copy);
         }
         let retry = if impatient { random.between(4, 40) } else { 150 };
@@ -520,7 +522,8 @@ fn is_at(peer: Peer, place: usize) -> bool {
     matches!(peer, Peer::Replica(id) if id.index() == place)
 }
 
-fn clock(random: &mut Random, skewed: bool, rushes: bool) -> Clock {
+/// `part`: per cent of the usual drift.
+fn clock(random: &mut Random, skewed: bool, rushes: bool, part: u32) -> Clock {
     let start = random.below(1000 * SECOND);
     if rushes {
         let drift = i64::try_from(random.below(1_400_001)).unwrap_or(0) - 700_000; // up to 70 % slower or faster
@@ -530,6 +533,7 @@ fn clock(random: &mut Random, skewed: bool, rushes: bool) -> Clock {
         return Clock { start, ..Clock::default() };
     }
     let drift = i64::try_from(random.below(401)).unwrap_or(0) - 200; // millionths; a bad quartz has 100
+    let drift = drift.saturating_mul(i64::from(part)) / 100;
     let skew = i64::try_from(random.below(4 * SECOND)).unwrap_or(0) - 2_000_000_000;
     Clock { start, drift, skew }
 }

@@ -1,6 +1,7 @@
 //! One replica's storage: the folder of `quorate_store::replica`, which the real host opens too, over a disk in memory that
 //! loses and tears what was not synced.
 
+use crate::faults::{Aspect, Faults};
 use crate::process::CLUSTER;
 use crate::random::Random;
 use bytes::Bytes;
@@ -195,12 +196,15 @@ impl Storage {
 
     /// The process dies. Sometimes the computer goes on, and every write of the process stays; sometimes the power is gone,
     /// and of what was not synced each sector and each name survives or not.
-    pub fn crash(&mut self, random: &mut Random) {
+    pub fn crash(&mut self, faults: &Faults, random: &mut Random) {
         self.open = None;
-        if random.chance(250_000) {
+        let [lost, torn] = [Aspect::LostWrites, Aspect::TornWrites].map(|aspect| u64::from(faults.aspect(aspect)));
+        if random.chance(1_000_000_u64.saturating_sub(7_500 * lost.min(100))) {
             self.disk.kill();
-        } else {
+        } else if torn >= 100 || random.chance(10_000 * torn) {
             self.disk.crash(&mut || random.bits());
+        } else {
+            self.disk.crash(&mut || 0);
         }
     }
 
@@ -306,6 +310,7 @@ mod tests {
     use crate::registers::Registers;
     use quorate_core::protocol::Restored;
     use quorate_protocols::naive::{Naive, Record};
+    use std::collections::BTreeSet;
 
     /// The records' numbers, each with whether it could be read.
     fn open(storage: &mut Storage) -> Vec<(u64, bool)> {
@@ -327,6 +332,30 @@ mod tests {
     }
 
     #[test]
+    fn writes_are_lost_and_torn_only_where_that_was_asked_for() {
+        // Of the log's bytes that were written and not synced: all stay, none does, or some.
+        let outcome = |faults: &str, seed: u64| {
+            let mut storage = formatted();
+            assert!(open(&mut storage).is_empty());
+            storage.disk.ignore_syncs_of("wal/");
+            storage.append(RecordSeq::new(1), Class::Entry, &record(9000)).expect("appends");
+            storage.sync().expect("syncs");
+            storage.crash(&faults.parse().expect("faults"), &mut Random::new(seed));
+            let log: Vec<u8> =
+                storage.disk.files().iter().filter_map(|name| storage.disk.bytes(name)).flatten().collect();
+            match log.iter().filter(|byte| **byte == 9).count() {
+                9000.. => "all",
+                0..100 => "none", // some numbers are 9, too
+                _ => "some",
+            }
+        };
+        let outcomes = |faults: &str| (0..40).map(|seed| outcome(faults, seed)).collect::<BTreeSet<_>>();
+        assert_eq!(outcomes("crash"), ["all", "none", "some"].into());
+        assert_eq!(outcomes("crash,-lost-writes"), ["all"].into());
+        assert_eq!(outcomes("crash,-torn-writes"), ["all", "none"].into());
+    }
+
+    #[test]
     fn what_was_synced_survives_a_crash_and_the_rest_may_not() {
         let mut lost = 0;
         for seed in 0..50 {
@@ -338,7 +367,7 @@ mod tests {
             storage.append(RecordSeq::new(2), Class::Promise, &record(2)).expect("appends");
             storage.doom(&mut random);
             let synced = storage.sync().is_ok();
-            storage.crash(&mut random);
+            storage.crash(&Faults::all(), &mut random);
             let found = open(&mut storage);
             assert_eq!(found.first(), Some(&(1, true)));
             assert!(!synced || found.len() == 2, "seed {seed}: {found:?}");
@@ -358,7 +387,7 @@ mod tests {
                 storage.append(RecordSeq::new(seq), Class::Entry, &record(100)).expect("appends");
                 storage.sync().expect("syncs");
             }
-            storage.crash(&mut random);
+            storage.crash(&Faults::all(), &mut random);
             assert!(storage.rot(&mut random));
             assert!(!storage.rot(&mut random), "once between two starts");
             let found = open(&mut storage);

@@ -169,19 +169,53 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What other faults do besides, unless it is taken away from them. No seed draws whether it happens: it comes with its fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aspect {
+    /// With whatever ends a replica: the power goes, and writes that were not synced are gone. Without it the computer goes on,
+    /// and every write stays. Usually three ends of four.
+    LostWrites,
+    /// With [`Aspect::LostWrites`]: each sector of what was not synced is lost or stays by itself. Without it all is lost.
+    TornWrites,
+    /// With [`Fault::ClockSkew`]: clocks run at different speeds, usually up to 200 millionths off. Without it only calendars
+    /// disagree.
+    ClockDrift,
+}
+
+impl Aspect {
+    /// Every kind, in the order in which they are listed for people.
+    pub const ALL: &'static [Aspect] = &[Aspect::LostWrites, Aspect::TornWrites, Aspect::ClockDrift];
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Aspect::LostWrites => "lost-writes",
+            Aspect::TornWrites => "torn-writes",
+            Aspect::ClockDrift => "clock-drift",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|aspect| aspect.name() == name).copied()
+    }
+}
+
 /// Which faults are injected, and how often: per cent of each fault's usual rate.
 ///
 /// As text: names separated by commas, added from left to right; `all`, `none`, `-name` takes one away, `name:300` makes
-/// it three times as frequent. A list that begins with `-name` begins with all.
+/// it three times as frequent. A list that begins with `-name` begins with all. A [`Aspect`] needs no mention: `-torn-writes`
+/// takes it away, `clock-drift:50` halves it, and 100 is the most: faster clocks than usual are [`Fault::ClockRush`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     rates: BTreeMap<Fault, u32>,
+    /// Those that are not as usual.
+    aspects: BTreeMap<Aspect, u32>,
 }
 
 impl Faults {
     /// Every fault at its usual rate.
     pub fn all() -> Self {
-        Self { rates: Fault::ALL.iter().map(|&fault| (fault, 100)).collect() }
+        Self { rates: Fault::ALL.iter().map(|&fault| (fault, 100)).collect(), aspects: BTreeMap::new() }
     }
 
     /// A perfect world.
@@ -197,6 +231,33 @@ impl Faults {
     /// Per cent of the usual rate.
     pub fn rate(&self, fault: Fault) -> u32 {
         self.rates.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// Per cent of what this aspect of other faults usually does.
+    pub fn aspect(&self, aspect: Aspect) -> u32 {
+        self.aspects.get(&aspect).copied().unwrap_or(100)
+    }
+
+    fn set_aspect(&mut self, aspect: Aspect, rate: u32) {
+        match rate {
+            100 => drop(self.aspects.remove(&aspect)),
+            rate => drop(self.aspects.insert(aspect, rate)),
+        }
+    }
+
+    /// How the aspects that are not as usual are written: nothing, or each after a comma.
+    pub(crate) fn aspects_as_text(&self) -> String {
+        let word = |(aspect, rate): (&Aspect, &u32)| match rate {
+            0 => format!(",-{}", aspect.name()),
+            rate => format!(",{}:{rate}", aspect.name()),
+        };
+        self.aspects.iter().map(word).collect()
+    }
+
+    /// None of them any more; what is an aspect of others stays as it was asked for.
+    #[must_use]
+    pub(crate) fn ended(&self) -> Self {
+        Self { rates: BTreeMap::new(), aspects: self.aspects.clone() }
     }
 
     /// Without one of them.
@@ -215,13 +276,14 @@ impl Faults {
     #[must_use]
     pub fn split(&self) -> (Self, Self) {
         let (brokers, others) = self.rates.iter().partition(|(fault, _)| fault.is_brokers());
-        (Self { rates: brokers }, Self { rates: others })
+        (Self { rates: brokers, aspects: BTreeMap::new() }, Self { rates: others, aspects: self.aspects.clone() })
     }
 
     /// These and others.
     #[must_use]
     pub fn and(mut self, others: &Self) -> Self {
         self.rates.extend(&others.rates);
+        self.aspects.extend(&others.aspects);
         self
     }
 
@@ -242,20 +304,21 @@ impl Faults {
                 rates.insert(fault, rate.saturating_mul(factor));
             }
         }
-        Self { rates }
+        Self { rates, aspects: self.aspects.clone() }
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aspects = self.aspects_as_text();
         if self.rates.is_empty() {
-            return f.write_str("none");
-        }
-        if *self == Self::all() {
-            return f.write_str("all");
+            return write!(f, "none{aspects}");
         }
         let missing: Vec<_> = Fault::ALL.iter().filter(|fault| !self.has(**fault)).collect();
         let usual = self.rates.values().all(|rate| *rate == 100);
+        if usual && missing.is_empty() {
+            return write!(f, "all{aspects}");
+        }
         let words: Vec<String> = if usual && missing.len() < self.rates.len() {
             missing.iter().map(|fault| format!("-{fault}")).collect()
         } else {
@@ -265,16 +328,24 @@ impl fmt::Display for Faults {
             };
             self.rates.iter().map(word).collect()
         };
-        f.write_str(&words.join(","))
+        write!(f, "{}{aspects}", words.join(","))
     }
 }
 
 /// A list of faults that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{word:?} is not a fault; choose from all, none, {list}; `-name` leaves one out, `name:300` triples it", list = Fault::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", "))]
+#[error("{word:?} is not a fault; choose from all, none, {list}; `-name` leaves one out, `name:300` triples it; of {aspects} there is at most 100, as usual", aspects = aspects(), list = names())]
 pub struct UnknownFault {
     /// What was written.
     pub word: String,
+}
+
+fn names() -> String {
+    Fault::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn aspects() -> String {
+    Aspect::ALL.iter().map(|aspect| aspect.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl FromStr for Faults {
@@ -285,9 +356,17 @@ impl FromStr for Faults {
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let unknown = || UnknownFault { word: word.to_owned() };
             let named = |name: &str| Fault::ALL.iter().find(|fault| fault.name() == name).copied().ok_or_else(unknown);
-            match (word, word.strip_prefix('-'), word.split_once(':')) {
-                ("all", ..) => faults = Self::all(),
-                ("none", ..) => faults = Self::none(),
+            let (left_out, rated) = (word.strip_prefix('-'), word.split_once(':'));
+            let name = left_out.or(rated.map(|(name, _)| name)).unwrap_or(word);
+            if let Some(aspect) = Aspect::named(name) {
+                let rate: u32 = rated.map_or(Ok(100), |(_, rate)| rate.parse().map_err(|_| unknown()))?;
+                let rate = if left_out.is_some() { 0 } else { rate };
+                faults.set_aspect(aspect, Some(rate).filter(|rate| *rate <= 100).ok_or_else(unknown)?);
+                continue;
+            }
+            match (word, left_out, rated) {
+                ("all", ..) => faults.rates = Self::all().rates,
+                ("none", ..) => faults.rates.clear(),
                 (_, Some(name), _) => {
                     faults.rates.remove(&named(name)?);
                 }
@@ -315,6 +394,15 @@ mod tests {
             let faults: Faults = text.parse().expect(text);
             assert_eq!(faults.to_string().parse(), Ok(faults), "{text}");
         }
+        for text in
+            ["all,-torn-writes", "crash,-lost-writes", "none,clock-drift:50", "-partition,-clock-drift", "-torn-writes"]
+        {
+            let faults: Faults = text.parse().expect(text);
+            assert_eq!(faults.to_string().parse(), Ok(faults), "{text}");
+        }
+        let only_calendars: Faults = "clock-skew,-clock-drift".parse().expect("a list");
+        assert!("clock-drift:101".parse::<Faults>().is_err(), "faster clocks have a name of their own");
+        assert_eq!((only_calendars.aspect(Aspect::ClockDrift), only_calendars.aspect(Aspect::TornWrites)), (0, 100));
         assert!(!"all,-partition".parse::<Faults>().expect("a list").has(Fault::Partition));
         assert_eq!("loss,crash".parse::<Faults>().expect("a list").rates.len(), 2);
     }

@@ -74,7 +74,7 @@ pub use adversary::Lies;
 pub use campaign::{Summary, campaign};
 pub use checker::{Property, Violation};
 pub use cluster::Cluster;
-pub use faults::{Fault, Faults, UnknownFault};
+pub use faults::{Aspect, Fault, Faults, UnknownFault};
 pub use protocols::{Rejoin, Simulated};
 pub use random::Random;
 pub use report::{Counts, Report};

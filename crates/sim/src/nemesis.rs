@@ -172,7 +172,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         process.life = process.life.saturating_add(1);
         process.paused = None;
         let lives = u64::from(process.life).saturating_mul(2);
-        process.storage.crash(&mut self.fortune.stream(Chance::Survival, replica, lives));
+        process.storage.crash(&self.faults, &mut self.fortune.stream(Chance::Survival, replica, lives));
         self.watches.ends(replica, None);
         self.trace.add(now, || What::Crashed { replica, fault });
         self.notify_clients(replica);
@@ -304,7 +304,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub fn heal(&mut self, spared: usize) {
         let now = self.now();
         self.trace.add(now, || What::Healed("everything heals".to_owned()));
-        self.faults = crate::faults::Faults::none();
+        self.faults = self.faults.ended();
         self.network.heal_all();
         self.heal_broker();
         self.spare(spared);

@@ -126,7 +126,8 @@ fn every_name(faults: &Faults) -> String {
         rate => format!("{fault}:{rate}"),
     });
     let named: Vec<String> = named.collect();
-    if named.is_empty() { "none".to_owned() } else { named.join(",") }
+    let named = if named.is_empty() { "none".to_owned() } else { named.join(",") };
+    named + &faults.aspects_as_text()
 }
 
 impl FromStr for Script {

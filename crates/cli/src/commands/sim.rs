@@ -96,7 +96,8 @@ pub struct Arguments {
     /// Run so many seeds, from 1
     #[arg(long, default_value_t = 100)]
     seeds: u64,
-    /// What may go wrong: all, none, or names separated by commas; -NAME leaves one out, NAME:300 triples it
+    /// What may go wrong: all, none, or names separated by commas; -NAME leaves one out, NAME:300 triples it. What
+    /// crashes and clocks do besides goes by -lost-writes, -torn-writes, -clock-drift
     #[arg(long, default_value = "all", allow_hyphen_values = true)]
     faults: Faults,
     /// With reception: the level of criticality; without it, each seed draws one

@@ -24,10 +24,12 @@ pub fn config(dice: &mut Dice) -> Config {
     }
 }
 
-/// Is this record damaged, and what does its frame still say of it?
+/// Is this record damaged, and what does the log still say of it?
 pub fn damage(record: &Record, dice: &mut Dice) -> Option<Option<Class>> {
-    let is_entry = matches!(record, Record::Entry(_));
-    is_entry.then(|| if dice.one_in(3) { None } else { Some(Class::Entry) })
+    match record {
+        Record::Entry(_) => Some(if dice.one_in(8) { None } else { Some(Class::Entry) }),
+        Record::Promise(_) => dice.one_in(6).then_some(Some(Class::Promise)),
+    }
 }
 
 /// A promise that cannot be read is what `quorate recover` is for.

@@ -65,7 +65,7 @@ fn entries_that_a_replica_missed_while_it_was_down_are_fetched_and_not_called_da
 #[test]
 fn entries_damaged_in_a_row_are_fetched_from_the_last_to_the_first() {
     let mut it = with(&["a", "b", "c", "d"], config()); // case B: only the last one's checksum is known
-    (2..5).for_each(|number| damage(&mut it, 1, number, None));
+    (2..5).for_each(|number| damage(&mut it, 1, number, Some(Class::Entry)));
     it.restart(1);
     assert_eq!(it.status(1).missing, 3);
     it.run(800);
@@ -140,6 +140,32 @@ fn a_damaged_promise_that_an_incomplete_one_follows_is_lost() {
     assert!(it.hosts[2].journal[started + 1..].iter().any(|it| matches!(it.record(), Record::Promise(_))));
     it.hosts[2].journal[started].damaged = Some(None);
     assert!(matches!(it.try_restart(2), Err(RestoreError::PromisesLost(_))));
+}
+
+#[test]
+fn missing_entries_do_not_explain_a_damaged_promise() {
+    let mut it = with(&["a"], config());
+    it.isolate(0);
+    ask_only(&mut it, 0, 77); // entries 3 and 4 of view 0, which nobody else hears of
+    it.run(1500).heal();
+    for operation in ["b", "c", "d", "e"] {
+        it.apply(1, operation).run(300);
+    }
+    it.crash(0);
+    let mut left = Vec::new();
+    for on_disk in &mut it.hosts[0].journal {
+        match on_disk.record() {
+            Record::Entry(it) if it.header.view > View::ZERO && it.header.op < op(6) => {
+                on_disk.damaged = Some(Some(Class::Entry));
+            }
+            Record::Entry(it) => left.push((it.header.op, it.header.view)),
+            Record::Promise(it) if it.suffix.is_some() => on_disk.damaged = Some(Some(Class::Promise)),
+            Record::Promise(_) => {}
+        }
+    }
+    let dropped = [1, 2, 3, 4].map(|number| (op(number), View::ZERO));
+    assert_eq!(left, [&dropped[..], &[(op(6), View::new(1))]].concat(), "as if entry 5 alone were missing");
+    assert!(matches!(it.try_restart(0), Err(RestoreError::PromisesLost(_))));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use quorate_machines::kv::Kv;
 use quorate_protocols::async_tob::{self, AsyncTob};
 use quorate_protocols::hotstuff::{self, HotStuff};
+use quorate_protocols::reception::{self, Reception};
 use quorate_protocols::sync_tob::{self, SyncTob};
 use quorate_server::proto::etcdserverpb::compare::TargetUnion;
 use quorate_server::proto::etcdserverpb::request_op::Request as Op;
@@ -395,6 +396,13 @@ async fn random_requests_are_answered_as_by_etcd_by_a_chain_of_blocks() {
 async fn random_requests_are_answered_as_by_etcd_without_a_leader() {
     let Some(etcd) = Etcd::start() else { return };
     let served = Served::start_of::<AsyncTob, Kv>(4, async_tob::Config::default(), Kv::new).await;
+    compare(&served, &etcd, REQUESTS / 8).await;
+}
+
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_once_they_are_certified() {
+    let Some(etcd) = Etcd::start() else { return };
+    let served = Served::start_of::<Reception, Kv>(4, reception::Config::default(), Kv::new).await;
     compare(&served, &etcd, REQUESTS / 8).await;
 }
 

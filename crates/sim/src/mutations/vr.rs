@@ -85,6 +85,11 @@ pub const LIST: List = List {
             "bit-rot:800,misdirected:800,crash:400,crash-all:300",
         ),
         all("vr/leads-its-view-again", "a primary that restarts goes on leading its view"),
+        under(
+            "vr/missing-entries-explain-a-lost-promise",
+            "a lost promise passes for one of the entries that are missing",
+            "bit-rot:800,misdirected:800,crash:400,crash-all:300,partition,one-way",
+        ),
         all("vr/replay-ignores-what-a-view-dropped", "entries that a view change dropped come back with a restart"),
         all("vr/vouches-for-what-is-missing", "a replica says that it has entries of which it knows the names"),
         all("vr/reads-without-confirmation", "a primary answers reads without proof that it leads"),
