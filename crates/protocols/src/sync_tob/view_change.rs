@@ -244,6 +244,9 @@ impl Replica {
                 changes.insert(change.by(), change.signed().clone());
             }
         }
+        if changes.len() < self.quorums.quorum() {
+            return; // while this one gathered, some have moved on to a higher view
+        }
         let changes = changes.into_values().collect();
         let rounds = if self.quorums.rests_on_time() { 4 } else { 2 };
         let soon = self.now(out).plus(self.schedule.round().saturating_mul(rounds));
@@ -320,7 +323,7 @@ impl Replica {
         let Phase::Changing { beginning, .. } = &mut self.phase else { return };
         let start = match std::mem::replace(beginning, Beginning::Refused) {
             Beginning::Gathers => {
-                *beginning = Beginning::Gathers;
+                *beginning = Beginning::Nothing;
                 return self.start_view(out);
             }
             Beginning::Offered(start) => *start,

@@ -49,5 +49,7 @@ fn with_three_replicas_one_liar_breaks_nothing_while_messages_are_in_time() {
 fn without_liars_no_fault_of_network_disks_and_clocks_breaks_three_replicas() {
     let honest = Fault::ALL.iter().filter(|fault| fault.is_lie());
     let faults = honest.fold(Options::default().faults, |faults, lie| faults.without(*lie));
+    // Who gathered view changes for a view started it with fewer than a quorum: some had moved on meanwhile.
+    holds(308..309, &Options { replicas: 3, faults: faults.clone(), ..Options::default() });
     holds(1..17, &Options { replicas: 3, faults, ..Options::default() });
 }
