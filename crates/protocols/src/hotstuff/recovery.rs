@@ -20,6 +20,9 @@ use quorate_core::outbox::Note;
 /// Blocks that one answer brings at most, and bytes of their payloads, unless a single one is longer.
 const ANSWER_BLOCKS_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// What a question costs whoever asks it, beside the bytes of the answer, of its quota of 8 MiB in each period of `resend`: 128 questions
+/// for blocks bring more of them than a group makes meanwhile.
+const QUESTION_BYTES: usize = 60 << 10;
 /// So far ahead somebody must be to be asked at once; what is less is on its way.
 const BEHIND_BLOCKS: u64 = 8;
 
@@ -100,7 +103,9 @@ impl Replica {
         let to = Peer::Replica(from);
         let behind = place.view < self.view() || place.high < self.high.view();
         let ahead = place.view > self.view() || place.high > self.high.view();
-        if behind && rests {
+        if behind && rests && !self.admits(from, out) {
+            out.ignore(to, Why::Busy);
+        } else if behind && rests {
             out.send_unsynced(to, self.new_view()); // carries its proofs
         } else if ahead && !behind && self.told == self.place() {
             out.send_unsynced(to, Message::Status(self.place())); // a question, of one who rests, too
@@ -136,9 +141,22 @@ impl Replica {
         out.send_unsynced(Peer::Replica(replica), Message::GetBlocks { after }); // a question
     }
 
+    /// May this replica be answered once more in this period? Answers are longer than questions, and lead to others: who asks again
+    /// and again, or lets its former questions be repeated, would keep everybody else busy.
+    fn admits(&mut self, from: ReplicaId, out: &Outbox) -> bool {
+        let admitted = self.quotas.admits(from, self.config.resend, out.now());
+        if admitted {
+            self.quotas.spend(from, QUESTION_BYTES);
+        }
+        admitted
+    }
+
     /// Somebody is behind.
     pub(super) fn on_get_blocks(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
         let to = Peer::Replica(from);
+        if !self.admits(from, out) {
+            return out.ignore(to, Why::Busy);
+        }
         if after < self.tree.base().op {
             match self.state.clone().filter(|it| it.statement().checkpoint.op > after) {
                 Some(state) => out.send_unsynced(to, Message::StateStable(state)), // carries its proof
@@ -164,6 +182,7 @@ impl Replica {
                 break;
             }
         }
+        self.quotas.spend(from, bytes);
         out.send_unsynced(to, self.new_view()); // carries its proofs
         out.send_unsynced(to, Message::Status(self.place())); // the end of the answer
     }

@@ -8,6 +8,7 @@ use super::pacemaker::Concern;
 use super::tree::Tree;
 use super::{Config, HotStuff, Outbox, Timer};
 use crate::pbft;
+use crate::pbft::pace::Quotas;
 use crate::pbft::pool::Pool;
 use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
@@ -118,6 +119,8 @@ pub struct Replica {
     /// The pause before it rings, and where we were when it last did.
     pub(super) pause: Duration,
     pub(super) told: Place,
+    /// How much was answered to whom.
+    pub(super) quotas: Quotas,
     pub(super) bounds: Bounds,
 }
 

@@ -16,7 +16,7 @@ mod invariants;
 mod log;
 mod message;
 mod normal;
-mod pace;
+pub(crate) mod pace;
 pub(crate) mod pool;
 mod reads;
 mod recovery;

@@ -107,14 +107,14 @@ fn nanos(duration: Duration) -> u64 {
 
 /// What was answered to each replica in this period.
 #[derive(Debug, Default)]
-pub(super) struct Quotas {
+pub(crate) struct Quotas {
     began: Option<Instant>,
     spent: BTreeMap<ReplicaId, usize>,
 }
 
 impl Quotas {
     /// May this replica be answered? It is charged for having asked.
-    pub(super) fn admits(&mut self, from: ReplicaId, period: Duration, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, from: ReplicaId, period: Duration, now: Instant) -> bool {
         if self.began.is_none_or(|began| now.since(began) >= period) {
             self.began = Some(now);
             self.spent.clear();
@@ -128,7 +128,7 @@ impl Quotas {
     }
 
     /// The answer had so many bytes.
-    pub(super) fn spend(&mut self, from: ReplicaId, bytes: usize) {
+    pub(crate) fn spend(&mut self, from: ReplicaId, bytes: usize) {
         if let Some(spent) = self.spent.get_mut(&from) {
             *spent = spent.saturating_add(bytes);
         }

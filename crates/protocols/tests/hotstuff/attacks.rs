@@ -293,3 +293,29 @@ fn a_read_that_one_replica_lies_about_is_ordered_instead() {
     it.run_until("answered", |it| it.answer(1, read).is_some());
     assert_eq!(it.answer(1, read).as_deref(), Some("a b"));
 }
+
+#[test]
+fn who_asks_again_and_again_is_answered_up_to_its_quota() {
+    // The simulator's seeds 265 and 307 with seven replicas: a liar repeats its former questions, and each answer leads to another one.
+    let mut it = Cluster::with(4, config());
+    it.client(1);
+    (0..10).for_each(|index| drop(it.apply(1, &format!("x{index}"))));
+    it.run(2_000);
+    it.liar(3);
+    it.talk();
+    let behind = Place { view: View::ZERO, high: View::ZERO, committed: op(0) };
+    for _ in 0..1_000 {
+        it.say(replica(3), 1, Message::GetBlocks { after: op(0) });
+        it.say(replica(3), 1, Message::Status(behind));
+    }
+    let answers = it.sent.iter().filter(|it| it.to == replica(3) && it.label == "NewView").count();
+    assert!((100..=128).contains(&answers), "{answers} answers");
+    it.talk();
+    it.say(replica(2), 1, Message::GetBlocks { after: op(0) });
+    assert!(it.count("Block") > 5, "others have quotas of their own");
+    it.talk();
+    it.run(200);
+    it.talk();
+    it.say(replica(3), 1, Message::GetBlocks { after: op(0) });
+    assert!(it.count("Block") > 5, "and there is a next period");
+}
