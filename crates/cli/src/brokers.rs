@@ -137,9 +137,26 @@ fn refuse_useless(said: Option<&str>, protocol: &str) -> anyhow::Result<()> {
 /// A NATS server of ours, beside the replicas of a cluster's folder.
 #[derive(Debug)]
 pub struct NatsServer {
+    /// Ends the server when we end, however we end. Before `child`: a value that is dropped has ended both, this one first.
+    watcher: Option<Child>,
     /// Nothing if somebody has started it by hand.
     child: Option<Child>,
     pid_file: PathBuf,
+}
+
+/// What waits for the end of whoever holds the other end of its stdin, and then ends a process. Told something, it lets it live.
+const WATCHER: &str = "read -r _ || kill -TERM \"$1\"";
+
+/// A process that ends another one when we do: the kernel closes our end of its stdin even after kill -9. The server itself
+/// reads no stdin, so somebody must do it for it; no safe call asks the kernel to do so without.
+fn watcher(of: u32) -> std::io::Result<Child> {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", WATCHER, "sh", &of.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.process_group(0).kill_on_drop(true).spawn()
 }
 
 impl Choice {
@@ -176,7 +193,7 @@ impl NatsServer {
         };
         let pid_file = folder.join("pid");
         if TcpStream::connect(address).await.is_ok() {
-            return Ok(Some(Self { child: None, pid_file }));
+            return Ok(Some(Self { watcher: None, child: None, pid_file }));
         }
         let log = OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
         let mut command = Command::new(PROGRAM);
@@ -184,6 +201,8 @@ impl NatsServer {
         let child = command.process_group(0).kill_on_drop(true).spawn();
         let advice = "install it (on Debian: apt-get install nats-server)";
         let mut child = child.advise(format!("cannot start {PROGRAM}"), advice)?;
+        let watcher =
+            child.id().map(watcher).transpose().explain("cannot start `sh`, which would end the broker with us")?;
         let until = Instant::now() + START_PATIENCE;
         while TcpStream::connect(address).await.is_err() {
             if child.try_wait()?.is_some() || Instant::now() > until {
@@ -192,7 +211,7 @@ impl NatsServer {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Some(Self { child: Some(child), pid_file }))
+        Ok(Some(Self { watcher, child: Some(child), pid_file }))
     }
 
     /// Its process, if it is ours.
@@ -204,7 +223,7 @@ impl NatsServer {
     pub fn has_ended(&mut self) -> bool {
         let ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
         if ended {
-            self.child = None;
+            (self.watcher, self.child) = (None, None); // its number may be another process's from now on
         }
         ended
     }
@@ -228,5 +247,6 @@ impl NatsServer {
         if tokio::time::timeout(patience, child.wait()).await.is_err() {
             let _gone_already = child.kill().await;
         }
+        self.watcher = None;
     }
 }

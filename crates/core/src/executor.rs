@@ -14,6 +14,7 @@ use crate::time::WallTime;
 use crate::wire::Wire;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// Every chunk of a snapshot but the last has this size, bytes.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
@@ -204,6 +205,8 @@ pub enum Done {
         position: Position,
         /// [`Executor::digest`].
         digest: Digest,
+        /// [`Report::milestones`](crate::node::Report::milestones).
+        milestones: Vec<(OpNumber, Digest)>,
     },
 }
 
@@ -271,6 +274,32 @@ pub struct Executor<M> {
     op: OpNumber,
     state: State<M>,
     branches: Branches<State<M>, Outcome>,
+    milestones: Milestones,
+}
+
+/// States after entries at which all replicas look. Under a load no two replicas are asked for their state after the same entry, so
+/// whoever wants to know whether they differ compares these. Their digests leave the sessions out: those may be long.
+#[derive(Debug, Default)]
+struct Milestones(BTreeMap<OpNumber, Digest>);
+
+impl Milestones {
+    /// Entries between two of them; every so many is kept for longer, for replicas that are far apart.
+    const NEAR_ENTRIES: u64 = 64;
+    const FAR_ENTRIES: u64 = 4096;
+    /// So many of each kind are remembered.
+    const OF_EACH: u64 = 8;
+
+    fn pass<M: Machine>(&mut self, op: OpNumber, state: &State<M>) {
+        if !op.get().is_multiple_of(Self::NEAR_ENTRIES) {
+            return;
+        }
+        let (position, time) = (state.position.get().to_le_bytes(), state.time.as_nanos().to_le_bytes());
+        self.0.insert(op, Digest::of_parts(&[b"milestone", &position, &time, state.machine.digest().as_bytes()]));
+        self.0.retain(|at, _| {
+            let is_far = at.get().is_multiple_of(Self::FAR_ENTRIES);
+            op.since(*at) < Self::OF_EACH.saturating_mul(if is_far { Self::FAR_ENTRIES } else { Self::NEAR_ENTRIES })
+        });
+    }
 }
 
 impl<M: Machine> Executor<M> {
@@ -281,7 +310,7 @@ impl<M: Machine> Executor<M> {
     }
 
     fn of(op: OpNumber, state: State<M>) -> Self {
-        Self { op, state, branches: Branches::default() }
+        Self { op, state, branches: Branches::default(), milestones: Milestones::default() }
     }
 
     /// The state that a snapshot holds.
@@ -373,7 +402,9 @@ impl<M: Machine> Executor<M> {
                 Done::Installed { checkpoint: manifest.checkpoint(), error, wake: self.wake() }
             }
             Job::Digest { to, nonce } => {
-                Done::Digest { to, nonce, op: self.op, position: self.state.position, digest: self.digest() }
+                let milestones = self.milestones.0.iter().map(|(op, digest)| (*op, *digest)).collect();
+                let (op, position, digest) = (self.op, self.state.position, self.digest());
+                Done::Digest { to, nonce, op, position, digest, milestones }
             }
         }
     }
@@ -393,6 +424,18 @@ impl<M: Machine> Executor<M> {
                 let mut output = Output::default();
                 machine.apply_to(&object, &at, &operation, &mut output);
                 Stepped { reply: output.take().0.into(), before }
+            }
+            Step::Across { objects: touched, operation } => {
+                let names: Vec<Bytes> = touched.iter().map(|(name, _)| name.clone()).collect();
+                if M::objects(&operation) != Objects::of(names.clone()) {
+                    return Stepped { reply: MISPLACED.into(), before: None };
+                }
+                let entropy = objects::entropy_across(&touched);
+                let position = touched.iter().map(|(_, at)| *at).max().unwrap_or_default();
+                let at = At { position, time: WallTime::default(), session: SessionId::ZERO, entropy };
+                let mut output = Output::default();
+                machine.apply_across(&names, &at, &operation, &mut output);
+                Stepped { reply: output.take().0.into(), before: None }
             }
             Step::Put { object, image } => {
                 let before = machine.image(&object);
@@ -474,13 +517,17 @@ impl<M: Machine> Executor<M> {
         if !batch.is_nothing() {
             self.branches.overtaken();
         }
-        self.state.apply(batch)
+        let outcome = self.state.apply(batch);
+        self.milestones.pass(op, &self.state);
+        outcome
     }
 
     fn commit(&mut self, op: OpNumber, state: StateId) -> Outcome {
         assert_eq!(op, self.op.next(), "entries are committed in order, each once");
         self.op = op;
-        self.branches.commit(&mut self.state, state)
+        let outcome = self.branches.commit(&mut self.state, state);
+        self.milestones.pass(op, &self.state);
+        outcome
     }
 
     fn save(&self) -> Box<dyn Save> {

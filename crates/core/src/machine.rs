@@ -94,7 +94,7 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
-    /// Which object an operation touches, for protocols that order each object by itself. A function of the bytes alone:
+    /// Which objects an operation touches, for protocols that order each object by itself. A function of the bytes alone:
     /// clients ask it, too.
     fn objects(_operation: &[u8]) -> Objects
     where
@@ -115,6 +115,13 @@ pub trait StateMachine: Send + 'static {
     /// counts the operations on this object, there is no time, and events are not published. Only for machines that have
     /// [`StateMachine::objects`].
     fn apply_to(&mut self, _object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
+        self.apply(at, operation, out);
+    }
+
+    /// Applies an operation that touches these objects, in the order of their names, each once. Looks at nothing else, and
+    /// changes nothing else: `at.position` is the greatest count of one of them, there is no time, and events are not
+    /// published. Only for machines that say [`Objects::Many`].
+    fn apply_across(&mut self, _objects: &[bytes::Bytes], at: &At, operation: &[u8], out: &mut Output) {
         self.apply(at, operation, out);
     }
 

@@ -1,9 +1,9 @@
 //! A state as a set of objects, each with an order of its own: what protocols need that do not order everything (HQ).
 //!
 //! A machine says which object an operation touches ([`crate::machine::StateMachine::objects`]), applies an operation to one
-//! object, and gives or takes one object as bytes. The executor does such steps in the order in which this replica asks for
-//! them; other replicas may do those of different objects in other orders, so nothing that a step leads to may depend on
-//! other objects.
+//! object or to several that it names, and gives or takes one object as bytes. The executor does such steps in the order in
+//! which this replica asks for them; other replicas may do those of different objects in other orders, so nothing that a step
+//! leads to may depend on objects that it does not name.
 
 use crate::crypto::Digest;
 use crate::ids::Position;
@@ -14,8 +14,23 @@ use bytes::Bytes;
 pub enum Objects {
     /// One object, by its name.
     One(Bytes),
-    /// Several, or nobody knows which.
+    /// These, and they are at least two: in the order of their names, each once.
+    Many(Vec<Bytes>),
+    /// All, or nobody knows which.
     All,
+}
+
+impl Objects {
+    /// What touches these, whatever their order and however often each is named; nothing at all is for nobody to order.
+    pub fn of(mut names: Vec<Bytes>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        match names.len() {
+            0 => Self::All,
+            1 => names.pop().map_or(Self::All, Self::One),
+            _ => Self::Many(names),
+        }
+    }
 }
 
 /// How a client finds out what is touched: the machine's [`crate::machine::StateMachine::objects`] and
@@ -50,6 +65,14 @@ pub enum Step {
         /// The operation.
         operation: Bytes,
     },
+    /// Apply an operation to several objects at once.
+    Across {
+        /// Their names, and how many operations each has seen with this one, in the order of their names. An operation that
+        /// touches something else is answered with [`MISPLACED`] and changes nothing.
+        objects: Vec<(Bytes, Position)>,
+        /// The operation.
+        operation: Bytes,
+    },
     /// Replace an object.
     Put {
         /// Its name.
@@ -67,11 +90,17 @@ pub const MISPLACED: &[u8] = b"this operation touches something else than the ob
 pub struct Stepped {
     /// The machine's reply; empty for [`Step::Put`].
     pub reply: Bytes,
-    /// The object as it was before: enough to undo the step.
+    /// The object as it was before: enough to undo the step. `None` for [`Step::Across`], which nobody takes back.
     pub before: Image,
 }
 
 /// Agreed bytes that differ for every operation on every object (see [`crate::machine::At::entropy`]).
 pub fn entropy(object: &[u8], at: Position) -> [u8; 32] {
     *Digest::of_parts(&[b"quorate object entropy", object, &at.get().to_le_bytes()]).as_bytes()
+}
+
+/// The same for an operation on several objects.
+pub fn entropy_across(objects: &[(Bytes, Position)]) -> [u8; 32] {
+    let each = objects.iter().map(|(object, at)| entropy(object, *at)).collect::<Vec<_>>().concat();
+    *Digest::of_parts(&[b"quorate objects entropy", &each]).as_bytes()
 }

@@ -211,6 +211,12 @@ impl SyncQuorums {
         2 * self.quorum - self.n - 1
     }
 
+    /// Are more liars tolerated than those despite whom two quorums meet in a correct replica? Then that quorums agree rests on
+    /// bounds of time, else on counting alone.
+    pub const fn rests_on_time(&self) -> bool {
+        self.faults > self.faults_without_bounds()
+    }
+
     /// All replicas but those that may be faulty.
     pub fn quorum(&self) -> usize {
         self.quorum - usize::from(mutated!("quorum/sync-one-short"))
@@ -399,6 +405,8 @@ mod tests {
         assert_eq!(table.iter().map(SyncQuorums::faults).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2, 3]);
         assert_eq!(table.iter().map(SyncQuorums::quorum).collect::<Vec<_>>(), [1, 2, 2, 3, 3, 4, 4]);
         assert_eq!(table.iter().map(SyncQuorums::faults_without_bounds).collect::<Vec<_>>(), [0, 1, 0, 1, 0, 1, 0]);
+        let rests: Vec<_> = table.iter().filter(|it| it.rests_on_time()).map(SyncQuorums::replicas).collect();
+        assert_eq!(rests, [3, 5, 6, 7]);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Setup<P: Protocol, M> {
     pub clients: usize,
     /// Calls that the clients make on their own in all; none in a scripted run.
     pub calls: u64,
+    /// Some of them write two registers at once.
+    pub pairs: bool,
     /// What may go wrong. Every seed draws its own rates.
     pub faults: Faults,
     /// So many replicas lie, if the faults have lies.
@@ -170,7 +172,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let broker = Broker::new(setup.seed, &of_broker);
         let faults = faults.drawn(&mut random);
         let mut network = Network::new(random.fork(), &faults);
-        let workload = Workload::new(random.fork(), setup.calls);
+        let workload = Workload::new(random.fork(), setup.calls, setup.pairs);
         let (entropy, nemesis, looks) = (random.fork(), random.fork(), random.fork());
         let mut fortune = Fortune::new(random.bits(), setup.only);
         let mut always = |fault| faults.has(fault) && fortune.allows(Moment::Beginning, fault, 0);

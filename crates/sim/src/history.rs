@@ -102,11 +102,10 @@ impl History {
         &self.entries
     }
 
-    /// The calls that `which` picks, as if they were all.
+    /// What `which` makes of each call, as if these were all.
     #[must_use]
-    pub fn of(&self, which: impl Fn(&Entry) -> bool) -> Self {
-        let entries = self.entries.iter().filter(|entry| which(entry)).cloned().collect();
-        Self { entries, moment: self.moment }
+    pub fn each(&self, which: impl Fn(&Entry) -> Option<Entry>) -> Self {
+        Self { entries: self.entries.iter().filter_map(which).collect(), moment: self.moment }
     }
 
     /// The last moment that has passed.

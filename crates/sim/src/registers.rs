@@ -41,20 +41,45 @@ pub enum Operation {
         /// Which register.
         key: u8,
     },
+    /// Write two registers at once. Finds what both held: the first in the low half, the other in the high one.
+    Both {
+        /// One register.
+        key: u8,
+        /// Another one.
+        other: u8,
+        /// A value that no other operation brings; not zero, and less than 2³².
+        value: u64,
+    },
+}
+
+/// What a write of two registers finds, of what each of them held.
+pub const fn found_in_both(one: u64, other: u64) -> u64 {
+    one.wrapping_add(other << 32)
 }
 
 impl Operation {
-    /// The register that it is about.
+    /// The register that it is about; of two, the first.
     pub fn key(self) -> u8 {
         match self {
-            Operation::Put { key, .. } | Operation::Cas { key, .. } | Operation::Get { key } => key,
+            Operation::Put { key, .. }
+            | Operation::Cas { key, .. }
+            | Operation::Get { key }
+            | Operation::Both { key, .. } => key,
+        }
+    }
+
+    /// All registers that it is about.
+    pub fn keys(self) -> Vec<u8> {
+        match self {
+            Operation::Both { key, other, .. } => vec![key, other],
+            _ => vec![self.key()],
         }
     }
 
     /// The value by which a write is known; `None` for a read.
     pub fn id(self) -> Option<u64> {
         match self {
-            Operation::Put { value, .. } | Operation::Cas { value, .. } => Some(value),
+            Operation::Put { value, .. } | Operation::Cas { value, .. } | Operation::Both { value, .. } => Some(value),
             Operation::Get { .. } => None,
         }
     }
@@ -62,7 +87,7 @@ impl Operation {
     /// What a register that holds `held` holds afterwards.
     pub fn after(self, held: u64) -> u64 {
         match self {
-            Operation::Put { value, .. } => value,
+            Operation::Put { value, .. } | Operation::Both { value, .. } => value,
             Operation::Cas { expected, value, .. } if expected == held => value,
             Operation::Cas { .. } | Operation::Get { .. } => held,
         }
@@ -96,6 +121,7 @@ pub fn words(bytes: &[u8]) -> Option<String> {
             Operation::Put { key, value } => format!("r{key} := {value}"),
             Operation::Cas { key, expected, value } => format!("r{key} := {value} if {expected}"),
             Operation::Get { key } => format!("r{key}?"),
+            Operation::Both { key, other, value } => format!("r{key}, r{other} := {value}"),
         });
     }
     let Reply { revision, found } = Reply::decode(bytes).ok()?;
@@ -131,7 +157,10 @@ impl Registers {
     /// A register with an order of its own has changed.
     fn reorder(&mut self) {
         let state = Arc::make_mut(&mut self.state);
-        state.order = state.orders.values().flatten().copied().collect();
+        // One that wrote two registers is there once; one that wrote a register twice, twice.
+        let mut first: BTreeMap<u64, u8> = BTreeMap::new();
+        let each = state.orders.iter().flat_map(|(key, order)| order.iter().map(move |id| (*key, *id)));
+        state.order = each.filter(|(key, id)| first.entry(*id).or_insert(*key) == key).map(|(_, id)| id).collect();
         self.chain = Digest::of(&state.encode());
     }
 
@@ -171,7 +200,9 @@ impl StateMachine for Registers {
 
     fn objects(operation: &[u8]) -> Objects {
         match Operation::decode(operation) {
-            Ok(operation) if operation.id().is_some() => Objects::One(vec![operation.key()].into()),
+            Ok(operation) if operation.id().is_some() => {
+                Objects::of(operation.keys().into_iter().map(|key| vec![key].into()).collect())
+            }
             _ => Objects::All,
         }
     }
@@ -189,6 +220,19 @@ impl StateMachine for Registers {
         let order = state.orders.entry(key).or_default();
         order.push(id);
         let revision = order.len() as u64;
+        out.reply(&Reply { revision, found }.encode());
+        self.reorder();
+    }
+
+    fn apply_across(&mut self, _objects: &[Bytes], _at: &At, operation: &[u8], out: &mut Output) {
+        let Ok(Operation::Both { key, other, value }) = Operation::decode(operation) else { return out.reply(b"?") };
+        let found = found_in_both(self.value(key), self.value(other));
+        let state = Arc::make_mut(&mut self.state);
+        for key in [key, other] {
+            state.values.insert(key, value);
+            state.orders.entry(key).or_default().push(value);
+        }
+        let revision = state.orders.get(&key).map_or(0, Vec::len) as u64;
         out.reply(&Reply { revision, found }.encode());
         self.reorder();
     }

@@ -1,6 +1,8 @@
 //! One run of one seed: a storm, then calm, then judgement.
 
-use crate::checker::{Broken, Property, durability, exactly_once, linearizability, liveness, revisions, storage};
+use crate::checker::{
+    Broken, Property, durability, exactly_once, linearizability, liveness, revisions, storage, together,
+};
 use crate::clock::{MILLI, SECOND};
 use crate::cluster::{Cluster, Setup};
 use crate::faults::{Fault, Faults};
@@ -135,6 +137,7 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
         replicas: options.replicas,
         clients: options.clients,
         calls: options.ops,
+        pairs: P::PER_OBJECT,
         faults: options.faults_of::<P>(),
         liars: P::liars(options.replicas).saturating_add(usize::from(options.beyond_model)),
         lies: P::lies(),
@@ -234,6 +237,9 @@ fn judge<P: Simulated>(cluster: &Cluster<P, Registers>, probed: usize, healed: u
         None => revisions::check(history, agreed),
     }
     .map_err(|detail| (Property::REVISIONS, detail))?;
+    if let Some(orders) = orders.filter(|_| P::PER_OBJECT) {
+        together::check(history, orders).map_err(|detail| (Property::LINEARIZABILITY, detail))?;
+    }
     linearizability::check(history).map_err(|detail| (Property::LINEARIZABILITY, detail))
 }
 
@@ -292,6 +298,7 @@ impl<P: Simulated> Cluster<P, Registers> {
         // Those of whom something is expected may agree, and yet have to hear of what somebody else has answered.
         states.len() == expected
             && states.iter().all(|(at, machine)| (at == op || P::PER_OBJECT) && machine.order() == first.order())
+            && states.iter().all(|(_, machine)| machine.orders() == first.orders())
             && durability::check(self.history(), first.order()).is_ok()
     }
 

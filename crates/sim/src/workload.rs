@@ -16,6 +16,8 @@ pub struct Workload {
     turns: BTreeMap<usize, u64>,
     keys: u64,
     reads: u64,
+    /// How many of a million writes are of two registers.
+    pairs: u64,
     think: u64,
     burst: u64,
     next_value: u64,
@@ -23,14 +25,16 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// `calls` calls in all. How many registers there are, how often they are read and how fast, the seed decides.
-    pub fn new(mut random: Random, calls: u64) -> Self {
+    /// `calls` calls in all. How many registers there are, how often they are read and how fast, the seed decides. With
+    /// `pairs`, some writes are of two registers at once.
+    pub fn new(mut random: Random, calls: u64, pairs: bool) -> Self {
         let keys = random.between(1, 5);
         let reads = random.between(50_000, 500_000);
         let think = random.between(2 * MILLI, 80 * MILLI);
         let burst = random.between(1, 8);
         let (seed, turns) = (random.bits(), BTreeMap::new());
-        Self { random, seed, turns, keys, reads, think, burst, next_value: 1, left: calls }
+        let pairs = if pairs { random.between(0, 200_000) } else { 0 };
+        Self { random, seed, turns, keys, reads, pairs, think, burst, next_value: 1, left: calls }
     }
 
     /// What follows is drawn for this client: from a stream of its own, so that one client's luck is not another's.
@@ -78,6 +82,12 @@ impl Workload {
     fn write(&mut self, key: u8, found: u64) -> Call {
         let value = self.next_value;
         self.next_value = value.saturating_add(1);
+        if self.pairs > 0 && self.keys > 1 && self.random.chance(self.pairs) {
+            let last = self.keys.saturating_sub(1);
+            let other = u8::try_from(self.random.below(last)).unwrap_or(0);
+            let other = if other >= key { other.saturating_add(1) } else { other };
+            return Call::Apply(Operation::Both { key, other, value }.encode().into());
+        }
         let operation = match self.random.below(3) {
             0 => Operation::Cas { key, expected: found, value },
             _ => Operation::Put { key, value },

@@ -200,6 +200,7 @@ fn seen(cluster: &Cluster, hands: &mut Hands) -> BTreeMap<u8, Seen> {
             missing: said.missing,
             digest_op: said.digest_op,
             digest: said.digest.clone(),
+            milestones: said.milestones.clone(),
             evidence: said.evidence.clone(),
         });
         let process = hands.process(row.replica);

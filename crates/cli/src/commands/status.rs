@@ -64,6 +64,9 @@ pub struct Said {
     pub digest_op: u64,
     pub position: u64,
     pub digest: String,
+    /// Its states after the last entries at which all replicas look: see `Report::milestones`.
+    #[serde(skip)]
+    pub milestones: BTreeMap<u64, String>,
     pub ignored: u64,
     pub blamed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,6 +162,7 @@ fn said(report: &Report, committed: u64) -> Said {
         digest_op: report.op.get(),
         position: report.position.get(),
         digest: hex(report.digest.as_bytes()),
+        milestones: report.milestones.iter().map(|(op, digest)| (op.get(), hex(digest.as_bytes()))).collect(),
         ignored: report.ignored,
         blamed: report.blamed,
         last_fault: report.last_fault.clone(),
@@ -169,14 +173,8 @@ fn said(report: &Report, committed: u64) -> Said {
 
 fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
     let said: Vec<&Said> = replicas.iter().filter_map(|row| row.said.as_ref()).collect();
-    let mut at: BTreeMap<u64, &str> = BTreeMap::new();
-    let mut diverged = None;
     let one_order = has_one_order(connection);
-    for one in said.iter().filter(|_| one_order) {
-        if *at.entry(one.digest_op).or_insert(&one.digest) != one.digest {
-            diverged = Some(one.digest_op);
-        }
-    }
+    let diverged = if one_order { first_difference(&said) } else { None };
     let (up, all) = (said.len(), replicas.len());
     let needed = Protocol::named(&connection.config.protocol).map_or(all, |protocol| protocol.needed(all));
     let enough = up >= needed;
@@ -209,6 +207,22 @@ fn judge(connection: &Connection, replicas: Vec<Row>) -> Cluster {
         majority: enough,
         replicas,
     }
+}
+
+/// The first entry after which two replicas say to be in different states: after the last that they have applied, if it is the
+/// same, or after an earlier one.
+fn first_difference(said: &[&Said]) -> Option<u64> {
+    let mut at: BTreeMap<(u64, bool), &str> = BTreeMap::new();
+    let mut different = None;
+    for one in said {
+        let milestones = one.milestones.iter().map(|(op, digest)| ((*op, true), digest));
+        for (entry, digest) in std::iter::once(((one.digest_op, false), &one.digest)).chain(milestones) {
+            if *at.entry(entry).or_insert(digest) != digest {
+                different = Some(different.map_or(entry.0, |first: u64| first.min(entry.0)));
+            }
+        }
+    }
+    different
 }
 
 /// Is there one order of all operations, which all replicas go through?

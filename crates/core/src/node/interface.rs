@@ -84,6 +84,9 @@ pub struct Report {
     pub position: Position,
     /// The digest of machine and sessions.
     pub digest: Digest,
+    /// Digests, without the sessions, of its states after the last entries that are multiples of 64 and of 4,096: eight of each,
+    /// less if it has started since. Equal at replicas that agree, whatever entry each was asked after.
+    pub milestones: Vec<(OpNumber, Digest)>,
     /// Messages that it ignored, in all.
     pub ignored: u64,
     /// Lies that it noticed, in all.

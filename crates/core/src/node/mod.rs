@@ -466,8 +466,8 @@ impl<P: Protocol> Node<P> {
                 self.not_installed(checkpoint, turn, actions);
             }
             Done::Overtaken(checkpoint) => self.not_installed(checkpoint, turn, actions),
-            Done::Digest { op, position, digest, .. } => {
-                let report = self.report(op, position, digest);
+            Done::Digest { op, position, digest, milestones, .. } => {
+                let report = Report { milestones, ..self.report(op, position, digest) };
                 for (client, nonce) in std::mem::take(&mut self.asking.being_answered) {
                     let status = Service::Status { nonce, report: Box::new(report.clone()) };
                     self.answer(Peer::Client(client), status, "Status", actions);

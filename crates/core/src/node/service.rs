@@ -106,6 +106,7 @@ impl<P: Protocol> Node<P> {
             op,
             position,
             digest,
+            milestones: Vec::new(),
             ignored: self.ledger.ignored().values().fold(0, |sum, count| sum.saturating_add(*count)),
             blamed: self.ledger.blamed().values().fold(0, |sum, count| sum.saturating_add(*count)),
             evidence: self.ledger.proofs().iter().map(|(id, proof)| format!("{id} {}", proof.words())).collect(),

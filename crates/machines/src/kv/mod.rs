@@ -51,6 +51,7 @@ pub use reply::{
 pub use reply::{RangeResponse, Reply, Response, Status, TxnOpReply, TxnOpResponse, TxnResponse, WatchBatch};
 pub use snapshot::{KvSink, KvSource};
 
+use bytes::Bytes;
 use objects::Owns;
 use quorate_core::crypto::Digest;
 use quorate_core::machine::{self, At, Corrupt, Output, Snapshot, StateMachine, View};
@@ -148,6 +149,11 @@ impl StateMachine for Kv {
 
     fn apply_to(&mut self, object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
         let reply = self.run_alone(object, at, operation);
+        out.reply(&encode(&reply));
+    }
+
+    fn apply_across(&mut self, objects: &[Bytes], at: &At, operation: &[u8], out: &mut Output) {
+        let reply = self.run_across(objects, at, operation);
         out.reply(&encode(&reply));
     }
 

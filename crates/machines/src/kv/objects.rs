@@ -2,8 +2,9 @@
 //!
 //! Each key is a store of its own in which nothing else was ever written: its revision begins at 1 and counts the changes of
 //! this key alone, so `mod_revision` and compares by it mean what they mean in etcd, key by key. Of its history the latest
-//! change is kept. What needs one order for all keys (leases, compaction, transactions and deletes over several keys) has no
-//! place here; a range shows each key as it is.
+//! change is kept. A transaction that names several keys finds them in one store whose revision is the greatest of theirs, and
+//! gives the keys that it changes the next one: of all of them that is the latest. What needs one order for all keys (leases,
+//! compaction, deletes of ranges) has no place here; a range shows each key as it is.
 
 use super::Kv;
 use super::error::KvError;
@@ -123,7 +124,7 @@ pub(super) fn range(store: &Store, asked: &Range) -> Result<RangeResponse, KvErr
     super::range::range(store, &Range { revision: 0, ..asked.clone() }, &mut ReplyBudget::new())
 }
 
-/// Which key an operation touches, if only one and nothing that all keys share.
+/// Which keys an operation touches, if it names them all and needs nothing that all keys share.
 pub(super) fn touched(operation: &[u8]) -> Objects {
     let one = |key: Option<&Bytes>| key.map_or(Objects::All, |key| Objects::One(key.clone()));
     match Operation::decode(operation) {
@@ -132,8 +133,7 @@ pub(super) fn touched(operation: &[u8]) -> Objects {
         Ok(Operation::Txn(txn)) => {
             let mut keys = Some(Vec::new());
             of_txn(&txn, &mut keys);
-            let keys = keys.unwrap_or_default();
-            one(keys.first().filter(|first| keys.iter().all(|key| key == *first)))
+            keys.map_or(Objects::All, Objects::of)
         }
         _ => Objects::All,
     }
@@ -162,19 +162,21 @@ fn of_compare(compare: &Compare) -> Option<&Bytes> {
 
 /// Collects the keys of a transaction; nothing if it needs more than keys.
 fn of_txn(txn: &Txn, keys: &mut Option<Vec<Bytes>>) {
-    let mut add = |key: Option<&Bytes>| match (key, keys.as_mut()) {
-        (Some(key), Some(keys)) => keys.push(key.clone()),
-        _ => *keys = None,
-    };
+    fn add(keys: &mut Option<Vec<Bytes>>, key: Option<&Bytes>) {
+        match (key, keys.as_mut()) {
+            (Some(key), Some(keys)) => keys.push(key.clone()),
+            _ => *keys = None,
+        }
+    }
     for compare in &txn.compare {
-        add(of_compare(compare));
+        add(keys, of_compare(compare));
     }
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
-            TxnOp::Range(range) => add((range.range_end.is_empty() && range.revision <= 0).then_some(&range.key)),
-            TxnOp::Put(put) => add(of_put(put)),
-            TxnOp::Delete(delete) => add(of_delete(delete)),
-            TxnOp::Txn(_) => add(None), // nobody nests transactions on one key
+            TxnOp::Range(range) => add(keys, (range.range_end.is_empty() && range.revision <= 0).then_some(&range.key)),
+            TxnOp::Put(put) => add(keys, of_put(put)),
+            TxnOp::Delete(delete) => add(keys, of_delete(delete)),
+            TxnOp::Txn(txn) => of_txn(txn, keys), // as deep as the decoder lets it be
         }
     }
 }
@@ -196,6 +198,30 @@ impl Kv {
         let kv = alone.store.current(&key).map(|change| change.kv.clone());
         if revision > 1 {
             self.owns.set(&key, Some(Own { revision, kv }));
+        }
+        Reply { revision, result }
+    }
+
+    /// Applies an operation in a store in which there are its keys alone.
+    pub(super) fn run_across(&mut self, keys: &[Bytes], at: &At, operation: &[u8]) -> Reply {
+        let mut store = Store::new();
+        for (sub, key) in (0..).zip(keys) {
+            let Some(own) = self.own(key) else { continue };
+            store.revision = store.revision.max(own.revision);
+            if let Some(kv) = &own.kv {
+                store.enter(&kv.key, |_| Change { kv: kv.clone(), sub });
+            }
+        }
+        let before = store.revision;
+        let mut alone = Self { store, owns: Owns::default() };
+        let decoded = Operation::decode(operation);
+        let result = decoded.and_then(|operation| alone.run(at, operation, &mut Output::default()));
+        let revision = alone.store.revision;
+        let is_new = |kv: &KeyValue| kv.mod_revision > before;
+        let entries = keys.iter().filter_map(|key| alone.store.keys.get::<[u8]>(key.as_ref()));
+        for entry in entries.filter(|entry| is_new(&entry.newest.kv)) {
+            let kv = entry.live.then(|| entry.newest.kv.clone());
+            self.owns.set(&entry.newest.kv.key, Some(Own { revision, kv }));
         }
         Reply { revision, result }
     }

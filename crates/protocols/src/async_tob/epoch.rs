@@ -272,21 +272,29 @@ impl Replica {
     }
 
     /// Gives agreements their inputs: 1 where a quorum has seen the proposal and it is here, 0 for the rest as soon as
-    /// `n - t` are in (Ben-Or, Kelmer, Rabin).
+    /// `n - t` are in (Ben-Or, Kelmer, Rabin). Whose proposal did not count in the epoch before, and has not even arrived when
+    /// `n - t` that counted are seen, is not waited for: its agreement runs beside the others' (ADR 024).
     fn wish(&mut self, op: OpNumber, out: &mut Outbox) {
         let may_speak = self.may_speak(op) && op <= self.closed().plus(WINDOW_EPOCHS);
         let answering = self.quorums.answering();
+        let counted = self.decided_at(op.previous()).map(|it| it.counted.clone()).unwrap_or_default();
         let Some(epoch) = self.epochs.get_mut(&op).filter(|_| may_speak) else { return };
         let enough = epoch.agreed(true) >= answering;
+        // Only those that counted before: nobody wishes 0 for these early, so they will count, and `n - t` do.
+        let (was_here, was_missing) = (Some(&true), Some(&false));
+        let others = self.quorums.members().filter(|it| counted.get(it.index()) == was_here);
+        let others = others.filter(|it| epoch.certified(*it).is_some()).count() >= answering;
         let (mut steps, mut wished) = (Vec::new(), Vec::new());
         for member in self.quorums.members() {
             let seen = epoch.certified(member).is_some()
                 || (mutated!("async-tob/wants-what-few-have-seen") && epoch.approved.contains_key(&member));
+            let is_missing =
+                others && counted.get(member.index()) == was_missing && !epoch.approved.contains_key(&member);
             let Some(agreement) = epoch.agreements.get_mut(&member).filter(|it| !it.has_input()) else { continue };
             if seen {
                 steps.push((member, agreement.input(true)));
                 wished.extend(epoch.certificates.get(&member).cloned());
-            } else if enough {
+            } else if enough || is_missing {
                 steps.push((member, agreement.input(false)));
             }
         }

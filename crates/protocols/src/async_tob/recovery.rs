@@ -152,8 +152,11 @@ impl Replica {
         let me = self.me;
         let lacks = |it: &ReplicaId| self.peers.get(it).is_none_or(|place| place.committed < op);
         let Some(epoch) = self.epochs.get(&op) else { return };
-        let (certificate, own) = (epoch.certificates.get(&me), epoch.approved.get(&me));
-        let is_durable = certificate.is_some() || epoch.approvals.contains_key(&me);
+        let own = epoch.approved.get(&me);
+        let is_durable = epoch.certificates.contains_key(&me) || epoch.approvals.contains_key(&me);
+        // Not my own alone: whoever wishes for a proposal makes sure that everybody can, in the end.
+        let open = |it: &ReplicaId| epoch.agreements.get(it).is_none_or(|agreement| !agreement.is_over());
+        let certificates = || epoch.certificates.iter().filter(|(it, _)| **it == me || open(it)).map(|(_, it)| it);
         let over = |vote: &&Vote| {
             let agreement = epoch.agreements.get(&vote.about);
             matches!(vote.word, Word::Decide(_)) || agreement.is_none_or(|it| !it.is_over())
@@ -166,7 +169,7 @@ impl Replica {
                 if let Some(own) = own.filter(|_| is_durable) {
                     out.send_unsynced(to, Message::Prop(Box::new(own.vector.signed().clone())));
                 }
-                if let Some(certificate) = certificate {
+                for certificate in certificates() {
                     out.send_unsynced(to, Message::PCert(certificate.clone()));
                 }
             }

@@ -6,16 +6,14 @@
 
 use super::Outbox;
 use super::message::{Grant, Message, Start, Write, conflict_of, prove_conflict};
+use super::module::Entry;
 use super::object::{Object, Phase};
 use super::replica::Replica;
-use crate::pbft;
 use quorate_core::crypto::{Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::mutated;
 use quorate_core::outbox::Note;
-use quorate_core::protocol;
-use quorate_core::sessions::Body;
-use quorate_core::wire::Wire;
 
 /// Objects whose STARTs are kept, at most; beyond it they are told again when there is room.
 pub(super) const CONTENDED_MAX: usize = 4096;
@@ -61,10 +59,14 @@ impl Replica {
         let asks = object.writes.values().map(|write| write.ask.clone()).collect();
         let current = object.now.proof.clone();
         let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current });
+        if !start.statement().conflict.is_empty() {
+            out.note(Note::Other("an object is frozen: its clients contend"));
+        }
         object.phase = Phase::Frozen(Box::new(start.clone()));
         self.active.insert(id);
-        self.keep(id, None, out);
-        out.note(Note::Other("an object is frozen: its clients contend"));
+        if !mutated!("hq/start-is-not-durable") {
+            self.keep(id, None, out);
+        }
         let primary = self.primary();
         out.send(self.me(), Message::Start(Box::new(start.clone())));
         if primary != self.me {
@@ -96,11 +98,18 @@ impl Replica {
         self.submit(id, false, out);
     }
 
-    /// Freezes an object that others have frozen.
+    /// Freezes an object that others have frozen, or that something waits for that touches others, too. A START without a
+    /// conflict freezes nobody: PBFT says to everybody what it is about.
     pub(super) fn joins(&mut self, id: Digest, out: &mut Outbox) -> bool {
         let Some(object) = self.objects.get(&id) else { return false };
+        if self.across.waits_for(id, object.now.joined) {
+            self.freeze(id, Vec::new(), out);
+            return true;
+        }
         let Some(starts) = self.starts.get(&id) else { return false };
-        let Some(start) = starts.values().find(|start| start.statement().seen == object.seen) else { return false };
+        let contends =
+            |start: &&Verified<Start>| start.statement().seen == object.seen && !start.statement().conflict.is_empty();
+        let Some(start) = starts.values().find(contends) else { return false };
         let conflict = start.statement().conflict.clone();
         self.freeze(id, conflict, out);
         true
@@ -113,7 +122,11 @@ impl Replica {
         // Whoever has the object from others knows of a resolution before PBFT here does.
         let seen = self.resolved(id).max(self.objects.get(&id).map_or(OpNumber::ZERO, |object| object.seen));
         let Some(starts) = self.starts.get(&id) else { return };
-        let starts = starts.values().filter(|start| start.statement().seen == seen);
+        let is_queued = self.across.is_queued(id);
+        let counts = |start: &&Verified<Start>| {
+            start.statement().seen == seen && (is_queued || !start.statement().conflict.is_empty())
+        };
+        let starts = starts.values().filter(counts);
         let mut starts: Vec<Signed<Start>> = starts.map(|start| start.signed().clone()).collect();
         let once = self.submitted.get(&id).is_some_and(|done| *done >= seen);
         if starts.len() < self.start_quorum() || (!late && (once || !is_primary)) {
@@ -121,18 +134,7 @@ impl Replica {
         }
         starts.truncate(self.start_quorum());
         self.submitted.insert(id, seen);
-        self.requests = self.requests.saturating_add(1);
-        let Some(key) = self.keyring.proxy() else { return };
-        let client = self.keyring.address(&key);
-        let group = self.keyring.sign_as_proxy(pbft::Requests {
-            client,
-            session: SessionId::new(1),
-            acknowledged: RequestNumber::ZERO,
-            full: None,
-            requests: vec![(RequestNumber::new(self.requests), Body::Apply(starts.encode().into()))],
-        });
-        let message = pbft::Message::Request(group);
-        self.module(out, |module, out| protocol::Replica::on_message(module, Peer::Client(client), message, out));
+        self.submit_entry(&Entry::Starts(starts), out);
     }
 
     /// How many STARTs make an operation (startQ).

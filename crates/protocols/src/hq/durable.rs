@@ -2,12 +2,13 @@
 //! comes back knows what it has promised.
 
 use super::message::{Ask, Grant, Proof, Start, Write};
-use super::object::State;
+use super::object::{List, State};
+use super::ordered::Rank;
 use crate::pbft;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Digest, Signed};
-use quorate_core::ids::{OpNumber, Position, RecordSeq};
+use quorate_core::ids::{ClientId, OpNumber, RecordSeq, RequestNumber};
 use quorate_core::objects::Image;
 
 /// A client's request, as it signed it.
@@ -36,12 +37,21 @@ pub struct Kept {
     pub granted: Vec<Signed<Grant>>,
     /// It is frozen, and this was said.
     pub frozen: Option<Start>,
-    /// It is being resolved: the viewstamp, the place of the first operation, all operations.
-    pub resolving: Option<(OpNumber, Position, Vec<Asked>)>,
+    /// It is being resolved, and this is done to it.
+    pub list: Option<List>,
     /// The step of the machine that led here, if it replaced the object.
     pub step: Option<(OpNumber, Image)>,
     /// The last step of the machine when this was written.
     pub upto: OpNumber,
+}
+
+/// One of the objects that an operation on several was executed on.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Joined {
+    /// Its name.
+    pub name: Bytes,
+    /// Why, and where in its order.
+    pub proof: Proof,
 }
 
 /// A record of the write-ahead log.
@@ -61,6 +71,32 @@ pub enum Record {
         result: Bytes,
         /// The object before.
         before: Image,
+    },
+    /// The machine has executed an operation on several objects.
+    Ordered {
+        /// The step of the machine.
+        op: OpNumber,
+        /// Its place in PBFT's order.
+        rank: Rank,
+        /// Whose it was.
+        client: ClientId,
+        /// Its number.
+        number: RequestNumber,
+        /// What.
+        operation: Bytes,
+        /// What it came to.
+        result: Bytes,
+        /// The objects, in the order of their names.
+        joined: Vec<Joined>,
+    },
+    /// What the last operation of a client on several objects came to, anew.
+    Came {
+        /// Whose it was.
+        client: ClientId,
+        /// Its number.
+        number: RequestNumber,
+        /// What it came to.
+        result: Bytes,
     },
     /// Everything about an object, anew.
     Object(Box<Kept>),

@@ -1,6 +1,7 @@
 //! What always holds, by name. The simulator asks after every turn.
 
 use super::object::{Object, Phase};
+use super::ordered::Rank;
 use super::replica::Replica;
 use quorate_core::crypto::Digest;
 
@@ -20,6 +21,11 @@ pub(super) fn check(replica: &Replica) -> Result<(), String> {
             let (version, seen) = (object.now.version(), object.seen);
             return Err(format!("{name}: object {id:?} at {version:?}, resolved at {seen}, grant {:?}", object.grant));
         }
+    }
+    let idle = |(_, it): &(&Digest, &Object)| matches!(it.phase, Phase::Free);
+    let waits = |(id, it): &(&Digest, &Object)| replica.across.waits_for(**id, it.now.joined);
+    if let Some((id, _)) = replica.objects.iter().filter(idle).find(waits) {
+        return Err(format!("what_an_operation_on_several_waits_for_is_not_free: object {id:?}"));
     }
     if replica.steps.done > replica.steps.asked {
         return Err(format!(
@@ -42,7 +48,8 @@ fn the_latest_write_fits_its_proof(id: &Digest, object: &Object) -> bool {
     match (&object.now.proof, &object.now.last) {
         (None, None) => true,
         (Some(proof), Some(last)) => proof.statement().is_for(last.ask()) && proof.statement().object == *id,
-        _ => false,
+        (Some(proof), None) => proof.statement().object == *id && object.now.joined != Rank::default(),
+        (None, Some(_)) => false,
     }
 }
 

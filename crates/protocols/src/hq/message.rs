@@ -4,7 +4,8 @@
 //! for certificates that come with a write: a replica looks at the place they are for first, and at their signatures only if
 //! they say something new (pitfalls 5 and 10 of the specification).
 
-use super::object::State;
+use super::object::{List, State};
+use super::ordered::Rank;
 use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub const BUCKETS: usize = 256;
 pub const VERSIONS_MAX: usize = 1024;
 /// Grants that one resolution makes, at most.
 pub const GRANTS_MAX: usize = 64;
+/// Objects that one operation touches, at most.
+pub const OBJECTS_MAX: usize = 128;
 
 /// Where a write stands in the order of its object: the viewstamp (vs), then the timestamp (ts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -120,6 +123,72 @@ fn prove_ask(ask: &mut Signed<Ask, ClientKey>, keyring: &Keyring) -> Result<(), 
     ask.prove(keyring)
 }
 
+/// ⟨cid, op#, h⟩: what a client signs of an operation on several objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct OrderedAsk {
+    /// Who asks (cid): the address that belongs to the key that signs.
+    pub client: ClientId,
+    /// The number of the request, larger than that of any earlier one of the client (op#).
+    pub number: RequestNumber,
+    /// Stands for all of it (h).
+    pub hash: Digest,
+    /// An entry of PBFT that was ordered when the client asked; zero if it knows of none. As [`Ask::after`].
+    pub after: OpNumber,
+}
+
+impl Statement for OrderedAsk {
+    const DOMAIN: &'static str = "hq/1 ordered";
+}
+
+/// ⟨ORDERED, cid, op#, op⟩: an operation on several objects, and who wants it (A.8).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Ordered {
+    /// The objects' names, in order, each once; two or more. What else the operation touches has no effect.
+    pub names: Vec<Bytes>,
+    /// The machine's operation (op).
+    pub operation: Bytes,
+    /// The client's word for it.
+    pub ask: Signed<OrderedAsk, ClientKey>,
+}
+
+impl Ordered {
+    /// What stands for a request: H(cid, op#, oids, op).
+    pub fn hash(client: ClientId, number: RequestNumber, names: &[Bytes], operation: &[u8]) -> Digest {
+        let numbers = [client.get().to_le_bytes().as_slice(), &number.get().to_le_bytes()].concat();
+        Digest::of_parts(&[b"hq ordered", &numbers, &names.to_vec().encode(), operation])
+    }
+
+    /// What the client has signed.
+    pub const fn ask(&self) -> &OrderedAsk {
+        self.ask.statement()
+    }
+
+    /// Is there room for it in an entry of PBFT?
+    pub fn fits(names: &[Bytes], operation: &[u8]) -> bool {
+        const REST: usize = 1024; // signature, numbers, lengths
+        let bytes = names.iter().map(|name| name.len().saturating_add(4)).fold(operation.len(), usize::saturating_add);
+        names.len() <= OBJECTS_MAX && bytes.saturating_add(REST) <= OPERATION_BYTES_MAX
+    }
+
+    /// Checks form, then the client's signature.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+        let ask = *self.ask();
+        let in_order = self.names.len() >= 2 && self.names.is_sorted_by(|one, next| one < next);
+        let short =
+            self.names.iter().all(|name| name.len() <= NAME_BYTES_MAX) && Self::fits(&self.names, &self.operation);
+        if !in_order || !short || ask.hash != Self::hash(ask.client, ask.number, &self.names, &self.operation) {
+            return Err(Fault::Malformed("an operation on several objects that its client has not signed".to_owned()));
+        }
+        if self.ask.by().is_proxy() || keyring.address(&self.ask.by()) != ask.client {
+            return Err(Fault::BadSignature(OrderedAsk::DOMAIN));
+        }
+        self.ask.prove(keyring)
+    }
+}
+
 /// ⟨cid, oid, op#, h, vs, ts⟩: the signer lets this operation, and no other, run on the object at this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub struct Grant {
@@ -170,7 +239,8 @@ pub struct Start {
     pub object: Digest,
     /// The last resolution of the object that the signer knows.
     pub seen: OpNumber,
-    /// The grants that contradict each other (conflictC).
+    /// The grants that contradict each other (conflictC); none if PBFT has ordered an operation that touches this object and
+    /// others.
     pub conflict: Vec<Signed<Grant>>,
     /// The requests under consideration (ops), without the operations themselves.
     pub asks: Vec<Signed<Ask, ClientKey>>,
@@ -197,7 +267,9 @@ impl Statement for Start {
         if self.current.as_ref().is_some_and(|proof| proof.statement().object != self.object) {
             return malformed("a START with another object's certificate");
         }
-        prove_conflict(&mut self.conflict, keyring)?;
+        if !self.conflict.is_empty() {
+            prove_conflict(&mut self.conflict, keyring)?;
+        }
         let of_it = |grant: &Signed<Grant>| {
             (grant.statement().object, grant.statement().version.vs) == (self.object, self.seen)
         };
@@ -257,18 +329,34 @@ pub struct Transferred {
     pub image: Image,
     /// Both, before the latest write: a resolution may have to take that back.
     pub before: Option<(State, Image)>,
+    /// The list that it is in the middle of, if it is: what follows cannot be computed from what is here.
+    pub list: Option<List>,
 }
 
 impl Transferred {
     /// Equal where the object is the same. Which signatures prove it does not matter.
     pub fn digest(&self) -> Digest {
         let before = self.before.as_ref().map(|(state, image)| (state.essence(), image.clone()));
-        Digest::of(&(self.seen, self.now.essence(), self.image.clone(), before).encode())
+        Digest::of(&(self.seen, self.now.essence(), self.image.clone(), before, self.list.clone()).encode())
+    }
+
+    /// Is this a state between resolutions, which is of use to everybody?
+    pub(super) fn is_whole(&self) -> bool {
+        self.now.version().vs <= self.seen
+    }
+
+    /// Is it in the middle of this resolution's list?
+    pub(super) fn is_within(&self, vs: OpNumber) -> bool {
+        self.list.as_ref().is_some_and(|list| list.vs == vs)
     }
 
     fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let (object, quorum) = (object_of(&self.name), quorum(keyring)?);
         self.now.prove(object, keyring, quorum)?;
+        let version = self.now.version();
+        if self.list.as_ref().is_some_and(|list| version.vs <= self.seen || !list.fits(object, version)) {
+            return Err(Fault::Malformed("a list that the object is not in the middle of".to_owned()));
+        }
         match &mut self.before {
             Some((state, _)) => state.prove(object, keyring, quorum),
             None => Ok(()),
@@ -280,8 +368,10 @@ impl State {
     fn prove(&mut self, object: Digest, keyring: &Keyring, quorum: usize) -> Result<(), Fault> {
         let fits = match (&self.proof, &self.last) {
             (Some(proof), Some(last)) => proof.statement().object == object && proof.statement().is_for(last.ask()),
+            // The latest was an operation on several objects; or there is none.
+            (Some(proof), None) => proof.statement().object == object && self.joined != Rank::default(),
             (None, None) => true,
-            _ => false,
+            (None, Some(_)) => false,
         };
         if !fits || self.done.len() > super::object::CLIENTS_MAX {
             return Err(Fault::Malformed("a state that does not fit its certificate".to_owned()));
@@ -378,6 +468,23 @@ pub enum Message {
         write: Write,
     },
 
+    /// Client → replicas ⟨ORDERED, cid, op#, op⟩: an operation on several objects.
+    Ordered(Box<Ordered>),
+    /// Replica → client: it is on all of its objects here.
+    OrderedDone {
+        /// Which of your requests.
+        number: RequestNumber,
+        /// What it came to; `None` if I have the objects from others.
+        result: Option<Bytes>,
+    },
+    /// Replica → client: I have forgotten you, and your request may be older than that. Ask again after this entry.
+    OrderedTooOld {
+        /// Which of your requests.
+        number: RequestNumber,
+        /// The entry.
+        at: OpNumber,
+    },
+
     /// Replica → replicas ⟨START, oid, conflictC, ops, currentC, rid⟩.
     Start(Box<Signed<Start>>),
     /// Replica → replicas: my grants of what a resolution has ordered, in order.
@@ -446,6 +553,7 @@ impl Message {
                 }
                 Ok(())
             }
+            Message::Ordered(ordered) => ordered.prove(keyring),
             Message::Start(start) => start.prove(keyring),
             Message::Grants { grants, .. } if grants.len() > GRANTS_MAX => malformed("too many grants"),
             Message::Grants { grants, .. } => grants.iter_mut().try_for_each(|grant| grant.prove(keyring)),
@@ -454,6 +562,8 @@ impl Message {
             Message::Versions { versions, .. } if versions.len() > VERSIONS_MAX => malformed("too many versions"),
             Message::Module(message) => message.prove_inside(keyring),
             Message::TooOld { .. }
+            | Message::OrderedDone { .. }
+            | Message::OrderedTooOld { .. }
             | Message::Done { .. }
             | Message::ReadAnswer { .. }
             | Message::GetWrite { .. }
@@ -479,6 +589,9 @@ impl Message {
             Message::WriteBackRead { .. } => "WriteBackRead",
             Message::ReadAnswer { .. } => "ReadAnswer",
             Message::Resolve { .. } => "Resolve",
+            Message::Ordered(_) => "Ordered",
+            Message::OrderedDone { .. } => "OrderedDone",
+            Message::OrderedTooOld { .. } => "OrderedTooOld",
             Message::Start(_) => "Start",
             Message::Grants { .. } => "Grants",
             Message::GetWrite { .. } => "GetWrite",

@@ -16,18 +16,21 @@ mod message;
 mod module;
 mod normal;
 mod object;
+mod ordered;
 mod recovery;
 mod replica;
 mod resolve;
 mod transfer;
 
 pub use client::Client;
-pub use durable::{Kept, Record};
+pub use durable::{Joined, Kept, Record};
 pub use message::{
-    Ask, Grant, Message, NAME_BYTES_MAX, Proof, ReadRequest, Start, Transferred, VERSIONS_MAX, Version, WRITES_MAX,
-    Write, conflict_of, name_of, object_of,
+    Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start, Transferred,
+    VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
 };
-pub use object::{Answered, CLIENTS_MAX, State};
+pub use module::Entry;
+pub use object::{Answered, CLIENTS_MAX, Item, List, State};
+pub use ordered::{ORDERED_CLIENTS_MAX, Rank};
 pub use replica::Replica;
 
 use crate::pbft;

@@ -1,14 +1,16 @@
-//! PBFT inside HQ (`docs/adr/001-seam.md`, *Nesting*). It orders quorums of STARTs and nothing else, its clients are the
-//! replicas, and while nobody contends it sends nothing and arms no timer.
+//! PBFT inside HQ (`docs/adr/001-seam.md`, *Nesting*). It orders quorums of STARTs, and operations on several objects; its
+//! clients are the replicas, and while nobody contends or touches several objects it sends nothing and arms no timer.
 
 use super::durable::Record;
-use super::message::{Message, Start};
+use super::message::{Message, Ordered, Start};
+use super::ordered::Rank;
 use super::replica::Replica;
 use super::{Hq, Outbox, Timer};
 use crate::pbft::{self, Pbft};
+use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Signed};
-use quorate_core::ids::{OpNumber, ReplicaId};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
 use quorate_core::nested::{Lift, nested};
 use quorate_core::outbox::Effect;
 use quorate_core::protocol;
@@ -17,6 +19,15 @@ use quorate_core::wire::Wire;
 
 /// PBFT's words in ours.
 pub(super) const LIFT: Lift<Pbft, Hq> = Lift { message: Message::Module, record: Record::Module, timer: Timer::Module };
+
+/// What PBFT orders.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Entry {
+    /// A quorum of STARTs of one object, in the order of their signers: a resolution.
+    Starts(Vec<Signed<Start>>),
+    /// An operation on several objects.
+    Ordered(Box<Ordered>),
+}
 
 impl Replica {
     /// Who leads PBFT, as far as this replica knows.
@@ -48,6 +59,8 @@ impl Replica {
             match effect {
                 Effect::Execute { op, batch } => {
                     self.decided(op, &batch, out);
+                    self.across.through = op;
+                    self.forget_results();
                     let before = out.effects().len();
                     let module = &mut self.module;
                     wanted.extend(nested(out, &LIFT, |inner| {
@@ -79,12 +92,30 @@ impl Replica {
     /// PBFT has ordered this: the upcall of R4.
     fn decided(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
         let Ok(batch) = Batch::decode(batch) else { return };
-        for request in batch.requests {
-            if let Body::Apply(bytes) = request.body
-                && let Ok(starts) = Vec::<Signed<Start>>::decode(&bytes)
-            {
-                self.on_resolution(op, starts, out);
+        for (index, request) in (0..).zip(batch.requests) {
+            if let Body::Apply(bytes) = request.body {
+                match Entry::decode(&bytes) {
+                    Ok(Entry::Starts(starts)) => self.on_resolution(op, starts, out),
+                    Ok(Entry::Ordered(ordered)) => self.on_decided_ordered(Rank { entry: op, index }, *ordered, out),
+                    Err(_) => {} // a liar's
+                }
             }
         }
+    }
+
+    /// Asks PBFT to order this, in this replica's name.
+    pub(super) fn submit_entry(&mut self, entry: &Entry, out: &mut Outbox) {
+        self.requests = self.requests.saturating_add(1);
+        let Some(key) = self.keyring.proxy() else { return };
+        let client = self.keyring.address(&key);
+        let group = self.keyring.sign_as_proxy(pbft::Requests {
+            client,
+            session: SessionId::new(1),
+            acknowledged: RequestNumber::ZERO,
+            full: None,
+            requests: vec![(RequestNumber::new(self.requests), Body::Apply(entry.encode().into()))],
+        });
+        let message = pbft::Message::Request(group);
+        self.module(out, |module, out| protocol::Replica::on_message(module, Peer::Client(client), message, out));
     }
 }

@@ -4,10 +4,11 @@ use super::Outbox;
 use super::durable::Record;
 use super::message::{Grant, Message, Proof, ReadRequest, Write, object_of};
 use super::object::{Object, Phase};
-use super::replica::{Reading, Replica};
+use super::replica::{Moving, Reading, Replica};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::{Class, Note};
 
@@ -46,7 +47,7 @@ impl Replica {
         let current = object.now.proof.clone();
         let answer = match &object.grant {
             Some(grant) if grant.statement().is_for(&ask) => Message::Granted { grant: grant.clone(), current },
-            Some(grant) => {
+            Some(grant) if !mutated!("hq/grants-a-place-twice") => {
                 let answer = Message::Refused { number: ask.number, grant: grant.clone(), current };
                 object.consider(&write);
                 answer
@@ -109,12 +110,16 @@ impl Replica {
                 object.bodies.insert(grant.hash, write);
             }
         }
-        match &object.phase {
+        match &mut object.phase {
             Phase::Frozen(_) if grant.version.vs <= object.seen => {
                 // A frozen object executes nothing: what it has said of itself must stay true.
                 return self.delay(id, from, Message::Write2 { proof, write: None, answer }, out);
             }
             Phase::Resolving(it) if grant.version.vs < it.vs => return out.ignore(from, Why::OldView),
+            Phase::Resolving(it) if it.plan().is_some_and(|plan| plan.list.has(&grant)) => {
+                it.shown.insert(grant.version, proof);
+                return self.proceed(id, out);
+            }
             Phase::Frozen(_) | Phase::Resolving(_) => return self.fall_behind(id, out),
             Phase::Free | Phase::Writing(..) | Phase::Taking(_) => {}
         }
@@ -141,7 +146,7 @@ impl Replica {
             }
             return self.replay(id, out);
         }
-        if grant.version != object.next() {
+        if grant.version != object.next() && !mutated!("hq/executes-past-a-gap") {
             return self.fall_behind(id, out);
         }
         let Some(write) = object.body(grant.hash).cloned() else { return self.want(id, grant.hash, out) };
@@ -159,7 +164,14 @@ impl Replica {
         if op <= self.steps.replayed {
             return;
         }
-        let Some(id) = self.steps.moving.remove(&op) else { return };
+        let id = match self.steps.moving.remove(&op) {
+            Some(Moving::One(id)) => id,
+            Some(Moving::Several(rank)) => {
+                self.steps.done = op;
+                return self.stepped_across(op, rank, stepped, out);
+            }
+            None => return,
+        };
         let Some(object) = self.objects.get_mut(&id) else { return };
         self.steps.done = op;
         match std::mem::replace(&mut object.phase, Phase::Free) {
@@ -201,10 +213,12 @@ impl Replica {
         object.writes.clear();
         object.bodies.clear();
         let version = object.now.version();
-        let record = Record::Executed { op, proof, write, result: reply, before };
-        let seq = out.persist(Class::Promise, record);
-        self.steps.records.push_back((op, seq));
-        self.recorded(id, seq);
+        if !mutated!("hq/execution-is-not-durable") {
+            let record = Record::Executed { op, proof, write, result: reply, before };
+            let seq = out.persist(Class::Promise, record);
+            self.steps.records.push_back((op, seq));
+            self.recorded(id, seq);
+        }
         out.note(Note::Committed(op));
         self.changed(id, former, version, out);
     }
@@ -231,6 +245,9 @@ impl Replica {
     pub(super) fn on_read(&mut self, from: ClientId, read: ReadRequest, out: &mut Outbox) {
         if self.reads.len() >= READS_MAX {
             return out.ignore(Peer::Client(from), Why::Busy);
+        }
+        if self.wait_whole(from, &read, out) {
+            return;
         }
         let id = read.name.as_ref().map(|name| object_of(name));
         let known = id.and_then(|id| Some((id, self.objects.get(&id)?)));

@@ -1,11 +1,13 @@
 //! One object as a replica knows it.
 
 use super::durable::Kept;
-use super::message::{Ask, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
+use super::message::{Ask, GRANTS_MAX, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
+use super::ordered::Rank;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use quorate_core::crypto::{Certified, ClientKey, Digest, Signed, Verified};
+use quorate_core::crypto::{Certified, ClientKey, Digest, Keyring, Signed, Verified};
 use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RecordSeq, ReplicaId, RequestNumber};
+use quorate_core::mutated;
 use quorate_core::objects::Image;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -33,8 +35,10 @@ pub struct Answered {
 pub struct State {
     /// The proof of the latest write (currentC); `None` before the first.
     pub proof: Option<Proof>,
-    /// The latest write.
+    /// The latest write; `None` before the first, and if it was an operation on several objects.
     pub last: Option<Write>,
+    /// The latest operation on several objects among its writes; zero before the first.
+    pub joined: Rank,
     /// The last write of each client (oldops).
     pub done: BTreeMap<ClientId, Answered>,
     /// Whoever is not in `done` has written nothing after this.
@@ -43,7 +47,7 @@ pub struct State {
 
 /// The latest write, by what stands for it; one request for each client: its number, its result, its place. What a client may
 /// say differently to different replicas ([`Ask::after`]) is not in it.
-type Essence = (Version, Option<Digest>, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
+type Essence = (Version, Option<Digest>, Rank, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
 
 impl State {
     /// Where the latest write stands.
@@ -54,7 +58,8 @@ impl State {
     /// What must be equal on all replicas.
     pub(super) fn essence(&self) -> Essence {
         let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
-        (self.version(), self.last.as_ref().map(|write| write.ask().hash), done.collect(), self.floor)
+        let last = self.last.as_ref().map(|write| write.ask().hash);
+        (self.version(), last, self.joined, done.collect(), self.floor)
     }
 
     /// The state after a write.
@@ -76,7 +81,8 @@ impl State {
 
     /// Was this request executed, or a later one of its client?
     pub(super) fn is_over(&self, ask: &Ask) -> bool {
-        self.done.get(&ask.client).is_some_and(|it| it.number >= ask.number)
+        let is_over = self.done.get(&ask.client).is_some_and(|it| it.number >= ask.number);
+        is_over && !mutated!("hq/executes-a-request-twice")
     }
 
     /// May this request be one of a client that was forgotten?
@@ -94,18 +100,40 @@ pub(super) struct Resolving {
     pub(super) base: Option<Proof>,
     /// The requests in the STARTs.
     pub(super) asks: Vec<Signed<Ask, ClientKey>>,
+    /// The operations on several objects that have waited for it, in PBFT's order.
+    pub(super) ordered: Vec<Item>,
     /// Grants of this resolution, by the place and the signer.
     pub(super) votes: BTreeMap<Version, BTreeMap<ReplicaId, Verified<Grant>>>,
+    /// Certificates of its list that others have shown, by the place.
+    pub(super) shown: BTreeMap<Version, Proof>,
+    /// The list of an earlier resolution, in the middle of which this replica was.
+    pub(super) left: Option<List>,
     pub(super) stage: Stage,
 }
 
 impl Resolving {
+    /// Of this viewstamp, and nothing else is known.
+    pub(super) fn new(vs: OpNumber) -> Self {
+        let (asks, ordered, votes, shown) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { vs, base: None, asks, ordered, votes, shown, left: None, stage: Stage::Reaching }
+    }
+
+    /// L, if this replica has come so far.
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        match &self.stage {
+            Stage::Granting(plan) | Stage::Running(plan, _) | Stage::Joining(plan) => Some(plan),
+            Stage::Reaching | Stage::Undoing | Stage::Executing(..) => None,
+        }
+    }
+
     /// The proof for the operation at this index of L, if a quorum has granted it.
     pub(super) fn proof(&self, plan: &Plan, index: usize, quorum: usize) -> Option<Proof> {
-        let version = Version { vs: self.vs, ts: plan.first.plus(index as u64) };
-        let grant = Grant::of(plan.asks.get(index)?.statement(), version);
-        let votes = self.votes.get(&version)?;
-        Certified::assemble(votes.values(), &grant, quorum).map(Certified::into_certificate)
+        let version = Version { vs: self.vs, ts: plan.list.first.plus(index as u64) };
+        let grant = Grant::of(&plan.list.items.get(index)?.ask, version);
+        let counted = self.votes.get(&version);
+        let counted = counted.and_then(|votes| Certified::assemble(votes.values(), &grant, quorum));
+        let shown = || self.shown.get(&version).filter(|proof| *proof.statement() == grant).cloned();
+        counted.map(Certified::into_certificate).or_else(shown)
     }
 }
 
@@ -122,16 +150,70 @@ pub(super) enum Stage {
     Granting(Plan),
     /// The machine executes an operation of L.
     Running(Plan, Write),
+    /// The machine executes an operation of L on this object and others.
+    Joining(Plan),
 }
 
-/// L, in order, and where its first operation goes.
+/// An operation in L.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Item {
+    /// What is granted.
+    pub ask: Ask,
+    /// Its place in PBFT's order, if it touches several objects.
+    pub ordered: Option<Rank>,
+}
+
+/// L: what a resolution does to an object, in order.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct List {
+    /// The resolution.
+    pub vs: OpNumber,
+    /// The place of the first operation.
+    pub first: Position,
+    /// The operations, at most [`GRANTS_MAX`].
+    pub items: Vec<Item>,
+}
+
+impl List {
+    /// Is an object at this version in the middle of it, or at its end?
+    pub(super) fn fits(&self, object: Digest, version: Version) -> bool {
+        let of_it = self.items.iter().all(|item| item.ask.object == object);
+        let within = version.vs == self.vs && version.ts >= self.first && self.executed(version) <= self.items.len();
+        of_it && within && self.items.len() <= GRANTS_MAX
+    }
+
+    /// How many of them are executed where the object is at this version.
+    pub(super) fn executed(&self, version: Version) -> usize {
+        usize::try_from(version.ts.next().since(self.first)).unwrap_or(usize::MAX)
+    }
+
+    /// Is this what is granted of it?
+    pub(super) fn has(&self, grant: &Grant) -> bool {
+        self.grants().any(|it| it == *grant)
+    }
+
+    /// The grants for them.
+    pub(super) fn grants(&self) -> impl Iterator<Item = Grant> + '_ {
+        let places = (0..).map(|index| Version { vs: self.vs, ts: self.first.plus(index) });
+        self.items.iter().zip(places).map(|(item, version)| Grant::of(&item.ask, version))
+    }
+}
+
+/// L, and how far it is.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) first: Position,
-    pub(super) asks: Vec<Signed<Ask, ClientKey>>,
+    pub(super) list: List,
+    /// My grants for it.
     pub(super) own: Vec<Signed<Grant>>,
     /// How many were executed.
     pub(super) executed: usize,
+}
+
+impl Plan {
+    pub(super) fn new(list: List, executed: usize, keyring: &Keyring) -> Self {
+        let own = list.grants().map(|grant| keyring.sign(grant)).collect();
+        Self { list, own, executed }
+    }
 }
 
 /// What an object is busy with.
@@ -167,7 +249,7 @@ pub(super) struct Object {
     pub(super) bodies: BTreeMap<Digest, Write>,
     /// Operations of the latest resolution: perhaps nobody else who is correct has them (A.8).
     pub(super) settled: BTreeMap<Digest, Write>,
-    /// My grants of the latest resolution: others may lack them when it is over here.
+    /// My grants of the latest resolution that is over here: others may lack them.
     pub(super) granted: Vec<Signed<Grant>>,
     /// A certified write whose operation or whose predecessor is not here, and whether its client waits.
     pub(super) pending: Option<(Proof, bool)>,
@@ -208,8 +290,23 @@ impl Object {
         match &self.phase {
             Phase::Free | Phase::Frozen(_) => false,
             Phase::Writing(..) | Phase::Taking(_) => true,
-            Phase::Resolving(it) => matches!(it.stage, Stage::Undoing | Stage::Executing(..) | Stage::Running(..)),
+            Phase::Resolving(it) => {
+                matches!(it.stage, Stage::Undoing | Stage::Executing(..) | Stage::Running(..) | Stage::Joining(_))
+            }
         }
+    }
+
+    /// Is it in the middle of a resolution's list? Whoever takes it takes the list with it: one could not come back to where
+    /// the resolution begins, to compute it.
+    pub(super) fn is_between(&self) -> bool {
+        self.now.version().vs > self.seen
+    }
+
+    /// The list that is being carried out, or in the middle of which it is.
+    pub(super) fn list(&self) -> Option<&List> {
+        let Phase::Resolving(it) = &self.phase else { return None };
+        let left = it.left.as_ref().filter(|_| self.is_between());
+        it.plan().map(|plan| &plan.list).or(left)
     }
 
     /// The place after the latest write.
@@ -258,13 +355,6 @@ impl Object {
 
     /// As its record has it.
     pub(super) fn kept(&self, object: Digest, step: Option<(OpNumber, Image)>, upto: OpNumber) -> Kept {
-        let resolving = match &self.phase {
-            Phase::Resolving(it) => match &it.stage {
-                Stage::Granting(plan) | Stage::Running(plan, _) => Some((it.vs, plan.first, plan.asks.clone())),
-                _ => None,
-            },
-            _ => None,
-        };
         let frozen = match &self.phase {
             Phase::Frozen(start) => Some(start.statement().clone()),
             _ => None,
@@ -280,7 +370,7 @@ impl Object {
             settled: self.settled.values().cloned().collect(),
             granted: self.granted.clone(),
             frozen,
-            resolving,
+            list: self.list().cloned(),
             step,
             upto,
         }

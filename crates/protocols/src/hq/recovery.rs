@@ -3,16 +3,16 @@
 //!
 //! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again.
 
-use super::durable::{Kept, Record};
-use super::message::{Message, Version};
-use super::module::LIFT;
+use super::durable::{Joined, Kept, Record};
+use super::message::Message;
+use super::module::{Entry, LIFT};
 use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::ordered::{Across, Came};
 use super::replica::{Compared, Replica, Steps};
-use super::transfer::own_grants;
 use super::{Outbox, Timer};
 use crate::pbft;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId};
 use quorate_core::nested::nested;
 use quorate_core::objects::Step;
 use quorate_core::outbox::{Class, Note};
@@ -31,6 +31,7 @@ impl Replica {
     /// Makes sure that somebody looks again, as long as there is something to look after.
     pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
         let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
+        let unsettled = unsettled || self.across.is_waiting() || self.catches_up();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -42,17 +43,20 @@ impl Replica {
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
         self.give_up();
+        let mut shows_gap = self.lacks_entries();
         let active: Vec<Digest> = self.active.iter().take(AGAIN_MAX).copied().collect();
         for id in active {
             match self.objects.get(&id) {
                 Some(Object { phase: Phase::Frozen(start), .. }) => {
                     let start = start.clone();
+                    shows_gap |= start.statement().conflict.is_empty(); // PBFT alone can tell the others why
                     out.send(self.me(), Message::Start(start.clone()));
                     out.broadcast(Message::Start(start));
                     self.submit(id, true, out);
                 }
-                Some(object) => {
-                    if let Some(grants) = own_grants(object) {
+                Some(_) => {
+                    let grants = self.sayable(id);
+                    if !grants.is_empty() {
                         // To itself, too: after a restart its own are not counted yet.
                         out.send(self.me(), Message::Grants { grants: grants.clone(), again: false });
                         out.broadcast(Message::Grants { grants, again: true });
@@ -61,6 +65,11 @@ impl Replica {
                 }
                 None => {}
             }
+        }
+        self.submit_waiting(AGAIN_MAX, out);
+        if shows_gap {
+            // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
+            self.submit_entry(&Entry::Starts(Vec::new()), out);
         }
         for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {
             out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
@@ -116,8 +125,8 @@ impl Replica {
 
     /// Writes anew what is needed of the log's beginning, a little at a time, and forgets the rest.
     pub(super) fn clean(&mut self, out: &mut Outbox) {
-        let needed =
-            self.firsts.len().saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
+        let objects = self.firsts.len().saturating_add(self.across.results());
+        let needed = objects.saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
         let limit = needed.saturating_mul(2).saturating_add(self.config.log_slack);
         let Some(first) = self.lowest() else { return };
         if out.next_seq().since(first) <= limit {
@@ -126,6 +135,14 @@ impl Replica {
         for _ in 0..REWRITES_MAX {
             let object = self.firsts.first().copied();
             let record = self.places.first_key_value().map(|(place, known)| (*place, *known));
+            let result = self.across.oldest_result();
+            let others = [object.map(|(seq, _)| seq), record.map(|(place, _)| place)];
+            if let Some((seq, client)) = result
+                && others.into_iter().flatten().all(|other| seq <= other)
+            {
+                self.across.keep_result(client, out);
+                continue;
+            }
             match (object, record) {
                 (Some((seq, id)), other) if other.is_none_or(|(place, _)| seq < place) => {
                     if self.objects.get(&id).is_some_and(Object::is_moving) {
@@ -152,7 +169,8 @@ impl Replica {
         let object = self.firsts.first().map(|(seq, _)| *seq);
         let record = self.places.first_key_value().map(|(place, _)| *place);
         let step = self.steps.records.front().map(|(_, seq)| *seq);
-        [object, record, step].into_iter().flatten().min()
+        let result = self.across.oldest_result().map(|(seq, _)| seq);
+        [object, record, step, result].into_iter().flatten().min()
     }
 }
 
@@ -164,6 +182,7 @@ struct Replayed {
     /// The last step that any record knows of.
     last: OpNumber,
     carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
+    results: BTreeMap<ClientId, Came>,
 }
 
 impl Replayed {
@@ -193,6 +212,22 @@ impl Replayed {
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, step));
             }
+            Record::Ordered { op, rank, client, number, operation, result, joined } => {
+                let mut touched = Vec::new();
+                for Joined { name, proof } in joined {
+                    let id = proof.statement().object;
+                    let object = self.objects.entry(id).or_insert_with(|| Object::new(name.clone()));
+                    object.first.get_or_insert(seq);
+                    touched.push((name, proof.statement().version.ts));
+                    object.join(proof, rank);
+                }
+                self.last = self.last.max(op);
+                self.steps.insert(op, (seq, Step::Across { objects: touched, operation }));
+                self.results.insert(client, Came { number, result, seq });
+            }
+            Record::Came { client, number, result } => {
+                self.results.insert(client, Came { number, result, seq });
+            }
             Record::Object(kept) => {
                 let (id, name) = (kept.object, kept.name.clone());
                 self.last = self.last.max(kept.upto);
@@ -219,14 +254,10 @@ fn restored(kept: Kept, keyring: &Keyring) -> Object {
     if let Some(start) = kept.frozen {
         object.phase = Phase::Frozen(Box::new(keyring.sign(start))); // the same statement: it is on disk
     }
-    if let Some((vs, first, asks)) = kept.resolving {
-        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
-        let own =
-            asks.iter().zip(places).map(|(ask, version)| keyring.sign(super::Grant::of(ask.statement(), version)));
-        let plan = Plan { first, own: own.collect(), asks, executed: 0 };
-        let stage = Stage::Granting(plan);
-        let resolving = Resolving { vs, base: None, asks: Vec::new(), votes: BTreeMap::new(), stage };
-        object.phase = Phase::Resolving(Box::new(resolving));
+    if let Some(list) = kept.list {
+        let vs = list.vs;
+        let stage = Stage::Granting(Plan::new(list, 0, keyring));
+        object.phase = Phase::Resolving(Box::new(Resolving { stage, ..Resolving::new(vs) }));
     }
     object
 }
@@ -252,7 +283,7 @@ pub(super) fn restore(
             Restored::Damaged { seq, .. } => return lost(&format!("record {seq}")),
         }
     }
-    let Replayed { mut objects, mut steps, last, carried } = replayed;
+    let Replayed { mut objects, mut steps, last, carried, results } = replayed;
     let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let mut expected = saved;
     let records = steps.split_off(&saved.next());
@@ -267,8 +298,7 @@ pub(super) fn restore(
         if let Phase::Resolving(it) = &mut object.phase
             && let Stage::Granting(plan) = &mut it.stage
         {
-            let executed = object.now.version().ts.next().since(plan.first);
-            plan.executed = usize::try_from(executed).unwrap_or(plan.asks.len()).min(plan.asks.len());
+            plan.executed = plan.list.executed(object.now.version()).min(plan.list.items.len());
         }
     }
     let asked = saved.max(last);
@@ -288,6 +318,7 @@ pub(super) fn restore(
         module = Some(<pbft::Replica as protocol::Replica<pbft::Pbft>>::start(inner, keyring.clone(), inner_out));
     });
     let module = module.unwrap_or(Err(RestoreError::NoKey))?;
+    let known = objects.values().map(|it| it.now.joined.entry).max().unwrap_or_default();
     let active = objects.iter().filter(|(_, it)| !matches!(it.phase, Phase::Free)).map(|(id, _)| *id).collect();
     let mut compared = Compared::new(restore.config.compare);
     for (id, object) in &objects {
@@ -311,6 +342,7 @@ pub(super) fn restore(
         starts: BTreeMap::new(),
         submitted: BTreeMap::new(),
         early: BTreeMap::new(),
+        across: Across::restored(results, known),
         active,
         steps: Steps {
             asked,
@@ -336,6 +368,7 @@ pub(super) fn restore(
     }
     replica.note_records(before, out);
     replica.carry_out_module(wanted.into(), out);
+    replica.forget_results();
     let active: Vec<Digest> = replica.active.iter().copied().collect();
     active.into_iter().for_each(|id| replica.proceed(id, out));
     if !replica.objects.is_empty() {

@@ -4,6 +4,7 @@
 use super::durable::Record;
 use super::message::{BUCKETS, Grant, Message, Proof, Start, Transferred, Version};
 use super::object::{Object, Phase};
+use super::ordered::{Across, Rank};
 use super::{Config, Hq, Outbox, Timer};
 use crate::pbft;
 use bytes::Bytes;
@@ -36,8 +37,8 @@ pub(super) struct Steps {
     pub(super) asked: OpNumber,
     /// The last one done, and kept.
     pub(super) done: OpNumber,
-    /// Of which objects those are that the machine has not done.
-    pub(super) moving: BTreeMap<OpNumber, Digest>,
+    /// What those are about that the machine has not done.
+    pub(super) moving: BTreeMap<OpNumber, Moving>,
     /// Steps up to here belong to an earlier life.
     pub(super) replayed: OpNumber,
     /// No more steps until all are done and kept: a snapshot is due.
@@ -49,6 +50,15 @@ pub(super) struct Steps {
     pub(super) saved: OpNumber,
     /// The records of the steps after the last durable snapshot.
     pub(super) records: VecDeque<(OpNumber, RecordSeq)>,
+}
+
+/// What a step is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moving {
+    /// One object.
+    One(Digest),
+    /// An operation on several.
+    Several(Rank),
 }
 
 /// An object that this replica is behind with.
@@ -99,6 +109,8 @@ pub struct Replica {
     pub(super) submitted: BTreeMap<Digest, OpNumber>,
     /// Grants of resolutions that this replica has not come to.
     pub(super) early: BTreeMap<Digest, BTreeMap<ReplicaId, Vec<Verified<Grant>>>>,
+    /// Operations on several objects.
+    pub(super) across: Across,
     /// Objects that are frozen or being resolved.
     pub(super) active: BTreeSet<Digest>,
 
@@ -170,7 +182,7 @@ impl Replica {
             return false;
         }
         self.steps.asked = self.steps.asked.next();
-        self.steps.moving.insert(self.steps.asked, id);
+        self.steps.moving.insert(self.steps.asked, Moving::One(id));
         out.step(self.steps.asked, step);
         true
     }
@@ -203,6 +215,9 @@ impl Replica {
             | Message::Refused { .. }
             | Message::TooOld { .. }
             | Message::Done { .. }
+            | Message::Ordered(_)
+            | Message::OrderedDone { .. }
+            | Message::OrderedTooOld { .. }
             | Message::WriteBack { .. }
             | Message::Read(_)
             | Message::WriteBackRead { .. }
@@ -214,7 +229,12 @@ impl Replica {
 
     fn on_clients_message(&mut self, from: ClientId, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         let peer = Peer::Client(from);
+        if self.catches_up() {
+            out.ignore(peer, Why::NotNow);
+            return Ok(());
+        }
         match message {
+            Message::Ordered(ordered) => self.on_ordered(from, *ordered, out),
             Message::Write1(write) => self.on_write1(from, write.proven()?, out),
             Message::Write2 { proof, write, answer } => {
                 let write = write.map(super::Write::proven).transpose()?;
@@ -258,7 +278,8 @@ impl Replica {
         if object.is_moving() {
             return;
         }
-        if let Some(decided) = object.decided.take() {
+        if let Some(mut decided) = object.decided.take() {
+            decided.left = object.list().filter(|_| object.is_between()).cloned();
             object.phase = Phase::Resolving(decided);
             self.active.insert(id);
         }
@@ -266,6 +287,8 @@ impl Replica {
             (matches!(object.phase, Phase::Free), matches!(object.phase, Phase::Resolving(_)));
         if is_resolving {
             self.proceed_resolving(id, out);
+        } else if is_free && self.across.waits_for(id, object.now.joined) {
+            self.joins(id, out);
         } else if !self.adopt(id, out) && is_free && !self.joins(id, out) {
             self.proceed_writing(id, out);
         }

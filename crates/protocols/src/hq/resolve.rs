@@ -5,11 +5,13 @@
 use super::Outbox;
 use super::durable::Asked;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Start, Version};
-use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::object::{Item, List, Object, Phase, Plan, Resolving, Stage};
+use super::ordered::QUEUED_MAX;
 use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
+use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::Note;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +22,18 @@ impl Replica {
         let Some(id) = starts.first().map(|start| start.statement().object) else { return };
         let seen = self.resolved(id);
         let in_order = starts.is_sorted_by(|one, next| one.by() < next.by());
-        let of_one = starts.iter().all(|start| (start.statement().object, start.statement().seen) == (id, seen));
+        let is_queued = self.across.is_queued(id);
+        let of_one = starts.iter().all(|start| {
+            let it = start.statement();
+            (it.object, it.seen) == (id, seen) && (is_queued || !it.conflict.is_empty())
+        });
         let mut starts = starts;
         let proven = in_order && of_one && starts.iter_mut().all(|start| start.prove(&self.keyring).is_ok());
         if !proven || starts.len() < self.start_quorum() {
             return out.ignore(self.me(), Why::NotNow); // the same contention was resolved before, or it is none
         }
         self.resolved.insert(id, vs);
+        let ordered = self.take_queued(id);
         if let Some(known) = self.starts.get_mut(&id) {
             known.retain(|_, start| start.statement().seen >= vs);
             if known.is_empty() {
@@ -40,13 +47,16 @@ impl Replica {
             return; // the object has been through it, as the disk or another replica says
         }
         let currents = starts.iter().filter_map(|start| start.statement().current.clone());
-        let base = currents.max_by_key(|proof| proof.statement().version);
+        let base = match mutated!("hq/resolves-from-the-first-start") {
+            true => starts.first().and_then(|start| start.statement().current.clone()),
+            false => currents.max_by_key(|proof| proof.statement().version),
+        };
         let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
         let known: Vec<_> = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned().collect();
         object.settled.extend(known.into_iter().map(|write| (write.ask().hash, write)));
-        let mut resolving = Resolving { vs, base, asks, votes: BTreeMap::new(), stage: Stage::Reaching };
+        let mut resolving = Resolving { base, asks, ordered, ..Resolving::new(vs) };
         for grant in early.into_values().flatten() {
             if grant.statement().version.vs == vs {
                 count(&mut resolving, grant);
@@ -71,7 +81,7 @@ impl Replica {
         match std::mem::replace(&mut resolving.stage, Stage::Reaching) {
             Stage::Reaching => self.reach(id, resolving, out),
             Stage::Granting(plan) => self.run_plan(id, resolving, plan, out),
-            stage @ (Stage::Undoing | Stage::Executing(..) | Stage::Running(..)) => {
+            stage @ (Stage::Undoing | Stage::Executing(..) | Stage::Running(..) | Stage::Joining(_)) => {
                 resolving.stage = stage; // the machine is at work
                 self.set_resolving(id, resolving);
             }
@@ -128,28 +138,47 @@ impl Replica {
         // Nobody takes C back any more. Some have taken a write back to come here, and others have not: from here on all have
         // the same again, and who is behind can have it from any of them.
         object.before = None;
+        object.seen = object.seen.max(object.now.version().vs); // at C the earlier resolution is over
         let asks = order(&resolving.asks, resolving.vs, object);
-        let first = object.now.version().ts.next();
-        let vs = resolving.vs;
-        let places = (0..).map(|index| Version { vs, ts: first.plus(index) });
-        let own: Vec<_> = asks
-            .iter()
-            .zip(places)
-            .map(|(ask, version)| self.keyring.sign(Grant::of(ask.statement(), version)))
-            .collect();
-        if asks.is_empty() {
+        let asks = asks.iter().map(|ask| Item { ask: *ask.statement(), ordered: None });
+        let items: Vec<Item> = asks.chain(std::mem::take(&mut resolving.ordered)).collect();
+        let (vs, first) = (resolving.vs, object.now.version().ts.next());
+        if items.is_empty() {
             return self.finish(id, vs, out);
         }
-        let settled = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned();
-        let settled = settled.map(|write| (write.ask().hash, write)).collect();
-        resolving.stage = Stage::Granting(Plan { first, asks, own: own.clone(), executed: 0 });
+        let settled = items.iter().filter_map(|item| object.body(item.ask.hash)).cloned();
+        object.settled = settled.map(|write| (write.ask().hash, write)).collect();
+        let ordered = items.first().and_then(|item| item.ordered);
+        resolving.stage = Stage::Granting(Plan::new(List { vs, first, items }, 0, &self.keyring));
         self.set_resolving(id, resolving);
-        if let Some(object) = self.objects.get_mut(&id) {
-            (object.settled, object.granted) = (settled, own.clone());
-        }
         self.keep(id, None, out); // before any of it is executed: a restart must not compute it anew from a later state
-        out.broadcast(Message::Grants { grants: own.clone(), again: false });
-        out.send(self.me(), Message::Grants { grants: own, again: false });
+        self.say_grants(id, out);
+        if let Some(rank) = ordered {
+            self.run_ordered(rank, out);
+        }
+    }
+
+    /// My grants for an object's list that others may have. An operation on several objects is granted where it is the next
+    /// one on all of them: so `f + 1` correct replicas can execute what a quorum has granted, whatever they lack of others.
+    pub(super) fn sayable(&self, id: Digest) -> Vec<Signed<Grant>> {
+        let Some(Object { phase: Phase::Resolving(it), .. }) = self.objects.get(&id) else { return Vec::new() };
+        let Some(plan) = it.plan() else { return Vec::new() };
+        let may = |(index, item): (usize, &Item)| match item.ordered {
+            None => true,
+            Some(_) if index < plan.executed => true,
+            Some(rank) => index == plan.executed && self.is_reached(rank),
+        };
+        let items = plan.list.items.iter().enumerate();
+        items.zip(&plan.own).filter(|(item, _)| may(*item)).map(|(_, grant)| grant.clone()).collect()
+    }
+
+    /// Tells everybody, itself too, what it grants of an object's list.
+    pub(super) fn say_grants(&self, id: Digest, out: &mut Outbox) {
+        let grants = self.sayable(id);
+        if !grants.is_empty() {
+            out.broadcast(Message::Grants { grants: grants.clone(), again: false });
+            out.send(self.me(), Message::Grants { grants, again: false });
+        }
     }
 
     /// My grants of what a resolution has ordered (R4, e).
@@ -170,12 +199,18 @@ impl Replica {
             _ => None,
         };
         if let Some(resolving) = resolving {
+            let lacks = grants.iter().map(|it| it.statement().version).collect();
             let lies: Vec<Evidence> = grants.into_iter().filter_map(|grant| count(resolving, grant)).collect();
             lies.into_iter().for_each(|evidence| out.blame(peer, evidence.into()));
+            if again {
+                self.show(from, id, &lacks, out);
+            }
             return self.proceed(id, out);
         }
         if vs <= object.seen {
             if again {
+                let lacks = grants.iter().map(|it| it.statement().version).collect();
+                self.show(from, id, &lacks, out);
                 self.help(from, id, out);
             }
             return out.ignore(peer, Why::OldView);
@@ -188,16 +223,35 @@ impl Replica {
         if !self.early.contains_key(&id) && self.early.len() >= super::contention::CONTENDED_MAX {
             return out.ignore(Peer::Replica(from), Why::Busy);
         }
-        self.early.entry(id).or_default().insert(from, grants);
+        let known = self.early.entry(id).or_default().entry(from).or_default();
+        let of = |grants: &[Verified<Grant>]| grants.first().map(|it| it.statement().version.vs);
+        if of(known) < of(&grants) {
+            known.clear();
+        }
+        for grant in grants {
+            let is_new = known.iter().all(|it| it.statement().version != grant.statement().version);
+            let of_it = known.first().is_none_or(|it| it.statement().version.vs == grant.statement().version.vs);
+            if is_new && of_it && known.len() < GRANTS_MAX {
+                known.push(grant);
+            }
+        }
     }
 
     /// R4, f: what a quorum has granted is executed, in order; when all is, the object is free.
     fn run_plan(&mut self, id: Digest, mut resolving: Box<Resolving>, plan: Plan, out: &mut Outbox) {
-        if plan.executed == plan.asks.len() {
-            return self.finish(id, resolving.vs, out);
+        let Some(item) = plan.list.items.get(plan.executed).copied() else {
+            let vs = resolving.vs;
+            resolving.stage = Stage::Granting(plan);
+            self.set_resolving(id, resolving);
+            return self.finish(id, vs, out);
+        };
+        if let Some(rank) = item.ordered {
+            resolving.stage = Stage::Granting(plan);
+            self.set_resolving(id, resolving);
+            return self.run_ordered(rank, out);
         }
-        let quorum = self.quorum();
-        let next = plan.asks.get(plan.executed).map(|ask| *ask.statement());
+        let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
+        let next = Some(item.ask);
         let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
         let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
         let (Some(ask), Some(write)) = (ready, write.clone()) else {
@@ -208,7 +262,7 @@ impl Replica {
             }
             return;
         };
-        let at = plan.first.plus(plan.executed as u64);
+        let at = plan.list.first.plus(plan.executed as u64);
         let step = Step::Apply { object: write.name.clone(), at, operation: write.operation.clone() };
         assert!(ask.hash == write.ask().hash, "an operation is found by what stands for it");
         resolving.stage = if self.step(id, step, out) { Stage::Running(plan, write) } else { Stage::Granting(plan) };
@@ -228,7 +282,7 @@ impl Replica {
             Stage::Undoing => self.undone(id, op, out),
             Stage::Executing(proof, write) => self.executed(id, op, proof, write, stepped, out),
             Stage::Running(mut plan, write) => {
-                let quorum = self.quorum();
+                let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
                 let client = write.ask().client;
                 if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
                     self.executed(id, op, proof, write, stepped, out);
@@ -237,7 +291,7 @@ impl Replica {
                 }
                 resolving.stage = Stage::Granting(plan);
             }
-            stage @ (Stage::Reaching | Stage::Granting(_)) => resolving.stage = stage,
+            stage @ (Stage::Reaching | Stage::Granting(_) | Stage::Joining(_)) => resolving.stage = stage,
         }
         self.set_resolving(id, Box::new(resolving));
     }
@@ -262,7 +316,9 @@ impl Replica {
 
     /// The object is free again, at a new viewstamp.
     fn finish(&mut self, id: Digest, vs: OpNumber, out: &mut Outbox) {
+        let granted = self.sayable(id);
         let Some(object) = self.objects.get_mut(&id) else { return };
+        object.granted = granted;
         object.seen = vs;
         object.grant = None;
         object.writes.clear();
@@ -316,7 +372,7 @@ fn order(asks: &[Signed<Ask, ClientKey>], vs: OpNumber, object: &Object) -> Vec<
     }
     let mut all: Vec<_> = first.into_values().cloned().collect();
     all.sort_by_key(|signed| salted(signed.statement(), vs));
-    all.truncate(GRANTS_MAX);
+    all.truncate(GRANTS_MAX - QUEUED_MAX); // there is room for what touches other objects, too
     all
 }
 

@@ -130,7 +130,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub(super) fn primary(&self) -> ReplicaId {
+    pub(crate) fn primary(&self) -> ReplicaId {
         self.quorums.primary(self.view)
     }
 

@@ -9,6 +9,7 @@ use quorate_core::crypto::Keyring;
 use quorate_core::ids::{ReplicaId, RequestNumber, SessionId};
 use quorate_core::mutated;
 use quorate_core::protocol::{self, Call, CallError, ClientConfig, ClientEffect, ClientOutbox, Ticket};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 type Outbox = ClientOutbox<Reception>;
@@ -21,8 +22,10 @@ const OPERATION_BYTES_MAX: usize = PUBLICATION_BYTES_MAX - 1024;
 pub struct Client {
     module: pbft::Client,
     replicas: usize,
-    /// The session that has published last, and the highest number that it has.
-    published: Option<(SessionId, RequestNumber)>,
+    /// What was published and is not answered, by the first number in it: at most what PBFT's client has in flight. What is asked
+    /// again is asked in the same words: signed anew it would be another publication, received, certified and ordered beside the
+    /// first, and a group that is slow would be given the more to do the slower it is.
+    published: BTreeMap<(SessionId, RequestNumber), Group>,
 }
 
 impl Client {
@@ -30,18 +33,15 @@ impl Client {
     fn module(&mut self, out: &mut Outbox, handler: impl FnOnce(&mut pbft::Client, &mut ClientOutbox<Pbft>)) {
         let mut inner = ClientOutbox::new(out.now());
         handler(&mut self.module, &mut inner);
-        let mut published: Vec<Group> = Vec::new();
+        self.forget_what_was_answered();
+        let (mut seen, mut submitted) = (None, BTreeSet::new());
         for effect in inner.into_effects() {
             match effect {
+                // PBFT's client has one copy for each of those whom it asks, one after the other.
+                ClientEffect::Send(_, pbft::Message::Request(group)) if seen.as_ref() == Some(&group) => {}
                 ClientEffect::Send(_, pbft::Message::Request(group)) => {
-                    if !published.contains(&group) {
-                        let again = self.has_published(&group) && !mutated!("reception/never-submits");
-                        let message = |group| if again { Message::Submit(group) } else { Message::Publish(group) };
-                        for replica in (0_u8..).take(self.replicas).map(ReplicaId::new) {
-                            out.send(replica, message(group.clone()));
-                        }
-                        published.push(group);
-                    }
+                    self.publish(&group, &mut submitted, out);
+                    seen = Some(group);
                 }
                 ClientEffect::Send(to, message) => out.send(to, Message::Module(message)),
                 ClientEffect::Arm { timer, at } => out.arm(timer, at.since(out.now())),
@@ -53,32 +53,61 @@ impl Client {
 }
 
 impl Client {
-    /// Was any of these published before? From now on, all of them were. Who asks for a session, having had one, asks again: the
-    /// bytes are the same as the first time.
-    fn has_published(&mut self, group: &Group) -> bool {
-        let it = group.statement();
-        let (first, last) = it
-            .requests
-            .first()
-            .zip(it.requests.last())
-            .map_or_else(Default::default, |(first, last)| (first.0, last.0));
-        let before = self.published.replace((it.session, last));
-        before.is_some_and(|(session, highest)| {
-            if session == it.session {
-                self.published = Some((session, highest.max(last)));
+    /// What is new is published; what was published is submitted, each publication once in a turn.
+    fn publish(&mut self, group: &Group, submitted: &mut BTreeSet<(SessionId, RequestNumber)>, out: &mut Outbox) {
+        let mut earlier = BTreeSet::new();
+        for (number, _) in &group.statement().requests {
+            earlier.extend(self.published_with(group.statement().session, *number));
+        }
+        if earlier.is_empty() || mutated!("reception/never-submits") {
+            if let Some(first) = first_of(group) {
+                self.published.insert(first, group.clone());
             }
-            it.session == SessionId::ZERO || (session == it.session && first <= highest)
-        })
+            return self.tell_all(&Message::Publish(group.clone()), out);
+        }
+        for first in earlier {
+            if let Some(group) = self.published.get(&first).filter(|_| submitted.insert(first)) {
+                self.tell_all(&Message::Submit(group.clone()), out);
+            }
+        }
     }
+
+    /// The first number of the publication in which this one was.
+    fn published_with(&self, session: SessionId, number: RequestNumber) -> Option<(SessionId, RequestNumber)> {
+        let before = self.published.range((session, RequestNumber::ZERO)..=(session, number)).next_back();
+        let (first, group) = before?;
+        group.statement().requests.last().is_some_and(|(last, _)| *last >= number).then_some(*first)
+    }
+
+    fn tell_all(&self, message: &Message, out: &mut Outbox) {
+        for replica in (0_u8..).take(self.replicas).map(ReplicaId::new) {
+            out.send(replica, message.clone());
+        }
+    }
+
+    /// Keeps what may be asked again. Who asks for a session, having had one, asks in the same words as the first time.
+    fn forget_what_was_answered(&mut self) {
+        let (session, acknowledged) = self.module.acknowledged_in();
+        self.published.retain(|(of, _), group| {
+            let last = group.statement().requests.last();
+            *of == SessionId::ZERO || (*of == session && last.is_some_and(|(last, _)| *last > acknowledged))
+        });
+    }
+}
+
+/// What a publication is known by: its session and its first number.
+fn first_of(group: &Group) -> Option<(SessionId, RequestNumber)> {
+    let it = group.statement();
+    it.requests.first().map(|(number, _)| (it.session, *number))
 }
 
 impl protocol::Client<Reception> for Client {
     fn new(config: ClientConfig) -> Self {
-        Self { module: pbft::Client::new(config), replicas: config.replicas, published: None }
+        Self { module: pbft::Client::new(config), replicas: config.replicas, published: BTreeMap::new() }
     }
 
     fn start(config: ClientConfig, keyring: Arc<Keyring>) -> Self {
-        Self { module: pbft::Client::start(config, keyring), replicas: config.replicas, published: None }
+        Self { module: pbft::Client::start(config, keyring), replicas: config.replicas, published: BTreeMap::new() }
     }
 
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut Outbox) {

@@ -48,7 +48,10 @@ fn nothing_that_is_here_is_unknown(replica: &Replica) -> bool {
 
 fn liars_fill_their_own_places_only(replica: &Replica) -> bool {
     let within = replica.parked.values().all(|count| *count <= PARKED_MAX);
-    within && replica.inserted.len() <= INSERTED_MAX && replica.inserted.len() <= replica.inserted_order.len()
+    within
+        && replica.spent.holds()
+        && replica.inserted.len() <= INSERTED_MAX
+        && replica.inserted.len() <= replica.inserted_order.len()
 }
 
 fn no_time_is_ahead_of_the_clock(replica: &Replica) -> bool {

@@ -19,6 +19,7 @@ mod publication;
 mod recovery;
 mod replica;
 mod replies;
+mod spent;
 
 pub use client::Client;
 pub use durable::Record;

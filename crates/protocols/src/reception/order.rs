@@ -66,9 +66,14 @@ impl Replica {
         }
     }
 
-    /// Asks PBFT to order a certificate; the primary does so at once, a backup when the primary has not.
+    /// Asks PBFT to order a certificate; the primary does so at once, a backup when the primary has not. A primary that says
+    /// that it has the publication is given the receptions that make the certificate, and not all the bytes once more: a group
+    /// that is behind would be further behind for them. What a backup asks of PBFT it waits for, either way.
     pub(super) fn hand_over(&mut self, digest: Digest, out: &mut Outbox) {
         let keyring = self.keyring.clone();
+        let primary = self.module.primary();
+        let has_it = self.receptions.get(&digest).is_some_and(|votes| votes.contains_key(&primary));
+        let knows_it = has_it && primary != self.me;
         let Some(pending) = self.pending.get_mut(&digest) else { return };
         let Stage::Certified { certified, request } = &mut pending.stage else { return };
         let Some(client) = keyring.proxy().map(|proxy| keyring.address(&proxy)) else { return };
@@ -84,9 +89,17 @@ impl Replica {
                 })
             })
             .clone();
+        if knows_it {
+            for vote in &certified.receptions {
+                // Others' words, and one's own, which came back durable.
+                let message = Message::Reception { vote: vote.clone(), again: false };
+                out.send_unsynced(Peer::Replica(primary), message);
+            }
+        }
+        let from = if knows_it { Peer::Replica(self.me) } else { Peer::Client(client) }; // PBFT passes on what clients ask
         let module = &mut self.module;
         let wanted = nested(out, &LIFT, |inner| {
-            protocol::Replica::on_message(module, Peer::Client(client), pbft::Message::Request(request), inner);
+            protocol::Replica::on_message(module, from, pbft::Message::Request(request), inner);
         });
         self.carry_out(wanted, out);
     }
@@ -108,7 +121,9 @@ impl Replica {
             found.groups.sort_by_key(|(digest, _)| self.pending.get(digest).map(|pending| pending.time));
             found.batch.requests = requests(found.groups.iter().map(|(_, group)| group.statement()));
         }
-        self.asked.insert(op, Asked::of(found.groups.iter().map(|(_, group)| group)));
+        let in_full = |digest| self.pending.get(digest).is_some_and(|pending| pending.in_full);
+        let asked = Asked::of(found.groups.iter().map(|(digest, group)| (group, in_full(digest))));
+        self.asked.insert(op, asked);
         out.execute(op, found.batch.encode().into());
         self.settle(found.groups.into_iter().map(|(digest, _)| digest).collect(), out);
     }

@@ -32,6 +32,8 @@ pub(super) struct Pending {
     pub time: WallTime,
     /// The replica from which it was pulled, in whose share it is; `None`: its client, by whatever way.
     pub giver: Option<ReplicaId>,
+    /// Its client has asked again, over its own link: it is answered in full, whomever it had chosen for that.
+    pub in_full: bool,
     pub stage: Stage,
     /// When it is spoken of again, and the pause after that.
     pub next: Instant,
@@ -53,13 +55,13 @@ pub(super) enum Stage {
 
 impl Replica {
     /// A publication, by whatever way: it proves itself. What was ordered already came late, or twice: a broker may repeat
-    /// everything for ever, and nothing is ordered again for it.
+    /// everything for ever, and nothing is ordered again for it. A client that has no answer says so over its own link.
     pub(super) fn on_publish(&mut self, from: Peer, group: Group, out: &mut Outbox) {
         let digest = digest(&group);
-        if self.inserted.contains_key(&digest) {
+        if self.inserted.contains_key(&digest) || self.spent.covers(&group) {
             return out.ignore(from, Why::Duplicate);
         }
-        self.take(from, digest, group, out);
+        self.take(from, digest, group, false, out);
     }
 
     /// A client asks again, over its own link: for the answer, perhaps, of something that was ordered.
@@ -67,14 +69,21 @@ impl Replica {
         if from != Peer::Client(group.statement().client) {
             return self.on_publish(from, group, out); // nobody asks in somebody else's name
         }
-        self.take(from, digest(&group), group, out);
+        let digest = digest(&group);
+        if let Some(pending) = self.pending.get_mut(&digest) {
+            pending.in_full = true;
+        }
+        if self.will_reply(&group) {
+            return out.ignore(from, Why::Duplicate); // the machine has it
+        }
+        self.take(from, digest, group, true, out);
     }
 
     /// Receives a publication, unless it is here or its answers are.
-    fn take(&mut self, from: Peer, digest: Digest, group: Group, out: &mut Outbox) {
+    fn take(&mut self, from: Peer, digest: Digest, group: Group, in_full: bool, out: &mut Outbox) {
         let client = group.statement().client;
         let is_here = self.pending.contains_key(&digest) && !mutated!("reception/a-second-copy-is-received-again");
-        if is_here || self.reply_again(&group, out) {
+        if is_here || self.reply_again(&group, in_full, out) {
             return out.ignore(from, Why::Duplicate); // whoever cannot answer receives it, and then it is ordered again
         }
         if !self.has_room(&group, None) {
@@ -86,6 +95,9 @@ impl Replica {
 
         self.inserted.remove(&digest);
         self.receive(digest, group, None, out);
+        if let Some(pending) = self.pending.get_mut(&digest) {
+            pending.in_full = in_full;
+        }
     }
 
     /// Clients have a share of the room, and so has each replica for what is pulled from it: as large as clients have there. So
@@ -113,7 +125,8 @@ impl Replica {
         out.send(self.me(), Message::Reception { vote, again: false });
 
         let (next, pause) = (out.now().plus(self.config.resend), self.config.resend);
-        self.enter(digest, Pending { group, seq, time, giver, stage: Stage::Received, next, pause });
+        let stage = Stage::Received;
+        self.enter(digest, Pending { group, seq, time, giver, in_full: false, stage, next, pause });
         self.certify(digest, out);
         self.expect_again(out);
     }

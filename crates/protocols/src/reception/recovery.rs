@@ -4,6 +4,7 @@ use super::durable::Record;
 use super::message::{Message, Reception as Received, committee_quorums, digest};
 use super::publication::{Pending, Stage};
 use super::replica::Replica;
+use super::spent::Spent;
 use super::{LIFT, Outbox, Reception};
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
@@ -134,6 +135,7 @@ pub(super) fn restore(
         forgotten: RecordSeq::ZERO,
         asked: BTreeMap::new(),
         answered: pbft::Answered::default(),
+        spent: Spent::default(),
         needed: BTreeSet::new(),
         again: false,
         pulling: false,
@@ -159,7 +161,7 @@ impl Replica {
             };
             let (next, pause) = (out.now().plus(self.config.resend), self.config.resend);
             let stage = Stage::Received;
-            let pending = Pending { group, seq, time, giver: None, stage, next, pause };
+            let pending = Pending { group, seq, time, giver: None, in_full: false, stage, next, pause };
             self.enter(digest, pending);
             let vote = self.keyring.sign(Received { digest, time }); // the same as before: it is on disk
             out.broadcast(Message::Reception { vote: vote.clone(), again: true });

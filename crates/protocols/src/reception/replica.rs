@@ -2,8 +2,9 @@
 //! insertion), `replies` (clients) and `recovery` (what was lost, the disk).
 
 use super::message::{Certified, Message, Reception as Received};
-use super::publication::Pending;
+use super::publication::{Pending, Stage};
 use super::replies::{Asked, named};
+use super::spent::Spent;
 use super::{Config, Outbox, Reception, Timer};
 use crate::pbft::{self, Pbft};
 use bytes::Bytes;
@@ -47,8 +48,9 @@ pub struct Replica {
     pub(super) inserted_order: VecDeque<Digest>,
     /// What the machine was given and has not applied, by entry: whom to answer. PBFT bounds the entries.
     pub(super) asked: BTreeMap<OpNumber, Asked>,
-    /// What clients may ask for again.
+    /// What clients may ask for again, and what they will not.
     pub(super) answered: pbft::Answered,
+    pub(super) spent: Spent,
     /// Bytes of what is pending, by who gave it; and, of what clients gave, by client.
     pub(super) bytes: BTreeMap<Option<ReplicaId>, usize>,
     pub(super) client_bytes: BTreeMap<ClientId, usize>,
@@ -96,11 +98,14 @@ impl Replica {
         }
     }
 
-    /// Does a replica ask PBFT for what was ordered just now? It has not seen it yet. Later on it may have missed it.
+    /// Does a replica ask PBFT for what was ordered just now? It has not seen it yet. Later on it may have missed it. Or for what
+    /// this one asks for itself? Each replica asks in its own name, and PBFT would order the same thing for each.
     fn is_done(&self, group: &pbft::Group, out: &Outbox) -> bool {
         let is_late = |at: &Instant| out.now().since(*at) < self.config.resend;
         let done = |name| self.inserted.range(named(name)).any(|(_, at)| is_late(at));
-        group.statement().requests.iter().all(|(name, _)| done(*name))
+        let is_mine = |pending: &Pending| matches!(pending.stage, Stage::Certified { request: Some(_), .. });
+        let mine = |name| self.pending.range(named(name)).any(|(_, pending)| is_mine(pending));
+        group.statement().requests.iter().all(|(name, _)| done(*name) || mine(*name))
     }
 
     /// The certificate of a publication that is here, if enough have received it.

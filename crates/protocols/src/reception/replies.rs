@@ -22,19 +22,26 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn of<'a>(groups: impl Iterator<Item = &'a Group>) -> Self {
+    /// Of these groups; with each, whether its client has asked everybody for a full answer.
+    pub(super) fn of<'a>(groups: impl Iterator<Item = (&'a Group, bool)>) -> Self {
         let mut asked = Self::default();
-        for it in groups.map(Group::statement) {
+        for (it, all_in_full) in groups.map(|(group, in_full)| (group.statement(), in_full)) {
+            let full = it.full.filter(|_| !all_in_full);
             let of = (it.client, it.session);
             let acknowledged = asked.acknowledged.entry(of).or_default();
             *acknowledged = it.acknowledged.max(*acknowledged);
             for (number, _) in &it.requests {
                 // One that came again is answered in full by all, whatever the first copy has asked for.
-                let in_full = asked.in_full.entry((it.client, it.session, *number)).or_insert(it.full);
-                *in_full = in_full.filter(|_| it.full.is_some());
+                let in_full = asked.in_full.entry((it.client, it.session, *number)).or_insert(full);
+                *in_full = in_full.filter(|_| full.is_some());
             }
         }
         asked
+    }
+
+    /// Is this one's answer under way? Then everybody gives it in full.
+    fn ask_in_full(&mut self, key: &Key) -> bool {
+        self.in_full.get_mut(key).map(|full| *full = None).is_some()
     }
 }
 
@@ -50,7 +57,11 @@ impl Replica {
         for client in reused.collect::<BTreeSet<_>>() {
             out.blame(Peer::Client(client), Fault::Contradiction("two requests under one number".to_owned()));
         }
+        for reply in replies.iter().filter(|reply| reply.ruling == Ruling::Evicted) {
+            self.spent.end((reply.client, reply.session));
+        }
         for (of, acknowledged) in acknowledged.into_iter().filter(|((_, session), _)| *session != SessionId::ZERO) {
+            self.spent.learn(of, acknowledged);
             let its = replies.iter().filter(|reply| (reply.client, reply.session) == of);
             self.answered.give(of, acknowledged, op, its.map(|reply| (reply.number, &reply.ruling)));
         }
@@ -59,14 +70,26 @@ impl Replica {
         }
     }
 
-    /// Says again what the client may not have heard, if that is all that it asks for.
-    pub(super) fn reply_again(&self, group: &Group, out: &mut Outbox) -> bool {
+    /// The machine has all of these, and has not answered yet: what a client asks for again meanwhile is not received again.
+    pub(super) fn will_reply(&mut self, group: &Group) -> bool {
+        let it = group.statement();
+        let mut keys = it.requests.iter().map(|(number, _)| (it.client, it.session, *number));
+        let asked = &mut self.asked;
+        keys.all(|key| asked.values_mut().any(|asked| asked.ask_in_full(&key)))
+    }
+
+    /// Says again what the client may not have heard, if that is all that it asks for. A publication is ordered as a whole, and
+    /// answers are forgotten from the first on, when the client acknowledges them: so what precedes an answer that is known is
+    /// acknowledged.
+    pub(super) fn reply_again(&self, group: &Group, in_full: bool, out: &mut Outbox) -> bool {
         let it = group.statement();
         let answered = self.answered.to(group);
-        if answered.values().map(Vec::len).sum::<usize>() < it.requests.len() {
+        let known = || answered.values().flatten().map(|(number, _)| *number);
+        let Some(first) = known().min() else { return false };
+        if known().count() < it.requests.iter().filter(|(number, _)| *number >= first).count() {
             return false;
         }
-        let is_full = it.full.is_none_or(|replica| replica == self.me);
+        let is_full = in_full || it.full.is_none_or(|replica| replica == self.me);
         for (op, rulings) in answered {
             let rulings = rulings.into_iter().map(|(number, ruling)| (number, Told::new(ruling, is_full))).collect();
             let reply = Reply { view: self.module.view(), op, session: it.session, rulings };

@@ -5,7 +5,9 @@
 //! clock follows its host's calendar as far as the quorum allows, else it is not trusted, and moves to the middle of all that
 //! was heard, without the f largest and the f smallest. A calendar that jumps is therefore outvoted.
 //!
-//! Liars cannot pull correct clocks apart that begin within ε; that they begin so is the host's duty (the model).
+//! Liars cannot pull correct clocks apart that begin within ε; that they begin so is the host's duty (the model). Where agreement
+//! rests on time, a clock that shows its calendar therefore stays with it as long as the answers of a quorum, with their
+//! errors, do not say that it is wrong; and no clock moves on the answers of a few.
 
 use super::Config;
 use quorate_core::ids::ReplicaId;
@@ -167,13 +169,19 @@ impl Clock {
             self.samples.values().map(|sample| (sample.difference, sample.error.saturating_add(drift(sample))));
         let intervals: Vec<(i128, i128)> = std::iter::once((0, 0)).chain(others).collect();
         let (count, low, high) = marzullo(&intervals);
-        if count >= self.quorums.quorum() {
-            let calendar = i128::from(wall.as_nanos()) - i128::from(self.show(now).as_nanos());
+        let calendar = i128::from(wall.as_nanos()) - i128::from(self.show(now).as_nanos());
+        let may_agree = |(difference, error): &&(i128, i128)| (difference - calendar).abs() - error <= self.epsilon;
+        let may_agree = intervals.iter().skip(1).filter(may_agree).count().saturating_add(1) >= self.quorums.quorum();
+        let stays = self.quorums.rests_on_time() && may_agree && calendar.abs() <= self.epsilon;
+        if stays || count >= self.quorums.quorum() {
             let wanted = if calendar.abs() <= self.epsilon { calendar } else { 0 };
-            let step = wanted.clamp(low, high);
+            let step = if stays { calendar } else { wanted.clamp(low, high) };
             let within = |(difference, error): &&(i128, i128)| (difference - step).abs() + error <= self.epsilon;
             self.agreed = intervals.iter().filter(within).count() >= self.quorums.quorum();
             self.disagreed = !self.agreed;
+            if self.quorums.rests_on_time() && !(stays || all || self.agreed) {
+                return 0;
+            }
             self.step(step);
             return u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX);
         }
@@ -273,6 +281,31 @@ mod tests {
             let now = 202_000_000;
             assert!(spread(&clocks, now) <= MS, "{replicas}: {}", spread(&clocks, now));
             assert!(clocks.iter().all(|it| it.reading(Instant::from_nanos(now)) == Reading::Synced));
+        }
+    }
+
+    #[test]
+    fn liars_that_answer_fast_do_not_pull_a_clock_by_as_much_as_honest_answers_take() {
+        // Two of five say each time that the asker is 9 ms late. Honest answers take 30 ms, so their errors are beyond ε.
+        let quorums = SyncQuorums::new(5).expect("a legal size");
+        let (me, begun) = (ReplicaId::new(0), 4_000_000_000_u64);
+        let calendar = |at: u64| (Instant::from_nanos(at), WallTime::from_nanos(begun + at));
+        let mut clock = Clock::new(me, quorums, &Config::default(), calendar(0), WallTime::default());
+        for round in 1..=20_u64 {
+            let asked = round * 2_000_000_000;
+            clock.ask(calendar(asked).0);
+            for (from, after, lie) in
+                [(3, 1_000_000, 9_000_000), (4, 1_000_000, 9_000_000), (1, 30_000_000, 0), (2, 30_000_000, 0)]
+            {
+                let now = calendar(asked + after);
+                let shown = match lie {
+                    0 => WallTime::from_nanos(begun + asked + after / 2),
+                    lie => WallTime::from_nanos(clock.show(now.0).as_nanos() - after / 2 + lie),
+                };
+                let _moved = clock.on_answer(ReplicaId::new(from), asked, shown, now);
+                let off = i128::from(clock.show(now.0).as_nanos()) - i128::from(now.1.as_nanos());
+                assert!(off.abs() <= MS, "round {round}: off by {off} ns");
+            }
         }
     }
 

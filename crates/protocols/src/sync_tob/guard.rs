@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `Unsynced` | no quorum of clocks within ε | clocks agree again, and one round has passed |
 //! | fenced | this process stood still, or has just started: what it took in meanwhile has wrong times | every broadcast that began before is over |
+//! | abstains | a broadcast was there, and this replica could not judge it: it does not know the group's history | as below |
 //! | `SafetyAtRisk` | a chain that a correct replica has signed came too late: an output may have differed | a quorum has confirmed a later output, or a view has started |
 //! | `Diverged` | a quorum has confirmed something else than was executed here | never: the replica halts |
 
@@ -39,6 +40,10 @@ pub(super) struct Guard {
     tries: u32,
     /// The epoch whose output may have differed.
     at_risk: Option<EpochNumber>,
+    /// Others may have an output of this epoch, and this replica has not judged it.
+    missed: Option<EpochNumber>,
+    /// The same, in a view that has not started here.
+    missed_ahead: Option<EpochNumber>,
     /// The disk takes longer than Δ.
     slow_disk: bool,
 }
@@ -50,6 +55,9 @@ impl Guard {
             Self { at_risk: Some(_), .. } => Some("SafetyAtRisk: a message came too late, outputs wait"),
             Self { unsynced: true, .. } => Some("Unsynced: its clock does not agree with a majority, it signs nothing"),
             Self { slow_disk: true, .. } => Some("slow disk: a sync takes longer than the delay bound, outputs wait"),
+            Self { missed: Some(_), .. } => {
+                Some("abstains: it has missed an output, and follows when a quorum has confirmed")
+            }
             Self { fenced: true, .. } => Some("fenced: it stood still or has just started, it listens"),
             _ => None,
         }
@@ -57,6 +65,10 @@ impl Guard {
 
     pub(super) const fn is_at_risk(&self) -> bool {
         self.at_risk.is_some()
+    }
+
+    pub(super) const fn has_missed(&self) -> bool {
+        self.missed.is_some()
     }
 }
 
@@ -140,8 +152,38 @@ impl Replica {
         certified || self.log.epoch_at(self.committed).is_some_and(|committed| committed >= epoch)
     }
 
+    /// There was a broadcast in this epoch that this replica did not judge. Others may have an output, so it does not know the
+    /// history that a later vote would name, and votes for none until a quorum has confirmed one. Where two quorums meet in a
+    /// correct replica whatever time does, that is safety enough, and it goes on.
+    pub(super) fn miss(&mut self, epoch: EpochNumber, out: &mut Outbox) {
+        if !self.quorums.rests_on_time() || self.is_certified_from(epoch) {
+            return;
+        }
+        if self.guard.missed.is_none() {
+            out.note(Note::Other("abstains: it could not judge a broadcast"));
+        }
+        self.guard.missed = self.guard.missed.max(Some(epoch));
+        self.watch(out);
+    }
+
+    /// The same, in a view that has not started here.
+    pub(super) fn miss_ahead(&mut self, epoch: EpochNumber) {
+        if self.quorums.rests_on_time() {
+            self.guard.missed_ahead = self.guard.missed_ahead.max(Some(epoch));
+        }
+    }
+
+    /// A view has started, with this epoch: what was missed before belongs to it no more.
+    pub(super) fn begin_judging(&mut self, first: EpochNumber) {
+        self.guard.missed = self.guard.missed_ahead.take().filter(|epoch| *epoch >= first);
+    }
+
     /// What was at risk is settled, if a quorum has gone past it.
     pub(super) fn reconsider_risk(&mut self, out: &mut Outbox) {
+        if self.guard.missed.is_some_and(|epoch| self.is_certified_from(epoch)) {
+            self.guard.missed = None;
+            self.vote_more(out);
+        }
         if let Some(epoch) = self.guard.at_risk.filter(|epoch| self.is_certified_from(*epoch)) {
             let _settled = epoch;
             self.forget_risk(out);
@@ -170,9 +212,18 @@ impl Replica {
         self.guard.probing = true;
         self.clock.ask(out.now());
         out.broadcast_unsynced(Message::Probe { sent: out.now().as_nanos() }); // a question
-        let pause = PROBE_AGAIN.saturating_mul(1 << self.guard.tries.min(PROBE_DOUBLINGS_MAX));
+        let pause = self.answers_by().saturating_mul(1 << self.guard.tries.min(PROBE_DOUBLINGS_MAX));
         self.guard.tries = self.guard.tries.saturating_add(1);
         out.arm(Timer::Probe, pause);
+    }
+
+    /// After so long all correct replicas have answered, while bounds are kept.
+    fn answers_by(&self) -> Duration {
+        if self.quorums.rests_on_time() {
+            PROBE_AGAIN.max(self.schedule.round().saturating_mul(2))
+        } else {
+            PROBE_AGAIN
+        }
     }
 
     /// Those who have not answered are not waited for. While there is something to order and clocks do not agree, asks again.
@@ -241,7 +292,7 @@ impl Replica {
             }
             self.guard.unsynced = true;
             (self.guard.probing, self.guard.tries) = (true, 0);
-            out.arm(Timer::Probe, PROBE_AGAIN); // until now the next round was far away
+            out.arm(Timer::Probe, self.answers_by()); // until now the next round was far away
         }
     }
 

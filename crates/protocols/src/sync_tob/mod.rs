@@ -164,6 +164,8 @@ pub enum Timer {
     Stuck,
     /// When to give up a view that a quorum wants and that does not start.
     NewView,
+    /// When everybody who is correct has left the view before and has said what is certified there: the view may start.
+    Settle,
     /// When to tell where one is, and to say again what may have been lost.
     Again,
     /// When the machine wants a tick.

@@ -154,6 +154,7 @@ impl Replica {
         let (it, leader) = (*chain.statement(), chain.head.by());
         self.need_clock(out);
         if let Some(why) = self.refuses_proposal(&chain, &block, out) {
+            self.miss_refused(&chain, why, out);
             out.ignore(Peer::Replica(from), why);
             return Ok(());
         }
@@ -166,12 +167,20 @@ impl Replica {
         let (start, clock, faults) = (self.schedule.start(it.epoch), self.now(out), self.quorums.faults());
         let running = self.running.entry(it.epoch);
         let running = running.or_insert_with(|| Running { instance: Instance::new(start), blocks: Vec::new() });
-        match running.instance.offer(&chain, clock, faults, &self.schedule) {
+        let taken = running.instance.offer(&chain, clock, faults, &self.schedule);
+        if running.instance.values().is_empty() {
+            self.running.remove(&it.epoch); // nothing came in time: there is nothing to have an output
+        }
+        match taken {
             Taken::New { pass_on } => {
-                running.blocks.push(block.clone());
+                if let Some(running) = self.running.get_mut(&it.epoch) {
+                    running.blocks.push(block.clone());
+                }
                 self.convict_leader(it.epoch, out);
                 if pass_on && self.may_judge(start, out) {
                     self.pass_on(chain, block, out);
+                } else if pass_on {
+                    self.miss(it.epoch, out); // what the others make of it, nobody learns from me
                 }
                 self.fetch_missing(out);
                 self.arm_output(out);
@@ -194,9 +203,8 @@ impl Replica {
             return Some(why);
         }
         let (start, clock) = (self.schedule.start(it.epoch), self.now(out));
-        let forgotten = self.schedule.output(start).plus(self.schedule.window().saturating_mul(REMEMBERED_WINDOWS));
         let opens = self.schedule.opens(start, chain.signers());
-        if it.epoch < self.first_epoch() || clock > forgotten || clock < opens {
+        if it.epoch < self.first_epoch() || clock > self.forgotten(start) || clock < opens {
             return Some(Why::OutsideWindow);
         }
         if !self.order.may_lead(chain.head.by(), it.epoch) {
@@ -208,7 +216,28 @@ impl Replica {
         let by = self.delivered_by(start);
         let too_young = |entry: &Chain<Cast>| entry.statement().start > by;
         let early = self.config.broadcast == Broadcast::DolevStrong && block.content().entries.iter().any(too_young);
-        early.then_some(Why::NotNow)
+        early.then_some(Why::OutsideWindow)
+    }
+
+    /// A chain that others may have taken, and that this replica could not judge: its clock is not in step, or the view has not
+    /// started here.
+    fn miss_refused(&mut self, chain: &Chain<Proposal>, why: Why, out: &mut Outbox) {
+        let (it, clock) = (*chain.statement(), self.now(out));
+        let start = self.schedule.start(it.epoch);
+        let plausible = clock >= self.schedule.opens(start, chain.signers()) && clock <= self.forgotten(start);
+        if !plausible || chain.head.by() != self.quorums.turn(it.epoch.get()) {
+            return;
+        }
+        match why {
+            Why::NotNow if self.is_active() => self.miss(it.epoch, out),
+            Why::NotNow | Why::NewerView => self.miss_ahead(it.epoch),
+            _ => {}
+        }
+    }
+
+    /// What comes later than this about a broadcast is not looked at any more.
+    fn forgotten(&self, start: WallTime) -> WallTime {
+        self.schedule.output(start).plus(self.schedule.window().saturating_mul(REMEMBERED_WINDOWS))
     }
 
     fn pass_on(&self, chain: Chain<Proposal>, block: Block, out: &mut Outbox) {
@@ -252,9 +281,14 @@ impl Replica {
         for epoch in due {
             self.conclude(epoch, out);
         }
-        let old = self.schedule.window().saturating_mul(REMEMBERED_WINDOWS);
-        let output = |start| self.schedule.output(start).plus(old);
-        self.running.retain(|_, it| !it.instance.is_concluded() || output(it.instance.start()) > clock);
+        let old: Vec<EpochNumber> = self
+            .running
+            .iter()
+            .filter(|(_, it)| it.instance.is_concluded())
+            .filter(|(_, it)| self.forgotten(it.instance.start()) <= clock)
+            .map(|(epoch, _)| *epoch)
+            .collect();
+        self.running.retain(|epoch, _| !old.contains(epoch));
         self.arm_output(out);
         self.arm_epoch(out);
     }
@@ -266,7 +300,9 @@ impl Replica {
         let value = running.instance.conclude().map(|chain| chain.statement().block);
         let block = value.and_then(|value| running.blocks.iter().find(|block| block.digest() == value).cloned());
         running.blocks.clear();
-        if let Some(block) = block.filter(|_| judged) {
+        if !judged {
+            self.miss(epoch, out);
+        } else if let Some(block) = block {
             self.append(epoch, block, out);
         }
     }
@@ -276,7 +312,7 @@ impl Replica {
         let (tip, last, _) = self.log.tip();
         let full = tip.since(self.committed) >= WINDOW_BLOCKS;
         if !self.is_adopted() || epoch <= last || full || self.is_behind() {
-            return;
+            return self.miss(epoch, out);
         }
         let Some(link) = self.log.following(tip.next(), epoch, block.digest()) else { return };
         self.keep_block(block, out);
@@ -289,6 +325,23 @@ impl Replica {
     pub(super) fn put(&mut self, link: Link, out: &mut Outbox) {
         let seq = self.persist(Record::Link(link), out);
         self.log.put(link, seq);
+    }
+
+    /// My outputs of epochs after this one, which would go with what is after this block.
+    pub(super) fn outputs_after(&self, op: OpNumber, epoch: EpochNumber) -> Vec<(EpochNumber, Digest)> {
+        let later = self.log.after(op).filter(|link| link.epoch > epoch);
+        later.map(|link| (link.epoch, link.block)).collect()
+    }
+
+    /// What was before them is another chain now. They follow that one: what an epoch's output is does not depend on it.
+    pub(super) fn follow_again(&mut self, outputs: Vec<(EpochNumber, Digest)>, out: &mut Outbox) {
+        for (epoch, block) in outputs {
+            let (tip, last, _) = self.log.tip();
+            let link = self.log.following(tip.next(), epoch, block).filter(|_| epoch > last);
+            if let Some(link) = link {
+                self.put(link, out);
+            }
+        }
     }
 
     pub(super) fn keep_block(&mut self, block: Block, out: &mut Outbox) {
@@ -304,7 +357,8 @@ impl Replica {
     /// Votes for what is new in the chain: once for each epoch of a view, in their order, and never before block and
     /// bundles are here and on disk.
     pub(super) fn vote_more(&mut self, out: &mut Outbox) {
-        if !self.is_adopted() || self.silent || self.guard.is_at_risk() || self.machine.adrift {
+        let doubts = self.guard.is_at_risk() || self.guard.has_missed();
+        if !self.is_adopted() || self.silent || doubts || self.machine.adrift {
             return;
         }
         let last = self.voted.filter(|vote| vote.view == self.view).map(|vote| vote.epoch);
@@ -397,7 +451,9 @@ impl Replica {
             if self.log.get(it.op).is_some() {
                 out.note(Note::Other("a quorum had another output than this replica: theirs counts"));
             }
+            let outputs = self.outputs_after(link.op.previous(), link.epoch);
             self.put(link, out);
+            self.follow_again(outputs, out);
             self.fetch_missing(out);
         }
         self.persist(Record::Certified(certified.certificate().clone()), out);

@@ -254,7 +254,7 @@ impl Replica {
             }
             return out.blame(Peer::Replica(from), Fault::Contradiction("it proves another chain".to_owned()));
         }
-        let committed = self.committed;
+        let (committed, outputs) = (self.committed, self.outputs_after(self.committed, it.epoch));
         if path.iter().any(|link| link.op <= committed && self.log.get(link.op) != Some(*link)) {
             return self.diverged(committed, out);
         }
@@ -265,6 +265,10 @@ impl Replica {
             }
         }
         self.on_proof(proof, out);
+        if self.committed == it.op && self.is_adopted() && self.log.tip().0 == it.op {
+            self.follow_again(outputs, out);
+            self.vote_more(out);
+        }
         self.fetch_missing(out);
         self.ask_somebody(out);
         self.expect_progress(out);

@@ -41,7 +41,22 @@ pub(super) enum Phase {
     Changing {
         /// A quorum wants this view: who leads it has had its chance since then.
         quorum: bool,
+        /// Where agreement rests on time: how far its beginning is.
+        beginning: Beginning,
     },
+}
+
+/// Before a view starts where agreement rests on time: two rounds each, so that all who are correct have been heard.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// Nothing has come.
+    Nothing,
+    /// I lead it, and gather what all others have confirmed.
+    Gathers,
+    /// This is how it starts, unless somebody knows better.
+    Offered(Box<Signed<NewView>>),
+    /// It does not start: who leads it says two things, or not what is certified.
+    Refused,
 }
 
 /// A scheduled broadcast under way, and what its values stand for.
@@ -312,6 +327,7 @@ impl protocol::Replica<SyncTob> for Replica {
             Timer::Disk => self.on_disk(out),
             Timer::Stuck => self.on_stuck(out),
             Timer::NewView => self.on_new_view_late(out),
+            Timer::Settle => self.on_settle(out),
             Timer::Again => self.on_again(out),
             Timer::Tick => self.on_tick(out),
         }

@@ -7,7 +7,7 @@ use super::log::Log;
 use super::message::{Cast, Chain, Commit, State};
 use super::order::{Demotion, Next, Order};
 use super::recovery::listen;
-use super::replica::{Machine, Phase, Replica};
+use super::replica::{Beginning, Machine, Phase, Replica};
 use super::schedule::{EpochNumber, Schedule};
 use super::ucb::Ucb;
 use super::view_change::{Selected, select};
@@ -237,7 +237,8 @@ fn build(
         let (op, chain) = it.tip();
         committed >= it.base.0 && (committed >= op || log.chain_at(op) == Some(chain))
     });
-    let phase = if left { Phase::Changing { quorum: false } } else { Phase::Active { adopted } };
+    let phase =
+        if left { Phase::Changing { quorum: false, beginning: Beginning::Nothing } } else { Phase::Active { adopted } };
     let guard = Guard::default();
     let vote_from = selected.map_or(committed.next(), |it| it.tip().0.max(committed.next()));
     let heard = committed;

@@ -5,11 +5,15 @@
 //! it, or of a later one, on its disks; every quorum of view changes holds one correct replica of that quorum. In one view
 //! all certificates are on one chain, since whoever votes follows its last vote, or a certificate that contradicts it; so the
 //! certificate of the highest view, and in it of the highest epoch, has everything that is committed below it.
+//!
+//! Where `f` liars and one correct replica are a quorum, that is not enough, and time has to help (`docs/adr/033-sync-tob-gaps-and-views.md`):
+//! whoever hears how a view starts passes it on, and waits two rounds before it believes it. By then everybody who is correct has left the view
+//! before and has said what is certified there; a start that lacks it is refused, and so are two starts of one view.
 
 use super::durable::Record;
 use super::log::{Link, chained};
 use super::message::{Message, NewView, ViewChange};
-use super::replica::{Phase, Replica};
+use super::replica::{Beginning, Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{Certificate, Digest, Signed, Verified};
@@ -18,6 +22,7 @@ use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
+use std::collections::BTreeMap;
 
 /// Patience is doubled so often at most: eight times. Replicas that waited differently long before meet again within that.
 const DOUBLINGS_MAX: u32 = 3;
@@ -41,11 +46,15 @@ impl Selected {
     }
 }
 
+/// View and epoch of what a view change shows to be certified.
+fn rank(change: &ViewChange) -> Option<(View, EpochNumber)> {
+    change.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch))
+}
+
 /// The chain that follows from a quorum's view changes; `None` if they contradict each other, for which it takes more liars
 /// than the group tolerates.
 pub(super) fn select<'a>(changes: impl Iterator<Item = &'a ViewChange> + Clone) -> Option<Selected> {
     let base = changes.clone().map(ViewChange::base).max_by_key(|base| base.0)?;
-    let rank = |change: &ViewChange| change.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch));
     let any = mutated!("sync-tob/any-certificate-wins");
     let best = if any { changes.min_by_key(|change| rank(change)) } else { changes.max_by_key(|change| rank(change)) }?;
     let (mut op, _, mut chain) = best.base();
@@ -114,7 +123,7 @@ impl Replica {
 
     /// A quorum wants the view, and nobody starts it.
     pub(super) fn on_new_view_late(&mut self, out: &mut Outbox) {
-        if matches!(self.phase, Phase::Changing { quorum: true }) {
+        if matches!(self.phase, Phase::Changing { quorum: true, .. }) {
             self.attempts = self.attempts.saturating_add(1);
             self.leave_view(self.view.next(), out);
         }
@@ -129,10 +138,11 @@ impl Replica {
         }
         self.view = view;
         self.start = None;
-        self.phase = Phase::Changing { quorum: false };
+        self.phase = Phase::Changing { quorum: false, beginning: Beginning::Nothing };
         self.own_change = None;
         self.end_view(out);
         out.disarm(Timer::NewView);
+        out.disarm(Timer::Settle);
         out.note(Note::ViewChange(view));
         self.persist(Record::Left(view), out);
         self.change_again(out);
@@ -150,6 +160,7 @@ impl Replica {
 
     /// Says what it has confirmed before the view that it changes to.
     pub(super) fn change_again(&mut self, out: &mut Outbox) {
+        self.learn(out);
         let committed = self.proof();
         let base = committed.as_ref().map_or(OpNumber::ZERO, |it| it.statement().op);
         self.change_due = self.log.chain_at(base).is_none();
@@ -196,18 +207,26 @@ impl Replica {
 
     /// With a quorum of view changes, the one who leads the view can start it, and has so long for it.
     fn weigh_changes(&mut self, out: &mut Outbox) {
-        let Phase::Changing { quorum } = self.phase else { return };
+        let Phase::Changing { quorum, ref mut beginning } = self.phase else { return };
         let wanted = self.changes.values().filter(|it| it.statement().view >= self.view).count();
         let here = self.changes.values().filter(|it| it.statement().view == self.view).count();
         if wanted < self.quorums.quorum() {
             return;
         }
-        if !quorum {
-            self.phase = Phase::Changing { quorum: true };
+        let leads = self.quorums.turn(self.view.get()) == self.me;
+        let starts = leads && self.own_change.is_some() && here >= self.quorums.quorum();
+        let gathers = starts && self.quorums.rests_on_time() && matches!(beginning, Beginning::Nothing);
+        if gathers {
+            *beginning = Beginning::Gathers;
+            out.arm(Timer::Settle, self.schedule.round().saturating_mul(2));
+        }
+        if let Phase::Changing { quorum: wants, .. } = &mut self.phase
+            && !quorum
+        {
+            *wants = true;
             out.arm(Timer::NewView, self.patience());
         }
-        let leads = self.quorums.turn(self.view.get()) == self.me;
-        if leads && self.own_change.is_some() && here >= self.quorums.quorum() {
+        if starts && !self.quorums.rests_on_time() {
             self.start_view(out);
         }
     }
@@ -215,11 +234,27 @@ impl Replica {
     /// ⟨the view starts with this⟩; its first epoch leaves time for everybody to hear of it.
     fn start_view(&mut self, out: &mut Outbox) {
         let view = self.view;
-        let of_view = self.changes.values().filter(|it| it.statement().view == view);
-        let changes: Vec<_> = of_view.take(self.quorums.quorum()).map(|it| it.signed().clone()).collect();
-        let soon = self.now(out).plus(self.schedule.round().saturating_mul(2));
+        let of_view = || self.changes.values().filter(|it| it.statement().view == view);
+        // Those that have the most come first: nobody who knows of more would believe the others.
+        let most =
+            [of_view().max_by_key(|it| rank(it.statement())), of_view().max_by_key(|it| it.statement().base().0)];
+        let mut changes = BTreeMap::new();
+        for change in most.into_iter().flatten().chain(of_view()) {
+            if changes.len() < self.quorums.quorum() {
+                changes.insert(change.by(), change.signed().clone());
+            }
+        }
+        if changes.len() < self.quorums.quorum() {
+            return; // while this one gathered, some have moved on to a higher view
+        }
+        let changes = changes.into_values().collect();
+        let rounds = if self.quorums.rests_on_time() { 4 } else { 2 };
+        let soon = self.now(out).plus(self.schedule.round().saturating_mul(rounds));
         let first = self.schedule.epoch_at(soon).next();
         let start = self.keyring.sign(NewView { view, changes, first });
+        if self.quorums.rests_on_time() {
+            return self.weigh_start(self.me, start, out); // which passes it on, and waits
+        }
         out.broadcast(Message::NewView(Box::new(start.clone())));
         if let Some(selected) = select(start.statement().changes.iter().map(Signed::statement)) {
             self.install(start, &selected, out);
@@ -243,8 +278,100 @@ impl Replica {
             return out.ignore(Peer::Replica(by), Why::OutsideWindow);
         }
         let Some(selected) = select(it.changes.iter().map(Signed::statement)) else { return self.contradicted(out) };
+        if self.quorums.rests_on_time() && !self.silent {
+            return self.weigh_start(from, start.into_signed(), out);
+        }
         self.view = it.view;
         self.install(start.into_signed(), &selected, out);
+    }
+
+    /// How the view starts, if nobody knows better within two rounds. Everybody is told, leaves the view before, and says what
+    /// it has confirmed there.
+    fn weigh_start(&mut self, from: ReplicaId, start: Signed<NewView>, out: &mut Outbox) {
+        if start.statement().view > self.view {
+            self.leave_view(start.statement().view, out);
+        }
+        let Phase::Changing { beginning, .. } = &mut self.phase else { return };
+        match beginning {
+            Beginning::Nothing | Beginning::Gathers => {
+                *beginning = Beginning::Offered(Box::new(start.clone()));
+                out.arm(Timer::Settle, self.schedule.round().saturating_mul(2));
+                out.broadcast(Message::NewView(Box::new(start.clone())));
+                for change in start.statement().changes.iter().filter_map(|it| it.clone().verified().ok()) {
+                    let known = self.changes.get(&change.by()).map(|known| known.statement().view);
+                    if known.is_none_or(|known| known < change.statement().view) {
+                        self.changes.insert(change.by(), change);
+                    }
+                }
+                self.weigh_changes(out);
+            }
+            Beginning::Offered(known) if known.statement() == start.statement() => {
+                out.ignore(Peer::Replica(from), Why::Duplicate);
+            }
+            Beginning::Offered(known) => {
+                let what =
+                    format!("it starts view {} twice, from {} changes", self.view, known.statement().changes.len());
+                *beginning = Beginning::Refused;
+                out.blame(Peer::Replica(start.by()), Fault::Contradiction(what));
+            }
+            Beginning::Refused => out.ignore(Peer::Replica(from), Why::Duplicate),
+        }
+    }
+
+    /// Two rounds have passed: those who are correct have said what they have confirmed.
+    pub(super) fn on_settle(&mut self, out: &mut Outbox) {
+        let Phase::Changing { beginning, .. } = &mut self.phase else { return };
+        let start = match std::mem::replace(beginning, Beginning::Refused) {
+            Beginning::Gathers => {
+                *beginning = Beginning::Nothing;
+                return self.start_view(out);
+            }
+            Beginning::Offered(start) => *start,
+            Beginning::Nothing | Beginning::Refused => return,
+        };
+        let Some(selected) = select(start.statement().changes.iter().map(Signed::statement)) else { return };
+        if self.knows_better(start.statement(), &selected) {
+            out.note(Note::Other("a view's start lacks what is certified: it is refused"));
+            return; // and the timer for the next view runs
+        }
+        self.install(start, &selected, out);
+    }
+
+    /// Has anybody said that more is certified than a view starts with?
+    fn knows_better(&self, start: &NewView, selected: &Selected) -> bool {
+        let its = start.changes.iter().map(Signed::statement);
+        let heard = self.changes.values().map(Verified::statement).filter(|it| it.view >= start.view);
+        select(its.chain(heard)).is_none_or(|all| all.tip() != selected.tip())
+    }
+
+    /// Takes the highest certificate that anybody has shown for its own, so that no liar can show it to one and not to another for
+    /// ever.
+    fn learn(&mut self, out: &mut Outbox) {
+        let own = self.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch));
+        let best = self.changes.values().map(Verified::statement).filter(|it| rank(it) > own).max_by_key(|it| rank(it));
+        let Some(best) = best.filter(|_| self.quorums.rests_on_time()).cloned() else { return };
+        let Some(Ok(certified)) = best.certified.clone().map(|it| it.certified(self.quorums.quorum())) else { return };
+        let (mut op, _, mut chain) = best.base();
+        if certified.statement().op <= self.committed || self.log.chain_at(op) != Some(chain) {
+            return; // nothing new, or what is before it is not here
+        }
+        let mut links = Vec::new();
+        for (epoch, block) in &best.links {
+            op = op.next();
+            chain = chained(chain, op, *epoch, *block);
+            links.push(Link { op, epoch: *epoch, block: *block, chain });
+        }
+        if links.iter().any(|link| link.op <= self.committed && self.log.get(link.op) != Some(*link)) {
+            return; // more replicas lie than the group tolerates; the start of the view will tell
+        }
+        let committed = self.committed;
+        for link in links.into_iter().filter(|link| link.op > committed) {
+            if self.log.get(link.op) != Some(link) {
+                self.put(link, out);
+            }
+        }
+        self.persist(Record::Certified(certified.certificate().clone()), out);
+        self.certified = Some(certified);
     }
 
     /// More replicas have lied than the group tolerates.
@@ -265,6 +392,8 @@ impl Replica {
         (self.own_change, self.change_due) = (None, false);
         self.changes.retain(|_, change| change.statement().view > self.view);
         out.disarm(Timer::NewView);
+        out.disarm(Timer::Settle);
+        self.begin_judging(self.first_epoch());
         let primary = self.quorums.turn(self.view.get());
         out.note(Note::ViewStarted { view: self.view, primary, op: selected.tip().0 });
         let changes = start.statement().changes.iter().map(Signed::statement);

@@ -150,6 +150,53 @@ fn the_proposal_of_one_that_is_down_takes_one_round_after_the_first_epoch_withou
 }
 
 #[test]
+fn the_proposal_of_one_that_stays_down_is_decided_beside_the_others() {
+    // In the first epoch without it, nobody wishes 0 before n - t are decided: its agreement comes after theirs. Later ones know
+    // that it was missing, and that it has sent nothing (ADR 024).
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    let said = |it: &mut Cluster, operation: &str| {
+        let before = it.sent.len();
+        it.apply(4, operation).run(2_000);
+        let of_first = |m: &&crate::harness::Flying| (m.from, m.to, m.label) == (replica(0), replica(1), "Agree");
+        it.sent[before..].iter().filter(of_first).count()
+    };
+    let with = said(&mut it, "b");
+    it.crash(3);
+    let first = said(&mut it, "c");
+    let later = [said(&mut it, "d"), said(&mut it, "e")];
+    assert!(first >= with + 2, "{first} messages of words after {with}");
+    assert!(later.iter().all(|later| *later < with), "{later:?}: no more steps than with it, and fewer to speak");
+    it.restart(3);
+    it.run(2_000);
+    it.apply(4, "f").apply(4, "g").run(2_000);
+    assert!(it.agrees(&["a", "b", "c", "d", "e", "f", "g"]));
+}
+
+#[test]
+fn whoever_has_seen_a_proposal_tells_the_others_of_it() {
+    // R3 was missing, and nobody hears its proposal in time: R0 and R1 give it up, since they have seen the other three. Then R2
+    // is gone, and R3 never heard that R2's proposal was certified. It must, for it is one of three that are needed.
+    let mut it = Cluster::new(4);
+    it.client(4).apply(4, "a");
+    it.run(2_000);
+    it.crash(3);
+    it.apply(4, "b").run(2_000);
+    it.restart(3);
+    it.run(2_000);
+    it.lose(|m: &crate::harness::Flying| {
+        let before = ["Batch", "Ack", "Prop", "PAck"].contains(&m.label) || (m.label == "PCert" && m.to != replica(3));
+        (m.from == replica(3) && m.label == "Prop") || (m.from == replica(2) && !before)
+    });
+    let ticket = it.submit(4, "c");
+    it.run_until("an answer", |it| it.answer(4, ticket).is_some());
+    it.heal();
+    it.run(5_000);
+    assert!(it.agrees(&["a", "b", "c"]));
+}
+
+#[test]
 fn no_step_of_an_epoch_waits_for_a_time_in_whatever_order_messages_arrive() {
     for seed in 0..40 {
         let mut dice = Dice::new(seed);

@@ -7,6 +7,7 @@ mod counts;
 #[path = "../support/harness.rs"]
 mod harness;
 mod module;
+mod ordered;
 mod paper;
 mod pitfalls;
 mod progress;

@@ -196,3 +196,22 @@ fn a_client_that_was_forgotten_is_told_and_its_old_requests_are_not_new() {
     assert!(cluster.tape(0)[0].ends_with("again"));
     assert_eq!(cluster.tape(0)[0].matches("first").count(), 1);
 }
+
+#[test]
+fn a_client_that_was_forgotten_while_it_repeated_a_write_is_told_that_nobody_knows() {
+    use quorate_core::protocol::CallError;
+    use quorate_protocols::hq::CLIENTS_MAX;
+    let mut cluster = Cluster::new(4);
+    cluster.client(1);
+    cluster.lose(|it| it.label == "Done" && it.to == client(1));
+    let ticket = cluster.submit(1, "a=first");
+    cluster.run(100);
+    assert!(cluster.agrees(&["a: first"]), "it is done, and its client has not heard so");
+    for other in 2..=(CLIENTS_MAX as u128 + 2) {
+        cluster.apply(other, "a=more").gone(other);
+    }
+    cluster.run_until("an answer", |it| it.answer(1, ticket).is_some());
+    let said = &cluster.clients[&ClientId::new(1)].answers[&ticket];
+    assert!(matches!(said, Err(CallError::Evicted { maybe_applied: true })), "{said:?}");
+    assert_eq!(cluster.tape(0)[0].matches("first").count(), 1, "to make it anew would do it twice");
+}

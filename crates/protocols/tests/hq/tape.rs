@@ -1,5 +1,6 @@
-//! The machine of these tests: each object remembers every operation on it, in order. An operation is `object=word`, its
-//! answer is how many there are; a query is an object's name, answered with all its words, or `*` for all objects.
+//! The machine of these tests: each object remembers every operation on it, in order. An operation is `object=word`, or
+//! `object+object=word` for several at once; its answer is how many each has seen. A query is an object's name, answered with
+//! all its words, or `*` for all objects.
 
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
@@ -35,7 +36,8 @@ impl StateMachine for Tape {
     }
 
     fn objects(operation: &[u8]) -> Objects {
-        split(operation).map_or(Objects::All, |(name, _)| Objects::One(name.into()))
+        let names = |name: &[u8]| name.split(|byte| *byte == b'+').map(Bytes::copy_from_slice).collect();
+        split(operation).map_or(Objects::All, |(name, _)| Objects::of(names(&name)))
     }
 
     fn queried(query: &[u8]) -> Objects {
@@ -48,6 +50,18 @@ impl StateMachine for Tape {
         words.push(word);
         assert_eq!(words.len() as u64, at.position.get(), "the object's own count");
         out.reply(words.len().to_string().as_bytes());
+    }
+
+    fn apply_across(&mut self, objects: &[Bytes], at: &At, operation: &[u8], out: &mut Output) {
+        let Some((_, word)) = split(operation) else { return };
+        let mut counts = Vec::new();
+        for object in objects {
+            let words = self.objects.entry(object.to_vec()).or_default();
+            words.push(word.clone());
+            counts.push(words.len());
+        }
+        assert_eq!(counts.iter().max().copied().unwrap_or(0) as u64, at.position.get(), "the greatest of their counts");
+        out.reply(counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" ").as_bytes());
     }
 
     fn image(&self, object: &[u8]) -> Image {

@@ -4,7 +4,7 @@ use crate::harness::{ENVELOPE, keyring};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Keyring, Signed, Verified};
 use quorate_core::ids::{ClientId, OpNumber, Position, RequestNumber};
-use quorate_protocols::hq::{Ask, Grant, Proof, Version, Write, object_of};
+use quorate_protocols::hq::{Ask, Grant, Ordered, OrderedAsk, Proof, Version, Write, object_of};
 
 pub const N: usize = 4;
 
@@ -28,6 +28,19 @@ pub fn write_after(client: u128, number: u64, operation: &str, after: u64) -> Wr
     };
     let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);
     Write { name, operation, ask: keyring.sign_as_client(ask) }
+}
+
+/// A client's operation on several objects, signed by it.
+pub fn ordered(client: u128, number: u64, operation: &str) -> Ordered {
+    let (names, _) = operation.split_once('=').expect("object+object=word");
+    let mut names: Vec<Bytes> = names.split('+').map(|name| Bytes::from(name.to_owned())).collect();
+    names.sort();
+    let operation = Bytes::from(operation.to_owned());
+    let (id, number) = (ClientId::new(client), RequestNumber::new(number));
+    let hash = Ordered::hash(id, number, &names, &operation);
+    let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);
+    let ask = keyring.sign_as_client(OrderedAsk { client: id, number, hash, after: OpNumber::ZERO });
+    Ordered { names, operation, ask }
 }
 
 pub const fn version(vs: u64, ts: u64) -> Version {

@@ -188,6 +188,55 @@ fn a_broker_that_repeats_everything_has_nothing_ordered_again() {
 }
 
 #[test]
+fn a_broker_that_repeats_what_is_older_than_all_digests_that_are_remembered_has_nothing_ordered_again() {
+    // Replicas that have started again remember no digests of what is in their snapshots: as if 16,384 others had been ordered since.
+    let module = pbft::Config { checkpoint_entries: 4, state_entries: 8, ..Default::default() };
+    let mut it = Cluster::with(4, Config { module, ..config() });
+    it.client(1);
+    for index in 0..20 {
+        it.apply(1, &format!("x{index}"));
+    }
+    it.run(5_000);
+    let copies: Vec<Message> = it.sent.iter().filter(|it| it.label == "Publish").filter_map(Flying::message).collect();
+    for id in 0..4 {
+        it.crash(id);
+    }
+    (0..4).for_each(|id| it.restart(id));
+    it.run(5_000);
+    it.apply(1, "later"); // which acknowledges all of these
+    it.run(5_000);
+    it.talk();
+    for copy in copies {
+        let Message::Publish(group) = &copy else { unreachable!("only these were kept") };
+        if group.statement().session.get() == 0 {
+            continue; // it asks for a session, and is given the one that it has
+        }
+        for id in 0..4 {
+            it.say(BROKER, id, copy.clone());
+        }
+        it.run(100);
+    }
+    it.run(5_000);
+    assert_eq!(it.talk(), Vec::<String>::new());
+    assert!((0..20).all(|index| it.applied_times(&format!("x{index}")) == 1));
+}
+
+#[test]
+fn of_a_session_that_is_gone_a_broker_has_one_publication_ordered_and_no_more() {
+    let mut it = ready();
+    let entries = |it: &Cluster| it.status(0).committed.get();
+    let before = entries(&it);
+    for number in 1..=10 {
+        for id in 0..4 {
+            it.say(BROKER, id, Message::Publish(group(1, 999, number, "never")));
+        }
+        it.run(1_000);
+    }
+    assert_eq!(entries(&it), before + 1);
+    assert_eq!(it.applied_times("never"), 0);
+}
+
+#[test]
 fn nothing_but_publications_is_taken_from_a_broker_and_nobody_asks_again_for_a_client() {
     let mut it = ready();
     it.apply(1, "b");

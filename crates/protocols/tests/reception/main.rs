@@ -9,6 +9,7 @@ mod clients;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod overload;
 mod paper;
 mod recovery;
 #[path = "../support/tape.rs"]

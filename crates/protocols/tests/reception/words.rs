@@ -12,13 +12,18 @@ use quorate_protocols::reception::{Certified, Message, Received, digest};
 
 /// A publication of this client, in its session.
 pub fn group(client: u128, session: u64, number: u64, operation: &str) -> Group {
+    signed(client, session, 0, vec![(number, Body::Apply(Bytes::from(operation.to_owned())))])
+}
+
+/// A publication of several requests, whose client knows the answers of all up to `acknowledged`.
+pub fn signed(client: u128, session: u64, acknowledged: u64, requests: Vec<(u64, Body)>) -> Group {
     let id = ClientId::new(client);
     let requests = Requests {
         client: id,
         session: SessionId::new(session),
-        acknowledged: RequestNumber::ZERO,
+        acknowledged: RequestNumber::new(acknowledged),
         full: None,
-        requests: vec![(RequestNumber::new(number), Body::Apply(Bytes::from(operation.to_owned())))],
+        requests: requests.into_iter().map(|(number, body)| (RequestNumber::new(number), body)).collect(),
     };
     Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, 4, id).sign_as_client(requests)
 }

@@ -122,21 +122,39 @@ fn a_block_that_reaches_half_of_the_replicas_is_settled_by_a_view() {
     assert!((0..4).all(|id| it.status(id).view == view), "and then the model is kept again");
 }
 
-#[test]
-fn a_process_that_stood_still_says_so_and_signs_nothing_that_began_before() {
-    let mut it = started(3);
+/// Everybody stands still while a broadcast is under way.
+fn stood_still(n: usize) -> Cluster {
+    let mut it = started(n);
     let ticket = it.submit(1, "b");
     it.run(60); // a broadcast is under way
-    it.now += 300 * MS; // everybody stands still
+    it.now += 300 * MS;
     it.talk();
     it.deliver();
     it.run(1);
     assert_eq!(it.count("Vote"), 0, "whether the block came in time nobody can say");
-    assert!((0..3).all(|id| it.noted(id, "fenced: a timer rang late") > 0));
+    assert!((0..n).all(|id| it.noted(id, "fenced: a timer rang late") > 0));
     it.run_until("an answer", |it| it.answer(1, ticket).is_some());
     it.run(300);
     assert_eq!(agree(&it), 2);
-    assert!((0..3).all(|id| it.status(id).view.get() == 0));
+    it
+}
+
+#[test]
+fn a_process_that_stood_still_says_so_and_signs_nothing_that_began_before() {
+    let it = stood_still(4);
+    assert!((0..4).all(|id| it.status(id).view.get() == 0));
+}
+
+#[test]
+fn where_agreement_rests_on_time_what_everybody_missed_is_settled_by_one_view() {
+    // Each of three has missed an output that another one may have had: none votes for what follows before a view has started.
+    let mut it = stood_still(3);
+    assert!((0..3).all(|id| it.noted(id, "abstains") > 0));
+    let view = it.status(0).view;
+    assert_eq!(view.get(), 1);
+    it.apply(1, "c");
+    it.run(5_000);
+    assert!((0..3).all(|id| it.status(id).view == view));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod bounds;
 #[path = "../support/clients.rs"]
 mod clients;
 mod diverged;
+mod gaps;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;

@@ -4,8 +4,8 @@
 //! The algorithm is Wing and Gong's search as Lowe improved it (2017): undo instead of copying, and a memo of (calls taken,
 //! state). Two things make it short here: what nobody has seen need not be tried, and a value that is written once is gone for
 //! good when it is overwritten, so whoever has found it comes before that. Registers are independent, so each is judged by
-//! itself. A call whose end nobody saw may take effect at any later moment, or never; stale reads promise less and are judged by
-//! [`super::revisions`].
+//! itself; a write of two is one of each here, and [`super::together`] judges the whole. A call whose end nobody saw may take
+//! effect at any later moment, or never; stale reads promise less and are judged by [`super::revisions`].
 
 use crate::history::{Entry, History};
 use crate::registers::{Operation, Reply};
@@ -31,8 +31,17 @@ struct Item {
 pub fn check(history: &History) -> Result<(), String> {
     let mut registers: BTreeMap<u8, Vec<Item>> = BTreeMap::new();
     for entry in history.entries() {
-        if let Some(item) = item(entry) {
-            registers.entry(item.operation.key()).or_default().push(item);
+        let Some(item) = item(entry) else { continue };
+        match item.operation {
+            Operation::Both { key, other, value } => {
+                for (key, shift) in [(key, 0), (other, 32)] {
+                    let half = |found: u64| (found >> shift) & u64::from(u32::MAX);
+                    let ended = item.ended.map(|(moment, found)| (moment, half(found)));
+                    let operation = Operation::Put { key, value };
+                    registers.entry(key).or_default().push(Item { operation, ended, ..item });
+                }
+            }
+            operation => registers.entry(operation.key()).or_default().push(item),
         }
     }
     for (key, mut items) in registers {

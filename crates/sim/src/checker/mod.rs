@@ -13,6 +13,7 @@ pub mod liveness;
 pub mod revisions;
 pub mod safety;
 pub mod storage;
+pub mod together;
 pub mod watches;
 
 use quorate_core::crypto::Digest;

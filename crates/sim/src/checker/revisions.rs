@@ -4,6 +4,7 @@
 
 use crate::history::{Entry, History};
 use crate::registers::{Operation, Reply};
+use quorate_core::protocol::Call;
 use quorate_core::wire::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +14,33 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Names the answer that is not the order's.
 pub fn check_each(history: &History, orders: &BTreeMap<u8, Vec<u64>>) -> Result<(), String> {
     let keys = history.entries().iter().filter_map(|entry| Operation::decode(entry.bytes()).ok());
-    for key in keys.map(Operation::key).collect::<BTreeSet<u8>>() {
+    for key in keys.flat_map(Operation::keys).collect::<BTreeSet<u8>>() {
         let order = orders.get(&key).cloned().unwrap_or_default();
-        let alone = history.of(|entry| Operation::decode(entry.bytes()).is_ok_and(|it| it.key() == key));
-        check(&alone, &order)?;
+        check(&alone(history, key), &order)?;
     }
     Ok(())
+}
+
+/// What concerns one register. A write of two is a write of each of them; its answer names a place in the order of the first.
+fn alone(history: &History, key: u8) -> History {
+    history.each(|entry| {
+        let operation = Operation::decode(entry.bytes()).ok()?;
+        let Operation::Both { key: first, value, .. } = operation else {
+            return (operation.key() == key).then(|| entry.clone());
+        };
+        if !operation.keys().contains(&key) {
+            return None;
+        }
+        let mut entry = entry.clone();
+        entry.call = Call::Apply(Operation::Put { key, value }.encode().into());
+        if let Some((_, Ok(answer))) = &mut entry.returned
+            && let Ok(Reply { revision, found }) = Reply::decode(&answer.reply)
+        {
+            answer.reply = Reply { revision, found: found & u64::from(u32::MAX) }.encode().into();
+        }
+        entry.returned = entry.returned.filter(|_| first == key);
+        Some(entry)
+    })
 }
 
 /// Checks all answers against the order that the cluster agreed on.

@@ -8,6 +8,7 @@
 
 mod async_tob;
 mod hotstuff;
+mod hq;
 mod pbft;
 mod reception;
 mod searched;
@@ -55,7 +56,8 @@ pub struct List {
 }
 
 /// All lists.
-pub const LISTS: &[List] = &[vr::LIST, pbft::LIST, reception::LIST, hotstuff::LIST, sync_tob::LIST, async_tob::LIST];
+pub const LISTS: &[List] =
+    &[vr::LIST, pbft::LIST, reception::LIST, hotstuff::LIST, sync_tob::LIST, async_tob::LIST, hq::LIST];
 
 impl List {
     /// The seed that is kept for a mutation.

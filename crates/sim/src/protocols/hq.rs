@@ -6,7 +6,7 @@ use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::Peer;
+use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::time::Duration;
 use quorate_protocols::hq::{self, Hq};
@@ -96,6 +96,9 @@ impl Lies<Hq> for HqLies {
                 lie.image = None;
                 Some(M::Object(lie))
             }
+            // It was done, and it was not.
+            M::OrderedTooOld { number, .. } => Some(M::OrderedDone { number: *number, result: None }),
+            M::OrderedDone { number, .. } => Some(M::OrderedTooOld { number: *number, at: OpNumber::new(u64::MAX) }),
             _ => None,
         }
     }
@@ -107,6 +110,10 @@ impl Lies<Hq> for HqLies {
             M::Done { object, number, result, version, proof } => {
                 let result = registers::other_answer(result, random)?;
                 Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
+            }
+            M::OrderedDone { number, result: Some(result) } => {
+                let result = Some(registers::other_answer(result, random)?);
+                Some(M::OrderedDone { number: *number, result })
             }
             M::ReadAnswer { nonce, version, answer: Told::Full(bytes), proof } => {
                 let answer = Told::Full(registers::other_answer(bytes, random)?);
@@ -128,9 +135,11 @@ impl Lies<Hq> for HqLies {
             }
             M::Sums { sums, ask } => Some(vec![M::Sums { sums: vec![1; sums.len()], ask: *ask }]),
             M::Start(start) => {
-                let mut words = start.statement().clone();
-                words.current = None;
-                Some(vec![message.clone(), M::Start(Box::new(keyring.sign(words)))])
+                let (mut nothing, mut causeless) = (start.statement().clone(), start.statement().clone());
+                nothing.current = None;
+                causeless.conflict = Vec::new();
+                let lies = [nothing, causeless].map(|words| M::Start(Box::new(keyring.sign(words))));
+                Some([message.clone()].into_iter().chain(lies).collect())
             }
             _ => None,
         }

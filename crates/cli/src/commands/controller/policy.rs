@@ -45,6 +45,8 @@ const REBUILD_WINDOW: Millis = 86_400_000;
 const REBUILD_RETRY: Millis = 15_000;
 /// Entries of each replica whose states are remembered.
 const STATES_MAX: usize = 256;
+/// Milestones that are taken from one answer.
+const MILESTONES_MAX: usize = 32;
 /// Pieces of evidence that are remembered, so that each is shown once; further ones are counted.
 const EVIDENCE_MAX: usize = 1_024;
 
@@ -95,6 +97,8 @@ pub struct Said {
     pub digest_op: u64,
     /// Of its state after that entry.
     pub digest: String,
+    /// Of its states after earlier entries, at which all replicas look: under a steady load no two are asked after the same one.
+    pub milestones: BTreeMap<u64, String>,
     /// Proofs against others.
     pub evidence: Vec<String>,
 }
@@ -170,8 +174,8 @@ struct Watched {
     not_before: Millis,
     failures: u32,
     rebuilds: Vec<Millis>,
-    /// Its states after entries, as it said.
-    states: BTreeMap<u64, String>,
+    /// Its states after entries, as it said, and whether as a milestone: those are other digests.
+    states: BTreeMap<(u64, bool), String>,
     /// It was fenced and has not been seen to end since.
     stopping: bool,
     /// What was said last about something that cannot be done now.
@@ -289,7 +293,9 @@ impl Policy {
     fn remember(&mut self, id: u8, seen: &Seen, decisions: &mut Vec<Decision>) {
         let (Some(said), Some(it)) = (&seen.said, self.watched.get_mut(&id)) else { return };
         if self.model.one_order && !it.is_kept_stopped() {
-            it.states.insert(said.digest_op, said.digest.clone());
+            it.states.insert((said.digest_op, false), said.digest.clone());
+            let milestones = said.milestones.iter().take(MILESTONES_MAX);
+            it.states.extend(milestones.map(|(op, digest)| ((*op, true), digest.clone())));
             while it.states.len() > STATES_MAX {
                 it.states.pop_first();
             }
@@ -305,10 +311,11 @@ impl Policy {
     /// The entry after which a replica has another state than `f + 1` equal others.
     fn diverged(&mut self, id: u8, decisions: &mut Vec<Decision>) -> Option<u64> {
         let own = &self.watched.get(&id)?.states;
-        for (op, digest) in own {
+        for (entry, digest) in own {
+            let op = entry.0;
             let mut others: BTreeMap<&str, usize> = BTreeMap::new();
             for (_, other) in self.watched.iter().filter(|(other, it)| **other != id && !it.is_kept_stopped()) {
-                if let Some(theirs) = other.states.get(op) {
+                if let Some(theirs) = other.states.get(entry) {
                     let count = others.entry(theirs).or_default();
                     *count = count.saturating_add(1);
                 }
@@ -318,7 +325,7 @@ impl Policy {
             let with = vouched(others.get(digest.as_str()).map_or(1, |count| count.saturating_add(1)));
             let against = others.iter().any(|(theirs, count)| *theirs != digest && vouched(*count));
             match (against, with) {
-                (true, false) => return Some(*op),
+                (true, false) => return Some(op),
                 (true, true) if !self.beyond => {
                     self.beyond = true;
                     let words = format!(

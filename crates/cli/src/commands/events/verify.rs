@@ -2,7 +2,8 @@
 //!
 //! For each replica: every byte is read; the signatures of clients and replicas and the certificates of quorums are checked; the
 //! entries are followed along the chain that quorums have signed, and applied again to the state of the snapshot in which the log
-//! begins; snapshots that a quorum has signed must be those. Then the replicas are held against each other, entry by entry.
+//! begins; snapshots that a quorum has signed must be those, and the entries must lead to states that quorums have signed. What was cut
+//! off the log cannot be checked entry by entry any more, and is named. Then the replicas are held against each other, entry by entry.
 
 use crate::errors::{Advise, failure};
 use crate::progress::Progress;
@@ -10,12 +11,13 @@ use crate::served::{Machine, Protocol, Served};
 use crate::text::count;
 use clap::Args;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::executor::{Executor, Job};
+use quorate_core::executor::{Done, Executor, Job};
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId};
-use quorate_core::machine::StateMachine as _;
+use quorate_core::machine::{Query as _, StateMachine as _, View as _};
 use quorate_core::protocol::Checkpoint;
 use quorate_core::wire::Wire;
 use quorate_machines::Events;
+use quorate_machines::events::{Query, Reply};
 use quorate_protocols::audit::{Audit, Audited};
 use quorate_protocols::pbft::Pbft;
 use quorate_protocols::reception::Reception;
@@ -33,7 +35,7 @@ use std::process::ExitCode;
   quorate events verify --dir cluster/replica-2    one replica alone
 
 Exit status 1 if anything is not as it was written, not signed as it must be, or not the same on two replicas; what and where is
-said. Nothing is changed. The keys are those in the files replica.toml: keep a copy of one where nobody else can write. It needs a
+said. A log whose beginning was cut is checked from there on, and what cannot be seen any more is said. Nothing is changed. The keys are those in the files replica.toml: keep a copy of one where nobody else can write. It needs a
 protocol whose replicas sign: pbft or reception.")]
 pub(super) struct Arguments {
     /// The cluster's folder, or a replica's
@@ -45,6 +47,8 @@ pub(super) struct Arguments {
 struct Verified {
     id: ReplicaId,
     findings: Vec<String>,
+    /// What was not looked at, since it is not there any more.
+    unseen: Option<String>,
     /// The digest of the store after each entry that was applied: a chain over everything that ever happened in it.
     states: BTreeMap<OpNumber, Digest>,
 }
@@ -78,7 +82,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     contradictions.iter().for_each(|what| println!("{what}"));
     if wrong == 0 {
-        println!("everything holds");
+        let cut = all.iter().filter(|it| it.unseen.is_some()).count() as u64;
+        match cut {
+            0 => println!("everything holds"),
+            _ => println!("everything that is here holds; the logs of {} were cut: see above", count(cut, "replica")),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     println!("{} NOT AS IT MUST BE", count(wrong as u64, "thing"));
@@ -132,10 +140,13 @@ fn verify<P: Audited + Served>(config: &ReplicaConfig) -> anyhow::Result<Verifie
         Some(seq) => format!("wal: record {seq}: {}", finding.what),
         None => format!("wal: {}", finding.what),
     }));
-    let states = replay(&audit, snapshots, &mut findings);
+    let Replayed { states, unseen } = replay(&audit, snapshots, &mut findings);
     progress.finish();
     println!("{}", summary(config.replica, &audit, &states));
-    Ok(Verified { id: config.replica, findings, states })
+    if let Some(unseen) = &unseen {
+        println!("{}: {unseen}", config.replica);
+    }
+    Ok(Verified { id: config.replica, findings, unseen, states })
 }
 
 fn summary(id: ReplicaId, audit: &Audit, states: &BTreeMap<OpNumber, Digest>) -> String {
@@ -156,41 +167,99 @@ fn summary(id: ReplicaId, audit: &Audit, states: &BTreeMap<OpNumber, Digest>) ->
     text
 }
 
+/// What came of applying the entries again.
+#[derive(Default)]
+struct Replayed {
+    /// The state after each entry.
+    states: BTreeMap<OpNumber, Digest>,
+    /// What happened before the log begins.
+    unseen: Option<String>,
+}
+
 /// Applies the certified entries again, from the snapshot in which the log begins, and holds what comes out against the other
-/// snapshots and against what quorums have signed. The state after each entry.
-fn replay(
-    audit: &Audit,
-    snapshots: Vec<(Checkpoint, Executor<Events>)>,
-    findings: &mut Vec<String>,
-) -> BTreeMap<OpNumber, Digest> {
-    let mut states = BTreeMap::new();
+/// snapshots and against what quorums have signed.
+fn replay(audit: &Audit, snapshots: Vec<(Checkpoint, Executor<Events>)>, findings: &mut Vec<String>) -> Replayed {
+    let begins = audit.begins;
     let mut kept = BTreeMap::new();
-    let mut start = (audit.begins == OpNumber::ZERO).then(|| Executor::new(Events::new()));
+    let mut start = (begins == OpNumber::ZERO).then(|| Executor::new(Events::new()));
     for (checkpoint, executor) in snapshots {
-        let name = format!("snapshots/{:016x}.snap", checkpoint.op.get());
         if audit.states.get(&checkpoint.op).is_some_and(|signed| *signed != checkpoint.id) {
-            findings.push(format!("{name}: it is not the state that a quorum has signed"));
+            findings.push(format!("{}: it is not the state that a quorum has signed", file_of(checkpoint.op)));
         }
-        kept.insert(checkpoint.op, (name, executor.digest()));
-        if start.is_none() && checkpoint.op >= audit.begins {
+        kept.insert(checkpoint.op, executor.digest());
+        if start.is_none() && checkpoint.op >= begins {
             start = Some(executor);
         }
     }
     let Some(mut executor) = start else {
-        findings.push(format!("snapshots: the state up to entry {}, where the log begins, is not here", audit.begins));
-        return states;
+        findings.push(format!("snapshots: the state after entry {begins}, where the log begins, is not here"));
+        return Replayed::default();
     };
-    states.insert(executor.op(), executor.machine().digest());
-    for (op, batch) in audit.entries.range(executor.op().next()..) {
+    if executor.op() > begins {
+        findings.push(format!(
+            "snapshots: the state after entry {begins}, where the log begins, is not here: what entries {} to {} did is not \
+             applied again",
+            begins.next(),
+            executor.op()
+        ));
+    }
+    let from = executor.op();
+    let mut unseen = (begins > OpNumber::ZERO).then(|| unseen(begins, &executor));
+
+    let mut states = BTreeMap::from([(from, executor.machine().digest())]);
+    let mut is_signed = leads_to_what_is_signed(&mut executor, audit, findings);
+    for (op, batch) in audit.entries.range(from.next()..) {
         let _done = executor.run(Job::Execute { op: *op, batch: batch.clone() });
         states.insert(*op, executor.machine().digest());
-        if let Some((name, digest)) = kept.get(op)
-            && *digest != executor.digest()
-        {
-            findings.push(format!("{name}: it is not what the certified entries lead to"));
+        if kept.get(op).is_some_and(|digest| *digest != executor.digest()) {
+            findings.push(format!("{}: it is not what the certified entries lead to", file_of(*op)));
         }
+        is_signed |= leads_to_what_is_signed(&mut executor, audit, findings);
     }
-    states
+    let last = executor.op();
+    match (&mut unseen, audit.states.range(last.next()..).next()) {
+        (Some(unseen), _) if is_signed => unseen.push_str(". A quorum has signed that, or what follows from it here"),
+        (Some(unseen), Some((signed, _))) => unseen.push_str(&format!(
+            ". The state that a quorum has signed is that after entry {signed}, and this log ends before it: other replicas' logs tell"
+        )),
+        (Some(_), None) => findings.push(format!(
+            "{}: no quorum has signed this state, nor one to which the entries lead from there: nothing proves it",
+            file_of(from)
+        )),
+        (None, _) => {}
+    }
+    Replayed { states, unseen }
+}
+
+fn file_of(op: OpNumber) -> String {
+    format!("snapshots/{:016x}.snap", op.get())
+}
+
+/// What nobody can check one by one in a log that begins after this entry, in this state.
+fn unseen(begins: OpNumber, state: &Executor<Events>) -> String {
+    let mut reply = Vec::new();
+    let asked = Query::Status.encode().map(|query| state.machine().view().query(&query, &mut reply));
+    let status = asked.and_then(|()| Reply::decode(&reply)).and_then(Reply::status);
+    let events = status.map(|status| status.position).unwrap_or_default();
+    format!(
+        "not seen: entries 1 to {begins}, which were cut off its log. Its store had {} then, of which is known what they led to ({}), \
+         and not who asked for each and who has received it",
+        count(events, "event"),
+        file_of(state.op()),
+    )
+}
+
+/// If a quorum has signed the state after the last entry that was applied: is it this one? Whether that proves it.
+fn leads_to_what_is_signed(executor: &mut Executor<Events>, audit: &Audit, findings: &mut Vec<String>) -> bool {
+    let op = executor.op();
+    let Some(signed) = audit.states.get(&op) else { return false };
+    let Done::Saving(mut save) = executor.run(Job::Checkpoint(op)) else { return false };
+    while save.next_chunk().is_some() {}
+    let is_signed = save.finish().checkpoint().id == *signed;
+    if !is_signed {
+        findings.push(format!("after entry {op} the store is in another state than the one that a quorum has signed"));
+    }
+    is_signed
 }
 
 /// Whether two replicas are in different states after the same entry: the first such entry for each.

@@ -2,6 +2,7 @@
 //! others began and left, and asks for a resolution when grants contradict each other. It has one write under way for each
 //! object; others wait. It believes what a quorum says: what fewer have executed may be taken back (A.7).
 
+mod ordered;
 mod read;
 mod write;
 
@@ -41,6 +42,8 @@ pub struct Client {
     writes: BTreeMap<Digest, Queue>,
     /// The latest write that this client knows of, of other objects.
     latest: BTreeMap<Digest, Position>,
+    /// Operations on several objects.
+    ordered: ordered::Queue,
     reads: BTreeMap<u64, Read>,
     /// Objects on which the next write can begin, and reads that were not sent.
     ready: BTreeSet<Digest>,
@@ -71,6 +74,7 @@ impl protocol::Client<Hq> for Client {
             number: RequestNumber::ZERO,
             writes: BTreeMap::new(),
             latest: BTreeMap::new(),
+            ordered: ordered::Queue::default(),
             reads: BTreeMap::new(),
             ready: BTreeSet::new(),
             unsent: BTreeSet::new(),
@@ -89,16 +93,17 @@ impl protocol::Client<Hq> for Client {
         match call {
             Call::Apply(operation) => match touched(|it| it.operation, &operation) {
                 Objects::One(name) => self.submit_write(ticket, name, operation, deadline, out),
+                Objects::Many(names) => self.submit_ordered(ticket, names, operation, deadline, out),
                 Objects::All => {
-                    let what = "hq orders each object by itself, and this operation touches several: use one for each, or \
-                                run the cluster with pbft";
+                    let what = "hq orders objects by their names, and this operation touches several that it does not \
+                                name (a range, a lease, all of them): name them, or run the cluster with pbft";
                     out.complete(ticket, Err(CallError::Refused(what.to_owned())));
                 }
             },
             Call::Read(_, query) => {
                 let name = match touched(|it| it.query, &query) {
                     Objects::One(name) => Some(name),
-                    Objects::All => None,
+                    Objects::Many(_) | Objects::All => None,
                 };
                 self.last_nonce = self.last_nonce.wrapping_add(1);
                 let request = ReadRequest { nonce: self.last_nonce, name, query, full: None };
@@ -112,6 +117,7 @@ impl protocol::Client<Hq> for Client {
         for id in std::mem::take(&mut self.ready) {
             self.begin(id, out);
         }
+        self.begin_ordered(out);
         self.send_reads(out);
         self.arm(out);
     }
@@ -128,6 +134,8 @@ impl protocol::Client<Hq> for Client {
             Message::Done { object, number, result, version, proof } => {
                 self.on_done(from, object, number, (result, version), proof, out);
             }
+            Message::OrderedDone { number, result } => self.on_ordered_done(from, number, result, out),
+            Message::OrderedTooOld { number, at } => self.on_ordered_too_old(from, number, at, out),
             Message::ReadAnswer { nonce, version, answer, proof } => {
                 self.on_read_answer(from, nonce, version, answer, proof, out);
             }
@@ -157,6 +165,7 @@ impl protocol::Client<Hq> for Client {
         self.connected.remove(&replica);
         let now = out.now(); // whoever was to answer does not: ask the others at once
         self.writes.values_mut().filter_map(|queue| queue.current.as_mut()).for_each(|it| it.retry_at = now);
+        self.ordered.current.iter_mut().for_each(|it| it.retry_at = now);
         self.reads.values_mut().for_each(|it| it.retry_at = now);
         self.arm(out);
     }
@@ -190,6 +199,7 @@ impl Client {
     /// Gives up what has waited too long, and says whether it may have been applied.
     fn expire(&mut self, out: &mut Outbox) {
         let now = out.now();
+        self.expire_ordered(out);
         for (id, queue) in &mut self.writes {
             if let Some(current) = queue.current.take_if(|it| it.deadline <= now) {
                 // A quorum may have granted it: the next write of the object finishes it first.
@@ -216,10 +226,13 @@ impl Client {
     /// Tells the host when to wake us, where that changed.
     fn arm(&mut self, out: &mut Outbox) {
         let current = || self.writes.values().filter_map(|queue| queue.current.as_ref());
-        let retry = current().map(|it| it.retry_at).chain(self.reads.values().map(|it| it.retry_at)).min();
+        let ordered = self.ordered.current.iter();
+        let retries = current().map(|it| it.retry_at).chain(self.reads.values().map(|it| it.retry_at));
+        let retry = retries.chain(ordered.clone().map(|it| it.retry_at)).min();
         let waiting = self.writes.values().filter_map(|queue| queue.waiting.front()).map(|it| it.deadline);
         let reads = self.reads.values().map(|it| it.deadline);
-        let timeout = current().map(|it| it.deadline).chain(waiting).chain(reads).min();
+        let ordered = ordered.map(|it| it.deadline).chain(self.ordered.waiting.front().map(|(_, it)| it.deadline));
+        let timeout = current().map(|it| it.deadline).chain(waiting).chain(reads).chain(ordered).min();
         for (timer, at) in [(ClientTimer::Retry, retry), (ClientTimer::Timeout, timeout)] {
             match at {
                 Some(at) if self.armed.get(&timer) != Some(&at) => {
@@ -234,6 +247,7 @@ impl Client {
 
     fn retry(&mut self, out: &mut Outbox) {
         let now = out.now();
+        self.retry_ordered(out);
         let due = |queue: &Queue| queue.current.as_ref().is_some_and(|it| it.retry_at <= now);
         let writes: Vec<Digest> = self.writes.iter().filter(|(_, it)| due(it)).map(|(id, _)| *id).collect();
         writes.into_iter().for_each(|id| self.retry_write(id, out));
@@ -244,6 +258,7 @@ impl Client {
     /// A replica can be reached (again): whatever lacks a quorum goes to it, too.
     fn say_to(&mut self, replica: ReplicaId, out: &mut Outbox) {
         let quorum = self.quorum();
+        self.say_ordered(Some(replica), out);
         for queue in self.writes.values_mut() {
             if let Some(current) = queue.current.as_mut().filter(|it| it.asked.len() < quorum) {
                 current.asked.insert(replica);

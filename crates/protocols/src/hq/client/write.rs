@@ -5,7 +5,8 @@ use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Signed, Verified};
 use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
-use quorate_core::protocol::{Answer, Ticket};
+use quorate_core::mutated;
+use quorate_core::protocol::{Answer, CallError, Ticket};
 use quorate_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -156,7 +157,8 @@ impl Client {
         }
         let Some(best) = alike.iter().max_by_key(|(_, count)| **count).map(|(grant, _)| *grant) else { return };
         let grants = writing.grants.values().map(|(grant, _)| grant);
-        if let Some(proof) = Certified::assemble(grants, &best, quorum) {
+        let enough = quorum - usize::from(mutated!("hq/certificate-of-too-few"));
+        if let Some(proof) = Certified::assemble(grants, &best, enough) {
             let proof = proof.into_certificate();
             if best.is_for(writing.write.ask()) {
                 return self.phase_two(id, proof, out); // case 1
@@ -253,7 +255,8 @@ impl Client {
         writing.stage = Stage::Resolving(conflict);
     }
 
-    /// Replicas have forgotten this client. If one of them is correct, the request is made anew, with what they know.
+    /// Replicas have forgotten this client. If one of them is correct, the request is made anew, with what they know; unless it
+    /// was said several times, or granted: then it may have been done, and forgotten after that.
     pub(super) fn on_too_old(
         &mut self,
         from: ReplicaId,
@@ -269,7 +272,11 @@ impl Client {
         queue.after = queue.after.max(after);
         if let Some(writing) = queue.current.take() {
             let (ticket, operation, deadline) = (writing.ticket, writing.write.operation, writing.deadline);
-            queue.waiting.push_front(Waiting { ticket, operation, deadline });
+            if writing.tries == 0 && matches!(writing.stage, Stage::One) {
+                queue.waiting.push_front(Waiting { ticket, operation, deadline });
+            } else {
+                out.complete(ticket, Err(CallError::Evicted { maybe_applied: true }));
+            }
         }
         self.begin(id, out);
     }
@@ -300,14 +307,13 @@ impl Client {
         proof: Option<Proof>,
         out: &mut Outbox,
     ) {
-        let needed = self.quorum();
         let quorum = self.quorum();
         let keyring = self.keyring.clone();
         let Some(queue) = self.writes.get_mut(&id) else { return };
         let Some(writing) = queue.current.as_mut().filter(|it| it.write.ask().number == number) else { return };
         let said = alike(&result, version);
         writing.done.insert(from, said);
-        if writing.done.values().filter(|other| **other == said).count() >= needed {
+        if writing.done.values().filter(|other| **other == said).count() >= quorum {
             queue.after = queue.after.max(version.ts);
             let answer = Answer { reply: result, op: OpNumber::new(version.ts.get()) };
             out.complete(writing.ticket, Ok(answer));

@@ -267,6 +267,12 @@ impl Client {
         }
     }
 
+    /// The session that is open, and up to which number all in it is answered: what is not may be asked again.
+    pub(crate) fn acknowledged_in(&self) -> (SessionId, RequestNumber) {
+        let Session::Open(session, _) = self.session else { return (SessionId::ZERO, RequestNumber::ZERO) };
+        (session, self.acknowledged())
+    }
+
     fn acknowledged(&self) -> RequestNumber {
         let Session::Open(_, last) = self.session else { return RequestNumber::ZERO };
         self.sent.keys().next().map_or(last, |first| first.previous())

@@ -163,6 +163,33 @@ fn a_diverged_replica_is_fenced_then_rebuilt_then_started() {
 }
 
 #[test]
+fn who_diverges_under_a_steady_load_is_found_though_no_two_replicas_are_asked_after_the_same_entry() {
+    let mut bench = Bench::of(FOUR);
+    for id in 0..4_u8 {
+        let mut seen = well(1_000 + u64::from(id));
+        if let Some(said) = &mut seen.said {
+            let state = |op: u64| if id == 2 && op > 900 { "another" } else { "the same" }.to_owned();
+            said.milestones = [832, 896, 960].map(|op| (op, state(op))).into();
+        }
+        bench.see(id, seen);
+    }
+    assert_eq!(bench.look(), [(2, Order::Stop)]);
+}
+
+#[test]
+fn the_digest_of_a_milestone_and_that_of_a_last_entry_are_not_compared() {
+    let mut bench = Bench::of(FOUR);
+    for id in 0..4_u8 {
+        let mut seen = well(if id == 2 { 960 } else { 1_000 });
+        if let (Some(said), true) = (&mut seen.said, id != 2) {
+            said.milestones = [(960, "sessions are not in it".to_owned())].into();
+        }
+        bench.see(id, seen);
+    }
+    assert_eq!(bench.look(), []);
+}
+
+#[test]
 fn states_after_different_entries_are_no_contradiction_and_are_compared_when_the_others_get_there() {
     let mut bench = Bench::of(FOUR);
     bench.all_at(7);

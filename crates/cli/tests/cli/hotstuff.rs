@@ -1,0 +1,25 @@
+//! HotStuff as processes: the same commands, the same store, four replicas one of which may go at any moment.
+
+use crate::common::Cluster;
+use crate::common::import::Victim::Role;
+
+#[test]
+fn an_import_survives_kill_9_of_the_leader_and_of_others() {
+    let mut cluster = Cluster::serve_all_of("hotstuff", 4);
+    let kills = [(10, Role("primary")), (30, Role("backup")), (50, Role("primary"))];
+    cluster.import_under_kills((50_000, 16), &kills, Cluster::position);
+    cluster.wait_until_agreed();
+    cluster.assert_no_panic();
+}
+
+#[test]
+fn a_lost_disk_comes_back_through_recover() {
+    let mut cluster = Cluster::serve_all_of("hotstuff", 4);
+    cluster.lose_and_recover(2);
+    cluster.wait_until_agreed();
+    for number in 0..4 {
+        cluster.must(&["kv", "put", "beyond what it may have voted for", &number.to_string()]);
+    }
+    cluster.wait_until_agreed();
+    cluster.needs_the_vote_without(3);
+}

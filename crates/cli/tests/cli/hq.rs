@@ -1,0 +1,109 @@
+//! HQ as processes: the same commands and the same store, four replicas one of which may go at any moment, no leader; and what a
+//! store whose keys have orders of their own does not do, it refuses.
+
+use crate::common::import::Victim::Replica;
+use crate::common::{Cluster, PATIENCE, text_of, within};
+
+impl Cluster {
+    /// How much the replica that has done most has done.
+    fn steps(&self) -> u64 {
+        let status = self.status();
+        let rows = status["replicas"].as_array().cloned().unwrap_or_default();
+        rows.iter().filter_map(|row| row["executed"].as_u64()).max().unwrap_or(0)
+    }
+
+    /// Waits until all replicas hold the same. Each counts its own steps: these say nothing of it.
+    fn wait_until_alike(&self) {
+        let mut last = serde_json::Value::Null;
+        let alike = within(PATIENCE, || {
+            last = self.status();
+            last["healthy"] == serde_json::Value::Bool(true)
+        });
+        let logs: Vec<_> = (0..self.replicas).map(|replica| self.log(replica)).collect();
+        assert!(alike, "the replicas do not hold the same: {last:#}\n{}", logs.join("\n--\n"));
+        let rows = last["replicas"].as_array().cloned().unwrap_or_default();
+        assert!(rows.iter().all(|row| row["digest"] == rows[0]["digest"]), "{last:#}");
+    }
+}
+
+#[test]
+fn an_import_survives_kill_9_of_any_one_of_four() {
+    let mut cluster = Cluster::serve_all_of("hq", 4);
+    let kills = [(10, Replica(0)), (30, Replica(1)), (50, Replica(3))];
+    cluster.import_under_kills((10_000, 8), &kills, Cluster::steps);
+    cluster.wait_until_alike();
+    let sorted = cluster.export();
+    // Everybody at once: what was acknowledged is on the disks.
+    cluster.kill_all();
+    (0..4).for_each(|replica| cluster.serve(replica));
+    assert!(cluster.export() == sorted, "what was imported is gone");
+    cluster.wait_until_alike();
+    cluster.assert_no_panic();
+}
+
+#[test]
+fn clients_that_want_the_same_keys_at_once_get_one_order_of_each() {
+    let mut cluster = Cluster::serve_all_of("hq", 4);
+    let files = ["one", "two"].map(|word| {
+        let file = cluster.scratch().join(word);
+        let lines: String = (0..300).map(|index| format!("key-{}\t{word} {index}\n", index % 7)).collect();
+        std::fs::write(&file, lines).expect("a file");
+        file
+    });
+    let imports = files.each_ref().map(|file| cluster.import(file, 4));
+    cluster.kill(2);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    cluster.serve(2);
+    for mut import in imports {
+        let status = import.wait().expect("a child");
+        assert!(status.success(), "{}", text_of(import.stderr));
+    }
+    let found = String::from_utf8(cluster.export()).expect("text");
+    assert_eq!(found.lines().count(), 7, "{found}");
+    for (line, key) in found.lines().zip(0..) {
+        let last = (0..300).rev().find(|index| index % 7 == key).expect("each key was written");
+        let said = ["one", "two"].map(|word| format!("key-{key}\t{word} {last}"));
+        assert!(
+            said.contains(&line.to_owned()),
+            "the last write of each import is the last but for the other's: {line}"
+        );
+        let written = cluster.must(&["kv", "get", "--json", &format!("key-{key}")]);
+        let written: serde_json::Value = serde_json::from_str(&written).expect("an object");
+        let each = (0..300).filter(|index| index % 7 == key).count() as u64;
+        assert_eq!(written["version"], 2 * each, "each write was done once: {written}");
+    }
+    cluster.wait_until_alike();
+    cluster.assert_no_panic();
+}
+
+#[test]
+fn one_key_is_written_read_compared_and_deleted_and_the_rest_is_refused() {
+    let mut cluster = Cluster::serve_all_of("hq", 4);
+    cluster.must(&["kv", "put", "a", "1"]);
+    assert_eq!(cluster.must(&["kv", "get", "a"]).trim(), "1");
+    cluster.must(&["kv", "cas", "a", "--expect", "1", "2"]);
+    let said = cluster.must_fail(&["kv", "cas", "a", "--expect", "1", "3"]);
+    assert!(said.contains("its value is `2`"), "{said}");
+    cluster.must(&["kv", "cas", "b", "--absent", "3"]);
+    assert_eq!(cluster.must(&["kv", "range"]), "a\t2\nb\t3\n");
+    cluster.must(&["kv", "del", "b"]);
+    assert!(!cluster.run(&["kv", "get", "b"]).ok);
+    let said = cluster.must_fail(&["kv", "del", "--prefix", "a"]);
+    assert!(said.contains("touches several"), "{said}");
+    let said = cluster.must_fail(&["kv", "watch"]);
+    assert!(said.contains("an order of its own"), "{said}");
+    let file = cluster.folder().join("cluster.toml").display().to_string();
+    let said = cluster.must_fail(&["gateway", "--cluster", &file, "--listen", "127.0.0.1:0"]);
+    assert!(said.contains("one order of all keys"), "{said}");
+    let other = cluster.scratch().join("other").display().to_string();
+    let said = cluster.must_fail(&["init", "--protocol", "hq", "--events", "--dir", &other]);
+    assert!(said.contains("an event store needs one order"), "{said}");
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.replica(2).join("data")).expect("its folder");
+    let config = cluster.replica(2).join("replica.toml").display().to_string();
+    let said = cluster.must_fail(&["recover", "--config", &config]);
+    assert!(said.contains("nobody else knows what it has promised"), "{said}");
+    cluster.must(&["kv", "put", "a", "without it"]);
+    assert_eq!(cluster.must(&["kv", "get", "a"]).trim(), "without it");
+    cluster.assert_no_panic();
+}

@@ -1,0 +1,9 @@
+//! The host: links, files, and replicas on real sockets and disks.
+
+mod common;
+mod files;
+mod frame;
+mod host;
+mod link;
+mod link_attacks;
+mod support;

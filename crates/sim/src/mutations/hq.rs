@@ -1,0 +1,35 @@
+//! What can be broken in HQ.
+
+use super::{List, Mutation};
+use crate::run::run;
+use quorate_protocols::hq::Hq;
+
+const fn all(name: &'static str, wrong: &'static str) -> Mutation {
+    under(name, wrong, "all")
+}
+
+const fn under(name: &'static str, wrong: &'static str, faults: &'static str) -> Mutation {
+    Mutation { name, wrong, faults, replicas: 4, run: run::<Hq> }
+}
+
+/// The list.
+pub const LIST: List = List {
+    protocol: "hq",
+    kept: include_str!("hq.txt"),
+    mutations: &[
+        all("hq/grants-a-place-twice", "a replica grants one place to whoever asks"),
+        all("hq/execution-is-not-durable", "a replica forgets with a crash what it has executed and answered"),
+        all("hq/start-is-not-durable", "a replica forgets with a crash that it has frozen an object"),
+        all("hq/certificate-of-too-few", "a client makes certificates of one grant less than a quorum"),
+        all("hq/executes-a-request-twice", "the table of last results is not asked"),
+        all("hq/executes-past-a-gap", "a replica executes a write whose predecessor it lacks"),
+        all("hq/resolves-from-the-first-start", "the first certificate shown is taken for the greatest"),
+        all("hq/resolution-quorum-one-short", "one grant less than a quorum proves a resolution"),
+        all("hq/believes-one-replica", "an object is taken from one replica"),
+        all("hq/orders-a-request-twice", "what PBFT orders again is executed again"),
+        all(
+            "hq/ordered-execution-is-not-durable",
+            "a replica forgets with a crash what it has executed on several objects",
+        ),
+    ],
+};
