@@ -1,5 +1,6 @@
 //! What always holds, by name. The simulator asks after every turn.
 
+use super::normal::EARLY_ENTRIES_MAX;
 use super::replica::{Phase, Replica};
 use quorate_core::ids::OpNumber;
 
@@ -7,13 +8,14 @@ type Invariant = fn(&Replica) -> bool;
 
 /// The first invariant that does not hold, with the values that break it.
 pub(super) fn check(replica: &Replica) -> Result<(), String> {
-    let checks: [(&str, Invariant); 9] = [
+    let checks: [(&str, Invariant); 10] = [
         ("executed_is_committed", executed_is_committed),
         ("votes_are_within_the_watermarks", votes_are_within_the_watermarks),
         ("prepared_before_the_present_view_or_in_it", prepared_before_the_present_view_or_in_it),
         ("a_vote_is_for_what_was_accepted", a_vote_is_for_what_was_accepted),
         ("proposed_within_the_watermarks", proposed_within_the_watermarks),
         ("the_log_begins_below_the_watermark", the_log_begins_below_the_watermark),
+        ("few_proposals_are_held_early", few_proposals_are_held_early),
         ("a_view_above_zero_has_a_start", a_view_above_zero_has_a_start),
         ("the_silent_do_not_change_views", the_silent_do_not_change_views),
         ("what_was_tried_comes_next", what_was_tried_comes_next),
@@ -63,7 +65,11 @@ fn proposed_within_the_watermarks(replica: &Replica) -> bool {
 }
 
 fn the_log_begins_below_the_watermark(replica: &Replica) -> bool {
-    replica.base.0 <= replica.low() && replica.early.len() as u64 <= replica.config.window()
+    replica.base.0 <= replica.low()
+}
+
+fn few_proposals_are_held_early(replica: &Replica) -> bool {
+    replica.early.len() <= EARLY_ENTRIES_MAX // of a view that has not started, they may be more than a small window
 }
 
 fn a_view_above_zero_has_a_start(replica: &Replica) -> bool {

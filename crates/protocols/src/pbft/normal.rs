@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 const EXECUTING_MAX: u64 = 64;
 
 /// PRE-PREPAREs above the high watermark, or of a view that has not started here, that are kept until that changes.
-const EARLY_ENTRIES_MAX: usize = 16;
+pub(super) const EARLY_ENTRIES_MAX: usize = 16;
 
 type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 

@@ -1,7 +1,7 @@
 //! One test for each lie. R0 leads view 0; a liar is a replica that is down, in whose name the test speaks, with its key and
 //! nobody else's.
 
-use crate::harness::{Cluster, ENVELOPE, keyring, replica};
+use crate::harness::{Cluster, ENVELOPE, config, keyring, replica};
 use crate::words::{commit, group, op, orders, pre_prepare, prepare, view};
 use quorate_core::crypto::{Certificate, Digest, Keyring, Secret, Signed};
 use quorate_core::fault::Fault;
@@ -469,4 +469,23 @@ fn a_bad_signature_among_good_ones_is_found_and_the_good_ones_count() {
     assert!(opened[0].is_ok() && opened[2].is_ok());
     assert!(matches!(opened[1], Err(Refused::Blamed(from, Fault::BadSignature(_))) if from == replica(2)));
     assert!(opener.open_all(&[]).is_empty());
+}
+
+#[test]
+fn a_primary_whose_view_has_not_started_gets_few_proposals_held_however_small_the_window() {
+    // The simulator's seed 1539: with small windows, what overtakes a NEW-VIEW was taken for too much.
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 2, ..config() });
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    let next = it.committed(2) + 1;
+    it.crash(0).liar(1);
+    it.submit(1, "b");
+    it.run_until("R2 waits for view 1", |it| it.view(2) == view(1));
+    for at in next..next + 40 {
+        let proposal = orders(it.now, Vec::new());
+        it.say(replica(1), 2, pre_prepare(1, 1, at, &proposal));
+    }
+    it.heal().restart(0);
+    it.run(5_000);
+    assert!([0, 2, 3].iter().all(|id| it.tape(*id) == ["a", "b"]));
 }
