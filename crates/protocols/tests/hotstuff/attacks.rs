@@ -299,7 +299,9 @@ fn who_asks_again_and_again_is_answered_up_to_its_quota() {
     // The simulator's seeds 265 and 307 with seven replicas: a liar repeats its former questions, and each answer leads to another one.
     let mut it = Cluster::with(4, config());
     it.client(1);
-    (0..10).for_each(|index| drop(it.apply(1, &format!("x{index}"))));
+    for index in 0..10 {
+        it.apply(1, &format!("x{index}"));
+    }
     it.run(2_000);
     it.liar(3);
     it.talk();
