@@ -170,7 +170,7 @@ pub struct List {
     pub vs: OpNumber,
     /// The place of the first operation.
     pub first: Position,
-    /// The operations, at most [`GRANTS_MAX`].
+    /// The operations, at most `GRANTS_MAX`.
     pub items: Vec<Item>,
 }
 
