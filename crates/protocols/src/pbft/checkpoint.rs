@@ -57,7 +57,21 @@ impl Replica {
         }
         if let Some(certified) = votes.certify(&it, quorum) {
             self.on_stable(certified, out);
+        } else if votes.certify(&it, self.quorums.vouch()).is_some() {
+            self.learn_chain(&it, out);
         }
+    }
+
+    /// `f + 1` replicas vouch for what the log is up to here, one of them correct. A replica whose snapshot was on disk before the
+    /// records of what is in it does not know that by itself, and nobody could go on if its vote were the last of a quorum. What it
+    /// has executed was committed, so the chain is the same.
+    fn learn_chain(&mut self, it: &LogCheckpoint, out: &mut Outbox) {
+        let is_known = self.log.get(it.op).is_some_and(|slot| slot.chain.is_some());
+        if is_known || it.op > self.machine.executed || mutated!("pbft/never-learns-its-chain") {
+            return;
+        }
+        self.log.slot(it.op).chain = Some(it.chain);
+        self.vote_boundary(out);
     }
 
     /// The log is stable up to here: a quorum has executed it. The watermarks move, votes below go.

@@ -204,6 +204,30 @@ fn the_log_is_forgotten_only_below_a_state_that_a_quorum_has() {
 }
 
 #[test]
+fn a_replica_whose_snapshot_was_on_disk_before_its_log_vouches_for_checkpoints_again() {
+    // The simulator's seed 560 without lies: one replica is gone, and the votes of all the others are needed.
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 4, state_entries: 6, ..config() });
+    it.client(1).lose(|it| it.label == "State" || (it.label == "Checkpoint" && it.to == replica(2)));
+    while it.committed(2) < 7 {
+        it.apply(1, "x");
+    }
+    it.crash(2);
+    assert!(!it.hosts[2].snapshots.is_empty());
+    it.hosts[2].journal.retain(|record| match record.record() {
+        Record::Committed(certificate) => certificate.statement().op != op(5),
+        Record::State(_) => false,
+        _ => true,
+    });
+    it.crash(1);
+    it.heal().restart(2);
+    for index in 0..20 {
+        it.apply(1, &format!("y{index}"));
+    }
+    it.run(2_000);
+    assert!([0, 2, 3].iter().all(|id| it.tape(*id) == it.tape(0)) && it.tape(0).len() >= 26);
+}
+
+#[test]
 fn a_replica_whose_snapshot_is_gone_fetches_the_state() {
     let mut it = Cluster::with(4, small());
     it.client(1);

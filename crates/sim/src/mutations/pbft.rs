@@ -59,6 +59,11 @@ pub const LIST: List = List {
             "a client is told of what is prepared before that is on disk",
             "crash-all:3000,slow-sync:1000,loss:100",
         ),
+        under(
+            "pbft/never-learns-its-chain",
+            "a replica whose snapshot is newer than its log never vouches for a checkpoint again",
+            "crash:400,crash-all:400,hunt:400,slow-sync:1000,lost-disk:600",
+        ),
         all("pbft/a-read-does-not-wait", "a replica answers a read before it has executed what it has prepared"),
     ],
 };
