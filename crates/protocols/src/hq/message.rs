@@ -340,6 +340,11 @@ impl Transferred {
         Digest::of(&(self.seen, self.now.essence(), self.image.clone(), before, self.list.clone()).encode())
     }
 
+    /// Equal where the object is the same now, whatever it was before, and whatever resolutions its holder knows of.
+    pub(super) fn present(&self) -> Digest {
+        Digest::of(&(self.now.essence(), self.image.clone()).encode())
+    }
+
     /// Is this a state between resolutions, which is of use to everybody?
     pub(super) fn is_whole(&self) -> bool {
         self.now.version().vs <= self.seen
