@@ -29,7 +29,7 @@ pub use message::{
     VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
 };
 pub use module::Entry;
-pub use object::{Answered, CLIENTS_MAX, Item, List, State};
+pub use object::{Answered, CLIENTS_MAX, Item, List, OUTCOMES_MAX, Outcome, State};
 pub use ordered::{ORDERED_CLIENTS_MAX, Rank};
 pub use replica::Replica;
 

@@ -111,8 +111,8 @@ impl Lies<Hq> for HqLies {
                 let result = registers::other_answer(result, random)?;
                 Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
             }
-            M::OrderedDone { number, result: Some(result) } => {
-                let result = Some(registers::other_answer(result, random)?);
+            M::OrderedDone { number, result: Some(Told::Full(result)) } => {
+                let result = Some(Told::Full(registers::other_answer(result, random)?));
                 Some(M::OrderedDone { number: *number, result })
             }
             M::ReadAnswer { nonce, version, answer: Told::Full(bytes), proof } => {
