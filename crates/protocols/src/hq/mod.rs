@@ -20,6 +20,7 @@ mod ordered;
 mod recovery;
 mod replica;
 mod resolve;
+pub mod total;
 mod transfer;
 
 pub use client::Client;
@@ -32,6 +33,7 @@ pub use module::Entry;
 pub use object::{Answered, CLIENTS_MAX, Item, List, OUTCOMES_MAX, Outcome, State};
 pub use ordered::{ORDERED_CLIENTS_MAX, Rank};
 pub use replica::Replica;
+pub use total::Total;
 
 use crate::pbft;
 use quorate_core::crypto::Keyring;
