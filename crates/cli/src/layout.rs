@@ -76,7 +76,7 @@ impl Layout {
         let tosses = Protocol::named(protocol).is_some_and(Protocol::tosses);
         if machine != Machine::Kv && Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
             let what = format!("{} needs one order of all its operations, and `{protocol}` has none", machine.words());
-            return Err(failure(what, "choose another --protocol, or leave --events out"));
+            return Err(failure(what, "choose another --protocol (hq-total has one), or leave --events out"));
         }
         let layout = Self { dir: dir.to_owned() };
         check_size(addresses.len())?;

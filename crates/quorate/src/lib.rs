@@ -50,7 +50,8 @@
 //! [`Vr`], Viewstamped Replication Revisited (Liskov and Cowling, 2012): 2f + 1 replicas survive f crashes. [`Pbft`], Practical
 //! Byzantine Fault Tolerance (Castro and Liskov, 1999): 3f + 1 replicas survive f that lie. [`HotStuff`], chained (Yin et al.,
 //! 2019): the same, with one kind of vote and the blocks in a chain. [`Hq`], HQ replication (Cowling et al., 2006): the same, and
-//! each object is ordered by its clients while nobody competes for it; for machines that say what their operations touch.
+//! each object is ordered by its clients while nobody competes for it; for machines that say what their operations touch
+//! ([`hq::Total`]: in one order of everything, which its PBFT makes).
 //! [`Reception`], PBFT behind Byzantine reception: the same, for requests that come by any way and are certified with the time of
 //! their reception; its clients may publish through a [`broker`]. [`SyncTob`], synchronous total-order broadcast: 2f + 1 replicas survive f that lie, as long as delays and
 //! clocks keep their bounds. [`AsyncTob`], asynchronous total-order broadcast: 3f + 1 replicas survive f that lie, and nothing

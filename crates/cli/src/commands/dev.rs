@@ -41,6 +41,7 @@ const FIRST_WRITE_PATIENCE: Duration = Duration::from_secs(30);
 #[command(after_help = "Examples:
   quorate dev
   quorate dev --protocol pbft       four replicas, one of which may lie
+  quorate dev --protocol hq         each key in an order of its own, made by its clients; no etcd API
   quorate dev --events              an event store instead of the key-value store: see `quorate events --help`
   quorate dev --protocol reception --events    its events are certified by who has received them
   quorate dev --protocol reception --events --broker nats     clients publish through a NATS server that nobody trusts
@@ -67,9 +68,10 @@ pub struct Arguments {
     criticality: Option<u8>,
     #[command(flatten)]
     broker: BrokerArgs,
-    /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere
-    #[arg(long, value_name = "ADDRESS|off", default_value = ETCD_ADDRESS)]
-    etcd: String,
+    /// Where to offer the etcd v3 API, for etcdctl and etcd's clients; `off` for nowhere [default: 127.0.0.1:2379]. It needs one
+    /// order of all keys: a new cluster of `hq` with this flag is one of `hq-total`
+    #[arg(long, value_name = "ADDRESS|off")]
+    etcd: Option<String>,
     /// Where to offer an event store over HTTP (--events); `off` for nowhere
     #[arg(long, value_name = "ADDRESS|off", default_value = EVENTS_ADDRESS)]
     http: String,
@@ -93,7 +95,20 @@ impl Arguments {
     /// Its protocol, by the files of the folder or by its flag.
     fn protocol(&self) -> Protocol {
         let found = self.found().and_then(|config| Protocol::named(&config.protocol));
-        found.or(self.protocol).unwrap_or_default()
+        found.or(self.chosen()).unwrap_or_default()
+    }
+
+    /// The protocol that the flags choose. Whoever wants etcd's API from HQ gets it in total order (ADR 029), and is told so.
+    fn chosen(&self) -> Option<Protocol> {
+        match self.protocol {
+            Some(Protocol::Hq) if self.wants_etcd() => Some(Protocol::HqTotal),
+            chosen => chosen,
+        }
+    }
+
+    /// Was etcd's API asked for, by its flag?
+    fn wants_etcd(&self) -> bool {
+        self.etcd.as_ref().is_some_and(|address| address != "off")
     }
 
     /// What the replicas of a new cluster replicate.
@@ -113,7 +128,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // etcd's API and the dashboard's browser need a key-value store whose keys have one order.
     let (etcd, page) = match arguments.replicates_events() || !arguments.protocol().has_one_order() {
         true => ("off", "off"),
-        false => (arguments.etcd.as_str(), arguments.dashboard.as_str()),
+        false => (arguments.etcd.as_deref().unwrap_or(ETCD_ADDRESS), arguments.dashboard.as_str()),
     };
     let public = match arguments.replicates_events() {
         true => bind(&arguments.http, "--http ADDRESS, or do without HTTP with --http off").await?,
@@ -167,7 +182,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Makes the cluster's files, or reads those that are there and holds the flags against them.
 fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout, ClusterConfig)> {
     let Some(layout) = Layout::existing(dir) else {
-        let protocol = arguments.protocol.unwrap_or_default();
+        let protocol = arguments.chosen().unwrap_or_default();
         let addresses = free_addresses(arguments.replicas.unwrap_or(protocol.replicas()))?;
         let (machine, broker) = (arguments.machine(), arguments.broker.choose(protocol)?);
         let layout = Layout::create(dir, protocol.name(), machine, arguments.criticality, &broker, &addresses)?;
@@ -181,7 +196,13 @@ fn create_or_resume(dir: &Path, arguments: &Arguments) -> anyhow::Result<(Layout
         let what = format!("the cluster in {shown} has {} replicas, not {replicas}", config.members.len());
         return Err(failure(what, "leave --replicas out, or choose another folder"));
     }
-    if let Some(protocol) = arguments.protocol.filter(|it| it.to_string() != config.protocol) {
+    let in_order = Protocol::named(&config.protocol).is_none_or(Protocol::has_one_order);
+    if arguments.wants_etcd() && !in_order {
+        let what =
+            format!("the cluster in {shown} runs `{}`, and etcd's API needs one order of all keys", config.protocol);
+        return Err(failure(what, "leave --etcd out, or choose another folder: the order is made with the cluster"));
+    }
+    if let Some(protocol) = arguments.chosen().filter(|it| it.to_string() != config.protocol) {
         let what = format!("the cluster in {shown} runs `{}`, not `{protocol}`", config.protocol);
         return Err(failure(what, "leave --protocol out, or choose another folder"));
     }
@@ -287,6 +308,12 @@ impl Dev {
     ) {
         let (count, protocol) = (self.config.members.len(), &self.config.protocol);
         println!("{count} replicas run {protocol}; the first write was acknowledged after {:.2} s", took.as_secs_f64());
+        if Protocol::named(protocol) == Some(Protocol::HqTotal) {
+            println!(
+                "  ONE ORDER of all keys, for etcd's API: PBFT, which is in HQ, orders every operation. What it costs is HQ's own way: \
+                 no client writes a key in two round trips without a leader. That is `--protocol hq`, without etcd's API"
+            );
+        }
         for (watched, member) in self.up.iter().zip(&self.config.members) {
             let pid = watched.child.as_ref().and_then(Replica::pid).or(watched.by_hand).unwrap_or_default();
             println!("  replica {}  {}  process {pid}", watched.id.get(), member.address);
@@ -324,7 +351,10 @@ impl Dev {
         }
         println!("  {quorate} top");
         if Protocol::named(protocol).is_some_and(|it| !it.has_one_order()) {
-            println!("  (each key has an order of its own: no watch, no lease, no etcd API, and no dashboard of keys)");
+            println!("  (each key has an order of its own: no watch, no lease, no etcd API, and no dashboard of keys;");
+            println!(
+                "  with --protocol hq-total, or --etcd ADDRESS, a new cluster has one order of all keys, and all of these)"
+            );
         }
         match gateway {
             Some(Offered::Etcd(gateway)) => println!("  etcdctl --endpoints {} get greeting", gateway.address()),

@@ -174,7 +174,7 @@ pub fn start(cluster_file: &Path, listener: TcpListener, options: Options) -> an
         let what = format!(
             "etcd's API needs one order of all keys, for its revisions, watches and leases; `{protocol}` has none"
         );
-        return Err(failure(what, "use `quorate kv`, or a cluster of another protocol: see quorate init --help"));
+        return Err(failure(what, "use `quorate kv`, or make a cluster with quorate init --protocol hq-total"));
     }
     let started = with_protocol!(protocol, P => Gateway::start::<P>(&config, &key, listener, options));
     started.map(Offered::Etcd).map_err(|error| match error {

@@ -121,7 +121,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 "under `{}` each key has an order of its own: there is no order of changes to watch",
                 connection.config.protocol
             );
-            Err(failure(what, "read the keys that you want to follow, or use a cluster of another protocol"))
+            Err(failure(
+                what,
+                "read the keys that you want to follow, or use a cluster of another protocol, as hq-total",
+            ))
         }
         Command::Watch(arguments) => watch::run(&connection, arguments).await,
         Command::Import(arguments) => import::run(connection, arguments).await,

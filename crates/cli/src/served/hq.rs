@@ -1,11 +1,12 @@
-//! HQ as real processes.
+//! HQ as real processes, in either of its orders.
 
 use super::Served;
 use quorate_core::ids::{OpNumber, View};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::time::Duration;
+use quorate_protocols::hq::total::{self, Total};
 use quorate_protocols::hq::{self, Hq};
-use quorate_protocols::pbft;
+use quorate_protocols::pbft::{self, Pbft};
 use quorate_runtime::config::Timing;
 
 impl Served for Hq {
@@ -35,5 +36,29 @@ impl Served for Hq {
     /// Never asked for: no number of witnesses is enough.
     fn rejoin(_: OpNumber, _: View) -> hq::Record {
         hq::Record::Module(pbft::rejoin(OpNumber::ZERO))
+    }
+}
+
+impl Served for Total {
+    const REPLICAS: usize = Pbft::REPLICAS;
+    const STEP: usize = Pbft::STEP;
+
+    fn warns(replicas: usize) -> Option<String> {
+        Pbft::warns(replicas)
+    }
+
+    const FLUSH_ENTRIES: u64 = Pbft::FLUSH_ENTRIES;
+
+    fn configure(timing: &Timing) -> pbft::Config {
+        Pbft::configure(timing)
+    }
+
+    fn witnesses(replicas: usize) -> Option<usize> {
+        Pbft::witnesses(replicas)
+    }
+
+    /// Nobody has granted anything: votes are all that is promised.
+    fn rejoin(first: OpNumber, _: View) -> hq::Record {
+        total::rejoin(first)
     }
 }

@@ -42,6 +42,10 @@ macro_rules! with_protocol {
                 type $P = quorate_protocols::hq::Hq;
                 $body
             }
+            $crate::served::Protocol::HqTotal => {
+                type $P = quorate_protocols::hq::Total;
+                $body
+            }
             $crate::served::Protocol::SyncTob => {
                 type $P = quorate_protocols::sync_tob::SyncTob;
                 $body
@@ -70,6 +74,9 @@ pub enum Protocol {
     HotStuff,
     /// HQ replication: 3f+1 replicas survive f that lie; each key has an order of its own, which its clients make
     Hq,
+    /// HQ in total order: the same, and one order of all keys, made by the PBFT in it; what etcd's API needs
+    #[value(name = "hq-total")]
+    HqTotal,
     /// Experimental. Synchronous total-order broadcast: 2f+1 replicas survive f that lie, as long as delays and clocks keep their bounds
     SyncTob,
     /// Experimental. Asynchronous total-order broadcast: 3t+1 replicas survive t that lie, and wait for no time to pass

@@ -4,7 +4,7 @@
 use super::message::{Ask, Grant, Proof, Start, Write};
 use super::object::{List, State};
 use super::ordered::Rank;
-use crate::pbft;
+use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Digest, Signed};
@@ -95,8 +95,8 @@ pub enum Record {
         client: ClientId,
         /// Its number.
         number: RequestNumber,
-        /// What it came to.
-        result: Bytes,
+        /// What it came to, or its digest, if the objects were had from others.
+        result: Told<Bytes>,
     },
     /// Everything about an object, anew.
     Object(Box<Kept>),

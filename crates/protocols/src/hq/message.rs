@@ -340,6 +340,11 @@ impl Transferred {
         Digest::of(&(self.seen, self.now.essence(), self.image.clone(), before, self.list.clone()).encode())
     }
 
+    /// Equal where the object is the same now, whatever it was before, and whatever resolutions its holder knows of.
+    pub(super) fn present(&self) -> Digest {
+        Digest::of(&(self.now.essence(), self.image.clone()).encode())
+    }
+
     /// Is this a state between resolutions, which is of use to everybody?
     pub(super) fn is_whole(&self) -> bool {
         self.now.version().vs <= self.seen
@@ -373,7 +378,9 @@ impl State {
             (None, None) => true,
             (None, Some(_)) => false,
         };
-        if !fits || self.done.len() > super::object::CLIENTS_MAX {
+        let is_short =
+            self.done.len() <= super::object::CLIENTS_MAX && self.outcomes.len() <= super::object::OUTCOMES_MAX;
+        if !fits || !is_short {
             return Err(Fault::Malformed("a state that does not fit its certificate".to_owned()));
         }
         self.proof.iter_mut().try_for_each(|proof| proof.prove(keyring, quorum))?;
@@ -474,8 +481,9 @@ pub enum Message {
     OrderedDone {
         /// Which of your requests.
         number: RequestNumber,
-        /// What it came to; `None` if I have the objects from others.
-        result: Option<Bytes>,
+        /// What it came to, in full if I have executed it, and its digest if I have the objects from others; `None` if they have been
+        /// through too many others since.
+        result: Option<Told<Bytes>>,
     },
     /// Replica → client: I have forgotten you, and your request may be older than that. Ask again after this entry.
     OrderedTooOld {

@@ -20,6 +20,7 @@ mod ordered;
 mod recovery;
 mod replica;
 mod resolve;
+pub mod total;
 mod transfer;
 
 pub use client::Client;
@@ -29,9 +30,10 @@ pub use message::{
     VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
 };
 pub use module::Entry;
-pub use object::{Answered, CLIENTS_MAX, Item, List, State};
+pub use object::{Answered, CLIENTS_MAX, Item, List, OUTCOMES_MAX, Outcome, State};
 pub use ordered::{ORDERED_CLIENTS_MAX, Rank};
 pub use replica::Replica;
+pub use total::Total;
 
 use crate::pbft;
 use quorate_core::crypto::Keyring;

@@ -30,6 +30,20 @@ pub struct Answered {
     pub proof: Option<Proof>,
 }
 
+/// Operations on several objects whose results' digests an object carries, at most; one more, and the one that PBFT ordered first goes.
+pub const OUTCOMES_MAX: usize = 16;
+
+/// What an operation on several objects came to, for those who have the object from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Outcome {
+    /// Whose it was.
+    pub client: ClientId,
+    /// Its number.
+    pub number: RequestNumber,
+    /// The digest of its result, as [`crate::pbft::Told::digest`] has it.
+    pub result: Digest,
+}
+
 /// What the protocol knows of an object's state. A function of the writes executed, but for signatures.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct State {
@@ -39,6 +53,8 @@ pub struct State {
     pub last: Option<Write>,
     /// The latest operation on several objects among its writes; zero before the first.
     pub joined: Rank,
+    /// What these came to: the last [`OUTCOMES_MAX`] of them, by their places in PBFT's order.
+    pub outcomes: BTreeMap<Rank, Outcome>,
     /// The last write of each client (oldops).
     pub done: BTreeMap<ClientId, Answered>,
     /// Whoever is not in `done` has written nothing after this.
@@ -47,7 +63,8 @@ pub struct State {
 
 /// The latest write, by what stands for it; one request for each client: its number, its result, its place. What a client may
 /// say differently to different replicas ([`Ask::after`]) is not in it.
-type Essence = (Version, Option<Digest>, Rank, Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
+type Essence =
+    (Version, Option<Digest>, (Rank, Vec<(Rank, Outcome)>), Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
 
 impl State {
     /// Where the latest write stands.
@@ -59,7 +76,8 @@ impl State {
     pub(super) fn essence(&self) -> Essence {
         let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
         let last = self.last.as_ref().map(|write| write.ask().hash);
-        (self.version(), last, self.joined, done.collect(), self.floor)
+        let outcomes = self.outcomes.iter().map(|(rank, outcome)| (*rank, *outcome)).collect();
+        (self.version(), last, (self.joined, outcomes), done.collect(), self.floor)
     }
 
     /// The state after a write.

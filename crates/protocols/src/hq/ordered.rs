@@ -14,8 +14,9 @@ use super::Outbox;
 use super::durable::{Joined, Record};
 use super::message::{Ask, Message, Ordered, ReadRequest, object_of};
 use super::module::Entry;
-use super::object::{Item, Object, Phase, Plan, Resolving, Stage};
+use super::object::{Item, OUTCOMES_MAX, Object, Outcome, Phase, Plan, Resolving, Stage};
 use super::replica::{Behind, Moving, Replica};
+use crate::pbft::Told;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
@@ -63,11 +64,11 @@ struct Last {
     rank: Rank,
 }
 
-/// What the last operation of a client came to, executed here.
+/// What the last operation of a client came to: executed here, or as the objects say that are had from others.
 #[derive(Clone, Debug)]
 pub(super) struct Came {
     pub(super) number: RequestNumber,
-    pub(super) result: Bytes,
+    pub(super) result: Told<Bytes>,
     /// The record that says so.
     pub(super) seq: RecordSeq,
 }
@@ -85,7 +86,7 @@ pub(super) struct Across {
     open: BTreeMap<Rank, usize>,
     /// Not executed here.
     pending: BTreeMap<Rank, Pending>,
-    /// What the last operation of a client came to, if it was executed here.
+    /// What the last operation of a client came to, as far as it is known here.
     results: BTreeMap<ClientId, Came>,
     /// Asked for and not ordered.
     waiting: BTreeMap<ClientId, Ordered>,
@@ -245,7 +246,7 @@ impl Replica {
         }
         self.across.open.insert(rank, objects.len());
         if objects.iter().all(|id| self.is_past(*id, rank)) {
-            return; // before a restart
+            return self.recall(rank, &objects, out); // before a restart
         }
         self.across.pending.insert(rank, Pending { ordered, objects: objects.clone(), granted: false });
         out.note(Note::Other("objects are frozen: an operation touches several"));
@@ -358,13 +359,15 @@ impl Replica {
         let (objects, names) = (pending.objects.clone(), pending.ordered.names.clone());
         let (ask, operation) = (*pending.ordered.ask(), pending.ordered.operation.clone());
         let (quorum, mut joined, mut changed) = (self.quorum(), Vec::new(), Vec::new());
+        let told = Told::Full(stepped.reply.clone());
+        let outcome = Outcome { client: ask.client, number: ask.number, result: told.digest() };
         for (id, name) in objects.iter().zip(names) {
             let Some(object) = self.objects.get_mut(id) else { continue };
             let Phase::Resolving(mut it) = std::mem::replace(&mut object.phase, Phase::Free) else { continue };
             let former = object.now.version();
             if let Stage::Joining(mut plan) = std::mem::replace(&mut it.stage, Stage::Reaching) {
                 if let Some(proof) = it.proof(&plan, plan.executed, quorum) {
-                    object.join(proof.clone(), rank);
+                    object.join(proof.clone(), rank, outcome);
                     joined.push(Joined { name, proof });
                     changed.push((*id, former, object.now.version()));
                 }
@@ -379,7 +382,7 @@ impl Replica {
             "an operation was granted on all of its objects before it was executed"
         );
         let (client, number, result) = (ask.client, ask.number, stepped.reply);
-        let record = Record::Ordered { op, rank, client, number, operation, result: result.clone(), joined };
+        let record = Record::Ordered { op, rank, client, number, operation, result, joined };
         let seq = out.next_seq();
         if !mutated!("hq/ordered-execution-is-not-durable") {
             out.persist(Class::Promise, record);
@@ -388,25 +391,37 @@ impl Replica {
         }
         out.note(Note::Committed(op));
         changed.into_iter().for_each(|(id, from, to)| self.changed(id, from, to, out));
-        self.over(rank, Some((result, seq)), out);
+        self.over(rank, Some((told, seq)), out);
         self.after_step(out);
         objects.into_iter().for_each(|id| self.proceed(id, out));
     }
 
     /// An operation is on all of its objects here.
-    fn over(&mut self, rank: Rank, result: Option<(Bytes, RecordSeq)>, out: &mut Outbox) {
-        let Some(Pending { ordered, .. }) = self.across.pending.remove(&rank) else { return };
+    fn over(&mut self, rank: Rank, result: Option<(Told<Bytes>, RecordSeq)>, out: &mut Outbox) {
+        let Some(Pending { ordered, objects, .. }) = self.across.pending.remove(&rank) else { return };
         let (client, number) = (ordered.ask().client, ordered.ask().number);
         if self.across.last.get(&client).is_some_and(|last| last.rank == rank) {
-            if let Some(result) = result {
-                let (result, seq) = result;
-                self.across.results.insert(client, Came { number, result, seq });
+            match result {
+                Some((result, seq)) => drop(self.across.results.insert(client, Came { number, result, seq })),
+                None => self.recall(rank, &objects, out),
             }
             self.tell_ordered(client, number, out);
         }
         if !self.is_torn() {
             let reads: Vec<_> = std::mem::take(&mut self.across.reads).into();
             reads.into_iter().for_each(|(client, read)| self.on_read(client, read, out));
+        }
+    }
+
+    /// An operation was not executed here, or that was forgotten: `f + 1` replicas who gave an object have said with it what the
+    /// operation came to. The digest is enough: whoever has executed it tells its client the whole.
+    fn recall(&mut self, rank: Rank, objects: &[Digest], out: &mut Outbox) {
+        let carried = |id: &Digest| self.objects.get(id)?.now.outcomes.get(&rank).copied();
+        let Some(Outcome { client, number, result }) = objects.iter().find_map(carried) else { return };
+        if self.across.results.get(&client).is_none_or(|known| known.number < number) {
+            let result = Told::Digest(result);
+            let seq = out.persist(Class::Promise, Record::Came { client, number, result: result.clone() });
+            self.across.results.insert(client, Came { number, result, seq });
         }
     }
 
@@ -451,10 +466,14 @@ impl Replica {
 impl Object {
     /// An operation on several objects was executed here. Nobody takes it back: who has frozen the object after it has been
     /// through the resolution that brought it, and so has it.
-    pub(super) fn join(&mut self, proof: super::Proof, rank: Rank) {
+    pub(super) fn join(&mut self, proof: super::Proof, rank: Rank, outcome: Outcome) {
         self.now.proof = Some(proof);
         self.now.last = None;
         self.now.joined = rank;
+        self.now.outcomes.insert(rank, outcome);
+        if self.now.outcomes.len() > OUTCOMES_MAX {
+            self.now.outcomes.pop_first();
+        }
         self.before = None;
         self.grant = None;
     }

@@ -6,11 +6,11 @@
 use super::durable::{Joined, Kept, Record};
 use super::message::Message;
 use super::module::{Entry, LIFT};
-use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::object::{Object, Outcome, Phase, Plan, Resolving, Stage};
 use super::ordered::{Across, Came};
 use super::replica::{Compared, Replica, Steps};
 use super::{Outbox, Timer};
-use crate::pbft;
+use crate::pbft::{self, Told};
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{ClientId, OpNumber, Peer, RecordSeq, ReplicaId};
 use quorate_core::nested::nested;
@@ -214,12 +214,14 @@ impl Replayed {
             }
             Record::Ordered { op, rank, client, number, operation, result, joined } => {
                 let mut touched = Vec::new();
+                let result = Told::Full(result);
+                let outcome = Outcome { client, number, result: result.digest() };
                 for Joined { name, proof } in joined {
                     let id = proof.statement().object;
                     let object = self.objects.entry(id).or_insert_with(|| Object::new(name.clone()));
                     object.first.get_or_insert(seq);
                     touched.push((name, proof.statement().version.ts));
-                    object.join(proof, rank);
+                    object.join(proof, rank, outcome);
                 }
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, Step::Across { objects: touched, operation }));

@@ -139,18 +139,16 @@ impl Replica {
         let fits = |it: &Transferred| match &object.phase {
             Phase::Free => it.is_whole() && further(it),
             Phase::Frozen(_) => it.is_whole() && it.seen > object.seen,
-            Phase::Resolving(resolving) if it.is_whole() => {
-                let base = resolving.base.as_ref().map(|proof| proof.statement().version);
-                let reaches = matches!(resolving.stage, Stage::Reaching) && Some(it.now.version()) == base;
-                it.seen >= resolving.vs || (reaches && it.seen >= object.seen)
-            }
+            Phase::Resolving(resolving) if it.is_whole() => it.seen >= resolving.vs,
             Phase::Resolving(resolving) => it.is_within(resolving.vs) && it.now.version() > object.now.version(),
             Phase::Writing(..) | Phase::Taking(_) => false,
         };
         let vouch = if mutated!("hq/believes-one-replica") { 1 } else { self.quorums.vouch() };
         let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
         let fitting = behind.told.values().filter(|it| fits(it) && known(it) && alike(it.digest()) >= vouch);
-        let Some(chosen) = fitting.max_by_key(|it| (it.seen, it.now.version())).cloned() else { return false };
+        let furthest = fitting.max_by_key(|it| (it.seen, it.now.version())).cloned();
+        let chosen = furthest.or_else(|| self.at_base(behind, object, vouch));
+        let Some(chosen) = chosen else { return false };
         let step = Step::Put { object: chosen.name.clone(), image: chosen.image.clone() };
         if !self.step(id, step, out) {
             return true; // when the snapshot is done
@@ -161,6 +159,27 @@ impl Replica {
             object.decided.get_or_insert(resolving);
         }
         true
+    }
+
+    /// On the way to C: the object at C, as `f + 1` replicas have it alike now, whether they know of the resolution or not. Who knows
+    /// has forgotten the object before C, as nobody takes C back any more, and who does not has it still; this replica would
+    /// forget it at once, too.
+    fn at_base(&self, behind: &Behind, object: &Object, vouch: usize) -> Option<Transferred> {
+        let Phase::Resolving(resolving) = &object.phase else { return None };
+        let base = resolving.base.as_ref()?.statement().version;
+        if !matches!(resolving.stage, Stage::Reaching) || base <= object.now.version() {
+            return None;
+        }
+        let mut alike: BTreeMap<Digest, Vec<&Transferred>> = BTreeMap::new();
+        for it in behind.told.values() {
+            if it.now.version() == base && it.now.joined.entry <= self.across.through {
+                alike.entry(it.present()).or_default().push(it);
+            }
+        }
+        let found = alike.into_values().find(|those| those.len() >= vouch)?;
+        let found = (*found.first()?).clone();
+        let seen = object.seen.max(base.vs); // whatever they say: C itself says which resolution led to it
+        Some(Transferred { seen, before: None, list: None, ..found })
     }
 
     /// The machine has what another replica had.

@@ -13,6 +13,7 @@ mod pitfalls;
 mod progress;
 mod recovery;
 mod tape;
+mod total;
 mod words;
 
 /// The protocol that the harness drives.

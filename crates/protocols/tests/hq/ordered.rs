@@ -1,9 +1,10 @@
 //! Operations on several objects (A.8): one order, one place on all of them, beside writes of single objects.
 
-use crate::harness::{Cluster, Flying, OnDisk, config, keyring, replica};
+use crate::harness::{Cluster, ENVELOPE, Flying, OnDisk, config, keyring, replica};
 use crate::words::{N, grant, ordered, version, write_after};
 use quorate_core::crypto::Signed;
-use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber};
+use quorate_core::node::Payload;
 use quorate_core::protocol::{CallError, Ticket};
 use quorate_protocols::hq::{Config, Grant, Message, ORDERED_CLIENTS_MAX, Record, Start, object_of};
 
@@ -346,6 +347,49 @@ fn a_client_that_was_forgotten_while_it_waited_is_told_that_nobody_knows() {
     let said = &cluster.clients[&ClientId::new(1)].answers[&ticket];
     assert!(matches!(said, Err(CallError::Evicted { maybe_applied: true })), "{said:?}");
     assert_eq!(cluster.look(1, "a"), "first", "once");
+}
+
+/// A cluster in which replica 3 has the objects of an operation from others, replica 2 is down, and replica 1 lies to the client: the
+/// operation is done, and says not with what result. Replica 0 alone is left of those who have executed it.
+fn one_is_left_who_executed_it() -> (Cluster, Ticket) {
+    let mut cluster = Cluster::new(N);
+    cluster.client(9).client(8);
+    cluster.apply(8, "a=1");
+    cluster.lose(|it| it.label == "OrderedDone" || it.to == replica(3) || it.from == replica(3));
+    let ticket = cluster.submit(9, "a+b=x");
+    cluster.run_until("three have it", |it| (0..3).all(|id| it.tape(id) == ["a: 1 x", "b: x"]));
+    cluster.lose(|it| ["OrderedDone", "Grants", "Write2"].contains(&it.label));
+    cluster.run_until("the fourth has it from others", |it| it.tape(3) == ["a: 1 x", "b: x"]);
+    let executed = cluster.hosts[3].journal.iter().any(|it| matches!(it.record(), Record::Ordered { .. }));
+    assert!(!executed, "it has it from others");
+    cluster.crash(2);
+    cluster.lose(|it| it.label == "OrderedDone" && it.from == replica(1));
+    (cluster, ticket)
+}
+
+fn one_says_no_result(cluster: &mut Cluster) {
+    let number = RequestNumber::new(1); // its client has asked for nothing before
+    let nothing = Message::OrderedDone { number, result: None };
+    let bytes = ENVELOPE.seal(&Payload::Protocol(nothing));
+    cluster.send(Flying { from: replica(1), to: client(9), label: "Injected", bytes });
+}
+
+#[test]
+fn what_it_came_to_travels_with_the_objects() {
+    // 2f + 1 say that it is done; f + 1 must say with what result, and one of these has the objects from others.
+    let (mut cluster, ticket) = one_is_left_who_executed_it();
+    one_says_no_result(&mut cluster);
+    all_answered(&mut cluster, &[(9, ticket)]);
+    assert_eq!(cluster.answer(9, ticket).as_deref(), Some("2 1"));
+}
+
+#[test]
+fn what_it_came_to_elsewhere_outlives_a_restart() {
+    let (mut cluster, ticket) = one_is_left_who_executed_it();
+    cluster.restart(3);
+    one_says_no_result(&mut cluster);
+    all_answered(&mut cluster, &[(9, ticket)]);
+    assert_eq!(cluster.answer(9, ticket).as_deref(), Some("2 1"));
 }
 
 #[test]

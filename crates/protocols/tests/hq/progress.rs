@@ -287,3 +287,31 @@ fn an_operation_that_a_replica_vouched_for_outlives_its_way_to_the_greatest_cert
     }
     cluster.run_until("it is done", |it| (0..3).all(|id| it.tape(id) == ["a: 1 eight"]));
 }
+
+#[test]
+fn who_knows_of_a_resolution_and_who_does_not_bring_on_who_lacks_the_object() {
+    // A.6, R4, a: replica 2 lacks both writes; 0 has been told of the resolution, 1 has not, and 3 is down. Both have C.
+    let mut cluster = Cluster::new(4);
+    cluster.client(9).isolate(2);
+    cluster.apply(9, "a=1").apply(9, "a=2").gone(9);
+    cluster.heal();
+    let late = ["Sums", "Versions", "GetVersions", "Object", "Write2", "Wrote"];
+    cluster.lose(move |it| it.from == replica(1) || it.to == replica(1) || late.contains(&it.label));
+    let (eight, seven) = (write(8, 1, "a=eight"), write(7, 1, "a=seven"));
+    let grants = [(0, &eight), (2, &seven), (3, &eight)];
+    let conflict: Vec<_> = grants.iter().map(|(id, it)| grant(*id, it, version(0, 3))).collect();
+    for (id, own) in [(0, &eight), (3, &eight), (0, &seven), (3, &seven)] {
+        let resolve = Message::Resolve { conflict: conflict.clone(), write: own.clone() };
+        cluster.say(Peer::Client(own.ask().client), id, resolve);
+    }
+    cluster.run(1000);
+    assert_eq!(cluster.status(0).role, "resolving contention");
+    assert_eq!(cluster.status(1).role, "replica");
+    cluster.crash(3);
+    cluster.heal();
+    cluster.run_until("it is done", |it| {
+        (0..3).all(|id| {
+            it.tape(id).first().is_some_and(|line| line.starts_with("a: 1 2 ") && line.split(' ').count() > 3)
+        })
+    });
+}

@@ -16,6 +16,8 @@ use bytes::Bytes;
 use quorate_machines::kv::Kv;
 use quorate_protocols::async_tob::{self, AsyncTob};
 use quorate_protocols::hotstuff::{self, HotStuff};
+use quorate_protocols::hq;
+use quorate_protocols::pbft;
 use quorate_protocols::reception::{self, Reception};
 use quorate_protocols::sync_tob::{self, SyncTob};
 use quorate_server::proto::etcdserverpb::compare::TargetUnion;
@@ -404,6 +406,13 @@ async fn random_requests_are_answered_as_by_etcd_once_they_are_certified() {
     let Some(etcd) = Etcd::start() else { return };
     let served = Served::start_of::<Reception, Kv>(4, reception::Config::default(), Kv::new).await;
     compare(&served, &etcd, REQUESTS / 8).await;
+}
+
+#[tokio::test]
+async fn random_requests_are_answered_as_by_etcd_by_hq_in_total_order() {
+    let Some(etcd) = Etcd::start() else { return };
+    let served = Served::start_of::<hq::Total, Kv>(4, pbft::Config::default(), Kv::new).await;
+    compare(&served, &etcd, REQUESTS / 4).await;
 }
 
 /// Each answer takes its time there, hence so few requests.

@@ -1,16 +1,21 @@
-//! HQ: liars among replicas, who say whatever their own key can sign, and clients that crash between the phases.
+//! HQ: liars among replicas, who say whatever their own key can sign, and clients that crash between the phases. In total order:
+//! PBFT's liars.
 
-use super::Simulated;
+use super::pbft::PbftLies;
+use super::{Rejoin, Simulated};
 use crate::adversary::Lies;
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{OpNumber, Peer};
+use quorate_core::outbox::Class;
+use quorate_core::protocol::Status;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::time::Duration;
+use quorate_protocols::hq::total::{self, Total};
 use quorate_protocols::hq::{self, Hq};
-use quorate_protocols::pbft::Told;
+use quorate_protocols::pbft::{self, Pbft, Told};
 
 impl Simulated for Hq {
     /// As PBFT's, which it runs.
@@ -111,8 +116,8 @@ impl Lies<Hq> for HqLies {
                 let result = registers::other_answer(result, random)?;
                 Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
             }
-            M::OrderedDone { number, result: Some(result) } => {
-                let result = Some(registers::other_answer(result, random)?);
+            M::OrderedDone { number, result: Some(Told::Full(result)) } => {
+                let result = Some(Told::Full(registers::other_answer(result, random)?));
                 Some(M::OrderedDone { number: *number, result })
             }
             M::ReadAnswer { nonce, version, answer: Told::Full(bytes), proof } => {
@@ -143,5 +148,65 @@ impl Lies<Hq> for HqLies {
             }
             _ => None,
         }
+    }
+}
+
+impl Simulated for Total {
+    const EXCLUDED: &'static [Fault] = Pbft::EXCLUDED;
+    const REPLICAS: u8 = Pbft::REPLICAS;
+    const EXPECTED: &'static [&'static str] = Pbft::EXPECTED;
+
+    fn spared(replicas: usize) -> usize {
+        Pbft::spared(replicas)
+    }
+
+    fn liars(replicas: usize) -> usize {
+        Pbft::liars(replicas)
+    }
+
+    fn lies() -> Option<Box<dyn Lies<Self>>> {
+        Some(Box::new(TotalLies::default()))
+    }
+
+    /// As PBFT's: nobody has promised anything but votes.
+    fn rejoin() -> Option<Rejoin<Self>> {
+        let record = |replicas: usize, first: OpNumber, others: &[Status]| {
+            let quorums = ByzantineQuorums::new(replicas).filter(|quorums| quorums.faults() > 0)?;
+            (others.len() >= quorums.quorum()).then(|| (Class::Promise, total::rejoin(first)))
+        };
+        Some(Rejoin { entries: pbft::WINDOW_ENTRIES_MAX + pbft::CHECKPOINT_ENTRIES_MAX, record })
+    }
+
+    fn allowed(faults: &Faults, replicas: usize) -> Faults {
+        Pbft::allowed(faults, replicas)
+    }
+
+    fn config(random: &mut Random) -> pbft::Config {
+        Pbft::config(random)
+    }
+}
+
+/// The lies of a replica in total order: PBFT's; and words about objects, where there are none.
+#[derive(Debug, Default)]
+pub struct TotalLies {
+    module: PbftLies,
+}
+
+impl Lies<Total> for TotalLies {
+    fn other(&self, message: &hq::Message, keyring: &Keyring, random: &mut Random) -> Option<hq::Message> {
+        let hq::Message::Module(message) = message else { return None };
+        self.module.other(message, keyring, random).map(hq::Message::Module)
+    }
+
+    fn false_reply(&self, message: &hq::Message, keyring: &Keyring, random: &mut Random) -> Option<hq::Message> {
+        let hq::Message::Module(message) = message else { return None };
+        self.module.false_reply(message, keyring, random).map(hq::Message::Module)
+    }
+
+    fn own(&self, to: Peer, message: &hq::Message, keyring: &Keyring, random: &mut Random) -> Option<Vec<hq::Message>> {
+        let hq::Message::Module(message) = message else { return None };
+        let lies = self.module.own(to, message, keyring, random)?;
+        let astray = hq::Message::GetObject { object: Digest::ZERO };
+        Some(lies.into_iter().map(hq::Message::Module).chain([astray]).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! HQ in the simulator: crashes, network and disks, clients that die between the phases, and as many liars as its model has.
 
-use quorate_protocols::hq::Hq;
+use quorate_protocols::hq::{Hq, Total};
 use quorate_sim::{Fault, Options, run};
 
 fn holds(seeds: std::ops::Range<u64>, options: &Options) {
@@ -25,4 +25,25 @@ fn without_liars_one_replica_may_lose_promises() {
     let honest = Fault::ALL.iter().filter(|fault| fault.is_lie());
     let faults = honest.fold(Options::default().faults, |faults, lie| faults.without(*lie));
     holds(1..21, &Options { faults, ..Options::default() });
+}
+
+/// One order of everything (ADR 029): PBFT's promises and PBFT's faults.
+#[test]
+fn in_total_order_no_fault_and_no_lie_breaks_it() {
+    for seed in 1..16 {
+        let report = run::<Total>(&Options { seed, replicas: 4, ..Options::default() });
+        assert!(report.holds(), "{report}");
+    }
+}
+
+#[test]
+fn in_total_order_a_lost_disk_comes_back() {
+    let faults: quorate_sim::Faults = "lost-disk:300,crash,loss".parse().expect("a list");
+    let mut lost = 0;
+    for seed in 1..9 {
+        let report = run::<Total>(&Options { seed, replicas: 4, faults: faults.clone(), ..Options::default() });
+        assert!(report.holds(), "{report}");
+        lost += u64::from(report.counts.faults.contains_key(&Fault::LostDisk));
+    }
+    assert!(lost > 0, "no disk was lost");
 }

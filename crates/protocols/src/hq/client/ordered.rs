@@ -3,6 +3,7 @@
 use super::write::Waiting;
 use super::{Client, Outbox};
 use crate::hq::message::{Message, Ordered, OrderedAsk};
+use crate::pbft::Told;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{OpNumber, ReplicaId, RequestNumber};
@@ -90,12 +91,13 @@ impl Client {
         }
     }
 
-    /// A quorum has executed it: whoever reads from a quorum now sees it. One more replica than can lie has said the result.
+    /// A quorum has it on all of its objects: whoever reads from a quorum now sees it. One more replica than can lie has said the same
+    /// result, one of them in full.
     pub(super) fn on_ordered_done(
         &mut self,
         from: ReplicaId,
         number: RequestNumber,
-        result: Option<Bytes>,
+        result: Option<Told<Bytes>>,
         out: &mut Outbox,
     ) {
         let vouch = self.quorums.vouch();
@@ -104,9 +106,9 @@ impl Client {
         if current.request.ask().number != number {
             return;
         }
-        let said = result.as_ref().map(|bytes| Digest::of(bytes));
+        let said = result.as_ref().map(Told::digest);
         current.done.insert(from, said);
-        if let (Some(said), Some(result)) = (said, result)
+        if let (Some(said), Some(Told::Full(result))) = (said, result)
             && current.results.len() < self.quorums.replicas()
         {
             current.results.insert(said, result);
