@@ -16,6 +16,7 @@ fn an_import_survives_kill_9_of_any_one_of_four() {
 fn a_lost_disk_comes_back_through_recover() {
     let mut cluster = Cluster::serve_all_of("pbft", 4);
     cluster.lose_and_recover(2);
+    cluster.wait_until_nobody_is_silent();
     cluster.wait_until_agreed();
     cluster.needs_the_vote_without(3);
 }

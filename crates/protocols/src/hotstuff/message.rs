@@ -488,6 +488,11 @@ pub enum Message {
     },
     /// Replica → itself: what it has written about the block at this height is on its disk.
     Durable(OpNumber),
+    /// A silent replica → all, while nothing moves: commit a block of a later view than this, so that my silence ends.
+    GetBeyond {
+        /// The last view for which the former self may have promised something.
+        until: View,
+    },
 }
 
 impl Message {
@@ -511,6 +516,7 @@ impl Message {
                     (high > justify.view() || high > view).then_some("a timeout without the certificate that it knows")
                 }
             }
+            Message::GetBeyond { until } if beyond(&[until.get()]) => Some("a view out of all bounds"),
             Message::NewView { justify, tc: Some(tc) } if justify.view() < tc.high() => {
                 Some("a timeout certificate without the certificate that its signers knew")
             }
@@ -549,7 +555,11 @@ impl Message {
             // A quorum has voted for the block, hence correct replicas have checked what is in it.
             Message::Block { proof, .. } => proof.prove(keyring, quorum),
             Message::StateStable(certificate) => certificate.prove(keyring, quorum),
-            Message::Status(_) | Message::GetBlocks { .. } | Message::GetBound { .. } | Message::Durable(_) => Ok(()),
+            Message::Status(_)
+            | Message::GetBlocks { .. }
+            | Message::GetBound { .. }
+            | Message::GetBeyond { .. }
+            | Message::Durable(_) => Ok(()),
         }
     }
 
@@ -569,6 +579,7 @@ impl Message {
             Message::GetBound { .. } => "GetBound",
             Message::Bound { .. } => "Bound",
             Message::Durable(_) => "Durable",
+            Message::GetBeyond { .. } => "GetBeyond",
         }
     }
 }

@@ -78,7 +78,8 @@ impl Replica {
         let cued = room && (self.cued || self.config.pacing == Pacing::Prompt);
         let payload = if cued { self.next_payload(parent, out) } else { None };
         let beats = self.cued && room && payload.is_none() && !self.has_work();
-        if payload.is_none() && !commits && !self.needs_a_commit() && !beats {
+        let rests = payload.is_none() && !commits && !self.needs_a_commit() && !beats;
+        if rests && (!self.seeks_beyond() || self.leaves_to_get_beyond(out)) {
             return false;
         }
         self.cued &= payload.is_none() && !beats;

@@ -5,7 +5,8 @@
 //! its own certificate, or the proof of a state to fetch. Who does not get on says its votes again.
 //!
 //! **Promises.** A replica that cannot read its promises, or has lost its disk, asks how far its former self may have voted,
-//! and votes for nothing before a block beyond that is committed; see the README for the argument.
+//! and votes for nothing before a block beyond that is committed; see the README for the argument. Where nothing is ordered, it
+//! asks for such a block, and the leader proposes without requests until there is one.
 
 use super::durable::Silence;
 use super::message::{Block, Justify, Message, Place, Qc, Tc, Vote};
@@ -13,7 +14,7 @@ use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::Certified;
 use quorate_core::fault::Why;
-use quorate_core::ids::{OpNumber, Peer, ReplicaId};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 
@@ -25,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const QUESTION_BYTES: usize = 60 << 10;
 /// So far ahead somebody must be to be asked at once; what is less is on its way.
 const BEHIND_BLOCKS: u64 = 8;
+/// Views that a leader crosses with blocks without requests. If there are more, it is cheaper to leave the term.
+const CROSSED_VIEWS_MAX: u64 = 16;
 
 /// Messages.
 impl Replica {
@@ -32,8 +35,7 @@ impl Replica {
     fn is_unsettled(&self) -> bool {
         let here = self.place();
         let mut others = self.quorums.members().filter(|replica| *replica != self.me);
-        let asks_bound = self.silent.is_some_and(|silence| silence.until.is_none());
-        asks_bound
+        self.silent.is_some()
             || self.concern.is_some()
             || self.own_timeout.is_some()
             || self.lacks_blocks()
@@ -64,8 +66,10 @@ impl Replica {
         self.told = here;
         // Says nothing that binds: views are left for good, and what is committed is proven by others' votes.
         out.broadcast_unsynced(Message::Status(here));
-        if self.silent.is_some_and(|silence| silence.until.is_none()) {
-            out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce });
+        match self.silent.map(|silence| silence.until) {
+            Some(None) => out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce }),
+            Some(Some(until)) if stalled => out.broadcast_unsynced(Message::GetBeyond { until }), // a question
+            _ => {}
         }
         if stalled {
             self.say_again(out);
@@ -109,6 +113,8 @@ impl Replica {
             out.send_unsynced(to, self.new_view()); // carries its proofs
         } else if ahead && !behind && self.told == self.place() {
             out.send_unsynced(to, Message::Status(self.place())); // a question, of one who rests, too
+        } else if place == self.place() && rests && !self.again && self.admits(from, out) {
+            out.send_unsynced(to, Message::Status(place)); // it does not know that I am there, too
         }
         if self.asked.is_some_and(|(replica, _)| replica == from) {
             let moved = self.asked.take().is_some_and(|(_, then)| then < self.committed());
@@ -255,5 +261,49 @@ impl Replica {
             self.write_base(out);
             out.note(Note::Other("votes again: a block is committed beyond everything that was forgotten"));
         }
+    }
+}
+
+/// Somebody's silence in a group that has nothing to order.
+impl Replica {
+    /// A silent replica asks for a block beyond everything that its former self may have voted for. Nothing that is safe rests
+    /// on who asks, or for what: blocks without requests are proposed, voted for and committed as all others are.
+    ///
+    /// No timer runs for it: the silent replica asks until its silence is over, and what was lost meanwhile is said again.
+    pub(super) fn on_get_beyond(&mut self, from: ReplicaId, until: View, out: &mut Outbox) {
+        let peer = Peer::Replica(from);
+        if self.tree.head().view > until {
+            return out.ignore(peer, Why::Duplicate); // it is committed; statuses tell who is behind
+        }
+        if until > self.config.rules.promised_until(self.view().next(), &self.config) {
+            return out.ignore(peer, Why::NewerView); // its former self was not there, or this replica is behind
+        }
+        if from == self.leader(self.view()) {
+            self.time_out(self.config.term_end(self.view()), out); // it says that it does not lead
+        }
+        if self.concern.is_some() {
+            return out.ignore(peer, Why::NotNow); // what is under way gets beyond it
+        }
+        match self.grants.grant(from, until, (self.config.resend, self.config.resend_max), out.now()) {
+            Ok(true) => {}
+            Ok(false) => self.say_again(out), // perhaps something was lost
+            Err(why) => return out.ignore(peer, why),
+        }
+        self.propose_more(out);
+    }
+
+    /// Is a block wanted though there is nothing to order?
+    pub(super) fn seeks_beyond(&self) -> bool {
+        self.grants.until().is_some_and(|until| self.tree.head().view <= until)
+    }
+
+    /// Leaves the term if it would take too many blocks to get beyond what is wanted (two chains: the bound is the end of a
+    /// term). Says whether it did.
+    pub(super) fn leaves_to_get_beyond(&mut self, out: &mut Outbox) -> bool {
+        let far = self.grants.until().is_some_and(|until| until.since(self.view()) > CROSSED_VIEWS_MAX);
+        if far {
+            self.time_out(self.config.term_end(self.view()), out);
+        }
+        far
     }
 }

@@ -8,7 +8,7 @@ use super::pacemaker::Concern;
 use super::tree::Tree;
 use super::{Config, HotStuff, Outbox, Timer};
 use crate::pbft;
-use crate::pbft::pace::Quotas;
+use crate::pbft::pace::{Grants, Quotas};
 use crate::pbft::pool::Pool;
 use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
@@ -122,6 +122,8 @@ pub struct Replica {
     /// How much was answered to whom.
     pub(super) quotas: Quotas,
     pub(super) bounds: Bounds,
+    /// What silent replicas were promised to get beyond.
+    pub(super) grants: Grants<View>,
 }
 
 impl Replica {
@@ -219,6 +221,7 @@ impl Replica {
                 let tc = tc.map(|tc| tc.certified(quorum)).transpose()?;
                 self.on_bound(from, nonce, justify.certified(quorum)?, tc, out);
             }
+            Message::GetBeyond { until } => self.on_get_beyond(from, until, out),
             Message::Durable(op) if from == self.me => self.on_durable(op, out),
             Message::Client(_) | Message::Durable(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }

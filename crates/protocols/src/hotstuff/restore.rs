@@ -7,7 +7,7 @@ use super::replica::{Bounds, Machine, Replica};
 use super::safety::Rules;
 use super::tree::Tree;
 use super::{HotStuff, Outbox};
-use crate::pbft::pace::Quotas;
+use crate::pbft::pace::{Grants, Quotas};
 use crate::pbft::pool::Pool;
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::Keyring;
@@ -172,6 +172,7 @@ pub(super) fn restore(
         told: super::Place { view: View::ZERO, high: View::ZERO, committed },
         quotas: Quotas::default(),
         bounds: Bounds { nonce: out.nonce(), told: BTreeMap::new() },
+        grants: Grants::default(),
     };
     replica.resume(is_new, lost.is_some(), out);
     Ok(replica)

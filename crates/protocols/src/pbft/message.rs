@@ -527,6 +527,12 @@ pub enum Message {
 
     /// Replica → client: they were executed, and will be committed if a quorum says the same of this view (§5.1).
     Tentative(Reply),
+
+    /// A silent replica → all, while nothing moves: make the log stable at this entry or beyond, so that my silence ends.
+    GetBeyond {
+        /// The last entry that the former self may have voted for.
+        until: OpNumber,
+    },
 }
 
 impl Message {
@@ -633,7 +639,8 @@ impl Message {
             | Message::GetCommitted { .. }
             | Message::GetProposals { .. }
             | Message::Proposal { .. }
-            | Message::GetBound { .. } => Ok(()),
+            | Message::GetBound { .. }
+            | Message::GetBeyond { .. } => Ok(()),
         }
     }
 
@@ -662,6 +669,7 @@ impl Message {
             Message::Proposal { .. } => "Proposal",
             Message::GetBound { .. } => "GetBound",
             Message::Bound { .. } => "Bound",
+            Message::GetBeyond { .. } => "GetBeyond",
         }
     }
 }

@@ -107,14 +107,15 @@ impl Replica {
             let next = self.proposed.max(self.committed).next();
             let under_way = next.previous().since(self.committed);
             let (full, any) = self.pool.is_ready(self.config.batch_bytes);
-            let something = any || self.tick_due;
+            let sought = self.seeks_beyond(next);
+            let something = any || self.tick_due || sought;
             let room = next <= self.high() && under_way < self.config.window();
             if !something || !room || !(full || under_way < self.config.in_flight_entries) {
                 return;
             }
             let groups = self.pool.take(REQUESTS_MAX, self.config.batch_bytes);
             let tick = std::mem::take(&mut self.tick_due);
-            if groups.is_empty() && !tick {
+            if groups.is_empty() && !tick && !sought {
                 return;
             }
             if tick {

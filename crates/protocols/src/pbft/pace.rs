@@ -10,9 +10,13 @@
 //!
 //! **Quotas.** A question is short and its answer long. Each replica gets [`ANSWER_BYTES_MAX`] of answers in a period; what it
 //! asks for beyond that is ignored, and asked again by those who are honest.
+//!
+//! **Grants.** A replica that has lost its promises is silent until the group has got beyond what it may have promised. In a group
+//! that has nothing to order it asks the others to get there all the same; each replica is granted that once in 8 `resend_max`.
 
 use super::Outbox;
 use super::replica::Replica;
+use quorate_core::fault::Why;
 use quorate_core::ids::ReplicaId;
 use quorate_core::outbox::Note;
 use quorate_core::time::{Duration, Instant};
@@ -135,6 +139,66 @@ impl Quotas {
     }
 }
 
+/// Each replica is granted one wish in so many periods of `resend_max`: in 16 s. Nobody loses its disk more often, and of a group
+/// at rest a liar gets no more work than that.
+const GRANT_PERIODS: u32 = 8;
+
+/// What silent replicas have asked the others to get beyond, and were granted; `T` is a view, an entry or a time.
+#[derive(Debug)]
+pub(crate) struct Grants<T> {
+    highest: Option<T>,
+    to: BTreeMap<ReplicaId, Grant<T>>,
+}
+
+/// The last one to a replica.
+#[derive(Debug)]
+struct Grant<T> {
+    until: T,
+    at: Instant,
+    /// When it was asked for last.
+    asked: Instant,
+}
+
+impl<T> Default for Grants<T> {
+    fn default() -> Self {
+        Self { highest: None, to: BTreeMap::new() }
+    }
+}
+
+impl<T: Copy + Ord> Grants<T> {
+    /// Grants this, unless the replica has had its share. What was granted may be asked for again once in each `resend`. True if it
+    /// is granted for the first time.
+    pub(crate) fn grant(
+        &mut self,
+        to: ReplicaId,
+        until: T,
+        (resend, resend_max): (Duration, Duration),
+        now: Instant,
+    ) -> Result<bool, Why> {
+        let first = match self.to.get_mut(&to) {
+            Some(grant) if until <= grant.until => {
+                if now.since(grant.asked) < resend {
+                    return Err(Why::Busy);
+                }
+                grant.asked = now;
+                false
+            }
+            Some(grant) if now.since(grant.at) < resend_max.saturating_mul(GRANT_PERIODS) => return Err(Why::Busy),
+            _ => {
+                self.to.insert(to, Grant { until, at: now, asked: now });
+                true
+            }
+        };
+        self.highest = self.highest.max(Some(until));
+        Ok(first)
+    }
+
+    /// The furthest of what was granted.
+    pub(crate) fn until(&self) -> Option<T> {
+        self.highest
+    }
+}
+
 impl Replica {
     /// So many requests were executed; a primary that brings too few is left.
     pub(super) fn keeps_up(&mut self, requests: u64, out: &mut Outbox) {
@@ -208,6 +272,22 @@ mod tests {
             }
         }
         assert!((1..=5).contains(&changes), "{changes}");
+    }
+
+    #[test]
+    fn one_replica_is_granted_one_wish_in_eight_periods_and_may_repeat_it() {
+        let mut grants = Grants::default();
+        let (greedy, other) = (ReplicaId::new(1), ReplicaId::new(2));
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        let mut ask = |who, until: u64, now| grants.grant(who, until, (PERIOD, PERIOD), at(now));
+        assert_eq!(ask(greedy, 5, 1), Ok(true));
+        assert_eq!(ask(greedy, 6, 2), Err(Why::Busy));
+        assert_eq!(ask(other, 6, 2), Ok(true), "others have wishes of their own");
+        assert_eq!(ask(greedy, 5, 3), Ok(false));
+        assert_eq!(ask(greedy, 4, 3), Err(Why::Busy), "not all the time");
+        assert_eq!(ask(greedy, 7, 8), Err(Why::Busy));
+        assert_eq!(ask(greedy, 7, 9), Ok(true));
+        assert_eq!(grants.until(), Some(7));
     }
 
     #[test]

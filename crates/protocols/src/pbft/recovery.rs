@@ -5,18 +5,19 @@
 //! fetch. Who does not get on says its votes again.
 //!
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, may have voted for anything up to the high
-//! watermark of its former self. It votes for nothing until the log is stable beyond that; see the README for the argument.
+//! watermark of its former self. It votes for nothing until the log is stable beyond that; see the README for the argument. Where
+//! nothing is ordered, it asks for entries, and the primary makes them without requests.
 
 use super::answered::Answered;
 use super::durable::{Base, Record, Silence};
 use super::log::Log;
 use super::message::{Commit, LogCheckpoint, Message, Place, Proposal, StateCheckpoint};
-use super::pace::{Pace, Quotas};
+use super::pace::{Grants, Pace, Quotas};
 use super::pool::Pool;
 use super::replica::{Bounds, Machine, Phase, Replica};
 use super::select::select;
 use super::tentative::Tentative;
-use super::{Outbox, Timer};
+use super::{Outbox, Timer, WINDOW_ENTRIES_MAX};
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed};
 use quorate_core::fault::{Fault, Why};
@@ -46,9 +47,12 @@ impl Replica {
             place.committed != self.committed || place.view != self.view || !place.active || place.stable != self.low()
         };
         let others = || self.quorums.members().filter(|replica| *replica != self.me);
-        let asks_bound = self.silent.is_some_and(|silence| silence.until.is_none());
         let overdue = self.machine.executed.since(self.low()) >= self.config.interval();
-        !self.is_active() || asks_bound || overdue || self.log.last() > self.committed || others().any(elsewhere)
+        !self.is_active()
+            || self.silent.is_some()
+            || overdue
+            || self.log.last() > self.committed
+            || others().any(elsewhere)
     }
 
     /// Makes sure that somebody looks again, as long as there is something to look after.
@@ -73,8 +77,10 @@ impl Replica {
         if let (Phase::Changing { .. }, Some(change)) = (&self.phase, &self.own_change) {
             out.broadcast_unsynced(Message::ViewChange(Box::new(change.clone()))); // it came back durable
         }
-        if self.silent.is_some_and(|silence| silence.until.is_none()) {
-            out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce });
+        match self.silent.map(|silence| silence.until) {
+            Some(None) => out.broadcast_unsynced(Message::GetBound { nonce: self.bounds.nonce }),
+            Some(Some(until)) if stalled => out.broadcast_unsynced(Message::GetBeyond { until }), // a question
+            _ => {}
         }
         if stalled {
             self.say_again(out);
@@ -325,6 +331,44 @@ impl Replica {
     }
 }
 
+/// Somebody's silence in a group that has nothing to order.
+impl Replica {
+    /// A silent replica asks for a stable log beyond everything that its former self may have voted for: the primary makes
+    /// entries without requests. Nothing that is safe rests on who asks, or for what: they are entries like all others.
+    ///
+    /// No timer runs for it: the silent replica asks until its silence is over, and what was lost meanwhile is said again.
+    pub(super) fn on_get_beyond(&mut self, from: ReplicaId, until: OpNumber, out: &mut Outbox) {
+        let peer = Peer::Replica(from);
+        if self.low() >= until {
+            return out.ignore(peer, Why::Duplicate); // statuses tell who is behind
+        }
+        let promised = self.low().plus(2 * self.config.window()).max(self.committed.plus(WINDOW_ENTRIES_MAX));
+        if until > promised {
+            return out.ignore(peer, Why::OutsideWindow); // its former self was not there, or this replica is behind
+        }
+        if !self.is_active() {
+            return out.ignore(peer, Why::NotNow);
+        }
+        if from == self.primary() {
+            return self.leave_view(self.view.next(), out); // it says that it does not lead
+        }
+        match self.grants.grant(from, until, (self.config.resend, self.config.resend_max), out.now()) {
+            Ok(true) => {}
+            Ok(false) => self.say_again(out), // perhaps something was lost
+            Err(why) => return out.ignore(peer, why),
+        }
+        self.propose_more(out);
+    }
+
+    /// Is this entry wanted though there is nothing to order?
+    pub(super) fn seeks_beyond(&self, op: OpNumber) -> bool {
+        let interval = self.config.interval();
+        let wanted =
+            |until: OpNumber| self.low() < until && op.get() <= until.get().div_ceil(interval).saturating_mul(interval);
+        self.grants.until().is_some_and(wanted)
+    }
+}
+
 /// What the records say, in their order.
 #[derive(Default)]
 struct Replayed {
@@ -486,6 +530,7 @@ pub(super) fn restore(
         told: at,
         ready: false,
         bounds: Bounds { nonce: out.nonce(), told: BTreeMap::new() },
+        grants: Grants::default(),
     };
     replica.resume(is_new, lost.is_some(), out);
     Ok(replica)

@@ -5,7 +5,7 @@ use super::answered::Answered;
 use super::durable::{Base, Record, Silence};
 use super::log::{Log, Slot};
 use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, ViewChange};
-use super::pace::{Pace, Quotas};
+use super::pace::{Grants, Pace, Quotas};
 use super::pool::Pool;
 use super::tentative::Tentative;
 use super::{Config, Outbox, Pbft, Timer};
@@ -127,6 +127,8 @@ pub struct Replica {
     /// Everything from before this life, and that the view has started, is on disk: a primary may send what overtakes it.
     pub(super) ready: bool,
     pub(super) bounds: Bounds,
+    /// What silent replicas were promised to get beyond.
+    pub(super) grants: Grants<OpNumber>,
 }
 
 impl Replica {
@@ -241,6 +243,7 @@ impl Replica {
             Message::GetProposals { wanted } => self.on_get_proposals(from, &wanted, out),
             Message::Proposal { op, proposal } => self.on_proposal(op, proposal, out),
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
+            Message::GetBeyond { until } => self.on_get_beyond(from, until, out),
             Message::Bound { nonce, view, stable } => self.on_bound(from, nonce, view, stable, out)?,
             Message::Reply(_)
             | Message::Tentative(_)

@@ -77,6 +77,7 @@ impl Message {
                 format!("{}\nwhat do their digests stand for?", ops(wanted.iter().map(|(op, _)| *op)))
             }
             Message::Proposal { op, proposal } => format!("{op}: {}\n", proposal.text(words)),
+            Message::GetBeyond { until } => format!("{until}\nmake the log stable there, so that my silence ends"),
             Message::GetBound { .. } => "\nhow far may my former self have voted?".to_owned(),
             Message::Bound { view, stable, .. } => {
                 let stable = stable.as_ref().map_or(OpNumber::ZERO, |stable| stable.statement().op);

@@ -413,6 +413,13 @@ pub enum Message {
         /// My clock, as far as it is kept in step.
         clock: WallTime,
     },
+
+    /// A silent replica → replicas, while nothing moves: commit a block of an epoch that begins at this time or later, so that my
+    /// silence ends.
+    GetBeyond {
+        /// The time, by the clocks that are kept in step.
+        until: WallTime,
+    },
 }
 
 impl Message {
@@ -497,6 +504,7 @@ impl Message {
             Message::Status { .. }
             | Message::GetDecided { .. }
             | Message::GetBodies { .. }
+            | Message::GetBeyond { .. }
             | Message::Probe { .. }
             | Message::Time { .. } => Ok(()),
         }
@@ -523,6 +531,7 @@ impl Message {
             Message::BundleBody(_) => "BundleBody",
             Message::Probe { .. } => "Probe",
             Message::Time { .. } => "Time",
+            Message::GetBeyond { .. } => "GetBeyond",
         }
     }
 }

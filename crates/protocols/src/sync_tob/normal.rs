@@ -35,7 +35,7 @@ impl Replica {
         if self.due.is_some() || !self.is_adopted() || self.silent || self.reading(out) != Reading::Synced {
             return;
         }
-        let ready = self.ucb.any_ready(self.quorums.vouch()) || self.tick_is_due(self.now(out));
+        let ready = self.ucb.any_ready(self.quorums.vouch()) || self.tick_is_due(self.now(out)) || self.seeks_beyond();
         if !ready {
             return;
         }
@@ -85,7 +85,7 @@ impl Replica {
         let entries = self.ucb.select(&mut order, needed, cast_by, (ENTRIES_MAX, BLOCK_BYTES_MAX));
         let tick = self.tick_is_due(start) && !under_way.iter().any(|block| block.content().tick);
         let demote: Vec<_> = self.to_demote(epoch);
-        if entries.is_empty() && !tick {
+        if entries.is_empty() && !tick && !self.seeks_beyond() {
             return;
         }
         let block = Block::new(Moves { epoch, tick, entries, demote });

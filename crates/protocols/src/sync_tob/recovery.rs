@@ -6,7 +6,8 @@
 //! late is too late.
 //!
 //! **Promises.** A replica that cannot read a vote, or has lost its disk, confirms nothing until the others have committed
-//! something that began after it came back: whatever it may have voted for is then older than what is certain.
+//! something that began after it came back: whatever it may have voted for is then older than what is certain. Where nothing is
+//! ordered, it asks for a block, and whoever leads proposes one without casts.
 
 use super::cast::lives_from;
 use super::clock::Reading;
@@ -25,7 +26,7 @@ use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, View};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::protocol::{Consistency, QueryTicket};
-use quorate_core::time::{Duration, Instant};
+use quorate_core::time::{Duration, Instant, WallTime};
 
 pub(super) use super::restore::restore;
 
@@ -42,7 +43,12 @@ impl Replica {
     fn is_unsettled(&self) -> bool {
         let elsewhere = |replica: ReplicaId| self.peers.get(&replica) != Some(&self.place());
         let busy = self.log.tip().0 > self.committed || self.order.op < self.committed || self.is_behind();
-        !self.is_adopted() || busy || self.machine.adrift || self.casts_something() || self.others().any(elsewhere)
+        !self.is_adopted()
+            || self.silent
+            || busy
+            || self.machine.adrift
+            || self.casts_something()
+            || self.others().any(elsewhere)
     }
 
     fn casts_something(&self) -> bool {
@@ -74,6 +80,10 @@ impl Replica {
             out.send_unsynced(Peer::Replica(other), Message::Status { place, asks });
         }
         self.cast_again(out);
+        if self.silent {
+            self.need_clock(out);
+            self.ask_beyond(stalled, out);
+        }
         if stalled {
             self.say_again(out);
             self.asked = None;
@@ -378,6 +388,44 @@ impl Replica {
             self.persist(Record::Base(self.base_record()), out);
             out.note(Note::Other("confirms again: others have confirmed what began after it came back"));
         }
+    }
+}
+
+/// Somebody's silence in a group that has nothing to order.
+impl Replica {
+    /// Asks for a block that began late enough, once it is that late and nothing moves by itself.
+    fn ask_beyond(&self, stalled: bool, out: &mut Outbox) {
+        let now = self.now(out);
+        if let Some(until) = self.silent_until.filter(|until| stalled && now >= *until) {
+            for other in self.others() {
+                out.send_unsynced(Peer::Replica(other), Message::GetBeyond { until }); // a question
+            }
+        }
+    }
+
+    /// A silent replica asks for a block of an epoch that begins then or later. Whoever leads proposes one, though nothing is cast.
+    /// Nothing that is safe rests on it: a block without casts has an output, votes and a place like any other.
+    pub(super) fn on_get_beyond(&mut self, from: ReplicaId, until: WallTime, out: &mut Outbox) {
+        let peer = Peer::Replica(from);
+        self.need_clock(out);
+        if self.schedule.start(self.log.tip().1) >= until {
+            return out.ignore(peer, Why::Duplicate); // it is an output; statuses tell who is behind
+        }
+        if self.reading(out) != Reading::Synced || until > self.now(out) {
+            return out.ignore(peer, Why::NotNow);
+        }
+        match self.grants.grant(from, until, (self.config.resend, self.config.resend_max), out.now()) {
+            Ok(_) => self.arm_epoch(out),
+            Err(why) => out.ignore(peer, why),
+        }
+    }
+
+    /// Is a block wanted though nothing is cast, and none under way that is young enough?
+    pub(super) fn seeks_beyond(&self) -> bool {
+        let young = |epoch: EpochNumber| self.grants.until().is_some_and(|until| self.schedule.start(epoch) >= until);
+        let running =
+            || self.running.iter().filter(|(_, it)| !it.instance.is_concluded()).any(|(epoch, _)| young(*epoch));
+        self.grants.until().is_some() && !young(self.log.tip().1) && !running()
     }
 }
 

@@ -14,6 +14,7 @@ use super::ucb::Ucb;
 use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
 use crate::pbft;
+use crate::pbft::pace::Grants;
 use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
@@ -111,6 +112,8 @@ pub struct Replica {
     pub(super) silent_until: Option<WallTime>,
     pub(super) log: Log,
 
+    /// What silent replicas were promised to get beyond.
+    pub(super) grants: Grants<WallTime>,
     pub(super) phase: Phase,
     /// Votes of this view are for blocks from this one on: those before it were voted for in an earlier view.
     pub(super) vote_from: OpNumber,
@@ -277,6 +280,7 @@ impl Replica {
             Message::BundleBody(bundle) => self.on_bundle_body(bundle, out),
             Message::Probe { sent } => self.on_probed(from, sent, out),
             Message::Time { sent, clock } => self.on_time(from, sent, clock, out),
+            Message::GetBeyond { until } => self.on_get_beyond(from, until, out),
             Message::Client(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }
         Ok(())

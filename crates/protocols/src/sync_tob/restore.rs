@@ -13,6 +13,7 @@ use super::ucb::Ucb;
 use super::view_change::{Selected, select};
 use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
+use crate::pbft::pace::Grants;
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::{Certificate, Digest, Keyring, Signed};
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId, View};
@@ -261,6 +262,7 @@ fn build(
         led: last.max(base.led),
         silent_until: None,
         log,
+        grants: Grants::default(),
         phase,
         vote_from,
         committed,

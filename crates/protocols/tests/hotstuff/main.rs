@@ -19,6 +19,7 @@ mod paper;
 mod pitfalls;
 mod recovery;
 mod rules;
+mod silence;
 #[path = "../support/tape.rs"]
 mod tape;
 mod words;

@@ -54,6 +54,18 @@ fn an_idle_group_whose_members_agree_says_nothing_and_waits_for_nothing() {
 }
 
 #[test]
+fn a_group_at_rest_whose_last_words_were_lost_comes_to_rest_all_the_same() {
+    let mut it = Cluster::with(4, config());
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.label == "Status" && it.from == crate::harness::replica(3));
+    it.run(10_000);
+    it.heal().run(10_000);
+    it.talk();
+    it.run(60_000);
+    assert_eq!(it.talk(), Vec::<String>::new());
+}
+
+#[test]
 fn everybody_executes_everything_in_one_order() {
     for leader_views in [1, 3, 100] {
         let mut it = Cluster::with(4, Config { leader_views, ..config() });

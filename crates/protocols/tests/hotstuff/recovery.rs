@@ -1,20 +1,12 @@
 //! Restarts in every phase, damaged records, a lost disk.
 
-use crate::harness::{Cluster, OnDisk, replica};
+use crate::harness::{Cluster, replica};
 use crate::words::{config, group, header, orders, proposal, say, view};
-use quorate_core::ids::RecordSeq;
 use quorate_core::outbox::Class;
-use quorate_core::wire::Wire;
-use quorate_protocols::hotstuff::{Config, Message, Record, Rules, genesis, rejoin};
+use quorate_protocols::hotstuff::{Config, Message, Record, Rules, genesis};
 
 fn small(rules: Rules) -> Config {
     Config { state_blocks: 6, rules, leader_views: 8, ..config() }
-}
-
-/// Two different votes in one view are what must never be.
-fn voted_twice(it: &Cluster, id: usize) -> bool {
-    let votes = it.voted(id);
-    votes.iter().any(|one| votes.iter().any(|other| one.view == other.view && one != other))
 }
 
 /// Two different blocks of one leader in one view.
@@ -37,11 +29,11 @@ fn a_replica_that_restarts_after_its_vote_votes_for_nothing_else_and_sends_the_s
     assert!(it.voted(1).iter().any(|vote| vote.block == first.id()));
     it.restart(1);
     it.say(replica(0), 1, say(&proposal(0, second, &other, &[])));
-    assert!(!voted_twice(&it, 1));
+    assert!(!it.voted_twice(1));
     it.talk();
     it.say(replica(0), 1, say(&proposal(0, first, &one, &[])));
     it.run(1_000);
-    assert!(!voted_twice(&it, 1));
+    assert!(!it.voted_twice(1));
 }
 
 #[test]
@@ -129,7 +121,7 @@ fn everybody_may_lose_power_at_any_moment() {
         let tape = it.tape(0);
         assert_eq!(tape.iter().filter(|it| *it == "d").count(), 1, "moment {moment}: {tape:?}");
         assert!((1..4).all(|id| it.tape(id) == tape), "moment {moment}");
-        assert!((0..4).all(|id| !voted_twice(&it, id)), "moment {moment}");
+        assert!((0..4).all(|id| !it.voted_twice(id)), "moment {moment}");
         assert!(!proposed_twice(&it), "moment {moment}");
     }
 }
@@ -224,6 +216,7 @@ fn a_replica_whose_promises_cannot_be_read_is_silent_until_a_block_beyond_them_i
         it.run(2_000);
         it.crash(3);
         damage(&mut it, 3, Class::Promise, |record| matches!(record, Record::Safety(_)));
+        it.lose(|it| it.label == "GetBeyond"); // see `silence.rs`
         it.restart(3);
         it.run(1_000); // it has asked, and knows the bound
         it.talk();
@@ -237,7 +230,7 @@ fn a_replica_whose_promises_cannot_be_read_is_silent_until_a_block_beyond_them_i
         assert!(!it.status(3).role.starts_with("silent"), "{}", it.describe(3));
         it.isolate(2);
         it.apply(1, "with its vote");
-        assert!((0..4).all(|id| !voted_twice(&it, id)));
+        assert!((0..4).all(|id| !it.voted_twice(id)));
     }
 }
 
@@ -246,11 +239,7 @@ fn a_lost_disk_asks_with_a_nonce_and_votes_only_beyond_what_a_quorum_of_others_r
     let mut it = Cluster::with(4, small(Rules::ThreeChain));
     it.client(1).apply(1, "a").apply(1, "b");
     it.run(2_000);
-    it.crash(3);
-    it.hosts[3].snapshots.clear();
-    let record = OnDisk { seq: RecordSeq::ZERO.next(), bytes: rejoin().encode(), damaged: None };
-    it.hosts[3].journal = vec![record];
-    (it.hosts[3].durable, it.hosts[3].next_seq) = (RecordSeq::ZERO.next(), RecordSeq::ZERO.next().next());
+    it.lose_disk(3);
     it.talk();
     it.isolate(2);
     it.restart(3);

@@ -1,13 +1,14 @@
 //! What a liar says: any statement, signed with its own key.
 
-use crate::harness::{Cluster, ENVELOPE, Flying, keyring};
+use crate::harness::{Cluster, ENVELOPE, Flying, OnDisk, keyring};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Digest, Keyring, Signed};
-use quorate_core::ids::{ClientId, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use quorate_core::ids::{ClientId, OpNumber, RecordSeq, ReplicaId, RequestNumber, SessionId, View};
 use quorate_core::sessions::Body;
 use quorate_core::time::WallTime;
+use quorate_core::wire::Wire;
 use quorate_protocols::hotstuff::{
-    Config, Header, Justify, Message, Payload, Proposal, Rules, Timeout, TimeoutCertificate, Vote, genesis,
+    Config, Header, Justify, Message, Payload, Proposal, Rules, Timeout, TimeoutCertificate, Vote, genesis, rejoin,
 };
 use quorate_protocols::pbft::{Group, Orders, Requests};
 
@@ -104,6 +105,26 @@ impl Cluster {
             _ => None,
         });
         votes.collect()
+    }
+
+    /// Its disk is lost; the one that it has when it starts next says so.
+    pub fn lose_disk(&mut self, id: usize) -> &mut Self {
+        self.crash(id);
+        let host = &mut self.hosts[id];
+        host.snapshots.clear();
+        host.journal = vec![OnDisk { seq: RecordSeq::ZERO.next(), bytes: rejoin().encode(), damaged: None }];
+        (host.durable, host.next_seq) = (RecordSeq::ZERO.next(), RecordSeq::ZERO.next().next());
+        self
+    }
+
+    pub fn is_silent(&self, id: usize) -> bool {
+        self.status(id).role.starts_with("silent")
+    }
+
+    /// Two different votes in one view are what must never be.
+    pub fn voted_twice(&self, id: usize) -> bool {
+        let votes = self.voted(id);
+        votes.iter().any(|one| votes.iter().any(|other| one.view == other.view && one != other))
     }
 
     pub fn committed(&self, id: usize) -> u64 {

@@ -110,6 +110,7 @@ fn a_replica_whose_vote_cannot_be_read_votes_for_nothing_until_the_log_is_stable
     it.crash(2);
     let record = it.hosts[2].journal.iter_mut().find(|it| matches!(it.record(), Record::Prepare(_)));
     record.expect("a vote").damaged = Some(Some(Class::Promise));
+    it.lose(|it| it.label == "GetBeyond"); // see `silence.rs`
     it.restart(2);
     it.run(500);
     it.talk();
@@ -134,6 +135,7 @@ fn a_silent_replica_takes_no_part_in_view_changes_and_answers_no_reads() {
     it.crash(2);
     let record = it.hosts[2].journal.iter_mut().find(|it| matches!(it.record(), Record::Prepare(_)));
     record.expect("a vote").damaged = Some(None);
+    it.lose(|it| it.label == "GetBeyond"); // see `silence.rs`
     it.restart(2);
     it.run(500);
     it.crash(0);
@@ -159,6 +161,7 @@ fn a_lost_disk_begins_anew_after_the_log_has_passed_what_it_may_have_voted_for()
     let bytes = rejoin(first).encode();
     host.journal.push(OnDisk { seq: RecordSeq::new(1), bytes, damaged: None });
     (host.durable, host.next_seq) = (RecordSeq::new(1), RecordSeq::new(2));
+    it.lose(|it| it.label == "GetBeyond"); // see `silence.rs`
     it.talk();
     it.restart(2);
     it.apply(1, "b");

@@ -301,6 +301,19 @@ impl Cluster {
         assert!(agreed, "the replicas do not agree: {last:#}\n{}", logs.join("\n--\n"));
     }
 
+    /// Waits until no replica is silent any more for what it has forgotten: its vote counts again. Nobody asks the group
+    /// for anything meanwhile.
+    pub fn wait_until_nobody_is_silent(&self) {
+        let mut last = Value::Null;
+        let ended = within(PATIENCE, || {
+            last = self.status();
+            let rows = last["replicas"].as_array().cloned().unwrap_or_default();
+            let silent = |row: &Value| row["role"].as_str().is_none_or(|role| role.starts_with("silent"));
+            rows.len() == self.replicas && !rows.iter().any(silent)
+        });
+        assert!(ended, "a replica is silent for ever: {last:#}");
+    }
+
     /// `quorate kv export`.
     pub fn export(&self) -> Vec<u8> {
         let outcome = self.run(&["kv", "export"]);
