@@ -4,17 +4,28 @@
 use super::digest::Digest;
 use super::heavy::Kind;
 use super::keyring::{Preimage, Signature};
+use crate::ids::ReplicaId;
 use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
 use rand_core::{TryCryptoRng, TryRng};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Signatures that were taken for good, and have to be checked; and the heavy statements that are good if all of them are.
+/// Signatures that were taken for good, and have to be checked; and what is good if all of them are.
 #[derive(Default)]
 struct Items {
     signatures: Vec<(VerificationKey, Preimage, Signature)>,
-    heavy: Vec<(Kind, Digest)>,
+    depends: Depends,
+}
+
+/// What is good if all signatures are.
+#[derive(Default)]
+pub(super) struct Depends {
+    /// Heavy statements.
+    pub(super) heavy: Vec<(Kind, Digest)>,
+    /// Signatures that may come again, with their signers.
+    pub(super) again: BTreeMap<Digest, ReplicaId>,
 }
 
 /// See [`Items`].
@@ -33,17 +44,27 @@ impl Deferred {
     }
 
     pub(super) fn add_heavy(&self, kind: Kind, name: Digest) {
-        self.items().heavy.push((kind, name));
+        self.items().depends.heavy.push((kind, name));
+    }
+
+    /// Notes a signature that may come again.
+    pub(super) fn add_again(&self, by: ReplicaId, name: Digest) {
+        self.items().depends.again.insert(name, by);
+    }
+
+    /// Is it among those that are to be checked?
+    pub(super) fn has_again(&self, name: &Digest) -> bool {
+        self.items().depends.again.contains_key(name)
     }
 
     fn items(&self) -> MutexGuard<'_, Items> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Are all of them good? Forgets them; gives back the heavy statements that depend on it.
-    pub(super) fn settle(&self) -> (bool, Vec<(Kind, Digest)>) {
-        let Items { signatures, heavy } = std::mem::take(&mut *self.items());
-        (are_good(&signatures), heavy)
+    /// Are all of them good? Forgets them; gives back what depends on it, if they are.
+    pub(super) fn settle(&self) -> Option<Depends> {
+        let Items { signatures, depends } = std::mem::take(&mut *self.items());
+        are_good(&signatures).then_some(depends)
     }
 }
 

@@ -4,6 +4,7 @@ use super::coin::{Coin, CoinKeys, CoinShare, Toss};
 use super::deferred::Deferred;
 use super::digest::Digest;
 use super::heavy::{Heavy, Kind};
+use super::remembered::Remembered;
 use super::signed::{Signed, Statement};
 use crate::fault::Fault;
 use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId, View};
@@ -189,6 +190,8 @@ pub struct Keyring {
     coin: Option<Coin>,
     /// What it knows of statements that hold many signatures.
     heavy: Arc<Heavy>,
+    /// Signatures that were checked, and come again.
+    remembered: Arc<Remembered>,
     /// For what is inside a statement all of which is known to be good: takes every signature for good.
     trusting: bool,
 }
@@ -211,7 +214,8 @@ impl Keyring {
     }
 
     fn holding(cluster: ClusterId, epoch: Epoch, scheme: Arc<Scheme>, owner: Owner) -> Self {
-        Self { cluster, epoch, scheme, owner, deferred: None, coin: None, heavy: Arc::default(), trusting: false }
+        let (heavy, remembered) = (Arc::default(), Arc::default());
+        Self { cluster, epoch, scheme, owner, deferred: None, coin: None, heavy, remembered, trusting: false }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -360,6 +364,9 @@ impl Keyring {
         if statement.heavy().is_some() {
             self.heavy.good((T::DOMAIN, *me), named(&preimage, &signature)); // it comes back in others' proofs
         }
+        if T::COMES_AGAIN {
+            self.remembered.add(*me, named(&preimage, &signature));
+        }
         Signed::own(*me, statement, signature)
     }
 
@@ -404,7 +411,27 @@ impl Keyring {
     }
 
     pub(super) fn proves<T: Statement, S: Proves>(&self, by: &S, statement: &T, signature: &Signature) -> bool {
-        self.trusting || by.proves(self, &self.preimage(by, statement), signature)
+        if self.trusting {
+            return true;
+        }
+        let preimage = self.preimage(by, statement);
+        let Some(replica) = by.replica().filter(|_| T::COMES_AGAIN) else {
+            return by.proves(self, &preimage, signature);
+        };
+        let name = named(&preimage, signature);
+        if self.remembered.has(replica, &name) {
+            return true;
+        }
+        if self.deferred.as_ref().is_some_and(|deferred| deferred.has_again(&name)) {
+            return true; // twice among what is checked together: it is checked once
+        }
+        let good = by.proves(self, &preimage, signature);
+        match &self.deferred {
+            Some(deferred) if good => deferred.add_again(replica, name),
+            None if good => self.remembered.add(replica, name),
+            _ => {}
+        }
+        good
     }
 
     /// Checks a heavy statement's signature, at once; then whether what it holds may be checked. Gives its name, or `None` if
@@ -462,8 +489,8 @@ impl Keyring {
 
     /// The same public keys, and what is known of heavy statements.
     fn unowned(&self) -> Self {
-        let heavy = self.heavy.clone();
-        Self { heavy, ..Self::holding(self.cluster, self.epoch, self.scheme.clone(), Owner::Nobody) }
+        let (heavy, remembered) = (self.heavy.clone(), self.remembered.clone());
+        Self { heavy, remembered, ..Self::holding(self.cluster, self.epoch, self.scheme.clone(), Owner::Nobody) }
     }
 
     /// All of a heavy statement is good, once what was deferred is.
@@ -500,9 +527,10 @@ impl Keyring {
     /// with this keyring meanwhile.
     pub(crate) fn settle(&self) -> bool {
         let Some(deferred) = &self.deferred else { return true };
-        let (good, heavy) = deferred.settle();
-        heavy.into_iter().filter(|_| good).for_each(|(kind, name)| self.heavy.good(kind, name));
-        good
+        let Some(depends) = deferred.settle() else { return false };
+        depends.heavy.into_iter().for_each(|(kind, name)| self.heavy.good(kind, name));
+        depends.again.into_iter().for_each(|(name, by)| self.remembered.add(by, name));
+        true
     }
 
     fn verifies(&self, key: &VerificationKey, preimage: &Preimage, signature: &Signature) -> bool {

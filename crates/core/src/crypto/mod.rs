@@ -18,6 +18,7 @@ mod digest;
 mod evidence;
 mod heavy;
 mod keyring;
+mod remembered;
 mod signed;
 
 pub use certificate::{Certificate, Certified};

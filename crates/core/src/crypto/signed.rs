@@ -21,6 +21,10 @@ pub trait Statement: Wire + Clone + Debug + PartialEq {
     /// Protocol, version and phase, for example `pbft/1 prepare`. Different for every type of statement.
     const DOMAIN: &'static str;
 
+    /// Does it come again, with the same signature, inside what others say? Then a keyring remembers that it was checked
+    /// (`remembered.rs`). Only what replicas sign.
+    const COMES_AGAIN: bool = false;
+
     /// The slot that it fills, if one signer may make only one such statement there.
     fn slot(&self) -> Option<Slot> {
         None

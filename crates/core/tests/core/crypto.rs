@@ -206,3 +206,49 @@ fn two_statements_in_one_slot_are_evidence_that_others_can_check() {
     ledger.blame(Peer::Replica(id(1)), evidence.clone().into());
     assert_eq!(ledger.proofs().get(&id(1)), Some(&evidence));
 }
+
+/// A statement that comes again inside what others say.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Passed(u64);
+
+impl Statement for Passed {
+    const DOMAIN: &'static str = "test/1 passed on";
+    const COMES_AGAIN: bool = true;
+}
+
+#[test]
+fn a_signature_that_comes_again_is_checked_once_and_no_other_one_passes_for_it() {
+    under_both(|keyring| {
+        let (signer, receiver) = (keyring(1), keyring(2));
+        let good = signer.sign(Passed(7));
+        for _ in 0..3 {
+            assert_eq!(sent(&good).prove(&receiver), Ok(()));
+        }
+        let bad = Err(Fault::BadSignature(Passed::DOMAIN));
+        for _ in 0..2 {
+            let signature = *good.signature();
+            assert_eq!(Signed::claimed(id(1), Passed(8), signature).prove(&receiver), bad, "another statement");
+            assert_eq!(Signed::claimed(id(0), Passed(7), signature).prove(&receiver), bad, "another signer");
+            assert_eq!(Signed::claimed(id(9), Passed(7), signature).prove(&receiver), bad, "a stranger");
+            let mut bytes = *signature.as_bytes();
+            bytes[9] ^= 1;
+            assert_eq!(Signed::claimed(id(1), Passed(7), Signature::new(bytes)).prove(&receiver), bad);
+        }
+    });
+    let (signer, receiver) = (simulated(1), simulated(2));
+    let (good, bad) = (signer.sign(Passed(7)), Signed::claimed(id(1), Passed(8), Signature::new([0; 64])));
+    let checked = |it: &Signed<Passed>| {
+        let before = receiver.work().checked;
+        let _result = sent(it).prove(&receiver);
+        receiver.work().checked - before
+    };
+    assert_eq!([checked(&good), checked(&good), checked(&good)], [1, 0, 0]);
+    assert_eq!([checked(&bad), checked(&bad)], [1, 1], "bad ones are not remembered");
+    let before = signer.work().checked;
+    assert_eq!(sent(&good).prove(&signer), Ok(()));
+    assert_eq!(signer.work().checked, before, "one's own comes back");
+    let votes = signer.sign(vote(1, 1));
+    let before = receiver.work().checked;
+    (0..2).for_each(|_| assert_eq!(sent(&votes).prove(&receiver), Ok(())));
+    assert_eq!(receiver.work().checked, before + 2, "what does not come again is not remembered");
+}

@@ -182,6 +182,9 @@ impl Replica {
     /// Somebody lacks a proposal that counts, or may.
     pub(super) fn on_get_prop(&mut self, from: ReplicaId, op: OpNumber, proposer: ReplicaId, out: &mut Outbox) {
         let to = Peer::Replica(from);
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(to, Why::Busy);
+        }
         let Some(epoch) = self.epochs.get(&op) else { return out.ignore(to, Why::NotHere) };
         let approved = epoch.approved.get(&proposer).map(|it| &it.vector);
         let vector = epoch.certified(proposer).or(approved);
@@ -226,6 +229,9 @@ impl Replica {
     /// What was decided after this epoch? Who asks for what is not in the log any more is told what states there are.
     pub(super) fn on_get_decided(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
         let to = Peer::Replica(from);
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(to, Why::Busy);
+        }
         let known = self.decided.range(after.next()..).take(DECIDED_MAX).map(|(_, (decided, _))| decided.clone());
         let known: Vec<Decided> = known.collect();
         if after < self.base.op || known.is_empty() {
@@ -324,6 +330,9 @@ impl Replica {
     /// Somebody lacks a batch, and perhaps what is below it: the highest first, so that each proves the next.
     pub(super) fn on_get_chain(&mut self, from: ReplicaId, lane: ReplicaId, head: Head, above: u64, out: &mut Outbox) {
         let to = Peer::Replica(from);
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(to, Why::Busy);
+        }
         let Some(lane) = self.lane(lane) else { return out.ignore(to, Why::NotHere) };
         let (mut at, mut bytes, mut count) = (head, 0_usize, 0);
         while let Some(batch) = lane.batch(at).filter(|it| it.height() > above) {
@@ -336,6 +345,7 @@ impl Replica {
             // Its owner's promise, and its digest proves it: nothing of mine.
             out.send_unsynced(to, Message::Batch { batch: batch.clone(), certificate: None });
         }
+        self.quotas.spend(from, bytes);
         if count == 0 {
             out.ignore(to, Why::NotHere);
         }

@@ -9,6 +9,7 @@ use super::message::{Decided, Head, Message, StateMark, Vote};
 use super::pool::Pool;
 use super::{AsyncTob, Config, Outbox, Timer};
 use crate::pbft;
+use crate::pbft::pace::Quotas;
 use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Evidence, Keyring};
@@ -102,6 +103,8 @@ pub struct Replica {
     pub(super) pool: Pool,
     pub(super) machine: Machine,
     pub(super) reads: Reads,
+    /// What each of the others may still ask for in this period.
+    pub(super) quotas: Quotas,
     pub(super) tick_due: bool,
     /// Snapshots of mine that are on disk.
     pub(super) snapshots: BTreeMap<OpNumber, StateMark>,

@@ -7,6 +7,7 @@ use super::lanes::{Lane, Uncertified};
 use super::message::{Decided, Message, StateMark, Vote};
 use super::pool::Pool;
 use super::replica::{Bounds, CatchUp, Machine, Replica};
+use crate::pbft::pace::Quotas;
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId};
@@ -196,6 +197,7 @@ fn assemble(it: Replayed, me: ReplicaId, config: super::Config, keyring: Arc<Key
         pool: Pool::default(),
         machine: Machine::default(),
         reads: Reads::default(),
+        quotas: Quotas::default(),
         tick_due: false,
         snapshots: it.states,
         peers: BTreeMap::new(),

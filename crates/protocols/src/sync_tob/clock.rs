@@ -310,6 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn no_clock_moves_on_the_answers_of_a_few() {
+        // Two of five say 15 ms more. One honest answer is so slow that it rules nothing out; the other one is on its way.
+        let quorums = SyncQuorums::new(5).expect("a legal size");
+        let calendar = |at: u64| (Instant::from_nanos(at), WallTime::from_nanos(4_000_000_000 + at));
+        let mut clock = Clock::new(ReplicaId::new(0), quorums, &Config::default(), calendar(0), WallTime::default());
+        clock.ask(calendar(0).0);
+        for (from, after, lie) in
+            [(3, 1_000_000, 15_000_000), (4, 1_000_000, 15_000_000), (1, 40_000_000, 0), (2, 42_000_000, 0)]
+        {
+            let shown = WallTime::from_nanos(4_000_000_000 + after / 2 + lie);
+            let moved = clock.on_answer(ReplicaId::new(from), 0, shown, calendar(after));
+            assert_eq!(moved, Some(0), "R{from}");
+            assert_eq!(clock.show(calendar(after).0), calendar(after).1);
+        }
+    }
+
+    #[test]
     fn a_liar_does_not_pull_clocks_apart_that_begin_within_the_bound() {
         let mut clocks = clocks(3, &[4_000_000_000, 4_003_000_000, 4_001_000_000]);
         for at in 1..=30_u64 {

@@ -45,6 +45,8 @@ pub struct Echo<T>(pub T);
 impl<T: Head> Statement for Echo<T> {
     // No slot: a correct replica passes two values on, if their sender has signed both.
     const DOMAIN: &'static str = T::ECHO;
+    /// In longer chains, and in blocks.
+    const COMES_AGAIN: bool = true;
 }
 
 /// A chain of signatures (Dolev and Strong): the sender's first, then those of replicas that have passed it on.
@@ -84,6 +86,13 @@ impl<T: Head> Chain<T> {
             let place = self.echoes.partition_point(|other| other.by() < echo.by());
             self.echoes.insert(place, echo);
         }
+        self
+    }
+
+    /// The chain with so many signers, and no more.
+    #[must_use]
+    pub fn shortened(mut self, signers: usize) -> Self {
+        self.echoes.truncate(signers.saturating_sub(1));
         self
     }
 
@@ -129,6 +138,8 @@ pub struct Cast {
 
 impl Statement for Cast {
     const DOMAIN: &'static str = "sync-tob/1 cast";
+    /// In every echo, and in the block that moves it.
+    const COMES_AGAIN: bool = true;
 
     /// One sender casts one thing under one name; lives are far below the limit of numbers.
     fn slot(&self) -> Option<Slot> {
@@ -153,6 +164,8 @@ pub struct Proposal {
 
 impl Statement for Proposal {
     const DOMAIN: &'static str = "sync-tob/1 proposal";
+    /// From everybody who passes it on.
+    const COMES_AGAIN: bool = true;
 
     fn slot(&self) -> Option<Slot> {
         Some(Slot { view: self.view, op: OpNumber::new(self.epoch.get()) })

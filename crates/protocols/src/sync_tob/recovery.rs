@@ -32,6 +32,9 @@ pub(super) use super::restore::restore;
 
 /// Bytes of bodies that one answer brings at most, unless a single one is longer.
 const ANSWER_BYTES_MAX: usize = 2 << 20;
+/// Bytes of what tells how a view starts, and of a block's epoch and digest, about: for the quota of who asks again and again.
+const START_BYTES: usize = 64 << 10;
+const LINK_BYTES: usize = 40;
 /// Casts and votes that are said again at once.
 const AGAIN_MAX: usize = 32;
 /// Digests that were asked for and are remembered.
@@ -144,7 +147,11 @@ impl Replica {
             return;
         }
         self.peers.insert(from, place);
-        if (place.view, place.active) < (self.view, self.is_active()) {
+        let behind = (place.view, place.active) < (self.view, self.is_active());
+        if behind && !self.quotas.admits(from, self.config.resend, out.now()) {
+            out.ignore(Peer::Replica(from), Why::Busy);
+        } else if behind {
+            self.quotas.spend(from, START_BYTES);
             self.tell_start(from, out);
             if let (Phase::Changing { .. }, Some(change)) = (&self.phase, &self.own_change) {
                 out.send_unsynced(Peer::Replica(from), Message::ViewChange(Box::new(change.clone()))); // it came back durable
@@ -203,6 +210,9 @@ impl Replica {
     /// What is committed after this block?
     pub(super) fn on_get_decided(&mut self, from: ReplicaId, after: OpNumber, out: &mut Outbox) {
         let to = Peer::Replica(from);
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(to, Why::Busy);
+        }
         if after < self.base.op {
             return match self.state.clone() {
                 Some(state) => out.send_unsynced(to, Message::StateStable(Box::new(state))), // carries its proof
@@ -216,6 +226,7 @@ impl Replica {
         };
         let links: Vec<_> = self.log.after(after).take_while(|link| link.op <= *op).collect();
         let links: Vec<_> = links.iter().map(|link| (link.epoch, link.block)).collect();
+        self.quotas.spend(from, links.len().saturating_mul(LINK_BYTES));
         if links.len() as u64 > WINDOW_BLOCKS.saturating_mul(2) {
             return out.ignore(to, Why::NotHere);
         }
@@ -328,6 +339,9 @@ impl Replica {
     /// What do these digests stand for?
     pub(super) fn on_get_bodies(&mut self, from: ReplicaId, blocks: &[Digest], bundles: &[Digest], out: &mut Outbox) {
         let (to, mut bytes) = (Peer::Replica(from), 0_usize);
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(to, Why::Busy);
+        }
         for digest in blocks {
             let running = || self.running.values().flat_map(|it| &it.blocks).find(|block| block.digest() == *digest);
             let found = self.log.blocks.get(digest).map(|(block, _)| block).or_else(running);
@@ -342,6 +356,7 @@ impl Replica {
                 out.send_unsynced(to, Message::BundleBody(bundle.clone())); // its digest proves it
             }
         }
+        self.quotas.spend(from, bytes);
     }
 
     /// A block, if it is one that this replica waits for.

@@ -14,7 +14,7 @@ use super::ucb::Ucb;
 use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
 use crate::pbft;
-use crate::pbft::pace::Grants;
+use crate::pbft::pace::{Grants, Quotas};
 use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Evidence, Keyring, Signed, Verified};
@@ -153,6 +153,8 @@ pub struct Replica {
     /// What the order depended on where snapshots were begun.
     pub(super) orders: BTreeMap<OpNumber, Order>,
     pub(super) reads: Reads,
+    /// What each of the others may still ask for in this period.
+    pub(super) quotas: Quotas,
 
     /// How far each of the others says that it is.
     pub(super) peers: BTreeMap<ReplicaId, Place>,

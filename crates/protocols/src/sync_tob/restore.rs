@@ -13,7 +13,7 @@ use super::ucb::Ucb;
 use super::view_change::{Selected, select};
 use super::votes::Ballots;
 use super::{Config, Outbox, SyncTob, Timer};
-use crate::pbft::pace::Grants;
+use crate::pbft::pace::{Grants, Quotas};
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::{Certificate, Digest, Keyring, Signed};
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId, View};
@@ -285,6 +285,7 @@ fn build(
         snapshots: BTreeMap::new(),
         orders,
         reads: Reads::default(),
+        quotas: Quotas::default(),
         peers: BTreeMap::new(),
         asked: None,
         doubt: None,

@@ -123,6 +123,89 @@ fn a_proposal_that_was_shown_to_a_quorum_only_is_pulled_by_the_others_if_it_coun
 }
 
 #[test]
+fn who_asks_again_and_again_is_answered_up_to_its_quota() {
+    let (mut it, _) = Cluster::with_a_liar();
+    let head = it.history(0).pop().expect("something is decided").heads[0];
+    let chain = Message::GetChain { lane: id(0), head, above: 0 };
+    let decided = Message::GetDecided { after: OpNumber::ZERO };
+    for (question, answer) in [(chain, "Batch"), (decided, "Decided")] {
+        it.run(200); // a period of its own
+        it.talk();
+        it.say(replica(2), 1, question.clone());
+        let of_one = it.count(answer);
+        it.run(200);
+        it.talk();
+        for _ in 0..3_000 {
+            it.say(replica(LIAR), 1, question.clone());
+        }
+        let answers = it.sent.iter().filter(|m| m.to == replica(LIAR) && m.label == answer).count();
+        assert!((1_000..=2_048).contains(&(answers / of_one.max(1))), "{answers} answers");
+        it.talk();
+        it.say(replica(2), 1, question.clone());
+        assert_eq!(it.count(answer), of_one, "others have quotas of their own");
+        it.run(200);
+        it.talk();
+        it.say(replica(LIAR), 1, question);
+        assert_eq!(it.count(answer), of_one, "and there is a next period");
+    }
+    it.goes_on();
+}
+
+#[test]
+fn who_was_missing_before_does_not_stand_in_for_who_is_missing_now() {
+    // R5 and R6 were missing in the epoch before. Now R3 and R4 lie: R4 proposes nothing, so R5's proposal or R6's is needed. Each of
+    // them has reached a quorum only because the liars have approved both: R0 and R5 have heard nothing from R6, and R2 and R6
+    // nothing from R5. If four that counted and one that did not were enough to give the other one up, both would be given up.
+    let mut it = Cluster::new(7);
+    it.client(7).apply(7, "a"); // its lane is R0's
+    it.crash(5).crash(6);
+    it.apply(7, "b").run(2_000);
+    it.restart(5);
+    it.restart(6);
+    it.run(2_000);
+    let (next, correct, liars) = (it.committed(0) + 1, [0, 1, 2, 5, 6], [3, 4]);
+    it.crash(3).crash(4);
+    it.deliver();
+    it.talk();
+    it.lose(|m: &Flying| {
+        let to = |ids: &[usize]| ids.iter().any(|id| m.to == replica(*id));
+        let unheard = (m.from == replica(5) && to(&[2, 6])) || (m.from == replica(6) && to(&[0, 5]));
+        let untold = [5, 6].iter().any(|id| m.from == replica(*id)) && to(&[1]) && m.label == "PCert";
+        (m.label == "Prop" && unheard) || untold
+    });
+    let ticket = it.submit(7, "c");
+    it.deliver();
+    for to in correct {
+        it.say(replica(LIAR), to, prop(next, 1, Vec::new()));
+    }
+    it.deliver();
+    let certificate = it.certificate(&correct, next);
+    for to in correct {
+        it.say(replica(LIAR), to, certificate.clone());
+    }
+    for proposer in [5, 6] {
+        let approval = it.said(1, "PAck").into_iter().find_map(|message| match message {
+            Message::PAck(approval) if approval.statement().proposer == id(proposer) => Some(*approval.statement()),
+            _ => None,
+        });
+        for liar in liars {
+            let approval = keyring(liar, 7).sign(approval.expect("R1 has heard both"));
+            it.say(replica(liar), proposer, Message::PAck(approval));
+            for to in correct {
+                let vote = Vote { op: op(next), about: id(proposer), word: Word::Echo1(0, false) };
+                it.say(replica(liar), to, Message::Agree(vec![vote]));
+            }
+        }
+    }
+    it.deliver();
+    assert_eq!(it.answer(7, ticket), None);
+    it.heal();
+    it.run_until("their proposals count", |it| it.answer(7, ticket).is_some());
+    it.run(2_000);
+    assert!(correct.iter().all(|id| it.tape(*id) == ["a", "b", "c"]));
+}
+
+#[test]
 fn a_share_that_is_none_is_blamed_and_the_coin_falls_without_it() {
     // Nobody gets as far as a coin unless two wish one thing and the liar keeps it from being seen: three rounds of lies.
     let mut blamed = 0;

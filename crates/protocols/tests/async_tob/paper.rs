@@ -2,6 +2,7 @@
 
 use crate::dice::Dice;
 use crate::harness::{Cluster, replica};
+use crate::words::{LIAR, id, op, prop};
 use quorate_core::protocol::Consistency;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{Message, Vote};
@@ -118,7 +119,7 @@ fn an_epoch_ends_without_the_one_that_is_down_and_without_a_coin() {
 fn last_round(it: &Cluster) -> Option<u32> {
     let said = (0..4).flat_map(|id| it.said(id, "Agree"));
     let votes = said.filter_map(|message| if let Message::Agree(votes) = message { Some(votes) } else { None });
-    let rounds = votes.flatten().filter(|vote| vote.about == crate::words::id(3)).filter_map(|vote| match vote.word {
+    let rounds = votes.flatten().filter(|vote| vote.about == id(3)).filter_map(|vote| match vote.word {
         Word::Echo1(round, _) | Word::Echo2(round, _) | Word::Echo3(round, _) | Word::Share(round, _) => Some(round),
         Word::Decide(_) => None,
     });
@@ -176,24 +177,41 @@ fn the_proposal_of_one_that_stays_down_is_decided_beside_the_others() {
 
 #[test]
 fn whoever_has_seen_a_proposal_tells_the_others_of_it() {
-    // R3 was missing, and nobody hears its proposal in time: R0 and R1 give it up, since they have seen the other three. Then R2
-    // is gone, and R3 never heard that R2's proposal was certified. It must, for it is one of three that are needed.
+    // R2 was missing, and nobody hears its proposal in time. R3 lies: it shows to R0 alone that its own proposal is certified. R0 has
+    // seen three that counted before, wishes for them, and gives R2's up; R3 helps it. Now R3's proposal is one of three that are
+    // needed, and one correct replica alone can wish for it.
     let mut it = Cluster::new(4);
     it.client(4).apply(4, "a");
     it.run(2_000);
-    it.crash(3);
+    it.crash(2);
     it.apply(4, "b").run(2_000);
-    it.restart(3);
+    it.restart(2);
     it.run(2_000);
-    it.lose(|m: &crate::harness::Flying| {
-        let before = ["Batch", "Ack", "Prop", "PAck"].contains(&m.label) || (m.label == "PCert" && m.to != replica(3));
-        (m.from == replica(3) && m.label == "Prop") || (m.from == replica(2) && !before)
-    });
+    let next = it.committed(0) + 1;
+    it.crash(LIAR);
+    it.deliver();
+    it.talk();
+    it.lose(|m| m.from == replica(2) && m.label == "Prop");
     let ticket = it.submit(4, "c");
-    it.run_until("an answer", |it| it.answer(4, ticket).is_some());
+    it.deliver();
+    for to in 0..3 {
+        it.say(replica(LIAR), to, prop(next, 1, Vec::new()));
+    }
+    it.deliver();
+    let certificate = it.certificate(&[0, 1], next);
+    it.say(replica(LIAR), 0, certificate);
+    for to in 0..3 {
+        let vote = Vote { op: op(next), about: id(2), word: Word::Echo1(0, false) };
+        it.say(replica(LIAR), to, Message::Agree(vec![vote]));
+    }
+    it.deliver();
+    assert_eq!(it.answer(4, ticket), None);
     it.heal();
-    it.run(5_000);
-    assert!(it.agrees(&["a", "b", "c"]));
+    it.run_until("R0 has told of it", |it| it.answer(4, ticket).is_some());
+    it.run(2_000);
+    assert!((0..3).all(|id| it.tape(id) == ["a", "b", "c"]));
+    let counted = it.history(0).into_iter().find(|it| it.op == op(next)).map(|it| it.counted);
+    assert_eq!(counted.as_deref(), Some(&[true, true, false, true][..]));
 }
 
 #[test]

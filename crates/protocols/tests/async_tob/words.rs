@@ -107,6 +107,7 @@ impl Cluster {
         let statement = statement.expect("somebody has approved it");
         let own = keyring(LIAR, 4).sign(statement);
         signatures.push((id(LIAR), *own.signature()));
+        signatures.sort_by_key(|(by, _)| *by);
         signatures.dedup_by_key(|(by, _)| *by);
         Message::PCert(Certificate::claimed(statement, signatures))
     }

@@ -220,6 +220,43 @@ fn a_flood_of_casts_fills_its_senders_share_and_nobody_elses() {
 }
 
 #[test]
+fn who_asks_again_and_again_is_answered_up_to_its_quota() {
+    let mut it = Cluster::new(4);
+    it.client(1);
+    for index in 0..4 {
+        it.apply(1, &format!("x{index}"));
+    }
+    it.run(2_000);
+    it.liar(3);
+    let body = it.sent.iter().rev().find_map(|m| match m.message() {
+        Some(Message::Propose { block, .. }) => Some(block.digest()),
+        _ => None,
+    });
+    let bodies = Message::GetBodies { blocks: vec![body.expect("a block")], bundles: Vec::new() };
+    let decided = Message::GetDecided { after: quorate_core::ids::OpNumber::ZERO };
+    for (question, answer) in [(bodies, "BlockBody"), (decided, "Decided")] {
+        it.run(200); // a period of its own
+        it.talk();
+        it.say(replica(2), 1, question.clone());
+        let of_one = it.count(answer);
+        it.run(200);
+        it.talk();
+        for _ in 0..3_000 {
+            it.say(replica(3), 1, question.clone());
+        }
+        let answers = it.sent.iter().filter(|m| m.to == replica(3) && m.label == answer).count();
+        assert!((1_000..=2_048).contains(&(answers / of_one.max(1))), "{answers} answers");
+        it.talk();
+        it.say(replica(2), 1, question.clone());
+        assert_eq!(it.count(answer), of_one, "others have quotas of their own");
+        it.run(200);
+        it.talk();
+        it.say(replica(3), 1, question);
+        assert_eq!(it.count(answer), of_one, "and there is a next period");
+    }
+}
+
+#[test]
 fn a_leader_out_of_turn_is_refused_and_its_bearer_blamed() {
     let mut it = Cluster::new(3);
     it.client(1).apply(1, "a");

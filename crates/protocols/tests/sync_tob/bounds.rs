@@ -212,6 +212,41 @@ fn a_replica_whose_clock_agrees_with_nobody_refuses_requests_and_others_take_the
 }
 
 #[test]
+fn a_clock_waits_for_all_who_may_be_correct_before_it_moves() {
+    // R3 and R4 lie, and answer at once that R0 is 15 ms late. R1's answer takes as long as it may, there and not back; R2's as
+    // long as it may in both directions. Then nothing says that R0 is wrong.
+    let mut it = started(5);
+    it.lose(|m: &Flying| m.label == "Time" && m.to == replica(0));
+    it.restart(0); // it knows nothing of the others' clocks
+    it.crash(3).crash(4);
+    it.submit(1, "b");
+    it.deliver();
+    let Message::Probe { sent } = it.last(0, "Probe") else { panic!("no probe") };
+    let asked = it.now;
+    let answer = |it: &mut Cluster, from: usize, ms: u64| {
+        let shown = asked + (it.now - asked) / 2 + ms * MS;
+        it.say(replica(from), 0, Message::Time { sent, clock: WallTime::from_nanos(shown) });
+    };
+    let is_right = |it: &mut Cluster| {
+        it.say(replica(1), 0, Message::Probe { sent: 1 });
+        let Message::Time { clock, .. } = it.last(0, "Time") else { panic!("it tells its time") };
+        assert!(clock.as_nanos().abs_diff(it.now) < MS, "{clock:?} at {}", it.now);
+    };
+    it.run(1);
+    answer(&mut it, 3, 15);
+    answer(&mut it, 4, 15);
+    it.run(39);
+    answer(&mut it, 1, 0);
+    is_right(&mut it);
+    it.run(40);
+    is_right(&mut it);
+    answer(&mut it, 2, 0);
+    is_right(&mut it);
+    it.run(100);
+    is_right(&mut it);
+}
+
+#[test]
 fn outputs_need_no_clock_of_more_than_a_quorum() {
     for n in [3, 4, 5] {
         let mut it = Cluster::with(n, config());

@@ -13,6 +13,7 @@ mod harness;
 mod names;
 mod paper;
 mod recovery;
+mod seals;
 mod silence;
 #[path = "../support/tape.rs"]
 mod tape;
