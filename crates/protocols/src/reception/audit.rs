@@ -1,8 +1,8 @@
 //! What the log of a replica proves without it ([`Audited`]): what PBFT's does, and of each publication that its client has
 //! signed it, who has received it, and when.
 
-use super::durable::Record;
 use super::criticality::Levels;
+use super::durable::Record;
 use super::message::Message;
 use super::order::{Rules, insertion};
 use super::{Config, Reception};

@@ -1,7 +1,7 @@
 //! What replicas and clients say to each other, and what is signed.
 
-use super::criticality::{self, Levels};
 use super::compare;
+use super::criticality::{self, Levels};
 use crate::pbft::{self, Group, Pbft, check_group, prove_group};
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::{Digest, Keyring, Signed, Statement, Verified};

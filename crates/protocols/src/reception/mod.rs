@@ -24,9 +24,9 @@ mod replies;
 mod spent;
 
 pub use client::Client;
-pub use durable::Record;
 pub use compare::PENDING_DIFFERED;
 pub use criticality::Levels;
+pub use durable::Record;
 pub use message::{Certified, Held, Item, Message, PUBLICATION_BYTES_MAX, Part, Reception as Received, digest};
 pub use replica::Replica;
 

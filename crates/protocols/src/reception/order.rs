@@ -184,8 +184,7 @@ pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(
         let digest = digest(&certified.group);
         if seen.insert(digest) {
             let (level, time) = (certified.level(levels), certified.time(levels));
-            let is_bounded = level < highest && !mutated!("reception/a-low-level-sets-the-clock");
-            let time = if is_bounded { time.min(ordered.time) } else { time };
+            let time = if level < highest { time.min(ordered.time) } else { time };
             found.push((Reverse(level), time, digest, certified.group));
         }
     }

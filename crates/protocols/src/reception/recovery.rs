@@ -1,8 +1,8 @@
 //! What was lost: messages, and the life before.
 
-use super::durable::Record;
 use super::compare::Comparisons;
 use super::criticality::Levels;
+use super::durable::Record;
 use super::message::{Message, Reception as Received, digest};
 use super::publication::{Pending, Stage};
 use super::replica::Replica;
