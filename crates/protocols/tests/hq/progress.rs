@@ -205,6 +205,52 @@ fn who_has_missed_a_resolution_is_brought_on_by_the_next_one() {
 }
 
 #[test]
+fn a_client_whose_conflict_is_resolved_before_its_resolve_arrives_goes_on_at_once() {
+    // A.3, case 3: the answer to its RESOLVE is the next place. It was ignored until the client asked again, 300 ms later.
+    let mut cluster = Cluster::new(4);
+    cluster.client(7).lose(|it| it.from == client(7));
+    let ticket = cluster.submit(7, "a=seven");
+    let (mine, nine, eight) = (write(7, 1, "a=seven"), write(9, 1, "a=nine"), write(8, 1, "a=eight"));
+    for (id, theirs) in [&nine, &eight, &nine, &eight].into_iter().enumerate() {
+        let (number, grant) = (mine.ask().number, grant(id, theirs, version(0, 1)));
+        cluster.tell(id, 7, Message::Refused { number, grant, current: None });
+    }
+    cluster.deliver();
+    assert_eq!(cluster.count("Resolve"), 4);
+    let granted = |id: usize| {
+        let current = Some(proof(&[0, 1, 2], &nine, version(1, 2)));
+        Message::Granted { grant: grant(id, &mine, version(1, 3)), current }
+    };
+    cluster.tell(0, 7, granted(0));
+    cluster.tell(1, 7, granted(1));
+    cluster.tell(2, 7, granted(2));
+    cluster.deliver();
+    assert_eq!(cluster.count("Write2"), 4);
+    assert_eq!(cluster.answer(7, ticket), None);
+}
+
+#[test]
+fn what_one_replica_says_of_a_later_place_does_not_end_a_resolution() {
+    let mut cluster = Cluster::new(4);
+    cluster.client(7).lose(|it| it.from == client(7));
+    cluster.submit(7, "a=seven");
+    let (mine, nine, eight) = (write(7, 1, "a=seven"), write(9, 1, "a=nine"), write(8, 1, "a=eight"));
+    for (id, theirs) in [&nine, &eight, &nine].into_iter().enumerate() {
+        let (number, grant) = (mine.ask().number, grant(id, theirs, version(0, 1)));
+        cluster.tell(id, 7, Message::Refused { number, grant, current: None });
+    }
+    let (number, lie) = (mine.ask().number, grant(3, &eight, version(0, 1)));
+    cluster.tell(3, 7, Message::Refused { number, grant: lie, current: None });
+    cluster.deliver();
+    let current = Some(proof(&[0, 1, 2], &nine, version(1, 2)));
+    cluster.tell(3, 7, Message::Granted { grant: grant(3, &mine, version(1, 3)), current });
+    cluster.deliver();
+    cluster.talk();
+    cluster.run(500);
+    assert_eq!(cluster.count("Resolve"), 4, "it asks for the resolution again");
+}
+
+#[test]
 fn a_replica_that_restarts_in_a_resolution_counts_its_own_grants() {
     // A.6, R4, f: one replica is down, so the grants of all the others are needed, each one's own among them.
     let mut cluster = Cluster::new(4);

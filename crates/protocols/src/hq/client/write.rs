@@ -140,11 +140,20 @@ impl Client {
         }
         let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
         let older = writing.grants.get(&from).is_some_and(|(known, _)| known.statement().version > version);
-        if older || version <= writing.floor || !matches!(writing.stage, Stage::One) {
+        let of_old = match &writing.stage {
+            Stage::One => version <= writing.floor,
+            // Places beyond the conflict are given when it is resolved, and may be given before this client's RESOLVE arrives.
+            Stage::Resolving(conflict) => conflict.iter().any(|grant| version <= grant.statement().version),
+            Stage::Two(_) => true,
+        };
+        if older || of_old {
             return;
         }
         writing.grants.insert(from, (grant, current));
-        self.classify(id, false, out);
+        if writing.grants.len() >= self.quorums.vouch() {
+            writing.stage = Stage::One; // one of them is correct: the conflict is over
+            self.classify(id, false, out);
+        }
     }
 
     /// Which of the outcomes is it? `late`: whoever has not answered will not.
