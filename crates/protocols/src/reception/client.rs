@@ -133,7 +133,9 @@ impl protocol::Client<Reception> for Client {
     fn submit_critical(&mut self, ticket: Ticket, level: u8, operation: Bytes, out: &mut Outbox) {
         let highest = self.quorums.map_or(0, |quorums| quorums.faults());
         if usize::from(level) > highest {
-            let why = format!("there is no level of criticality {level} in this cluster: its highest is {highest}; name that or a lower one, or none");
+            let why = format!(
+                "there is no level of criticality {level} in this cluster: its highest is {highest}; name that or a lower one, or none"
+            );
             return out.complete(ticket, Err(CallError::Refused(why)));
         }
         if let Some(why) = too_long(&operation) {
