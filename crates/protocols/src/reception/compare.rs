@@ -31,7 +31,7 @@ const EACH_MAX: usize = 32;
 pub(super) const PARTS_MAX: usize = 64;
 pub(super) const ITEMS_MAX: usize = 1024;
 /// Receptions that are sent because one message says that they are lacking.
-const LACKING_MAX: usize = 1024;
+const LACKING_MAX: usize = 256;
 /// What a comparison costs who asks for it of its quota of 8 MiB in each period of `resend`: 16 are answered.
 const QUESTION_BYTES: usize = 512 << 10;
 
@@ -236,16 +236,18 @@ impl Replica {
         self.comparisons.same.insert(from, digest);
     }
 
-    /// Sends the receptions of what waits here that the other does not have; of what it does not hold at all, it pulls the rest.
+    /// Sends the receptions of what waits here that the other does not have. Of what it does not know at all, only this replica's: it
+    /// pulls that, unless it has ordered it and is ahead, as is usual in a slow group.
     fn give_what_lacks(&mut self, to: ReplicaId, own: &Own, theirs: &[Item], most: &mut usize, out: &mut Outbox) {
         let theirs: BTreeMap<Digest, u16> = theirs.iter().map(|item| (item.digest, item.received_by)).collect();
         let mut differs = false;
         for item in own.items.iter().filter(|item| own.until.is_none_or(|until| item.digest < until)) {
-            let known = theirs.get(&item.digest).copied().unwrap_or_default();
-            let lacking = item.received_by & !known;
+            let known = theirs.get(&item.digest).copied();
+            let lacking = item.received_by & !known.unwrap_or_default();
             for (replica, vote) in self.receptions.get(&item.digest).into_iter().flatten() {
                 let bit = 1_u16.checked_shl(u32::from(replica.get())).unwrap_or_default();
-                if lacking & bit == 0 || *most == 0 {
+                let is_wanted = lacking & bit != 0 && (known.is_some() || *replica == self.me);
+                if !is_wanted || *most == 0 {
                     continue;
                 }
                 (*most, differs) = (most.saturating_sub(1), true);
