@@ -76,7 +76,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 500, value_name = "EVENTS", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
     /// Liars that the certified time bears among the 3 × E + 1 replicas that vouch for it; at most what the cluster bears, which is
-    /// the usual level. Less is the writer's own risk, and quicker. For --protocol reception
+    /// the usual level. Less waits for fewer replicas, at the writer's own risk. For --protocol reception
     #[arg(long, value_name = "E")]
     criticality: Option<u8>,
     /// Seconds without any acknowledgement after which the command gives up
