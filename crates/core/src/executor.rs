@@ -238,7 +238,7 @@ impl<M: Machine> Make for Making<M> {
     fn make(self: Box<Self>) -> (ProposeTicket, Option<Bytes>) {
         let batch = Batch::decode(&self.batch).unwrap_or_default();
         let operations = batch.requests.into_iter().filter_map(|request| match request.body {
-            Body::Apply(operation) => Some(operation),
+            Body::Apply(operation) | Body::Critical(_, operation) => Some(operation),
             _ => None,
         });
         let operations: Vec<Bytes> = operations.collect();
@@ -467,7 +467,7 @@ impl<M: Machine> Executor<M> {
         }
         let decoded = Batch::decode(&batch).unwrap_or_default();
         let is_quick = |request: &Request| match &request.body {
-            Body::Apply(operation) => self.state.machine.is_quick(operation),
+            Body::Apply(operation) | Body::Critical(_, operation) => self.state.machine.is_quick(operation),
             Body::Register | Body::Close => true,
             Body::Query(_) => false,
         };
@@ -605,7 +605,7 @@ impl<M: Machine> State<M> {
             Admission::Fresh => {}
         }
         let reply = match &request.body {
-            Body::Apply(operation) => {
+            Body::Apply(operation) | Body::Critical(_, operation) => {
                 let at = self.at(request.session);
                 let mut output = Output::default();
                 self.machine.apply(&at, operation, &mut output);

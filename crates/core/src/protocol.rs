@@ -372,6 +372,9 @@ impl<P: Protocol> ClientOutbox<P> {
     }
 }
 
+/// What clients of protocols without levels answer who names one.
+const NO_LEVELS: &str = "the protocol of this cluster has no levels of criticality, reception alone has: name none";
+
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientConfig {
@@ -402,6 +405,12 @@ pub trait Client<P: Protocol>: Sized {
 
     /// The application asks for something. Calls beyond the session's window wait inside the client.
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut ClientOutbox<P>);
+
+    /// The application asks for an operation to be applied, at a level of criticality. For protocols that have levels; the others
+    /// refuse.
+    fn submit_critical(&mut self, ticket: Ticket, _level: u8, _operation: Bytes, out: &mut ClientOutbox<P>) {
+        out.complete(ticket, Err(CallError::Refused(NO_LEVELS.to_owned())));
+    }
 
     /// All calls that were ready have been submitted: send what was gathered, in as few messages as possible.
     fn flush(&mut self, out: &mut ClientOutbox<P>);

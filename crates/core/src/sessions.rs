@@ -37,6 +37,9 @@ pub enum Body {
     Query(Bytes),
     /// Close the session: its client is leaving.
     Close,
+    /// Apply an operation of the machine, at this level of criticality. For protocols that have levels; whoever has none applies it
+    /// like any other.
+    Critical(u8, Bytes),
 }
 
 impl Body {
@@ -44,7 +47,7 @@ impl Body {
     pub fn len(&self) -> usize {
         match self {
             Body::Register | Body::Close => 0,
-            Body::Apply(bytes) | Body::Query(bytes) => bytes.len(),
+            Body::Apply(bytes) | Body::Query(bytes) | Body::Critical(_, bytes) => bytes.len(),
         }
     }
 
@@ -57,7 +60,7 @@ impl Body {
     pub fn text(&self, words: &dyn Fn(&[u8]) -> String) -> String {
         match self {
             Body::Register => "open a session".to_owned(),
-            Body::Apply(bytes) | Body::Query(bytes) => words(bytes),
+            Body::Apply(bytes) | Body::Query(bytes) | Body::Critical(_, bytes) => words(bytes),
             Body::Close => "close the session".to_owned(),
         }
     }
@@ -361,13 +364,14 @@ impl Sessions {
 }
 
 fn check(body: &Body) -> [u8; 8] {
-    let (tag, bytes): (u8, &[u8]) = match body {
-        Body::Register => (0, &[]),
-        Body::Apply(bytes) => (1, bytes),
-        Body::Query(bytes) => (2, bytes),
-        Body::Close => (3, &[]),
+    let (tag, bytes): (&[u8], &[u8]) = match body {
+        Body::Register => (&[0], &[]),
+        Body::Apply(bytes) => (&[1], bytes),
+        Body::Query(bytes) => (&[2], bytes),
+        Body::Close => (&[3], &[]),
+        Body::Critical(level, bytes) => (&[4, *level], bytes),
     };
-    let digest = Digest::of_parts(&[&[tag], bytes]);
+    let digest = Digest::of_parts(&[tag, bytes]);
     digest.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 

@@ -35,6 +35,8 @@ pub struct Audit {
     pub receptions: u64,
     /// See [`Audit::receptions`].
     pub void: u64,
+    /// Of these publications, how many have a time that so many liars cannot choose.
+    pub levels: BTreeMap<usize, u64>,
 }
 
 /// Something that is not as it should be.

@@ -104,6 +104,7 @@ type Told = (Vec<Recorded>, u64);
 
 enum Command {
     Call(Call, oneshot::Sender<Result<Answer, ClientError>>),
+    Critical(u8, Bytes, oneshot::Sender<Result<Answer, ClientError>>),
     Status(ReplicaId, oneshot::Sender<Report>),
     Recorded(ReplicaId, u64, oneshot::Sender<Told>),
     Watch(u32, mpsc::Sender<Vec<Event>>, oneshot::Sender<()>),
@@ -183,6 +184,16 @@ impl Client {
         self.call(Call::Apply(operation.into())).await
     }
 
+    /// Applies an operation, exactly once, at a level of criticality: how many liars among those who certify its reception it
+    /// bears. For protocols that have levels; the others refuse it.
+    ///
+    /// # Errors
+    /// As [`Client::apply`]; and if the cluster has no such level.
+    pub async fn apply_critical(&self, level: u8, operation: impl Into<Bytes>) -> Result<Answer, ClientError> {
+        let operation = operation.into();
+        self.ask_for(operation.len(), |sender| Command::Critical(level, operation, sender)).await
+    }
+
     /// Asks a query.
     ///
     /// # Errors
@@ -197,11 +208,20 @@ impl Client {
     /// [`ClientError`].
     pub async fn call(&self, call: Call) -> Result<Answer, ClientError> {
         let (Call::Apply(bytes) | Call::Read(_, bytes)) = &call;
-        if bytes.len() > OPERATION_BYTES_MAX {
-            return Err(ClientError::TooLong { bytes: bytes.len() });
+        self.ask_for(bytes.len(), |sender| Command::Call(call, sender)).await
+    }
+
+    /// Has the client's task do something with so many bytes, and waits for the answer.
+    async fn ask_for(
+        &self,
+        bytes: usize,
+        command: impl FnOnce(oneshot::Sender<Result<Answer, ClientError>>) -> Command,
+    ) -> Result<Answer, ClientError> {
+        if bytes > OPERATION_BYTES_MAX {
+            return Err(ClientError::TooLong { bytes });
         }
         let (sender, answer) = oneshot::channel();
-        self.commands.send(Command::Call(call, sender)).await.map_err(|_| ClientError::Closed)?;
+        self.commands.send(command(sender)).await.map_err(|_| ClientError::Closed)?;
         answer.await.map_err(|_| ClientError::Closed)?
     }
 
@@ -326,10 +346,12 @@ impl<P: Protocol> Task<P> {
     fn on_command(&mut self, command: Command, out: &mut ClientOutbox<P>) {
         match command {
             Command::Call(call, sender) => {
-                self.next = self.next.wrapping_add(1);
-                let ticket = Ticket(self.next);
-                self.waiting.insert(ticket, sender);
+                let ticket = self.ticket(sender);
                 self.core.submit(ticket, call, out);
+            }
+            Command::Critical(level, operation, sender) => {
+                let ticket = self.ticket(sender);
+                self.core.submit_critical(ticket, level, operation, out);
             }
             Command::Status(replica, sender) => {
                 self.statuses.retain(|_, (_, sender)| !sender.is_closed());
@@ -351,6 +373,14 @@ impl<P: Protocol> Task<P> {
             }
             Command::Links(sender) => drop(sender.send(self.links.status())),
         }
+    }
+
+    /// A name for a call, whose answer this one waits for.
+    fn ticket(&mut self, sender: oneshot::Sender<Result<Answer, ClientError>>) -> Ticket {
+        self.next = self.next.wrapping_add(1);
+        let ticket = Ticket(self.next);
+        self.waiting.insert(ticket, sender);
+        ticket
     }
 
     fn on_incoming(&mut self, incoming: Incoming, out: &mut ClientOutbox<P>) {

@@ -5,17 +5,23 @@ use crate::clock::MILLI;
 use crate::cluster::{Cluster, Event};
 use crate::misfortune::Chance;
 use crate::process::CLUSTER;
+use crate::random::Random;
 use crate::registers::{Reply, TOPIC};
 use crate::trace::{Travel, What, short, words};
 use bytes::Bytes;
 use quorate_core::ids::{ClientId, Epoch, Peer};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Input, Payload, Service};
+use quorate_core::outbox::Note;
 use quorate_core::protocol::{
     Answer, Call, CallError, Client, ClientEffect, ClientOutbox, Consistency, Protocol, Ticket,
 };
 use quorate_core::time::Instant;
 use quorate_core::wire::{Envelope, Wire};
+use std::collections::BTreeMap;
+
+/// What is counted when clients name levels of criticality.
+pub(crate) const NAMED: &str = "levels of criticality named";
 
 /// Calls that a client waits for at once in a random run, at most.
 const WAITING_MAX: usize = 8;
@@ -31,14 +37,32 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             made.push((index, call));
         }
         let indices = made.iter().map(|(index, _)| *index).collect();
+        let named = made.iter().filter(|(_, call)| matches!(call, Call::Apply(_)));
+        let levels: BTreeMap<usize, u8> = named.filter_map(|(index, _)| Some((*index, self.level(*index)?))).collect();
+        if !levels.is_empty() {
+            self.counts.note(&Note::Other(NAMED));
+        }
         self.client_turn(client, |process, out| {
             for (index, call) in made {
                 process.waiting = process.waiting.saturating_add(1);
-                process.core.submit(Ticket(index as u64), call, out);
+                match (call, levels.get(&index)) {
+                    (Call::Apply(operation), Some(level)) => {
+                        process.core.submit_critical(Ticket(index as u64), *level, operation, out);
+                    }
+                    (call, _) => process.core.submit(Ticket(index as u64), call, out),
+                }
             }
             process.core.flush(out);
         });
         indices
+    }
+
+    /// The level of criticality that a write names: in every second run, one in so many writes names none.
+    fn level(&self, index: usize) -> Option<u8> {
+        let (levels, seed) = self.levels;
+        let names = levels > 0 && Random::keyed(seed, &[9]).chance(500_000);
+        let drawn = || Random::keyed(seed, &[9, index as u64]).below(u64::from(levels).saturating_add(1));
+        names.then(drawn).and_then(|level| u8::try_from(level).ok()).filter(|level| *level < levels)
     }
 
     pub(crate) fn on_client_frame(&mut self, from: Peer, to: ClientId, bytes: &Bytes, travel: Travel) {

@@ -49,6 +49,8 @@ pub struct Setup<P: Protocol, M> {
     pub calls: u64,
     /// Some of them write two registers at once.
     pub pairs: bool,
+    /// Of how many levels of criticality each write may name one; 0 for none.
+    pub levels: u8,
     /// What may go wrong. Every seed draws its own rates.
     pub faults: Faults,
     /// So many replicas lie, if the faults have lies.
@@ -136,6 +138,8 @@ pub struct Cluster<P: Protocol, M> {
     pub(crate) workload: Workload,
     pub(crate) history: History,
     pub(crate) witness: Witness,
+    /// From how many levels of criticality writes draw one, and by which luck.
+    pub(crate) levels: (u8, u64),
     pub(crate) watches: Watches,
     pub(crate) adversary: Adversary<P>,
     /// Replicas in the group. There is one process more if one of them has a twin.
@@ -168,6 +172,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
     pub fn new(setup: Setup<P, M>) -> Self {
         let mut random = Random::new(setup.seed);
         // The broker has luck of its own: without one, a seed is the same run as where there are no brokers.
+        let levels = (setup.levels, setup.seed);
         let (of_broker, faults) = setup.faults.split();
         let broker = Broker::new(setup.seed, &of_broker);
         let faults = faults.drawn(&mut random);
@@ -218,6 +223,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             replicas,
             clients,
             workload,
+            levels,
             history: History::default(),
             witness: Witness::default(),
             watches: Watches::default(),

@@ -138,6 +138,7 @@ fn run_once<P: Simulated>(options: &Options) -> Report {
         clients: options.clients,
         calls: options.ops,
         pairs: P::PER_OBJECT,
+        levels: P::levels(options.replicas),
         faults: options.faults_of::<P>(),
         liars: P::liars(options.replicas).saturating_add(usize::from(options.beyond_model)),
         lies: P::lies(),

@@ -45,6 +45,7 @@ impl<P: Protocol, M: Machine> Scenario<P, M> {
             replicas,
             clients,
             calls: 0,
+            levels: 0,
             pairs: false,
             faults: Faults::none(),
             liars: 0,

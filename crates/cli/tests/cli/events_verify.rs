@@ -102,6 +102,35 @@ fn what_reception_leaves_on_disks_proves_itself_and_names_every_flipped_byte() {
 }
 
 #[test]
+fn requests_of_several_levels_of_criticality_meet_in_one_cluster_and_verify_counts_them() {
+    let mut cluster = Cluster::serve_all_with(&["--protocol", "reception", "--events"], 4);
+    let one = |level: &[&str]| {
+        let said = cluster.must(&[&["events", "append", "--stream", "a", "--type", "x"], level].concat());
+        assert!(said.starts_with("a is at version "), "{said}");
+    };
+    for _ in 0..12 {
+        one(&["--criticality", "0"]);
+    }
+    one(&["--criticality", "1"]);
+    one(&[]);
+    let refused = cluster.must_fail(&["events", "append", "--stream", "a", "--type", "x", "--criticality", "2"]);
+    assert!(refused.contains("its highest is 1"), "{refused}");
+    assert_eq!(cluster.must(&["events", "read", "--all", "--json"]).lines().count(), 14);
+    cluster.wait_until_agreed();
+    cluster.kill_all();
+    let (ok, said) = verify(&cluster, &cluster.folder());
+    assert!(ok && said.ends_with("everything holds\n"), "{said}");
+    assert!(said.lines().any(|line| line.contains(" at level 1, ") && line.contains(" at level 0)")), "{said}");
+}
+
+#[test]
+fn a_level_of_criticality_is_refused_where_nothing_is_certified() {
+    let cluster = Cluster::serve_all_with(&["--protocol", "pbft", "--events"], 4);
+    let refused = cluster.must_fail(&["events", "append", "--stream", "a", "--type", "x", "--criticality", "1"]);
+    assert!(refused.contains("no levels of criticality"), "{refused}");
+}
+
+#[test]
 fn an_event_in_the_place_of_another_is_found_though_all_checksums_are_right() {
     // Somebody with access to the disk writes the log anew, with another event in it.
     let cluster = killed(&["--protocol", "reception", "--events"]);

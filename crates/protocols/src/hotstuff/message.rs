@@ -302,7 +302,7 @@ impl Payload {
     /// The operations that clients have asked for, in their order.
     pub fn operations(&self) -> impl Iterator<Item = &Bytes> {
         self.orders().requests().filter_map(|(_, _, body)| match body {
-            sessions::Body::Apply(operation) => Some(operation),
+            sessions::Body::Apply(operation) | sessions::Body::Critical(_, operation) => Some(operation),
             _ => None,
         })
     }

@@ -1,8 +1,9 @@
 //! What the log of a replica proves without it ([`Audited`]): what PBFT's does, and of each publication that its client has
 //! signed it, who has received it, and when.
 
+use super::criticality::Levels;
 use super::durable::Record;
-use super::message::{Message, committee_quorums};
+use super::message::Message;
 use super::order::{Rules, insertion};
 use super::{Config, Reception};
 use crate::audit::{Audit, Audited};
@@ -29,8 +30,7 @@ impl Audited for Reception {
             audit.checked(seq, &what, Message::Publication(group).prove(keyring));
         }
         let Some(quorums) = ByzantineQuorums::new(keyring.replicas()) else { return audit };
-        let Some(committee) = committee_quorums(config, &quorums) else { return audit };
-        let rules = Rules { quorums, committee, clock_ahead: config.module.clock_ahead };
+        let rules = Rules { levels: Levels::new(config, quorums) };
         for batch in audit.entries.values_mut() {
             let mut signatures = 0;
             let found = insertion(batch, &rules, |certified| {
@@ -40,6 +40,10 @@ impl Audited for Reception {
                 holds
             });
             audit.receptions = audit.receptions.saturating_add(found.groups.len() as u64);
+            for level in found.levels {
+                let count = audit.levels.entry(level).or_default();
+                *count = count.saturating_add(1);
+            }
             audit.void = audit.void.saturating_add(found.void);
             audit.proofs = audit.proofs.saturating_add(signatures);
             *batch = found.batch.encode().into();

@@ -3,12 +3,15 @@
 //! time is submitted to every replica directly, whatever became of the broker (step 1 and C.5, total loss).
 
 use super::Reception;
+use super::criticality::recipients;
 use super::message::{Message, PUBLICATION_BYTES_MAX};
 use crate::pbft::{self, ClientTimer, Group, Pbft};
+use bytes::Bytes;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{ReplicaId, RequestNumber, SessionId};
 use quorate_core::mutated;
 use quorate_core::protocol::{self, Call, CallError, ClientConfig, ClientEffect, ClientOutbox, Ticket};
+use quorate_core::quorum::ByzantineQuorums;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,7 +24,8 @@ const OPERATION_BYTES_MAX: usize = PUBLICATION_BYTES_MAX - 1024;
 #[derive(Debug)]
 pub struct Client {
     module: pbft::Client,
-    replicas: usize,
+    /// The group's; none for a group that cannot be.
+    quorums: Option<ByzantineQuorums>,
     /// What was published and is not answered, by the first number in it: at most what PBFT's client has in flight. What is asked
     /// again is asked in the same words: signed anew it would be another publication, received, certified and ordered beside the
     /// first, and a group that is slow would be given the more to do the slower it is.
@@ -53,6 +57,10 @@ impl Client {
 }
 
 impl Client {
+    fn over(module: pbft::Client, config: ClientConfig) -> Self {
+        Self { module, quorums: ByzantineQuorums::new(config.replicas), published: BTreeMap::new() }
+    }
+
     /// What is new is published; what was published is submitted, each publication once in a turn.
     fn publish(&mut self, group: &Group, submitted: &mut BTreeSet<(SessionId, RequestNumber)>, out: &mut Outbox) {
         let mut earlier = BTreeSet::new();
@@ -63,11 +71,15 @@ impl Client {
             if let Some(first) = first_of(group) {
                 self.published.insert(first, group.clone());
             }
-            return self.tell_all(&Message::Publish(group.clone()), out);
+            let message = Message::Publish(group.clone());
+            let to = self.quorums.as_ref().map(|quorums| recipients(group, quorums)).unwrap_or_default();
+            return to.into_iter().for_each(|replica| out.send(replica, message.clone()));
         }
         for first in earlier {
             if let Some(group) = self.published.get(&first).filter(|_| submitted.insert(first)) {
-                self.tell_all(&Message::Submit(group.clone()), out);
+                for replica in self.quorums.iter().flat_map(ByzantineQuorums::members) {
+                    out.send(replica, Message::Submit(group.clone()));
+                }
             }
         }
     }
@@ -77,12 +89,6 @@ impl Client {
         let before = self.published.range((session, RequestNumber::ZERO)..=(session, number)).next_back();
         let (first, group) = before?;
         group.statement().requests.last().is_some_and(|(last, _)| *last >= number).then_some(*first)
-    }
-
-    fn tell_all(&self, message: &Message, out: &mut Outbox) {
-        for replica in (0_u8..).take(self.replicas).map(ReplicaId::new) {
-            out.send(replica, message.clone());
-        }
     }
 
     /// Keeps what may be asked again. Who asks for a session, having had one, asks in the same words as the first time.
@@ -95,6 +101,12 @@ impl Client {
     }
 }
 
+/// Why an operation is refused that does not fit into a publication.
+fn too_long(operation: &Bytes) -> Option<String> {
+    let is_too_long = operation.len() > OPERATION_BYTES_MAX;
+    is_too_long.then(|| format!("an operation has at most {OPERATION_BYTES_MAX} bytes under this protocol"))
+}
+
 /// What a publication is known by: its session and its first number.
 fn first_of(group: &Group) -> Option<(SessionId, RequestNumber)> {
     let it = group.statement();
@@ -103,20 +115,33 @@ fn first_of(group: &Group) -> Option<(SessionId, RequestNumber)> {
 
 impl protocol::Client<Reception> for Client {
     fn new(config: ClientConfig) -> Self {
-        Self { module: pbft::Client::new(config), replicas: config.replicas, published: BTreeMap::new() }
+        Self::over(pbft::Client::new(config), config)
     }
 
     fn start(config: ClientConfig, keyring: Arc<Keyring>) -> Self {
-        Self { module: pbft::Client::start(config, keyring), replicas: config.replicas, published: BTreeMap::new() }
+        Self::over(pbft::Client::start(config, keyring), config)
     }
 
     fn submit(&mut self, ticket: Ticket, call: Call, out: &mut Outbox) {
         let (Call::Apply(bytes) | Call::Read(_, bytes)) = &call;
-        if bytes.len() > OPERATION_BYTES_MAX {
-            let why = format!("an operation has at most {OPERATION_BYTES_MAX} bytes under this protocol");
+        if let Some(why) = too_long(bytes) {
             return out.complete(ticket, Err(CallError::Refused(why)));
         }
         self.module(out, |module, inner| module.submit(ticket, call, inner));
+    }
+
+    fn submit_critical(&mut self, ticket: Ticket, level: u8, operation: Bytes, out: &mut Outbox) {
+        let highest = self.quorums.map_or(0, |quorums| quorums.faults());
+        if usize::from(level) > highest {
+            let why = format!(
+                "there is no level of criticality {level} in this cluster: its highest is {highest}; name that or a lower one, or none"
+            );
+            return out.complete(ticket, Err(CallError::Refused(why)));
+        }
+        if let Some(why) = too_long(&operation) {
+            return out.complete(ticket, Err(CallError::Refused(why)));
+        }
+        self.module(out, |module, inner| module.submit_at(ticket, level, operation, inner));
     }
 
     fn flush(&mut self, out: &mut Outbox) {

@@ -10,13 +10,14 @@ type Invariant = fn(&Replica) -> bool;
 /// The first invariant that does not hold: PBFT's, or one's own.
 pub(super) fn check(replica: &Replica) -> Result<(), String> {
     protocol::Replica::check(&replica.module)?;
-    let checks: [(&str, Invariant); 6] = [
+    let checks: [(&str, Invariant); 7] = [
         ("the_books_agree", the_books_agree),
         ("what_is_pending_is_not_ordered", what_is_pending_is_not_ordered),
         ("nothing_that_is_here_is_unknown", nothing_that_is_here_is_unknown),
         ("liars_fill_their_own_places_only", liars_fill_their_own_places_only),
         ("no_time_is_ahead_of_the_clock", no_time_is_ahead_of_the_clock),
         ("the_log_keeps_what_is_pending", the_log_keeps_what_is_pending),
+        ("what_is_compared_is_pending", what_is_compared_is_pending),
     ];
     match checks.iter().find(|(_, holds)| !holds(replica)) {
         None => Ok(()),
@@ -52,6 +53,10 @@ fn liars_fill_their_own_places_only(replica: &Replica) -> bool {
         && replica.spent.holds()
         && replica.inserted.len() <= INSERTED_MAX
         && replica.inserted.len() <= replica.inserted_order.len()
+}
+
+fn what_is_compared_is_pending(replica: &Replica) -> bool {
+    replica.comparisons.waiting.iter().all(|digest| replica.pending.contains_key(digest))
 }
 
 fn no_time_is_ahead_of_the_clock(replica: &Replica) -> bool {

@@ -1,18 +1,17 @@
 //! What replicas and clients say to each other, and what is signed.
 
-use super::Config;
+use super::compare;
+use super::criticality::{self, Levels};
 use crate::pbft::{self, Group, Pbft, check_group, prove_group};
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::{Digest, Keyring, Signed, Statement, Verified};
 use quorate_core::fault::Fault;
-use quorate_core::ids::ReplicaId;
 use quorate_core::mutated;
 use quorate_core::protocol::Protocol;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::OPERATION_BYTES_MAX;
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
-use std::collections::BTreeSet;
 
 /// Bytes of a publication: with its certificate it must fit into one operation of PBFT.
 pub const PUBLICATION_BYTES_MAX: usize = OPERATION_BYTES_MAX - 8 * 1024;
@@ -46,45 +45,31 @@ pub fn digest(group: &Group) -> Digest {
     Digest::of_parts(&[b"reception publication", &group.statement().encode()])
 }
 
-/// The committee of a publication: the first of all replicas in an order that nobody chooses (rendezvous hashing).
-pub(super) fn committee(digest: Digest, of: &ByzantineQuorums, size: usize) -> BTreeSet<ReplicaId> {
-    let place = |replica: &ReplicaId| Digest::of_parts(&[b"reception committee", digest.as_bytes(), &[replica.get()]]);
-    let mut all: Vec<ReplicaId> = of.members().collect();
-    all.sort_by_key(place);
-    all.into_iter().take(size).collect()
-}
-
-/// What is enough of a committee, at the level of criticality that its owner has chosen: never more than the group bears.
-pub(super) fn committee_quorums(config: &Config, of: &ByzantineQuorums) -> Option<ByzantineQuorums> {
-    let level = config.criticality.map_or(of.faults(), |level| usize::from(level).min(of.faults()));
-    ByzantineQuorums::tolerating(level)
-}
-
 impl Certified {
     /// The certificate that these receptions make, if they are enough: of the committee, or, if some of it are silent, of a quorum
     /// of the whole group.
     pub(super) fn assemble<'a>(
         group: &Group,
         receptions: impl Iterator<Item = &'a Verified<Reception>>,
-        group_quorums: &ByzantineQuorums,
-        committee_quorums: &ByzantineQuorums,
+        levels: &Levels,
     ) -> Option<Self> {
-        let members = committee(digest(group), group_quorums, committee_quorums.replicas());
+        let (all, committee) = (levels.group(), levels.assembled_at(group));
+        let members = levels.committee(digest(group), &committee);
         let (inside, outside): (Vec<_>, Vec<_>) = receptions.partition(|it| members.contains(&it.by()));
-        let more = group_quorums.vouch().saturating_sub(committee_quorums.quorum());
+        let more = all.vouch().saturating_sub(committee.quorum());
         let missing = usize::from(mutated!("reception/certified-by-one-too-few"));
-        let needed = committee_quorums.quorum().saturating_sub(missing);
+        let needed = committee.quorum().saturating_sub(missing);
         let of_committee = inside.len() >= needed && outside.len() >= more;
-        let is_of_group = inside.len().saturating_add(outside.len()) >= group_quorums.quorum();
+        let is_of_group = inside.len().saturating_add(outside.len()) >= all.quorum();
         if !of_committee && (!is_of_group || mutated!("reception/the-committee-or-nobody")) {
             return None;
         }
         let (of_inside, of_outside) = match of_committee {
             true => (needed, more),
-            false => (inside.len(), group_quorums.quorum().saturating_sub(inside.len())),
+            false => (inside.len(), all.quorum().saturating_sub(inside.len())),
         };
-        let all = inside.into_iter().take(of_inside).chain(outside.into_iter().take(of_outside));
-        let mut receptions: Vec<_> = all.map(|it| it.signed().clone()).collect();
+        let chosen = inside.into_iter().take(of_inside).chain(outside.into_iter().take(of_outside));
+        let mut receptions: Vec<_> = chosen.map(|it| it.signed().clone()).collect();
         receptions.sort_by_key(Signed::by);
         Some(Self { group: group.clone(), receptions })
     }
@@ -93,14 +78,10 @@ impl Certified {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn check(
-        &self,
-        digest: Digest,
-        group_quorums: &ByzantineQuorums,
-        committee_quorums: &ByzantineQuorums,
-    ) -> Result<(), Fault> {
+    pub(super) fn check(&self, digest: Digest, levels: &Levels) -> Result<(), Fault> {
         let refused = |what: &str| Err(Fault::Malformed(format!("a certificate of reception {what}")));
-        let members = committee(digest, group_quorums, committee_quorums.replicas());
+        let (group, committee) = (levels.group(), levels.of(&self.group));
+        let members = levels.committee(digest, &committee);
         if !self.receptions.is_sorted_by(|one, next| one.by() < next.by()) {
             return refused("names a replica twice, or not in order");
         }
@@ -108,12 +89,17 @@ impl Certified {
             return refused("is of another publication");
         }
         let inside = self.receptions.iter().filter(|it| members.contains(&it.by())).count();
-        let all = committee_quorums.quorum().max(group_quorums.vouch());
-        let of_committee = inside == committee_quorums.quorum() && self.receptions.len() == all;
-        if !of_committee && !self.is_of_group(group_quorums) {
+        let all = committee.quorum().max(group.vouch());
+        let of_committee = inside == committee.quorum() && self.receptions.len() == all;
+        if !of_committee && !self.is_of_group(group) {
             return refused("has too few receptions, or too many");
         }
         Ok(())
+    }
+
+    /// Is it one in its form? Its signatures are another matter.
+    pub fn holds(&self, levels: &Levels) -> bool {
+        self.check(digest(&self.group), levels).is_ok()
     }
 
     /// Checks what its client has signed.
@@ -135,22 +121,59 @@ impl Certified {
 
     /// Has a quorum of the whole group received it? Then at most f of those lie, whatever the level of criticality: so many are
     /// never enough for a committee's certificate, unless the committee is the group.
-    pub(super) fn is_of_group(&self, group_quorums: &ByzantineQuorums) -> bool {
-        self.receptions.len() == group_quorums.quorum()
-            && self.receptions.iter().all(|it| group_quorums.contains(it.by()))
+    fn is_of_group(&self, group: &ByzantineQuorums) -> bool {
+        self.receptions.len() == group.quorum() && self.receptions.iter().all(|it| group.contains(it.by()))
+    }
+
+    /// Liars that its time bears: f if a quorum of the group has received it, or a committee of the highest level; else those of
+    /// its committee's level (e).
+    pub fn level(&self, levels: &Levels) -> usize {
+        let of_group = self.is_of_group(levels.group());
+        if of_group { levels.group().faults() } else { levels.of(&self.group).faults() }
     }
 
     /// The certified time (cts): the median of the committee's reception times, of `2e + 1` of which at most e lie, or that of a
     /// quorum of the group, of which at most f do. So it is between the times of two correct ones, whatever clocks the liars have.
-    pub fn time(&self, group_quorums: &ByzantineQuorums, committee_quorums: &ByzantineQuorums) -> WallTime {
-        let of_group = self.is_of_group(group_quorums);
-        let members = committee(digest(&self.group), group_quorums, committee_quorums.replicas());
+    pub fn time(&self, levels: &Levels) -> WallTime {
+        let of_group = self.is_of_group(levels.group());
+        let committee = levels.of(&self.group);
+        let members = levels.committee(digest(&self.group), &committee);
         let counted = self.receptions.iter().filter(|it| of_group || members.contains(&it.by()));
         let mut times: Vec<WallTime> = counted.map(|it| it.statement().time).collect();
         times.sort_unstable();
-        let liars = if of_group { group_quorums.faults() } else { committee_quorums.faults() };
-        times.get(liars).copied().unwrap_or_default()
+        times.get(self.level(levels)).copied().unwrap_or_default()
     }
+}
+
+/// A publication that waits to be ordered, and whose receptions of it are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Item {
+    /// The publication.
+    pub digest: Digest,
+    /// The replicas, one bit for each: the lowest is R0's.
+    pub received_by: u16,
+}
+
+/// What waits at a replica of a range of digests.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Part {
+    /// The first digest of the range.
+    pub from: Digest,
+    /// The first one behind it; `None` if there is none.
+    pub until: Option<Digest>,
+    /// What waits.
+    pub held: Held,
+}
+
+/// How it is told.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Held {
+    /// By the digest of all of it.
+    Digest(Digest),
+    /// One by one, in order: tell me in the same way, if I lack something.
+    Each(Vec<Item>),
+    /// The same, as the answer.
+    Answer(Vec<Item>),
 }
 
 /// What is said.
@@ -176,6 +199,13 @@ pub enum Message {
     Module(pbft::Message),
     /// Client → replica, over its own link: a publication again, in case that it was lost on every way, or its answers were.
     Submit(Group),
+    /// Replica → replica: this waits here, of these ranges. Promises nothing.
+    Compare(Vec<Part>),
+    /// The answer, if exactly the same waits there.
+    Same {
+        /// The digest of all that waits.
+        digest: Digest,
+    },
 }
 
 impl Message {
@@ -186,7 +216,11 @@ impl Message {
                 prove_publication(group, keyring)
             }
             Message::Reception { vote, .. } => vote.prove(keyring),
-            Message::GetPublication { .. } => Ok(()),
+            Message::Compare(parts) => match compare::check(parts) {
+                Some(_) => Ok(()),
+                None => Ok(()),
+            },
+            Message::GetPublication { .. } | Message::Same { .. } => Ok(()),
             Message::Module(message) => message.prove_inside(keyring),
         }
     }
@@ -200,6 +234,8 @@ impl Message {
             Message::Publication(_) => "Publication",
             Message::Module(message) => Pbft::label(message),
             Message::Submit(_) => "Submit",
+            Message::Compare(_) => "Compare",
+            Message::Same { .. } => "Same",
         }
     }
 }
@@ -217,6 +253,9 @@ fn prove_publication(group: &mut Group, keyring: &Keyring) -> Result<(), Fault> 
     }
     if weight(group) > PUBLICATION_BYTES_MAX {
         return Err(Fault::Malformed("a publication longer than any".to_owned()));
+    }
+    if !criticality::is_possible(group, keyring.replicas()) {
+        return Err(Fault::Malformed("a level of criticality that the group does not have".to_owned()));
     }
     prove_group(group, keyring)
 }

@@ -11,6 +11,8 @@
 
 mod audit;
 mod client;
+mod compare;
+mod criticality;
 mod durable;
 mod invariants;
 mod message;
@@ -22,8 +24,10 @@ mod replies;
 mod spent;
 
 pub use client::Client;
+pub use compare::PENDING_DIFFERED;
+pub use criticality::Levels;
 pub use durable::Record;
-pub use message::{Certified, Message, PUBLICATION_BYTES_MAX, Reception as Received, digest};
+pub use message::{Certified, Held, Item, Message, PUBLICATION_BYTES_MAX, Part, Reception as Received, digest};
 pub use replica::Replica;
 
 use crate::pbft::{self, Pbft};
@@ -46,8 +50,8 @@ pub struct Reception;
 pub struct Config {
     /// PBFT's; without its tentative execution, whatever it says.
     pub module: pbft::Config,
-    /// The criticality level (`errors` of the seed, e): a publication is certified by `2e + 1` of a committee of `3e + 1`
-    /// replicas. `None`: as many as the group tolerates; more is never taken.
+    /// The criticality level (`errors` of the seed, e) of what names none: a publication is certified by `2e + 1` of a committee of
+    /// `3e + 1` replicas. `None`: as many as the group tolerates; more is never taken.
     pub criticality: Option<u8>,
     /// How long to wait for a publication that others have received before asking for it; 20 ms.
     pub pull: Duration,
@@ -83,7 +87,7 @@ pub enum Timer {
     Module(pbft::Timer),
     /// When to ask for publications that others have received.
     Pull,
-    /// When to say again what may have been lost, and to hand over what the primary has not proposed.
+    /// When to compare what is pending with the others, and to hand over what the primary has not proposed.
     Again,
 }
 

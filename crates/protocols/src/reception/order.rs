@@ -1,5 +1,6 @@
 //! PBFT inside: it orders certificates with what they certify, and what it has ordered is inserted by certified time (step 5).
 
+use super::criticality::Levels;
 use super::message::{Certified, Message, Reception as Received, digest};
 use super::publication::Stage;
 use super::replica::Replica;
@@ -14,10 +15,9 @@ use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::outbox::Effect;
 use quorate_core::protocol;
-use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{Batch, Body};
-use quorate_core::time::Duration;
 use quorate_core::wire::Wire;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// The session of replicas' requests to PBFT: its own filter only, no such session is ever looked up.
@@ -89,7 +89,7 @@ impl Replica {
                 })
             })
             .clone();
-        if knows_it {
+        if knows_it && !self.comparisons.holds_the_same(primary, digest) {
             for vote in &certified.receptions {
                 // Others' words, and one's own, which came back durable.
                 let message = Message::Reception { vote: vote.clone(), again: false };
@@ -114,8 +114,7 @@ impl Replica {
 
     /// PBFT has ordered this entry: its certificates are inserted by certified time. What was ordered twice, the sessions know.
     fn insert(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
-        let rules =
-            Rules { quorums: self.quorums, committee: self.committee, clock_ahead: self.config.module.clock_ahead };
+        let rules = Rules { levels: self.levels };
         let mut found = insertion(batch, &rules, |certified| self.is_signed(certified));
         if mutated!("reception/sorts-by-its-own-clock") {
             found.groups.sort_by_key(|(digest, _)| self.pending.get(digest).map(|pending| pending.time));
@@ -144,10 +143,7 @@ impl Replica {
 /// What decides which certificates of an entry hold, and when they were received. The same at every replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    pub quorums: ByzantineQuorums,
-    pub committee: ByzantineQuorums,
-    /// How far ahead of the primary's clock, which a quorum has looked at, a committee's time may be.
-    pub clock_ahead: Duration,
+    pub levels: Levels,
 }
 
 /// What the machine is given in the place of an entry.
@@ -156,16 +152,21 @@ pub(super) struct Insertion {
     pub batch: Batch,
     /// The publications in it, in order.
     pub groups: Vec<(Digest, Group)>,
+    /// How many liars the time of each bears.
+    pub levels: Vec<usize>,
     /// Certificates that do not hold.
     pub void: u64,
 }
 
 /// Step 5: what an entry inserts, by certified time, and among equals by digest. Which certificates hold is decided by their
 /// bytes alone, so all replicas decide alike.
+///
+/// A lower level is its writer's risk and nobody else's (C.3): e + 1 liars may have chosen its time. So what bears more liars is inserted
+/// first, whatever times the others claim; and a time that bears fewer than f moves the agreed time, which never goes back, no
+/// further than the primary's clock, which a quorum has looked at.
 pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(&mut Certified) -> bool) -> Insertion {
     let ordered = Batch::decode(entry).unwrap_or_default();
-    // Who chooses a committee's median alone, since e < f, does not choose how far ahead it is: agreed time never goes back.
-    let latest = ordered.time.plus(rules.clock_ahead);
+    let (levels, highest) = (&rules.levels, rules.levels.group().faults());
     let (mut found, mut seen, mut void) = (Vec::new(), BTreeSet::new(), 0_u64);
     for request in ordered.requests {
         let certified = match request.body {
@@ -173,7 +174,7 @@ pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(
             _ => None,
         };
         let mut holds = |it: &mut Certified| {
-            let checked = it.check(digest(&it.group), &rules.quorums, &rules.committee).is_ok() && is_signed(it);
+            let checked = it.check(digest(&it.group), levels).is_ok() && is_signed(it);
             checked || mutated!("reception/a-certificate-is-believed")
         };
         let Some(certified) = certified.and_then(|mut it| holds(&mut it).then_some(it)) else {
@@ -182,17 +183,18 @@ pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(
         };
         let digest = digest(&certified.group);
         if seen.insert(digest) {
-            let time = certified.time(&rules.quorums, &rules.committee);
-            let time = if certified.is_of_group(&rules.quorums) { time } else { time.min(latest) };
-            found.push((time, digest, certified.group));
+            let (level, time) = (certified.level(levels), certified.time(levels));
+            let time = if level < highest && false { time.min(ordered.time) } else { time };
+            found.push((Reverse(level), time, digest, certified.group));
         }
     }
-    found.sort_by_key(|(time, digest, _)| (*time, *digest));
-    // The primary's clock counts only in an entry that brings nothing but the tick that the machine asked for.
-    let time = found.last().map_or(ordered.time, |(time, ..)| *time);
+    found.sort_by_key(|(_, time, digest, _)| (*time, *digest));
+    // The primary's clock counts by itself only in an entry that brings nothing but the tick that the machine asked for.
+    let time = found.iter().map(|(_, time, ..)| *time).max().unwrap_or(ordered.time);
     let requests = requests(found.iter().map(|(.., group)| group.statement()));
-    let groups = found.into_iter().map(|(_, digest, group)| (digest, group)).collect();
-    Insertion { batch: Batch { time, tick: ordered.tick, requests }, groups, void }
+    let levels = found.iter().map(|(Reverse(level), ..)| *level).collect();
+    let groups = found.into_iter().map(|(.., digest, group)| (digest, group)).collect();
+    Insertion { batch: Batch { time, tick: ordered.tick, requests }, groups, levels, void }
 }
 
 impl Message {

@@ -152,6 +152,7 @@ impl Replica {
     /// Takes a publication out of the books: it is ordered.
     pub(super) fn leave(&mut self, digest: Digest) {
         self.receptions.remove(&digest);
+        self.comparisons.waiting.remove(&digest);
         let Some(pending) = self.pending.remove(&digest) else { return };
         self.needed.remove(&pending.seq);
         let bytes = if mutated!("reception/full-for-ever") { 0 } else { weight(&pending.group) };
@@ -204,6 +205,7 @@ impl Replica {
         let votes = self.receptions.entry(it.digest).or_default();
         votes.insert(by, vote);
         if is_here {
+            self.compare_soon(it.digest);
             return self.certify(it.digest, out);
         }
         let enough = votes.len() == self.quorums.vouch();

@@ -1,11 +1,13 @@
 //! What was lost: messages, and the life before.
 
+use super::compare::Comparisons;
+use super::criticality::Levels;
 use super::durable::Record;
-use super::message::{Message, Reception as Received, committee_quorums, digest};
+use super::message::{Message, Reception as Received, digest};
 use super::publication::{Pending, Stage};
 use super::replica::Replica;
 use super::spent::Spent;
-use super::{LIFT, Outbox, Reception};
+use super::{LIFT, Outbox, Reception, Timer};
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::{RecordSeq, ReplicaId};
@@ -17,25 +19,24 @@ use quorate_core::time::WallTime;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Publications that one turn of the timer speaks of again.
+/// Publications that one turn of the timer hands over again.
 const AGAIN_MAX: usize = 256;
 
 impl Replica {
-    /// Says again what may have been lost. What is certified and not ordered goes to PBFT from here, too: a primary that leaves a
-    /// certificate out is suspected like one that leaves out a client's request.
+    /// What waits is compared with what waits elsewhere, and told where it is lacking. What is certified and not ordered goes to PBFT
+    /// from here, too: a primary that leaves a certificate out is suspected like one that leaves out a client's request.
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
         let (now, longest) = (out.now(), self.config.resend_max);
         let due = self.pending.iter().filter(|(_, pending)| pending.next <= now).map(|(digest, _)| *digest);
-        for digest in due.take(AGAIN_MAX).collect::<Vec<Digest>>() {
+        let due: Vec<Digest> = due.collect();
+        due.iter().for_each(|digest| self.has_waited(*digest));
+        self.compare(out);
+        for digest in due.into_iter().take(AGAIN_MAX) {
             let Some(pending) = self.pending.get_mut(&digest) else { continue };
             pending.next = now.plus(pending.pause);
             pending.pause = pending.pause.saturating_mul(2).min(longest);
             let is_certified = matches!(pending.stage, Stage::Certified { .. });
-            let own = self.receptions.get(&digest).and_then(|votes| votes.get(&self.me));
-            if let Some(vote) = own.map(|vote| vote.signed().clone()) {
-                out.broadcast_unsynced(Message::Reception { vote, again: true }); // it came back durable
-            }
             if is_certified && !mutated!("reception/backups-hand-nothing-over") {
                 self.hand_over(digest, out);
             }
@@ -93,7 +94,6 @@ pub(super) fn restore(
     out: &mut Outbox,
 ) -> Result<Replica, RestoreError> {
     let quorums = ByzantineQuorums::new(restore.replicas).ok_or(RestoreError::GroupSize(restore.replicas))?;
-    let committee = committee_quorums(&restore.config, &quorums).ok_or(RestoreError::GroupSize(restore.replicas))?;
     let mut replayed = Replayed::default();
     for record in restore.records {
         replayed.take(record, &keyring);
@@ -119,7 +119,7 @@ pub(super) fn restore(
         config: restore.config,
         keyring,
         quorums,
-        committee,
+        levels: Levels::new(&restore.config, quorums),
         module: module?,
         clock: replayed.clock,
         promised: BTreeMap::new(),
@@ -136,6 +136,7 @@ pub(super) fn restore(
         asked: BTreeMap::new(),
         answered: pbft::Answered::default(),
         spent: Spent::default(),
+        comparisons: Comparisons::default(),
         needed: BTreeSet::new(),
         again: false,
         pulling: false,
@@ -147,7 +148,7 @@ pub(super) fn restore(
 }
 
 impl Replica {
-    /// Takes up what was received and not ordered: the same times as before, said again.
+    /// Takes up what was received and not ordered: the same times as before.
     fn resume(
         &mut self,
         mut publications: BTreeMap<Digest, (RecordSeq, pbft::Group)>,
@@ -163,10 +164,13 @@ impl Replica {
             let stage = Stage::Received;
             let pending = Pending { group, seq, time, giver: None, in_full: false, stage, next, pause };
             self.enter(digest, pending);
+            self.has_waited(digest);
             let vote = self.keyring.sign(Received { digest, time }); // the same as before: it is on disk
-            out.broadcast(Message::Reception { vote: vote.clone(), again: true });
             out.send(self.me(), Message::Reception { vote, again: true });
         }
-        self.expect_again(out);
+        if !self.pending.is_empty() {
+            self.again = true;
+            out.arm(Timer::Again, self.config.pull); // the others are told what they lack of it
+        }
     }
 }

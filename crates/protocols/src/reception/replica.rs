@@ -1,6 +1,9 @@
-//! The replica: its state, and which handler takes what. The chapters are `publication` (receive, certify, pull), `order` (PBFT,
-//! insertion), `replies` (clients) and `recovery` (what was lost, the disk).
+//! The replica: its state, and which handler takes what. The chapters are `publication` (receive, certify, pull), `criticality` (who is
+//! enough), `compare` (what is pending elsewhere), `order` (PBFT, insertion), `replies` (clients) and `recovery` (what was lost, the
+//! disk).
 
+use super::compare::Comparisons;
+use super::criticality::Levels;
 use super::message::{Certified, Message, Reception as Received};
 use super::publication::{Pending, Stage};
 use super::replies::{Asked, named};
@@ -26,8 +29,8 @@ pub struct Replica {
     pub(super) keyring: Arc<Keyring>,
     /// The group's: PBFT's.
     pub(super) quorums: ByzantineQuorums,
-    /// A committee's.
-    pub(super) committee: ByzantineQuorums,
+    /// Committees'.
+    pub(super) levels: Levels,
     /// PBFT, inside.
     pub(super) module: pbft::Replica,
 
@@ -59,6 +62,8 @@ pub struct Replica {
     /// PBFT needs no records before this one.
     pub(super) module_needs: RecordSeq,
     pub(super) forgotten: RecordSeq,
+    /// How what is pending compares with what is pending elsewhere.
+    pub(super) comparisons: Comparisons,
     /// [`Timer::Again`] and [`Timer::Pull`] are armed.
     pub(super) again: bool,
     pub(super) pulling: bool,
@@ -75,6 +80,8 @@ impl Replica {
             Message::Reception { vote, again } => self.on_reception(from, vote.verified()?, again, out),
             Message::GetPublication { digest } => self.on_get_publication(from, digest, out),
             Message::Publication(group) => self.on_publication(from, group, out),
+            Message::Compare(parts) => self.on_compare(from, parts, out),
+            Message::Same { digest } => self.on_same(from, digest, out),
             Message::Module(pbft::Message::Request(group)) if self.is_done(&group, out) => {
                 out.ignore(Peer::Replica(from), Why::Duplicate);
             }
@@ -112,7 +119,7 @@ impl Replica {
     pub(super) fn certificate(&self, digest: Digest) -> Option<Certified> {
         let pending = self.pending.get(&digest)?;
         let receptions = self.receptions.get(&digest)?;
-        Certified::assemble(&pending.group, receptions.values(), &self.quorums, &self.committee)
+        Certified::assemble(&pending.group, receptions.values(), &self.levels)
     }
 }
 

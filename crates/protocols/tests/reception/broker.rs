@@ -277,13 +277,20 @@ fn of_two_publications_that_contradict_each_other_the_order_takes_one_and_nothin
 fn a_broker_with_every_fault_at_every_level_of_criticality() {
     for (criticality, replicas) in [(0, 4), (1, 4), (0, 7), (1, 7), (2, 7)] {
         for seed in 0..4 {
-            worst_broker(criticality, replicas, seed);
+            worst_broker(criticality, replicas, seed, false);
         }
     }
 }
 
+#[test]
+fn a_broker_with_every_fault_and_requests_of_all_levels_of_criticality_in_one_cluster() {
+    for (replicas, seed) in [(4, 4), (4, 5), (7, 6), (7, 7), (7, 8)] {
+        worst_broker(1, replicas, seed, true);
+    }
+}
+
 /// Publications pass through a broker that loses, repeats, delays, reorders, tampers and cuts off, as the seed says.
-fn worst_broker(criticality: u8, replicas: usize, seed: u64) {
+fn worst_broker(criticality: u8, replicas: usize, seed: u64, each_its_own: bool) {
     let mut it = Cluster::with(replicas, Config { criticality: Some(criticality), ..config() });
     let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut below = move |count: u64| {
@@ -295,9 +302,15 @@ fn worst_broker(criticality: u8, replicas: usize, seed: u64) {
     it.client(1).apply(1, "start");
     let mut held: Vec<(usize, Message)> = Vec::new();
     let mut tickets = Vec::new();
-    for round in 0..40 {
+    for round in 0..40_u8 {
         it.lose(is_publication);
-        tickets.push(it.submit(1, &format!("x{round}")));
+        let levels = u8::try_from(replicas.div_ceil(3)).expect("few");
+        let level = (round % (levels + 1)).checked_sub(1).filter(|_| each_its_own);
+        let operation = format!("x{round}");
+        tickets.push(match level {
+            Some(level) => it.submit_at(1, level, &operation),
+            None => it.submit(1, &operation),
+        });
         it.deliver();
         it.heal();
         let copy = Message::Publish(it.published(1));

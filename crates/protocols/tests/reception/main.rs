@@ -6,6 +6,8 @@ mod broker;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/clients.rs"]
 mod clients;
+mod compare;
+mod criticality;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;

@@ -67,6 +67,18 @@ impl Cluster {
         self.ask(client, Call::Apply(Bytes::from(operation.to_owned().into_bytes())))
     }
 
+    /// Asks for something at a level of criticality, and sends it.
+    pub fn submit_at(&mut self, client: u128, level: u8, operation: &str) -> Ticket {
+        let user = self.clients.get_mut(&id(client)).expect("a client");
+        user.tickets += 1;
+        let ticket = Ticket(user.tickets);
+        self.at(id(client), |core, out| {
+            core.submit_critical(ticket, level, Bytes::from(operation.to_owned().into_bytes()), out);
+            core.flush(out);
+        });
+        ticket
+    }
+
     pub fn read(&mut self, client: u128, consistency: Consistency) -> Ticket {
         self.ask(client, Call::Read(consistency, Bytes::new()))
     }

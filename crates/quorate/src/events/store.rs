@@ -43,6 +43,7 @@ impl StoreError {
 pub struct EventStore {
     client: Client,
     hints: Arc<Hints>,
+    criticality: Option<u8>,
 }
 
 impl EventStore {
@@ -62,7 +63,16 @@ impl EventStore {
     /// Over two clients of the same cluster: one for calls, one for the hints that there is something new.
     pub fn over(client: Client, hints: Client) -> Self {
         let hints = Arc::new(Hints::new(client.clone(), hints));
-        Self { client, hints }
+        Self { client, hints, criticality: None }
+    }
+
+    /// The same store, whose operations are certified at this level of criticality from now on: by `2e + 1` of a committee of
+    /// `3e + 1` replicas, so that e of them cannot choose the certified time; at most the f that the cluster bears, which refuses
+    /// higher ones. `None` for the cluster's usual level. A lower level is this caller's risk and nobody else's. It needs a cluster that
+    /// certifies receptions (`reception`).
+    #[must_use]
+    pub fn at_criticality(&self, level: Option<u8>) -> Self {
+        Self { criticality: level, ..self.clone() }
     }
 
     /// Appends events to a stream, all or none.
@@ -156,7 +166,11 @@ impl EventStore {
     /// # Errors
     /// Only that there is no answer: a refusal is in the reply.
     pub async fn apply(&self, operation: &Operation) -> Result<Reply, StoreError> {
-        let answer = self.client.apply(Bytes::from(operation.encode()?)).await?;
+        let operation = Bytes::from(operation.encode()?);
+        let answer = match self.criticality {
+            Some(level) => self.client.apply_critical(level, operation).await?,
+            None => self.client.apply(operation).await?,
+        };
         Ok(Reply::decode(&answer.reply)?)
     }
 

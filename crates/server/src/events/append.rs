@@ -79,21 +79,23 @@ pub async fn to_stream(
     body: &Arrived,
 ) -> Result<Response<Body>, Refusal> {
     let expected = parameters.text("expected")?.map_or(Ok(Expected::Any), |word| expected(&word))?;
+    let store = store.at_criticality(parameters.level()?);
     parameters.end()?;
     let names = Names::of(headers)?;
     let is_list = body.bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let given = if is_list { json::<Events<'_>>(body)?.0.0 } else { vec![json::<&RawValue>(body)?] };
     let events = named(&stream, &given, &names, 0)?;
-    append(store, Append::to(stream, expected, events)).await
+    append(&store, Append::to(stream, expected, events)).await
 }
 
 /// `POST /v1/append`: several streams, all or none.
 pub async fn to_several(
     store: &EventStore,
-    parameters: Parameters,
+    mut parameters: Parameters,
     headers: &HeaderMap,
     body: &Arrived,
 ) -> Result<Response<Body>, Refusal> {
+    let store = store.at_criticality(parameters.level()?);
     parameters.end()?;
     let names = Names::of(headers)?;
     let given: Writes<'_> = json(body)?;
@@ -104,7 +106,7 @@ pub async fn to_several(
         before = before.saturating_add(named.len());
         writes.push(Write { stream, expected, events: named });
     }
-    append(store, Append { writes }).await
+    append(&store, Append { writes }).await
 }
 
 /// The events of a stream; those without an id get one.

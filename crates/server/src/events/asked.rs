@@ -63,6 +63,12 @@ impl Parameters {
         parsed.transpose().map_err(|text| Refusal::bad(format!("`{name}={text}`: a number is wanted")))
     }
 
+    /// A level of criticality; which of them the cluster has, its client knows.
+    pub fn level(&mut self) -> Result<Option<u8>, Refusal> {
+        let level = self.number("criticality")?.map(u8::try_from).transpose();
+        level.map_err(|_| Refusal::bad("`criticality`: a level is the number of liars that it bears"))
+    }
+
     /// A flag: `true`, or nothing after the name, or `false`.
     pub fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
         match self.text(name)?.as_deref() {

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, http, parsed};
 use quorate::events::EventStore;
-use quorate::{ClientOptions, Events, Vr, vr};
+use quorate::{ClientOptions, Events, Protocol, Reception, Vr, reception, vr};
 use quorate_core::ids::ReplicaId;
 use quorate_runtime::local::Local;
 use quorate_server::events::limits::{BODY_BYTES_MAX, QUERY_BYTES_MAX, SUBSCRIPTIONS_MAX};
@@ -25,8 +25,12 @@ impl Served {
     }
 
     async fn gateway(local: &Local) -> EventsGateway {
+        Self::gateway_of::<Vr>(local).await
+    }
+
+    async fn gateway_of<P: Protocol>(local: &Local) -> EventsGateway {
         let (config, key) = local.cluster();
-        let store = EventStore::connect::<Vr>(config, key, ClientOptions::default()).expect("a client");
+        let store = EventStore::connect::<P>(config, key, ClientOptions::default()).expect("a client");
         let listener = listen::bind("127.0.0.1:0").await.expect("a port");
         EventsGateway::start(store, listener, &Options::default()).expect("a gateway")
     }
@@ -412,4 +416,35 @@ async fn one_subscription_too_many_is_told_to_come_again_and_places_come_back() 
         }
     }
     panic!("places of readers that have gone do not come back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_names_its_level_of_criticality_where_there_are_levels() {
+    let one = json!({ "type": "counted" }).to_string();
+    let served = Served::start().await;
+    let (status, refusal) = served.post("/v1/streams/a?criticality=0", &one).await;
+    assert_eq!((status, &refusal["error"]), (400, &json!("bad-request")), "{refusal}");
+    assert!(refusal["message"].as_str().is_some_and(|text| text.contains("no levels of criticality")), "{refusal}");
+
+    let local = Local::start::<Reception, Events>(4, reception::Config::default(), Events::new).expect("a cluster");
+    let served = Served { gateway: Served::gateway_of::<Reception>(&local).await, local };
+    for (path, body, status, position) in [
+        ("/v1/streams/a?criticality=0", one.clone(), 201, 1),
+        ("/v1/streams/a?criticality=1&expected=1", one.clone(), 201, 2),
+        (
+            "/v1/append?criticality=0",
+            json!({ "writes": [{ "stream": "b", "events": [{ "type": "x" }] }] }).to_string(),
+            201,
+            3,
+        ),
+        ("/v1/streams/a", one.clone(), 201, 4),
+        ("/v1/streams/a?criticality=2", one.clone(), 400, 0),
+        ("/v1/streams/a?criticality=300", one.clone(), 400, 0),
+        ("/v1/streams/a?criticality=high", one, 400, 0),
+    ] {
+        let (found, answer) = served.post(path, &body).await;
+        assert_eq!(found, status, "{path}: {answer}");
+        assert!(position == 0 || answer["writes"][0]["position"] == json!(position), "{path}: {answer}");
+    }
+    assert_eq!(served.get("/v1/status").await.1["position"], json!(4));
 }

@@ -41,6 +41,15 @@ pub const LIST: List = List {
             "broker-duplicate:300",
         ),
         under(
+            "reception/pending-sets-are-not-compared",
+            "receptions that are lost are never said again",
+            "loss:400,broker-drop:200",
+        ),
+        all(
+            "reception/certified-at-the-lowest-level",
+            "primaries certify at level 0 what names a higher one, and the others pass over it",
+        ),
+        under(
             "reception/never-submits",
             "clients leave everything to the broker, whatever becomes of it",
             "broker-loss:300",

@@ -44,6 +44,11 @@ pub trait Simulated: Protocol {
         Self::config(random)
     }
 
+    /// How many levels of criticality its requests may name in a group of so many; none where there are no levels.
+    fn levels(_replicas: usize) -> u8 {
+        0
+    }
+
     /// How a replica whose disk is lost comes back; `None` if it cannot.
     fn rejoin() -> Option<Rejoin<Self>> {
         None

@@ -14,13 +14,24 @@ use quorate_core::sessions::Body;
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
 use quorate_protocols::pbft::{self, Pbft};
-use quorate_protocols::reception::{self, Certified, Config, Message, Received, Reception};
+use quorate_protocols::reception::{self, Certified, Config, Held, Item, Message, Part, Received, Reception};
 
 impl Simulated for Reception {
     const EXCLUDED: &'static [Fault] = Pbft::EXCLUDED;
     const REPLICAS: u8 = Pbft::REPLICAS;
     const BROKERED: bool = true;
-    const EXPECTED: &'static [&'static str] = Pbft::EXPECTED;
+    /// PBFT's; and that what replicas hold pending differed, and that requests of several levels met.
+    const EXPECTED: &'static [&'static str] = &[
+        "checkpoints",
+        "commits",
+        "entries fetched",
+        "state transfers",
+        "suspicions",
+        "view changes",
+        "view starts",
+        reception::PENDING_DIFFERED,
+        crate::calls::NAMED,
+    ];
 
     fn spared(replicas: usize) -> usize {
         Pbft::spared(replicas)
@@ -54,6 +65,11 @@ impl Simulated for Reception {
         Config { module: Pbft::config(random), criticality, ..Config::default() }
     }
 
+    fn levels(replicas: usize) -> u8 {
+        let faults = ByzantineQuorums::new(replicas).map_or(0, |quorums| quorums.faults());
+        u8::try_from(faults).map_or(0, |faults| faults.saturating_add(1))
+    }
+
     fn config_at(random: &mut Random, criticality: Option<u8>) -> Config {
         let drawn = Self::config(random);
         Config { criticality: criticality.or(drawn.criticality), ..drawn }
@@ -77,6 +93,8 @@ impl Lies<Reception> for ReceptionLies {
                 let time = WallTime::from_nanos(random.below(u64::MAX >> 1));
                 Some(Message::Reception { vote: keyring.sign(Received { digest, time }), again: *again })
             }
+            Message::Compare(parts) => Some(Message::Compare(parts.iter().map(|part| bent(part, random)).collect())),
+            Message::Same { digest } => Some(Message::Same { digest: Digest::of(digest.as_bytes()) }),
             _ => None,
         }
     }
@@ -106,9 +124,35 @@ impl Lies<Reception> for ReceptionLies {
                 let vote = keyring.sign(Received { digest: invented, time });
                 Some(vec![Message::Reception { vote, again: false }])
             }
+            // The whole of it in full, and it is nothing; and nothing differs.
+            Message::Compare(parts) => {
+                let nothing = Part { from: Digest::ZERO, until: None, held: Held::Each(Vec::new()) };
+                let same = parts.iter().find_map(|part| match part.held {
+                    Held::Digest(digest) => Some(Message::Same { digest }),
+                    _ => None,
+                });
+                Some([Message::Compare(vec![nothing])].into_iter().chain(same).collect())
+            }
             _ => None,
         }
     }
+}
+
+/// The same range, of which something else is told: another digest, publications that nobody has made, receptions that nobody has said.
+fn bent(part: &Part, random: &mut Random) -> Part {
+    let items = |items: &[Item], random: &mut Random| -> Vec<Item> {
+        let all = u16::try_from(random.below(1 << 16)).unwrap_or_default();
+        let invented = Item { digest: part.from, received_by: all };
+        let told = items.iter().filter(|item| item.digest != part.from);
+        [invented].into_iter().chain(told.map(|item| Item { received_by: all, ..*item })).collect()
+    };
+    let held = match &part.held {
+        Held::Digest(digest) if random.chance(500_000) => Held::Digest(Digest::of(digest.as_bytes())),
+        Held::Digest(_) => Held::Each(items(&[], random)),
+        Held::Each(told) => Held::Each(items(told, random)),
+        Held::Answer(told) => Held::Answer(items(told, random)),
+    };
+    Part { held, ..part.clone() }
 }
 
 /// The same entry, with another operation in the first certificate of it that has one. The request to PBFT is the liar's own.

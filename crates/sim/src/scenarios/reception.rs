@@ -110,8 +110,9 @@ pub(super) const RECONCILIATION: Named = Named {
     name: "reception-reconciliation",
     title: "Reception: replicas that were apart come to agree on what was published",
     about: "The broker reaches R0 alone, and R0 reaches nobody. What one correct replica has received is not lost: nothing \
-            expires. When the links are whole again R0 says once more what it has received and what is not ordered; the \
-            others pull it, say when they received it, and it is certified and ordered like everything else.",
+            expires. When the links are whole again R0 compares what waits there with what waits elsewhere (Compare: a digest of \
+            a range); who lacks something is told of it and pulls it, says when it received it, and it is certified and \
+            ordered like everything else.",
     play: reconciliation,
 };
 
@@ -127,7 +128,7 @@ fn reconciliation() -> Played {
     it.run_ms(20);
     it.say("The replicas hear each other again; the broker still reaches R0 only.");
     it.heal(group);
-    it.run_ms(70);
+    it.run_ms(90);
     it.say("Everybody has the publication, and it was executed. The broker is whole again.");
     it.heal(broker);
     it.settle();

@@ -1,7 +1,7 @@
 //! Reception in the simulator: brokers that do what they like, crashes, disks, and as many liars as the model has, at every level
 //! of criticality.
 
-use quorate_protocols::reception::Reception;
+use quorate_protocols::reception::{PENDING_DIFFERED, Reception};
 use quorate_sim::{Fault, Faults, Options, run};
 use std::collections::BTreeSet;
 
@@ -56,6 +56,22 @@ fn no_fault_of_a_broker_breaks_it_at_any_level_of_criticality() {
         }
         assert!(faults.len() > 1 || struck.contains(&faults[0]), "{list} never struck: {struck:?}");
     }
+}
+
+/// What is compared differs where copies and receptions are lost, and requests of all levels meet: a run without that proves nothing of it.
+#[test]
+fn what_waits_differs_and_is_mended_and_requests_of_all_levels_meet_in_one_cluster() {
+    let faults: Faults =
+        "loss:300,partition,crash,broker-drop:300,broker-partition:300,broker-loss:200".parse().expect("a list");
+    let mut noted = BTreeSet::new();
+    for (seed, replicas) in (1..5).flat_map(|seed| [(seed, 4), (seed, 7)]) {
+        let options = Options { seed, replicas, ops: 60, faults: faults.clone(), ..Options::default() };
+        let report = run::<Reception>(&options);
+        assert!(report.holds(), "{report}");
+        noted.extend(report.counts.notes.into_keys());
+    }
+    assert!(noted.contains(PENDING_DIFFERED), "{noted:?}");
+    assert!(noted.contains("levels of criticality named"), "{noted:?}");
 }
 
 #[test]

@@ -33,6 +33,7 @@ const EVENT_OVERHEAD_BYTES: usize = 1024;
   quorate events append --stream account-1 --type opened --data '{\"owner\":\"Ann\"}' --expected none
   quorate events append --file events.jsonl
   git log --reverse --format='{\"commit\":\"%H\",\"author\":\"%ae\"}' | quorate events append --file - --raw --stream repo-1 --type commit
+  quorate events append --stream votes-1 --type cast --data '{}' --criticality 0        (dev --events --protocol reception)
   quorate events read --all --json | quorate events append --cluster other/cluster.toml --file -
 
 A line of a file is an event as `read --json` prints it: {\"stream\":…, \"type\":…, \"data\":…}, where --stream and --type stand for
@@ -74,9 +75,20 @@ pub struct Arguments {
     /// Events that are appended at a time, all or none
     #[arg(long, default_value_t = 500, value_name = "EVENTS", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
+    /// Liars that the certified time bears among the 3 × E + 1 replicas that vouch for it; at most what the cluster bears, which is
+    /// the usual level. Less waits for fewer replicas, at the writer's own risk. For --protocol reception
+    #[arg(long, value_name = "E")]
+    criticality: Option<u8>,
     /// Seconds without any acknowledgement after which the command gives up
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     give_up_after: u64,
+}
+
+impl Arguments {
+    /// The level of criticality that is asked for.
+    pub const fn criticality(&self) -> Option<u8> {
+        self.criticality
+    }
 }
 
 /// Runs the command.

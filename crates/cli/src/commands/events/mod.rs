@@ -89,7 +89,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let store = EventStore::over(connection.client.clone(), connection.another()?.client);
     let store = Store { connection, store };
     match arguments.command {
-        Command::Append(arguments) => append::run(&store, arguments).await,
+        Command::Append(arguments) => {
+            let at_level = store.store.at_criticality(arguments.criticality());
+            append::run(&Store { store: at_level, ..store }, arguments).await
+        }
         Command::Read(arguments) => read::run(&store, arguments).await,
         Command::Streams(arguments) => read::streams(&store, arguments).await,
         Command::Subscribe(arguments) => subscribe::run(&store, arguments).await,

@@ -35,7 +35,7 @@ use std::process::ExitCode;
   quorate events verify --dir cluster/replica-2    one replica alone
 
 Exit status 1 if anything is not as it was written, not signed as it must be, or not the same on two replicas; what and where is
-said. A log whose beginning was cut is checked from there on, and what cannot be seen any more is said. Nothing is changed. The keys are those in the files replica.toml: keep a copy of one where nobody else can write. It needs a
+said. A publication's level is how many liars could not have chosen its time. A log whose beginning was cut is checked from there on, and what cannot be seen any more is said. Nothing is changed. The keys are those in the files replica.toml: keep a copy of one where nobody else can write. It needs a
 protocol whose replicas sign: pbft or reception.")]
 pub(super) struct Arguments {
     /// The cluster's folder, or a replica's
@@ -154,6 +154,8 @@ fn summary(id: ReplicaId, audit: &Audit, states: &BTreeMap<OpNumber, Digest>) ->
     let mut text = format!("{id}: {} hold; entries {first} to {last} are certified", count(audit.proofs, "proof"));
     if audit.receptions > 0 {
         text.push_str(&format!(", with receptions of {}", count(audit.receptions, "publication")));
+        let levels = audit.levels.iter().rev().map(|(level, publications)| format!("{publications} at level {level}"));
+        text.push_str(&format!(" ({})", levels.collect::<Vec<_>>().join(", ")));
     }
     if audit.void > 0 {
         text.push_str(&format!(

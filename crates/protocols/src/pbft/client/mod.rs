@@ -267,6 +267,12 @@ impl Client {
         }
     }
 
+    /// For a protocol around this one, which has levels of criticality: applies an operation at one of them.
+    pub(crate) fn submit_at(&mut self, ticket: Ticket, level: u8, operation: Bytes, out: &Outbox) {
+        let (body, deadline) = (Body::Critical(level, operation), out.now().plus(self.config.timeout));
+        self.waiting.push_back(Waiting { ticket, body, deadline });
+    }
+
     /// The session that is open, and up to which number all in it is answered: what is not may be asked again.
     pub(crate) fn acknowledged_in(&self) -> (SessionId, RequestNumber) {
         let Session::Open(session, _) = self.session else { return (SessionId::ZERO, RequestNumber::ZERO) };
@@ -421,7 +427,7 @@ impl Client {
         for number in expired {
             if let Some(sent) = self.sent.remove(&number) {
                 self.flight_bytes = self.flight_bytes.saturating_sub(sent.body.len());
-                late(sent.ticket, matches!(sent.body, Body::Apply(_)));
+                late(sent.ticket, matches!(sent.body, Body::Apply(_) | Body::Critical(..)));
             }
         }
         self.waiting.retain(|it| {
