@@ -2,11 +2,14 @@
 //! killed, and each is measured again.
 
 use super::{Arguments, Level, Results, Target};
+use crate::commands::status::ask;
 use crate::errors::{Advise, failure};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After the kill and before the first level without them: links are noticed to be down, and a leader that is missed is replaced.
 const SETTLES: Duration = Duration::from_secs(1);
+/// How long a replica that was killed may take to come back before the next one is.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Refuses to kill more than the protocol goes on without.
 ///
@@ -33,6 +36,21 @@ impl Target {
         }
         tokio::time::sleep(SETTLES).await;
         Ok(())
+    }
+
+    /// Waits until all replicas have one state: to kill the next one before that would measure how long a restart takes.
+    pub(super) async fn all_are_back(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + BACK_WITHIN;
+        while Instant::now() < until {
+            let status = ask(self.own()?, Duration::from_secs(2)).await;
+            let states: Vec<_> = status.replicas.iter().map(|row| row.said.as_ref().map(|said| &said.digest)).collect();
+            if states.iter().all(|state| state.is_some() && *state == states[0]) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let what = format!("a killed replica was not back within {} s of its start", BACK_WITHIN.as_secs());
+        Err(failure(what, "look at `quorate status` and the replica's output; a smaller store restarts sooner"))
     }
 }
 
