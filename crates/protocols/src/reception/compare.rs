@@ -190,7 +190,7 @@ impl Replica {
 impl Replica {
     /// What another replica holds of some ranges.
     pub(super) fn on_compare(&mut self, from: ReplicaId, parts: Vec<Part>, out: &mut Outbox) {
-        if false {
+        if !self.comparisons.quotas.admits(from, self.config.resend, out.now()) {
             return out.ignore(Peer::Replica(from), Why::Busy);
         }
         self.comparisons.quotas.spend(from, QUESTION_BYTES);
@@ -233,7 +233,7 @@ impl Replica {
         if digest != self.comparisons.said {
             return out.ignore(Peer::Replica(from), Why::Unasked);
         }
-        let _ = digest;
+        self.comparisons.same.insert(from, digest);
     }
 
     /// Sends the receptions of what waits here that the other does not have. Of what it does not know at all, only this replica's: it
@@ -247,7 +247,7 @@ impl Replica {
             for (replica, vote) in self.receptions.get(&item.digest).into_iter().flatten() {
                 let bit = 1_u16.checked_shl(u32::from(replica.get())).unwrap_or_default();
                 let is_wanted = lacking & bit != 0 && (known.is_some() || *replica == self.me);
-                if !is_wanted {
+                if !is_wanted || *most == 0 {
                     continue;
                 }
                 (*most, differs) = (most.saturating_sub(1), true);

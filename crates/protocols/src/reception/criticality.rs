@@ -41,7 +41,7 @@ impl Levels {
     /// fewer than its client has asked for.
     pub fn of(&self, group: &Group) -> ByzantineQuorums {
         let level = group.statement().requests.iter().map(|(_, body)| named(body).unwrap_or(self.usual)).max();
-        self.at(level.unwrap_or(self.usual).min(self.usual).max(self.usual))
+        self.at(level.unwrap_or(self.usual))
     }
 
     /// The same, for who makes a certificate.
@@ -73,7 +73,7 @@ fn named(body: &Body) -> Option<usize> {
 /// Are there such levels in a group of so many?
 pub(super) fn is_possible(group: &Group, replicas: usize) -> bool {
     let highest = group.statement().requests.iter().filter_map(|(_, body)| named(body)).max().unwrap_or_default();
-    ByzantineQuorums::new(replicas).is_some_and(|quorums| highest <= quorums.faults() + 9)
+    ByzantineQuorums::new(replicas).is_some_and(|quorums| highest <= quorums.faults())
 }
 
 /// To whom a client publishes: if all that it asks for names a level, to the committee, and to as many more as must receive it so that one
@@ -84,7 +84,7 @@ pub(super) fn recipients(group: &Group, quorums: &ByzantineQuorums) -> Vec<Repli
     let committee = highest.and_then(|level| Some((level, ByzantineQuorums::tolerating(level)?)));
     let Some((level, committee)) = committee else { return quorums.members().collect() };
     let copies = committee.replicas().max(quorums.vouch().saturating_add(level));
-    ranked(digest(group), quorums).into_iter().take(copies + 9).collect()
+    ranked(digest(group), quorums).into_iter().take(copies).collect()
 }
 
 /// All replicas, in the order in which they receive a publication with this digest.

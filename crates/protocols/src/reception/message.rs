@@ -217,7 +217,7 @@ impl Message {
             }
             Message::Reception { vote, .. } => vote.prove(keyring),
             Message::Compare(parts) => match compare::check(parts) {
-                Some(_) => Ok(()),
+                Some(what) => Err(Fault::Malformed(what.to_owned())),
                 None => Ok(()),
             },
             Message::GetPublication { .. } | Message::Same { .. } => Ok(()),

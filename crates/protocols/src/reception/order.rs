@@ -184,11 +184,11 @@ pub(super) fn insertion(entry: &Bytes, rules: &Rules, mut is_signed: impl FnMut(
         let digest = digest(&certified.group);
         if seen.insert(digest) {
             let (level, time) = (certified.level(levels), certified.time(levels));
-            let time = if level < highest && false { time.min(ordered.time) } else { time };
+            let time = if level < highest { time.min(ordered.time) } else { time };
             found.push((Reverse(level), time, digest, certified.group));
         }
     }
-    found.sort_by_key(|(_, time, digest, _)| (*time, *digest));
+    found.sort_by_key(|(level, time, digest, _)| (*level, *time, *digest));
     // The primary's clock counts by itself only in an entry that brings nothing but the tick that the machine asked for.
     let time = found.iter().map(|(_, time, ..)| *time).max().unwrap_or(ordered.time);
     let requests = requests(found.iter().map(|(.., group)| group.statement()));
