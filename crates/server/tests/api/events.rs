@@ -418,7 +418,7 @@ async fn one_subscription_too_many_is_told_to_come_again_and_places_come_back() 
     panic!("places of readers that have gone do not come back");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_append_names_its_level_of_criticality_where_there_are_levels() {
     let one = json!({ "type": "counted" }).to_string();
     let served = Served::start().await;
