@@ -36,6 +36,8 @@ use tokio::task::JoinSet;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the cluster is left alone for `--idle`.
 const IDLE: Duration = Duration::from_secs(5);
+/// How long a replica that was killed may take to come back before the next one is.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// The load of `--failover`: enough that its gaps show, little enough that the machine has time to fail over.
 const FAILOVER_IN_FLIGHT: u32 = 16;
 /// Clients that the requests in flight come from, unless `--clients` says otherwise: one keeps many in flight.
@@ -517,8 +519,23 @@ impl Target {
         };
         let outcome = load::run(&clients, load, Watched { processes: &[], disk: &self.disk }, kill).await?;
         self.replicas.push(Replica::start(victim.id, victim.folder.clone()).await?);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.all_are_back().await?;
         Ok(load::longest_gap(outcome.answered).as_secs_f64() * 1000.0)
+    }
+
+    /// Waits until all replicas have one state: to kill the next one before that would measure how long a restart takes.
+    async fn all_are_back(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + BACK_WITHIN;
+        while Instant::now() < until {
+            let status = ask(self.own()?, Duration::from_secs(2)).await;
+            let states: Vec<_> = status.replicas.iter().map(|row| row.said.as_ref().map(|said| &said.digest)).collect();
+            if states.iter().all(|state| state.is_some() && *state == states[0]) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let what = format!("a killed replica was not back within {} s of its start", BACK_WITHIN.as_secs());
+        Err(failure(what, "look at `quorate status` and the replica's output; a smaller store restarts sooner"))
     }
 
     async fn primary(&self) -> anyhow::Result<ReplicaId> {

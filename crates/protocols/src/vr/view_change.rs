@@ -516,10 +516,14 @@ impl Replica {
     }
 
     pub(super) fn become_backup(&mut self, committed: OpNumber, out: &mut Outbox) {
-        let ahead = match std::mem::replace(&mut self.phase, Phase::RecoveringHead) {
+        let mut ahead = match std::mem::replace(&mut self.phase, Phase::RecoveringHead) {
             Phase::Backup(backup) => backup.ahead,
             _ => BTreeMap::new(),
         };
+        if !mutated!("vr/keeps-what-another-view-prepared") {
+            // What an earlier primary has prepared beyond this log is not in this view, though it follows from the log (D8).
+            ahead.retain(|_, entry| entry.header.view == self.view());
+        }
         self.phase = Phase::Backup(Backup {
             exits: Votes::new(self.quorums.view_change()),
             exits_since: Instant::default(),

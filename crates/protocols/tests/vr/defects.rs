@@ -133,6 +133,27 @@ fn d08_words_of_the_present_view_and_of_old_ones_end_no_view() {
 }
 
 #[test]
+fn d08_what_an_old_primary_prepared_ahead_of_a_log_is_not_in_the_next_view() {
+    // The simulator's seed 19887. Replica 2 lacks entry 3 and keeps entry 4 for later; it goes from view 0 to view 1 without
+    // having heard of a view change, and there entry 4 is another one.
+    let mut it = Cluster::new(3);
+    it.apply(1, "a").run(200);
+    it.lose(|it| it.to == replica(2) || it.label == "GetView");
+    it.apply(1, "b");
+    it.lose(|it| it.to == replica(1) || it.label == "GetView" || it.label == "StartView");
+    it.hosts[0].fast_disk = false;
+    ask_only(&mut it, 0, 77);
+    it.deliver().crash(0);
+    it.hosts[0].fast_disk = true;
+    it.lose(|it| it.to == replica(2) && it.label != "StartView" || it.label == "ExitView" && it.from == replica(2));
+    it.restart(0);
+    it.run_until("replica 2 is in view 1", |it| it.view(2) == View::new(1));
+    assert_eq!((it.status(1).op, it.status(2).op), (op(3), op(3)));
+    it.heal().apply(1, "c").run(300);
+    assert!(it.agrees(&["a", "b", "c"]));
+}
+
+#[test]
 fn d09_a_view_change_survives_the_loss_of_any_of_its_messages() {
     for label in ["ExitView", "DoViewChange", "StartView", "GetHeaders", "Headers", "GetEntries", "Entry", "GetView"] {
         let mut it = Cluster::new(3);

@@ -90,6 +90,11 @@ pub const LIST: List = List {
             "a lost promise passes for one of the entries that are missing",
             "bit-rot:800,misdirected:800,crash:400,crash-all:300,partition,one-way",
         ),
+        under(
+            "vr/keeps-what-another-view-prepared",
+            "what an earlier primary prepared ahead of a log is in the next view's log",
+            "persist-crash:900,loss:600,delay:300",
+        ),
         all("vr/replay-ignores-what-a-view-dropped", "entries that a view change dropped come back with a restart"),
         all("vr/vouches-for-what-is-missing", "a replica says that it has entries of which it knows the names"),
         all("vr/reads-without-confirmation", "a primary answers reads without proof that it leads"),
