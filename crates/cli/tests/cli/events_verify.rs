@@ -105,7 +105,9 @@ fn what_reception_leaves_on_disks_proves_itself_and_names_every_flipped_byte() {
 fn requests_of_several_levels_of_criticality_meet_in_one_cluster_and_verify_counts_them() {
     let mut cluster = Cluster::serve_all_with(&["--protocol", "reception", "--events"], 4);
     let one = |level: &[&str]| {
-        let said = cluster.must(&[&["events", "append", "--stream", "a", "--type", "x"], level].concat());
+        let mut arguments = vec!["events", "append", "--stream", "a", "--type", "x"];
+        arguments.extend_from_slice(level);
+        let said = cluster.must(&arguments);
         assert!(said.starts_with("a is at version "), "{said}");
     };
     for _ in 0..12 {
