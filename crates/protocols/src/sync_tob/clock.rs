@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn no_clock_moves_to_the_middle_of_fewer_than_a_quorum() {
+        let quorums = SyncQuorums::new(5).expect("a legal size");
+        let calendar = |at: u64| (Instant::from_nanos(at), WallTime::from_nanos(4_000_000_000 + at));
+        let mut clock = Clock::new(ReplicaId::new(0), quorums, &Config::default(), calendar(0), WallTime::default());
+        clock.ask(calendar(0).0);
+        let shown = WallTime::from_nanos(4_700_000_000);
+        assert_eq!(clock.on_answer(ReplicaId::new(3), 0, shown, calendar(1_000_000)), Some(0));
+        let later = calendar(100_000_000);
+        assert_eq!(clock.settle(later.0, later.1), 0, "nobody else has answered");
+        assert_eq!(clock.show(later.0), later.1);
+    }
+
+    #[test]
     fn a_liar_does_not_pull_clocks_apart_that_begin_within_the_bound() {
         let mut clocks = clocks(3, &[4_000_000_000, 4_003_000_000, 4_001_000_000]);
         for at in 1..=30_u64 {

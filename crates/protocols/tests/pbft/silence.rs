@@ -90,7 +90,7 @@ fn who_asks_all_the_time_for_a_stable_log_gets_no_more_than_its_quota() {
     it.crash(3);
     let (before, window) = (it.committed(0), it.config.window());
     for _ in 0..1_200 {
-        for until in [op(it.committed(0) + window), op(u64::MAX)] {
+        for until in [op(u64::MAX), op(it.committed(0) + window)] {
             for id in 0..3 {
                 it.say(replica(3), id, Message::GetBeyond { until });
             }
