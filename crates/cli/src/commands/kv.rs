@@ -123,7 +123,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             );
             Err(failure(
                 what,
-                "read the keys that you want to follow, or use a cluster of another protocol, as hq-total",
+                "read the keys that you want to follow, or use a cluster of another protocol, such as hq-total",
             ))
         }
         Command::Watch(arguments) => watch::run(&connection, arguments).await,

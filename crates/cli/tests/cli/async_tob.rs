@@ -16,15 +16,7 @@ fn an_import_survives_kill_9_of_any_one_of_four() {
 #[test]
 fn everybody_killed_at_once_comes_back_with_all_that_was_acknowledged() {
     let mut cluster = Cluster::serve_all_of("async-tob", 4);
-    cluster.must(&["kv", "put", "before", "1"]);
-    cluster.kill_all();
-    (0..4).for_each(|replica| cluster.spawn(replica));
-    (0..4).for_each(|replica| cluster.wait_until_ready(replica));
-    assert_eq!(cluster.must(&["kv", "get", "before"]).trim(), "1");
-    cluster.must(&["kv", "put", "after", "2"]);
-    cluster.wait_until_agreed();
-    eventually("all is well", || cluster.status()["healthy"] == true);
-    cluster.assert_no_panic();
+    cluster.outlives_the_death_of_all();
 }
 
 #[test]

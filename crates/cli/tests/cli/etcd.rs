@@ -114,30 +114,7 @@ fn etcdctl_elects_locks_mirrors_and_disarms() {
 fn under_pbft_etcdctl_goes_on_when_one_of_four_replicas_is_killed() {
     let (mut cluster, url) = Cluster::dev_with_etcd_of("pbft", 4);
     let Some(etcdctl) = Etcdctl::of(&url) else { return };
-    let watched = etcdctl.command(&["watch", "a", "--rev", "2"]).stdout(Stdio::piped()).spawn();
-    let mut watched = Running(watched.expect("etcdctl runs"));
-    let mut told = BufReader::new(watched.0.stdout.take().expect("a pipe")).lines();
-    let mut used = |value: &str| {
-        assert_eq!(etcdctl.must(&["put", "a", value]), "OK\n");
-        assert_eq!(etcdctl.must(&["get", "a"]), format!("a\n{value}\n"));
-        let txn = format!("value(\"a\") = \"{value}\"\n\nput b {value}\nget b\n\nput b no\n\n");
-        assert_eq!(etcdctl.txn(&txn), format!("SUCCESS\n\nOK\n\nb\n{value}\n"));
-        let granted = etcdctl.must(&["lease", "grant", "60"]);
-        let lease = granted.split(' ').nth(1).expect("an id");
-        etcdctl.must(&["put", "leased", value, "--lease", lease]);
-        assert!(etcdctl.must(&["lease", "keep-alive", "--once", lease]).contains("TTL(60)"));
-        etcdctl.must(&["lease", "revoke", lease]);
-        assert_eq!(etcdctl.must(&["get", "leased"]), "");
-        let heard: Vec<String> = told.by_ref().take(3).map(|line| line.expect("text")).collect();
-        assert_eq!(heard, ["PUT", "a", value]);
-    };
-    used("with-four");
-    cluster.kill(0); // the primary of the first view
-    used("with-three");
-    cluster.spawn(0);
-    cluster.wait_until_ready(0);
-    used("with-four-again");
-    drop(watched);
+    cluster.serves_etcdctl_through_a_kill(&etcdctl);
     assert!(cluster.stop_dev());
 }
 

@@ -1,11 +1,9 @@
 //! HQ as processes: the same commands and the same store, four replicas one of which may go at any moment, no leader; and what a
 //! store whose keys have orders of their own does not do, it refuses.
 
-use crate::common::etcdctl::{Etcdctl, Running};
+use crate::common::etcdctl::Etcdctl;
 use crate::common::import::Victim::Replica;
 use crate::common::{Cluster, PATIENCE, text_of, within};
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 
 impl Cluster {
     /// How much the replica that has done most has done.
@@ -118,31 +116,7 @@ fn asked_for_etcds_api_it_takes_total_order_and_says_so() {
     let file = std::fs::read_to_string(cluster.replica(0).join("replica.toml")).expect("its file");
     assert!(file.contains("protocol = \"hq-total\""), "{file}");
     if let Some(etcdctl) = Etcdctl::of(&url) {
-        let watched = etcdctl.command(&["watch", "a", "--rev", "2"]).stdout(Stdio::piped()).spawn();
-        let mut watched = Running(watched.expect("etcdctl runs"));
-        let mut told = BufReader::new(watched.0.stdout.take().expect("a pipe")).lines();
-        let mut used = |value: &str| {
-            assert_eq!(etcdctl.must(&["put", "a", value]), "OK\n");
-            assert_eq!(etcdctl.must(&["get", "a"]), format!("a\n{value}\n"));
-            let txn = format!("value(\"a\") = \"{value}\"\n\nput b {value}\nget b\n\nput b no\n\n");
-            assert_eq!(etcdctl.txn(&txn), format!("SUCCESS\n\nOK\n\nb\n{value}\n"));
-            let granted = etcdctl.must(&["lease", "grant", "60"]);
-            let lease = granted.split(' ').nth(1).expect("an id");
-            etcdctl.must(&["put", "leased", value, "--lease", lease]);
-            assert!(etcdctl.must(&["lease", "keep-alive", "--once", lease]).contains("TTL(60)"));
-            etcdctl.must(&["lease", "revoke", lease]);
-            assert_eq!(etcdctl.must(&["get", "leased"]), "");
-            etcdctl.must(&["put", "c/1", value]);
-            assert_eq!(etcdctl.must(&["del", "c/", "--prefix"]), "1\n");
-            let heard: Vec<String> = told.by_ref().take(3).map(|line| line.expect("text")).collect();
-            assert_eq!(heard, ["PUT", "a", value]);
-        };
-        used("with-four");
-        cluster.kill(0); // the primary of the first view
-        used("with-three");
-        cluster.spawn(0);
-        cluster.wait_until_ready(0);
-        used("with-four-again");
+        cluster.serves_etcdctl_through_a_kill(&etcdctl);
     }
     cluster.must(&["kv", "put", "a", "of the other client"]);
     assert_eq!(cluster.must(&["kv", "get", "a"]).trim(), "of the other client");

@@ -1,54 +1,8 @@
-//! The commands of `docs/operations.md`, run as they stand there: what a handbook says must work.
+//! The commands of `docs/operations.md`.
 
-use crate::common::PATIENCE;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
-
-/// What runs in the background ends with the script, however that ends.
-const FRAME: &str = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n";
-
-/// The boxes that begin with `sh`, in order.
-fn script(handbook: &str) -> String {
-    let boxes = handbook.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
-    boxes.collect::<Vec<_>>().concat()
-}
+use crate::common::pages;
 
 #[test]
 fn every_command_of_the_handbook_works() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let handbook = std::fs::read_to_string(root.join("docs/operations.md")).expect("the handbook");
-    let script = script(&handbook);
-    assert!(script.lines().count() > 25, "{script}");
-    let folder = tempfile::Builder::new().prefix("quorate-test-").tempdir().expect("a folder");
-    let program: PathBuf = env!("CARGO_BIN_EXE_quorate").into();
-    let programs = program.parent().expect("a folder").display().to_string();
-    let said = std::fs::File::create(folder.path().join("said")).expect("a file");
-    let mut child = Command::new("bash")
-        .args(["-x", "-c", &format!("{FRAME}{script}")])
-        .current_dir(folder.path())
-        .env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap_or_default()))
-        .env("XDG_RUNTIME_DIR", folder.path())
-        .stdin(Stdio::null())
-        .stdout(said.try_clone().expect("a file"))
-        .stderr(said)
-        .process_group(0)
-        .spawn()
-        .expect("bash starts");
-    let until = Instant::now() + 4 * PATIENCE;
-    let ended = loop {
-        match child.try_wait().expect("a child") {
-            Some(status) => break Some(status),
-            None if Instant::now() > until => break None,
-            None => std::thread::sleep(std::time::Duration::from_millis(50)),
-        }
-    };
-    if ended.is_none() {
-        crate::common::signal(child.id(), rustix::process::Signal::TERM);
-        let _reaped = child.wait();
-    }
-    let said = std::fs::read_to_string(folder.path().join("said")).expect("text");
-    assert!(ended.is_some_and(|status| status.success()), "{ended:?}\n{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    pages::run(&pages::script_of("operations.md"));
 }

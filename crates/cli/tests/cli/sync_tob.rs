@@ -2,8 +2,8 @@
 //! moment. The bound on delays is generous here, since other tests load the machine; when it is broken all the same, outputs
 //! wait and clients ask again.
 
+use crate::common::Cluster;
 use crate::common::import::Victim::Replica;
-use crate::common::{Cluster, eventually};
 
 /// Files for three replicas that bear a loaded machine.
 fn init() -> Cluster {
@@ -38,15 +38,7 @@ fn an_import_survives_kill_9_of_any_one_of_three() {
 #[test]
 fn everybody_killed_at_once_comes_back_with_all_that_was_acknowledged() {
     let mut cluster = serve_all();
-    cluster.must(&["kv", "put", "before", "1"]);
-    cluster.kill_all();
-    (0..3).for_each(|replica| cluster.spawn(replica));
-    (0..3).for_each(|replica| cluster.wait_until_ready(replica));
-    assert_eq!(cluster.must(&["kv", "get", "before"]).trim(), "1");
-    cluster.must(&["kv", "put", "after", "2"]);
-    cluster.wait_until_agreed();
-    eventually("all is well", || cluster.status()["healthy"] == true);
-    cluster.assert_no_panic();
+    cluster.outlives_the_death_of_all();
 }
 
 #[test]

@@ -14,15 +14,6 @@ fn at_rest(config: Config) -> Cluster {
     it
 }
 
-/// Nothing is said, and no timer runs.
-fn costs_nothing(it: &mut Cluster) {
-    it.run(10_000);
-    it.talk();
-    it.run(60_000);
-    assert_eq!(it.talk(), Vec::<String>::new());
-    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_none_or(|it| it.node.deadline().is_none())));
-}
-
 #[test]
 fn in_a_group_at_rest_a_lost_disk_s_silence_ends_without_any_client() {
     for (rules, leader_views) in BOTH.into_iter().flat_map(|rules| [1, 2, 8, 100, 4096].map(|views| (rules, views))) {
@@ -36,7 +27,7 @@ fn in_a_group_at_rest_a_lost_disk_s_silence_ends_without_any_client() {
             it.run_until("the others go on", |it| it.tape(victim) == ["a", "b", "with its vote"]);
             assert!((0..4).all(|id| !it.voted_twice(id)), "{rules:?}, terms of {leader_views}, R{victim}");
             it.heal();
-            costs_nothing(&mut it);
+            it.rests_after(10_000);
         }
     }
 }
@@ -52,7 +43,7 @@ fn seven_replicas_bring_two_back_one_after_the_other() {
             it.run(1_500);
             assert!(!it.is_silent(victim), "{rules:?}: {}", it.describe(victim));
         }
-        costs_nothing(&mut it);
+        it.rests_after(10_000);
     }
 }
 
@@ -67,7 +58,7 @@ fn what_is_lost_on_the_way_to_the_end_of_a_silence_is_said_again() {
         it.run(3_000);
         it.heal().run(6_000);
         assert!(!it.is_silent(3), "{rules:?} without {label}: {}", it.describe(3));
-        costs_nothing(&mut it);
+        it.rests_after(10_000);
     }
 }
 

@@ -77,11 +77,7 @@ fn views_change_from_time_to_time_if_they_are_to() {
 fn an_idle_group_whose_members_agree_says_nothing_and_waits_for_nothing() {
     let mut it = Cluster::new(4);
     it.client(1).apply(1, "a");
-    it.run(10_000);
-    it.talk();
-    it.run(60_000);
-    assert_eq!(it.talk(), Vec::<String>::new());
-    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_some_and(|it| it.node.deadline().is_none())));
+    it.rests_after(10_000);
 }
 
 #[test]

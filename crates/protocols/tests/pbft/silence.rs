@@ -28,15 +28,6 @@ fn forget(it: &mut Cluster, id: usize) {
     it.restart(id);
 }
 
-/// Nothing is said, and no timer runs.
-fn costs_nothing(it: &mut Cluster) {
-    it.run(10_000);
-    it.talk();
-    it.run(60_000);
-    assert_eq!(it.talk(), Vec::<String>::new());
-    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_none_or(|it| it.node.deadline().is_none())));
-}
-
 #[test]
 fn in_a_group_at_rest_the_silence_of_a_lost_promise_ends_without_any_client() {
     for (config, victim) in [small(), config()].into_iter().flat_map(|config| [0, 3].map(|victim| (config, victim))) {
@@ -48,7 +39,7 @@ fn in_a_group_at_rest_the_silence_of_a_lost_promise_ends_without_any_client() {
         it.submit(1, "with its vote");
         it.run_until("the others go on", |it| it.tape(victim) == ["a", "b", "with its vote"]);
         it.heal();
-        costs_nothing(&mut it);
+        it.rests_after(10_000);
     }
 }
 
@@ -66,7 +57,7 @@ fn in_a_group_at_rest_a_lost_disk_s_silence_ends_without_any_client() {
     it.restart(2);
     it.run(3_000);
     assert_eq!(it.status(2).role, "backup", "{}", it.describe(2));
-    costs_nothing(&mut it);
+    it.rests_after(10_000);
 }
 
 #[test]
@@ -79,7 +70,7 @@ fn what_is_lost_on_the_way_to_the_end_of_a_silence_is_said_again() {
             it.run(3_000);
             it.heal().run(10_000);
             assert_eq!(it.status(victim).role, "backup", "R{victim} without {label}: {}", it.describe(victim));
-            costs_nothing(&mut it);
+            it.rests_after(10_000);
         }
     }
 }

@@ -29,11 +29,7 @@ fn a_request_is_published_to_everybody_received_told_of_without_its_payload_and_
 fn an_idle_group_says_nothing_and_waits_for_nothing() {
     let mut it = Cluster::new(4);
     it.client(1).apply(1, "a");
-    it.run(10_000);
-    it.talk();
-    it.run(60_000);
-    assert_eq!(it.talk(), Vec::<String>::new());
-    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_some_and(|it| it.node.deadline().is_none())));
+    it.rests_after(10_000);
 }
 
 #[test]

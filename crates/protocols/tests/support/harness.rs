@@ -346,6 +346,19 @@ impl Cluster {
         panic!("never: {what}\n{}", states.join("\n"));
     }
 
+    /// Once nothing is under way (after `ms` milliseconds), nothing is said for a minute, and no timer runs.
+    ///
+    /// # Panics
+    /// If the group does anything.
+    pub fn rests_after(&mut self, ms: u64) {
+        self.run(ms);
+        self.talk();
+        self.run(60_000);
+        assert_eq!(self.talk(), Vec::<String>::new());
+        let running: Vec<_> = self.hosts.iter().filter_map(|host| host.process.as_ref()).collect();
+        assert!(!running.is_empty() && running.iter().all(|it| it.node.deadline().is_none()));
+    }
+
     pub fn describe(&self, id: usize) -> String {
         match &self.hosts[id].process {
             None => format!("R{id} is down"),

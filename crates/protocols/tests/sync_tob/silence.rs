@@ -24,15 +24,6 @@ fn lose_disk(it: &mut Cluster, id: usize) {
     it.restart(id);
 }
 
-/// Nothing is said, and no timer runs.
-fn costs_nothing(it: &mut Cluster) {
-    it.run(20_000);
-    it.talk();
-    it.run(60_000);
-    assert_eq!(it.talk(), Vec::<String>::new());
-    assert!(it.hosts.iter().all(|host| host.process.as_ref().is_none_or(|it| it.node.deadline().is_none())));
-}
-
 #[test]
 fn in_a_group_at_rest_a_lost_disk_s_silence_ends_without_any_client() {
     for (n, victim) in [(3, 0), (3, 1), (3, 2), (4, 0), (4, 3), (5, 2)] {
@@ -47,7 +38,7 @@ fn in_a_group_at_rest_a_lost_disk_s_silence_ends_without_any_client() {
         it.submit(1, "with its vote");
         it.run_until("the others go on", |it| it.tape(victim) == ["a", "b", "with its vote"]);
         it.heal();
-        costs_nothing(&mut it);
+        it.rests_after(20_000);
     }
 }
 
@@ -67,7 +58,7 @@ fn a_question_that_is_lost_is_asked_again() {
     assert!(it.status(2).role.starts_with("silent"));
     it.heal().run(5_000);
     assert_eq!(it.status(2).role, "leads in turn");
-    costs_nothing(&mut it);
+    it.rests_after(20_000);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Debian's `etcdctl`, told where a gateway is.
 
-use std::io::Write;
+use super::Cluster;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 
 /// A command that ends with the test, however that ends.
@@ -75,5 +76,37 @@ impl Etcdctl {
         let output = child.wait_with_output().expect("it ends");
         assert!(output.status.success());
         String::from_utf8(output.stdout).expect("text")
+    }
+}
+
+impl Cluster {
+    /// What etcd's clients do most, before and after the replica that leads the first view is killed, and when it is back. One watch
+    /// lives through all of it.
+    pub fn serves_etcdctl_through_a_kill(&mut self, etcdctl: &Etcdctl) {
+        let watched = etcdctl.command(&["watch", "a", "--rev", "2"]).stdout(Stdio::piped()).spawn();
+        let mut watched = Running(watched.expect("etcdctl runs"));
+        let mut told = BufReader::new(watched.0.stdout.take().expect("a pipe")).lines();
+        let mut used = |value: &str| {
+            assert_eq!(etcdctl.must(&["put", "a", value]), "OK\n");
+            assert_eq!(etcdctl.must(&["get", "a"]), format!("a\n{value}\n"));
+            let txn = format!("value(\"a\") = \"{value}\"\n\nput b {value}\nget b\n\nput b no\n\n");
+            assert_eq!(etcdctl.txn(&txn), format!("SUCCESS\n\nOK\n\nb\n{value}\n"));
+            let granted = etcdctl.must(&["lease", "grant", "60"]);
+            let lease = granted.split(' ').nth(1).expect("an id");
+            etcdctl.must(&["put", "leased", value, "--lease", lease]);
+            assert!(etcdctl.must(&["lease", "keep-alive", "--once", lease]).contains("TTL(60)"));
+            etcdctl.must(&["lease", "revoke", lease]);
+            assert_eq!(etcdctl.must(&["get", "leased"]), "");
+            etcdctl.must(&["put", "c/1", value]);
+            assert_eq!(etcdctl.must(&["del", "c/", "--prefix"]), "1\n");
+            let heard: Vec<String> = told.by_ref().take(3).map(|line| line.expect("text")).collect();
+            assert_eq!(heard, ["PUT", "a", value]);
+        };
+        used("with-all");
+        self.kill(0);
+        used("without-one");
+        self.spawn(0);
+        self.wait_until_ready(0);
+        used("with-all-again");
     }
 }

@@ -61,6 +61,19 @@ impl Cluster {
         assert!(self.export() == sorted.as_bytes(), "the export is not what was imported");
     }
 
+    /// Kills everybody at once, and starts everybody again: what was acknowledged is there, and the group goes on.
+    pub fn outlives_the_death_of_all(&mut self) {
+        self.must(&["kv", "put", "before", "1"]);
+        self.kill_all();
+        (0..self.replicas).for_each(|replica| self.spawn(replica));
+        (0..self.replicas).for_each(|replica| self.wait_until_ready(replica));
+        assert_eq!(self.must(&["kv", "get", "before"]).trim(), "1");
+        self.must(&["kv", "put", "after", "2"]);
+        self.wait_until_agreed();
+        eventually("all is well", || self.status()["healthy"] == true);
+        self.assert_no_panic();
+    }
+
     /// Loses a replica's disk while another write is acknowledged, and lets `quorate recover` bring it back as a new one.
     pub fn lose_and_recover(&mut self, replica: usize) {
         self.must(&["kv", "put", "before", "1"]);

@@ -3,6 +3,7 @@
 
 pub mod etcdctl;
 pub mod import;
+pub mod pages;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
