@@ -58,7 +58,8 @@ impl Replica {
         let Some(object) = self.objects.get_mut(&id) else { return };
         let asks = object.writes.values().map(|write| write.ask.clone()).collect();
         let current = object.now.proof.clone();
-        let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current });
+        let calm = object.now.version().ts.since(object.freed);
+        let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current, calm });
         if !start.statement().conflict.is_empty() {
             out.note(Note::Other("an object is frozen: its clients contend"));
         }

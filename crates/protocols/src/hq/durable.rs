@@ -1,14 +1,14 @@
 //! What a replica keeps on disk. A grant, an execution and a START are here before anybody hears of them (A.8): a replica that
 //! comes back knows what it has promised.
 
-use super::message::{Ask, Grant, Proof, Start, Write};
+use super::message::{Ask, Grant, Proof, Start, Version, Write};
 use super::object::{List, State};
 use super::ordered::Rank;
 use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Digest, Signed};
-use quorate_core::ids::{ClientId, OpNumber, RecordSeq, RequestNumber};
+use quorate_core::ids::{ClientId, OpNumber, Position, RecordSeq, RequestNumber};
 use quorate_core::objects::Image;
 
 /// A client's request, as it signed it.
@@ -25,8 +25,12 @@ pub struct Kept {
     pub now: State,
     /// Its state and image before the latest write.
     pub before: Option<(State, Image)>,
-    /// The last resolution.
+    /// The last resolution, or the last entry of ordered mode.
     pub seen: OpNumber,
+    /// Where it was when it had been through that.
+    pub freed: Position,
+    /// The last request that was executed in ordered mode.
+    pub through: Rank,
     /// The outstanding grant.
     pub grant: Option<Signed<Grant>>,
     /// Requests under consideration.
@@ -88,6 +92,21 @@ pub enum Record {
         result: Bytes,
         /// The objects, in the order of their names.
         joined: Vec<Joined>,
+    },
+    /// The machine has executed a request that PBFT has ordered (ordered mode).
+    InOrder {
+        /// The step of the machine.
+        op: OpNumber,
+        /// Its place in PBFT's order.
+        rank: Rank,
+        /// Its place in the object's.
+        at: Version,
+        /// What.
+        write: Write,
+        /// What it came to.
+        result: Bytes,
+        /// The object has been through the entry with it.
+        last: bool,
     },
     /// What the last operation of a client on several objects came to, anew.
     Came {

@@ -4,6 +4,7 @@ use super::object::{Object, Phase};
 use super::ordered::Rank;
 use super::replica::Replica;
 use quorate_core::crypto::Digest;
+use quorate_core::ids::OpNumber;
 
 type Invariant = fn(&Digest, &Object) -> bool;
 
@@ -22,10 +23,23 @@ pub(super) fn check(replica: &Replica) -> Result<(), String> {
             return Err(format!("{name}: object {id:?} at {version:?}, resolved at {seen}, grant {:?}", object.grant));
         }
     }
-    let idle = |(_, it): &(&Digest, &Object)| matches!(it.phase, Phase::Free);
+    let idle = |(_, it): &(&Digest, &Object)| matches!(it.phase, Phase::Free) && it.due.is_empty();
     let waits = |(id, it): &(&Digest, &Object)| replica.across.waits_for(**id, it.now.joined);
     if let Some((id, _)) = replica.objects.iter().filter(idle).find(waits) {
         return Err(format!("what_an_operation_on_several_waits_for_is_not_free: object {id:?}"));
+    }
+    let granted = |(id, it): &(&Digest, &Object)| {
+        let course = replica.course(**id);
+        it.grant.is_some() && course.seen == it.seen && course.is_in_order()
+    };
+    if let Some((id, _)) = replica.objects.iter().find(granted) {
+        return Err(format!("nothing_is_granted_in_ordered_mode: object {id:?}"));
+    }
+    let lags = |(id, it): &(&Digest, &Object)| it.is_free() && it.seen != replica.course(**id).seen;
+    if !replica.catches_up()
+        && let Some((id, it)) = replica.objects.iter().filter(|(_, it)| it.decided.is_none()).find(lags)
+    {
+        return Err(format!("a_free_object_is_through_what_was_ordered_for_it: object {id:?}, resolved at {}", it.seen));
     }
     if replica.steps.done > replica.steps.asked {
         return Err(format!(
@@ -49,7 +63,7 @@ fn the_latest_write_fits_its_proof(id: &Digest, object: &Object) -> bool {
         (None, None) => true,
         (Some(proof), Some(last)) => proof.statement().is_for(last.ask()) && proof.statement().object == *id,
         (Some(proof), None) => proof.statement().object == *id && object.now.joined != Rank::default(),
-        (None, Some(_)) => false,
+        (None, Some(last)) => last.ask().object == *id && object.now.version().vs > OpNumber::ZERO, // PBFT gave it its place
     }
 }
 
@@ -61,7 +75,8 @@ fn one_write_can_be_taken_back(_: &Digest, object: &Object) -> bool {
 fn a_frozen_object_is_as_it_said(_: &Digest, object: &Object) -> bool {
     match &object.phase {
         Phase::Frozen(start) => {
-            (start.statement().version(), start.statement().seen) == (object.now.version(), object.seen)
+            let said = start.statement();
+            (&said.current, said.seen) == (&object.now.proof, object.seen)
         }
         _ => true,
     }

@@ -34,7 +34,7 @@ pub const OBJECTS_MAX: usize = 128;
 /// Where a write stands in the order of its object: the viewstamp (vs), then the timestamp (ts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub struct Version {
-    /// The entry of PBFT that resolved contention for the object last; zero before the first.
+    /// The entry of PBFT that resolved contention for the object last, or that gave it a place in ordered mode; zero before the first.
     pub vs: OpNumber,
     /// The number of the write among all writes of the object, from 1; consecutive, also across resolutions.
     pub ts: Position,
@@ -93,7 +93,11 @@ impl Write {
         self.ask.statement()
     }
 
-    fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
+    /// Checks form, then the client's signature.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let ask = self.ask.statement();
         if self.name.len() > NAME_BYTES_MAX || self.operation.len() > OPERATION_BYTES_MAX {
             return Err(Fault::Malformed("a write longer than any".to_owned()));
@@ -244,15 +248,10 @@ pub struct Start {
     pub conflict: Vec<Signed<Grant>>,
     /// The requests under consideration (ops), without the operations themselves.
     pub asks: Vec<Signed<Ask, ClientKey>>,
-    /// The proof of the latest write that the signer has executed (currentC).
+    /// The proof of the latest write that the signer has executed (currentC), if it has one.
     pub current: Option<Proof>,
-}
-
-impl Start {
-    /// Where the latest write stands.
-    pub fn version(&self) -> Version {
-        self.current.as_ref().map_or(Version::default(), |proof| proof.statement().version)
-    }
+    /// How many writes the signer has executed since then ([`Start::seen`]): a measure of calm.
+    pub calm: u64,
 }
 
 impl Statement for Start {
@@ -371,13 +370,18 @@ impl Transferred {
 
 impl State {
     fn prove(&mut self, object: Digest, keyring: &Keyring, quorum: usize) -> Result<(), Fault> {
+        let stands = self.proof.as_ref().is_none_or(|proof| {
+            (proof.statement().object, proof.statement().version) == (object, self.at) // where it says that it does
+        });
         let fits = match (&self.proof, &self.last) {
-            (Some(proof), Some(last)) => proof.statement().object == object && proof.statement().is_for(last.ask()),
+            (Some(proof), Some(last)) => proof.statement().is_for(last.ask()),
             // The latest was an operation on several objects; or there is none.
-            (Some(proof), None) => proof.statement().object == object && self.joined != Rank::default(),
-            (None, None) => true,
-            (None, Some(_)) => false,
+            (Some(_), None) => self.joined != Rank::default(),
+            (None, None) => self.at == Version::default(),
+            // PBFT has given it its place: whoever vouches for the rest vouches for that.
+            (None, Some(last)) => last.ask().object == object && self.at.vs > OpNumber::ZERO,
         };
+        let fits = fits && stands;
         let is_short =
             self.done.len() <= super::object::CLIENTS_MAX && self.outcomes.len() <= super::object::OUTCOMES_MAX;
         if !fits || !is_short {
@@ -467,6 +471,15 @@ pub enum Message {
         /// The proof of that write.
         proof: Option<Proof>,
     },
+    /// Replica → client: PBFT gives the places of this object now, to your request, too.
+    InOrder {
+        /// The object.
+        object: Digest,
+        /// Which of your requests.
+        number: RequestNumber,
+    },
+    /// Client → replica: as WRITE-1, from a client that knows of ordered mode.
+    Submit(Write),
     /// Client → replica ⟨RESOLVE, conflictC, w1⟩: these grants contradict each other.
     Resolve {
         /// The grants, in the order of their signers.
@@ -550,7 +563,10 @@ impl Message {
     pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let malformed = |what: &str| Err(Fault::Malformed(what.to_owned()));
         match self {
-            Message::Write1(write) | Message::WriteBack { write, .. } | Message::Wrote(write) => write.prove(keyring),
+            Message::Write1(write)
+            | Message::Submit(write)
+            | Message::WriteBack { write, .. }
+            | Message::Wrote(write) => write.prove(keyring),
             Message::Resolve { conflict, .. } if conflict.len() > keyring.replicas() => malformed("too many grants"),
             Message::Resolve { write, .. } => write.prove(keyring),
             Message::Granted { grant, .. } | Message::Refused { grant, .. } => grant.prove(keyring),
@@ -570,6 +586,7 @@ impl Message {
             Message::Versions { versions, .. } if versions.len() > VERSIONS_MAX => malformed("too many versions"),
             Message::Module(message) => message.prove_inside(keyring),
             Message::TooOld { .. }
+            | Message::InOrder { .. }
             | Message::OrderedDone { .. }
             | Message::OrderedTooOld { .. }
             | Message::Done { .. }
@@ -596,6 +613,8 @@ impl Message {
             Message::Read(_) => "Read",
             Message::WriteBackRead { .. } => "WriteBackRead",
             Message::ReadAnswer { .. } => "ReadAnswer",
+            Message::InOrder { .. } => "InOrder",
+            Message::Submit(_) => "Submit",
             Message::Resolve { .. } => "Resolve",
             Message::Ordered(_) => "Ordered",
             Message::OrderedDone { .. } => "OrderedDone",

@@ -11,6 +11,7 @@
 mod client;
 mod contention;
 mod durable;
+mod in_order;
 mod invariants;
 mod message;
 mod module;
@@ -25,6 +26,7 @@ mod transfer;
 
 pub use client::Client;
 pub use durable::{Joined, Kept, Record};
+pub use in_order::{ALONE_MAX, CALM_WRITES, WINDOW_MAX, WINDOW_MIN};
 pub use message::{
     Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start, Transferred,
     VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,

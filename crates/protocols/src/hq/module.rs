@@ -1,8 +1,8 @@
-//! PBFT inside HQ (`docs/adr/001-seam.md`, *Nesting*). It orders quorums of STARTs, and operations on several objects; its
-//! clients are the replicas, and while nobody contends or touches several objects it sends nothing and arms no timer.
+//! PBFT inside HQ (`docs/adr/001-seam.md`, *Nesting*). It orders quorums of STARTs, operations on several objects, and requests
+//! for objects in ordered mode; its clients are the replicas, and while there is none of these it sends nothing and arms no timer.
 
 use super::durable::Record;
-use super::message::{Message, Ordered, Start};
+use super::message::{Message, Ordered, Start, Write};
 use super::ordered::Rank;
 use super::replica::Replica;
 use super::{Hq, Outbox, Timer};
@@ -16,6 +16,7 @@ use quorate_core::outbox::Effect;
 use quorate_core::protocol;
 use quorate_core::sessions::{Batch, Body, Outcome};
 use quorate_core::wire::Wire;
+use std::collections::BTreeSet;
 
 /// PBFT's words in ours.
 pub(super) const LIFT: Lift<Pbft, Hq> = Lift { message: Message::Module, record: Record::Module, timer: Timer::Module };
@@ -27,6 +28,8 @@ pub enum Entry {
     Starts(Vec<Signed<Start>>),
     /// An operation on several objects.
     Ordered(Box<Ordered>),
+    /// A request for an object in ordered mode.
+    Write(Box<Write>),
 }
 
 impl Replica {
@@ -35,9 +38,9 @@ impl Replica {
         self.quorums.primary(protocol::Replica::status(&self.module).view)
     }
 
-    /// The last resolution of an object, in PBFT's order.
+    /// The last resolution of an object, or the last entry of ordered mode, in PBFT's order.
     pub(super) fn resolved(&self, id: Digest) -> OpNumber {
-        self.resolved.get(&id).copied().unwrap_or_default()
+        self.course(id).seen
     }
 
     /// Runs a handler of PBFT within this turn, and does what it wants of us.
@@ -92,30 +95,47 @@ impl Replica {
     /// PBFT has ordered this: the upcall of R4.
     fn decided(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
         let Ok(batch) = Batch::decode(batch) else { return };
+        let mut written = BTreeSet::new();
         for (index, request) in (0..).zip(batch.requests) {
+            self.submitted(request.client, request.number);
             if let Body::Apply(bytes) = request.body {
                 match Entry::decode(&bytes) {
                     Ok(Entry::Starts(starts)) => self.on_resolution(op, starts, out),
                     Ok(Entry::Ordered(ordered)) => self.on_decided_ordered(Rank { entry: op, index }, *ordered, out),
+                    Ok(Entry::Write(write)) => {
+                        written.extend(self.on_decided_write(Rank { entry: op, index }, *write, out));
+                    }
                     Err(_) => {} // a liar's
                 }
             }
         }
+        written.iter().for_each(|id| self.seal(*id, op));
+        written.into_iter().for_each(|id| self.proceed(id, out));
     }
 
     /// Asks PBFT to order this, in this replica's name.
     pub(super) fn submit_entry(&mut self, entry: &Entry, out: &mut Outbox) {
-        self.requests = self.requests.saturating_add(1);
-        let Some(key) = self.keyring.proxy() else { return };
+        self.submit_entries(std::slice::from_ref(entry), out);
+    }
+
+    /// Asks PBFT to order these together, in this order. The number of the last one.
+    pub(super) fn submit_entries(&mut self, entries: &[Entry], out: &mut Outbox) -> RequestNumber {
+        let first = RequestNumber::new(self.requests).next();
+        self.requests = self.requests.saturating_add(entries.len() as u64);
+        let last = RequestNumber::new(self.requests);
+        let Some(key) = self.keyring.proxy() else { return last };
         let client = self.keyring.address(&key);
+        let numbers = (0..).map(|index| first.plus(index));
+        let bodies = entries.iter().map(|entry| Body::Apply(entry.encode().into()));
         let group = self.keyring.sign_as_proxy(pbft::Requests {
             client,
             session: SessionId::new(1),
             acknowledged: RequestNumber::ZERO,
             full: None,
-            requests: vec![(RequestNumber::new(self.requests), Body::Apply(entry.encode().into()))],
+            requests: numbers.zip(bodies).collect(),
         });
         let message = pbft::Message::Request(group);
         self.module(out, |module, out| protocol::Replica::on_message(module, Peer::Client(client), message, out));
+        last
     }
 }

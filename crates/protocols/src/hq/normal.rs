@@ -23,6 +23,9 @@ impl Replica {
         if ask.client != from {
             return out.ignore(peer, Why::NotForSender);
         }
+        if self.course(ask.object).is_in_order() && !mutated!("hq/grants-in-ordered-mode") {
+            return self.on_write1_in_order(from, write, out);
+        }
         let keyring = self.keyring.clone();
         let (id, object) = self.object(&write.name);
         if !object.is_free() {
@@ -84,12 +87,18 @@ impl Replica {
     pub(super) fn on_write2(&mut self, from: Peer, proof: Proof, write: Option<Write>, answer: bool, out: &mut Outbox) {
         let grant = *proof.statement();
         let (id, wants) = (grant.object, answer && from == Peer::Client(grant.client));
+        let is_in_order = self.course(id).is_in_order();
         if let Some(object) = self.objects.get(&id) {
             // Cheap first: a certificate that says nothing new is not looked at any closer.
             if grant.version <= object.now.version() {
                 let number = object.now.done.get(&grant.client).map(|done| done.number);
                 return match number {
                     Some(number) if number == grant.number && wants => self.tell(id, grant.client, out),
+                    Some(number) if number > grant.number => out.ignore(from, Why::Duplicate),
+                    // It was superseded: its client asks as everybody does now.
+                    _ if wants && is_in_order => {
+                        out.send_unsynced(from, Message::InOrder { object: id, number: grant.number }); // PBFT's word
+                    }
                     _ => out.ignore(from, Why::Duplicate),
                 };
             }
@@ -121,7 +130,7 @@ impl Replica {
                 return self.proceed(id, out);
             }
             Phase::Frozen(_) | Phase::Resolving(_) => return self.fall_behind(id, out),
-            Phase::Free | Phase::Writing(..) | Phase::Taking(_) => {}
+            Phase::Free | Phase::Writing(..) | Phase::InOrder(_) | Phase::Taking(_) => {}
         }
         if object.pending.as_ref().is_none_or(|(known, _)| known.statement().version < grant.version) {
             object.pending = Some((proof, wants));
@@ -183,6 +192,7 @@ impl Replica {
                     self.tell(id, client, out);
                 }
             }
+            Phase::InOrder(due) => self.stepped_in_order(id, op, *due, stepped, out),
             Phase::Taking(transferred) => self.taken(id, op, *transferred, out),
             Phase::Resolving(resolving) => self.stepped_resolving(id, op, *resolving, stepped, out),
             other @ (Phase::Free | Phase::Frozen(_)) => {
@@ -206,7 +216,7 @@ impl Replica {
         let Some(object) = self.objects.get_mut(&id) else { return };
         let Stepped { reply, before } = stepped;
         let former = object.now.version();
-        let next = object.now.after(proof.clone(), write.clone(), reply.clone());
+        let next = object.now.after(proof.statement().version, Some(proof.clone()), write.clone(), reply.clone());
         let state = std::mem::replace(&mut object.now, next);
         object.before = Some((state, before.clone()));
         object.grant = None;

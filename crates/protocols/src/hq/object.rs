@@ -1,6 +1,7 @@
 //! One object as a replica knows it.
 
 use super::durable::Kept;
+use super::in_order::Due;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
 use super::ordered::Rank;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -47,7 +48,9 @@ pub struct Outcome {
 /// What the protocol knows of an object's state. A function of the writes executed, but for signatures.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct State {
-    /// The proof of the latest write (currentC); `None` before the first.
+    /// Where the latest write stands; zero before the first.
+    pub at: Version,
+    /// The proof of the latest write (currentC); `None` before the first, and if PBFT's order is the proof (ordered mode).
     pub proof: Option<Proof>,
     /// The latest write; `None` before the first, and if it was an operation on several objects.
     pub last: Option<Write>,
@@ -63,13 +66,24 @@ pub struct State {
 
 /// The latest write, by what stands for it; one request for each client: its number, its result, its place. What a client may
 /// say differently to different replicas ([`Ask::after`]) is not in it.
-type Essence =
-    (Version, Option<Digest>, (Rank, Vec<(Rank, Outcome)>), Vec<(ClientId, RequestNumber, Bytes, Version)>, Position);
+type Essence = (
+    (Version, bool),
+    Option<Digest>,
+    (Rank, Vec<(Rank, Outcome)>),
+    Vec<(ClientId, RequestNumber, Bytes, Version)>,
+    Position,
+);
 
 impl State {
     /// Where the latest write stands.
-    pub fn version(&self) -> Version {
-        self.proof.as_ref().map_or(Version::default(), |proof| proof.statement().version)
+    pub const fn version(&self) -> Version {
+        self.at
+    }
+
+    /// Is there a certificate, of this viewstamp, for the latest write? If not, everybody who has been through that entry of PBFT
+    /// has it.
+    pub(super) fn is_certified_at(&self, vs: OpNumber) -> bool {
+        self.at.vs == vs && self.proof.is_some()
     }
 
     /// What must be equal on all replicas.
@@ -77,23 +91,21 @@ impl State {
         let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
         let last = self.last.as_ref().map(|write| write.ask().hash);
         let outcomes = self.outcomes.iter().map(|(rank, outcome)| (*rank, *outcome)).collect();
-        (self.version(), last, (self.joined, outcomes), done.collect(), self.floor)
+        ((self.at, self.proof.is_some()), last, (self.joined, outcomes), done.collect(), self.floor)
     }
 
-    /// The state after a write.
-    pub(super) fn after(&self, proof: Proof, write: Write, result: Bytes) -> Self {
-        let grant = *proof.statement();
+    /// The state after a write. Without a proof: PBFT has given it its place.
+    pub(super) fn after(&self, at: Version, proof: Option<Proof>, write: Write, result: Bytes) -> Self {
+        let ask = *write.ask();
         let mut next = self.clone();
-        let answered = Answered { number: grant.number, result, version: grant.version, proof: Some(proof.clone()) };
-        next.done.insert(grant.client, answered);
+        next.done.insert(ask.client, Answered { number: ask.number, result, version: at, proof: proof.clone() });
         if next.done.len() > CLIENTS_MAX
             && let Some(oldest) = next.done.iter().min_by_key(|(_, it)| it.version).map(|(client, _)| *client)
             && let Some(forgotten) = next.done.remove(&oldest)
         {
             next.floor = next.floor.max(forgotten.version.ts);
         }
-        next.proof = Some(proof);
-        next.last = Some(write);
+        (next.at, next.proof, next.last) = (at, proof, Some(write));
         next
     }
 
@@ -114,8 +126,8 @@ impl State {
 pub(super) struct Resolving {
     /// The entry of PBFT: the viewstamp of what follows from it.
     pub(super) vs: OpNumber,
-    /// The greatest certificate in the STARTs (C), and who showed it.
-    pub(super) base: Option<Proof>,
+    /// What all go to (C).
+    pub(super) base: Base,
     /// The requests in the STARTs.
     pub(super) asks: Vec<Signed<Ask, ClientKey>>,
     /// The operations on several objects that have waited for it, in PBFT's order.
@@ -124,6 +136,8 @@ pub(super) struct Resolving {
     pub(super) votes: BTreeMap<Version, BTreeMap<ReplicaId, Verified<Grant>>>,
     /// Certificates of its list that others have shown, by the place.
     pub(super) shown: BTreeMap<Version, Proof>,
+    /// It ends in ordered mode: L is executed without grants.
+    pub(super) in_order: bool,
     /// The list of an earlier resolution, in the middle of which this replica was.
     pub(super) left: Option<List>,
     pub(super) stage: Stage,
@@ -133,7 +147,8 @@ impl Resolving {
     /// Of this viewstamp, and nothing else is known.
     pub(super) fn new(vs: OpNumber) -> Self {
         let (asks, ordered, votes, shown) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { vs, base: None, asks, ordered, votes, shown, left: None, stage: Stage::Reaching }
+        let (base, in_order, left) = (Base::Shown(None), false, None);
+        Self { vs, base, asks, ordered, votes, shown, in_order, left, stage: Stage::Reaching }
     }
 
     /// L, if this replica has come so far.
@@ -153,6 +168,15 @@ impl Resolving {
         let shown = || self.shown.get(&version).filter(|proof| *proof.statement() == grant).cloned();
         counted.map(Certified::into_certificate).or_else(shown)
     }
+}
+
+/// C.
+#[derive(Debug)]
+pub(super) enum Base {
+    /// The greatest certificate in the STARTs; `None`: nothing was ever executed.
+    Shown(Option<Proof>),
+    /// What the object was when it had been through this entry of PBFT: no START shows a write after it.
+    Through(OpNumber),
 }
 
 /// How far it is.
@@ -190,6 +214,8 @@ pub struct List {
     pub first: Position,
     /// The operations, at most `GRANTS_MAX`.
     pub items: Vec<Item>,
+    /// Nobody grants them: they are executed as they stand here, and ordered mode follows.
+    pub in_order: bool,
 }
 
 impl List {
@@ -229,7 +255,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(list: List, executed: usize, keyring: &Keyring) -> Self {
-        let own = list.grants().map(|grant| keyring.sign(grant)).collect();
+        let granted = list.grants().filter(|_| !list.in_order);
+        let own = granted.map(|grant| keyring.sign(grant)).collect();
         Self { list, own, executed }
     }
 }
@@ -241,6 +268,8 @@ pub(super) enum Phase {
     Free,
     /// The machine executes a write; is its client to be answered?
     Writing(Box<(Proof, Write)>, bool),
+    /// The machine executes a request that PBFT has ordered (ordered mode).
+    InOrder(Box<Due>),
     /// The machine takes what another replica has.
     Taking(Box<super::message::Transferred>),
     /// Nothing is executed until contention is resolved; this was said of it.
@@ -257,8 +286,15 @@ pub(super) struct Object {
     pub(super) now: State,
     /// Before the latest write: the state, and what the machine had (backupC, prev).
     pub(super) before: Option<(State, Image)>,
-    /// The last resolution.
+    /// The last resolution, or the last entry of ordered mode.
     pub(super) seen: OpNumber,
+    /// Where it was when it had been through that. A measure of calm, on which nothing else depends.
+    pub(super) freed: Position,
+    /// The last request that was executed in ordered mode.
+    pub(super) through: Rank,
+    /// What PBFT has ordered for it in ordered mode, and is not done here; at most
+    /// [`WINDOW_MAX`](super::in_order::WINDOW_MAX).
+    pub(super) due: VecDeque<Due>,
     /// The one outstanding grant (grantTS).
     pub(super) grant: Option<Signed<Grant>>,
     /// Requests under consideration (ops), one for each client.
@@ -286,6 +322,9 @@ impl Object {
             now: State::default(),
             before: None,
             seen: OpNumber::ZERO,
+            freed: Position::ZERO,
+            through: Rank::default(),
+            due: VecDeque::new(),
             grant: None,
             writes: BTreeMap::new(),
             bodies: BTreeMap::new(),
@@ -300,14 +339,14 @@ impl Object {
     }
 
     pub(super) fn is_free(&self) -> bool {
-        matches!(self.phase, Phase::Free) && self.pending.is_none()
+        matches!(self.phase, Phase::Free) && self.pending.is_none() && self.due.is_empty()
     }
 
     /// Is the machine at work on it?
     pub(super) fn is_moving(&self) -> bool {
         match &self.phase {
             Phase::Free | Phase::Frozen(_) => false,
-            Phase::Writing(..) | Phase::Taking(_) => true,
+            Phase::Writing(..) | Phase::InOrder(_) | Phase::Taking(_) => true,
             Phase::Resolving(it) => {
                 matches!(it.stage, Stage::Undoing | Stage::Executing(..) | Stage::Running(..) | Stage::Joining(_))
             }
@@ -383,6 +422,8 @@ impl Object {
             now: self.now.clone(),
             before: self.before.clone(),
             seen: self.seen,
+            freed: self.freed,
+            through: self.through,
             grant: self.grant.clone(),
             writes: self.writes.values().cloned().collect(),
             settled: self.settled.values().cloned().collect(),

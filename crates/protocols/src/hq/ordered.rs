@@ -93,8 +93,8 @@ pub(super) struct Across {
     reads: VecDeque<(ClientId, ReadRequest)>,
     /// The last entry of PBFT that this replica has gone through.
     pub(super) through: OpNumber,
-    /// The last entry that what is on its disk knows of.
-    known: OpNumber,
+    /// The last entry that what is on its disk knows of, or what it has from others.
+    pub(super) known: OpNumber,
 }
 
 impl Across {
@@ -162,8 +162,8 @@ impl Across {
 
 /// Until PBFT has ordered it.
 impl Replica {
-    /// Has PBFT here not come to what the disk knows of? Then an operation may be here in part without this replica knowing
-    /// which: clients are not answered.
+    /// Has PBFT here not come to what its objects have been through? Then an operation may be here in part without this replica
+    /// knowing which, and PBFT may give the places of an object: clients are not answered.
     pub(super) fn catches_up(&self) -> bool {
         self.across.through < self.across.known
     }
@@ -243,6 +243,7 @@ impl Replica {
         let objects: Vec<Digest> = ordered.names.iter().map(|name| self.object(name).0).collect();
         for id in &objects {
             self.across.queued.entry(*id).or_default().push(rank);
+            self.end_order(*id, rank.entry, out);
         }
         self.across.open.insert(rank, objects.len());
         if objects.iter().all(|id| self.is_past(*id, rank)) {
@@ -467,6 +468,7 @@ impl Object {
     /// An operation on several objects was executed here. Nobody takes it back: who has frozen the object after it has been
     /// through the resolution that brought it, and so has it.
     pub(super) fn join(&mut self, proof: super::Proof, rank: Rank, outcome: Outcome) {
+        self.now.at = proof.statement().version;
         self.now.proof = Some(proof);
         self.now.last = None;
         self.now.joined = rank;

@@ -4,6 +4,7 @@
 //! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again.
 
 use super::durable::{Joined, Kept, Record};
+use super::in_order::Submissions;
 use super::message::Message;
 use super::module::{Entry, LIFT};
 use super::object::{Object, Outcome, Phase, Plan, Resolving, Stage};
@@ -31,7 +32,7 @@ impl Replica {
     /// Makes sure that somebody looks again, as long as there is something to look after.
     pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
         let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
-        let unsettled = unsettled || self.across.is_waiting() || self.catches_up();
+        let unsettled = unsettled || self.across.is_waiting() || self.submissions.is_waiting() || self.catches_up();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -67,6 +68,7 @@ impl Replica {
             }
         }
         self.submit_waiting(AGAIN_MAX, out);
+        self.submit_late(out);
         if shows_gap {
             // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
             self.submit_entry(&Entry::Starts(Vec::new()), out);
@@ -205,12 +207,21 @@ impl Replayed {
                 object.name = write.name.clone();
                 let (name, operation) = (write.name.clone(), write.operation.clone());
                 let step = Step::Apply { object: name, at: proof.statement().version.ts, operation };
-                let next = object.now.after(proof, write, result);
+                let next = object.now.after(proof.statement().version, Some(proof), write, result);
                 object.before = Some((std::mem::replace(&mut object.now, next), before));
                 object.grant = None;
                 object.writes.clear();
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, step));
+            }
+            Record::InOrder { op, rank, at, write, result, last } => {
+                let object = self.objects.entry(write.ask().object).or_insert_with(|| Object::new(write.name.clone()));
+                object.first.get_or_insert(seq);
+                object.name = write.name.clone();
+                let (name, operation) = (write.name.clone(), write.operation.clone());
+                object.execute_in_order(rank, at, last, &write, result);
+                self.last = self.last.max(op);
+                self.steps.insert(op, (seq, Step::Apply { object: name, at: at.ts, operation }));
             }
             Record::Ordered { op, rank, client, number, operation, result, joined } => {
                 let mut touched = Vec::new();
@@ -250,6 +261,7 @@ impl Replayed {
 fn restored(kept: Kept, keyring: &Keyring) -> Object {
     let mut object = Object::new(kept.name);
     (object.now, object.before, object.seen, object.grant) = (kept.now, kept.before, kept.seen, kept.grant);
+    (object.freed, object.through) = (kept.freed, kept.through);
     object.granted = kept.granted;
     object.settled = kept.settled.into_iter().map(|write| (write.ask().hash, write)).collect();
     object.writes = kept.writes.into_iter().map(|write| (write.ask().client, write)).collect();
@@ -258,8 +270,9 @@ fn restored(kept: Kept, keyring: &Keyring) -> Object {
     }
     if let Some(list) = kept.list {
         let vs = list.vs;
+        let in_order = list.in_order;
         let stage = Stage::Granting(Plan::new(list, 0, keyring));
-        object.phase = Phase::Resolving(Box::new(Resolving { stage, ..Resolving::new(vs) }));
+        object.phase = Phase::Resolving(Box::new(Resolving { stage, in_order, ..Resolving::new(vs) }));
     }
     object
 }
@@ -320,7 +333,8 @@ pub(super) fn restore(
         module = Some(<pbft::Replica as protocol::Replica<pbft::Pbft>>::start(inner, keyring.clone(), inner_out));
     });
     let module = module.unwrap_or(Err(RestoreError::NoKey))?;
-    let known = objects.values().map(|it| it.now.joined.entry).max().unwrap_or_default();
+    let entries = objects.values().map(|it| it.now.joined.entry.max(it.seen).max(it.now.version().vs));
+    let known = entries.max().unwrap_or_default();
     let active = objects.iter().filter(|(_, it)| !matches!(it.phase, Phase::Free)).map(|(id, _)| *id).collect();
     let mut compared = Compared::new(restore.config.compare);
     for (id, object) in &objects {
@@ -339,7 +353,8 @@ pub(super) fn restore(
         module,
         carried,
         places,
-        resolved: BTreeMap::new(),
+        courses: BTreeMap::new(),
+        submissions: Submissions::default(),
         requests: out.nonce() >> 2, // another life's numbers are not used again
         starts: BTreeMap::new(),
         submitted: BTreeMap::new(),

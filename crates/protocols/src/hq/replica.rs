@@ -1,7 +1,8 @@
 //! The replica: its state, and which handler takes what. The chapters are `normal` (the paper's §3.1 and §3.2: no contention),
-//! `contention` and `resolve` (§3.3), `transfer` (who is behind), `module` (PBFT inside), `recovery` (the disk).
+//! `contention` and `resolve` (§3.3), `in_order` (ordered mode), `transfer` (who is behind), `module` (PBFT inside), `recovery` (the disk).
 
 use super::durable::Record;
+use super::in_order::{Course, Submissions};
 use super::message::{BUCKETS, Grant, Message, Proof, Start, Transferred, Version};
 use super::object::{Object, Phase};
 use super::ordered::{Across, Rank};
@@ -99,8 +100,10 @@ pub struct Replica {
     pub(super) carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
     /// The former by the latter.
     pub(super) places: BTreeMap<RecordSeq, RecordSeq>,
-    /// The last resolution of each object that was ever contended, in PBFT's order.
-    pub(super) resolved: BTreeMap<Digest, OpNumber>,
+    /// What PBFT's order says of each object that was ever contended.
+    pub(super) courses: BTreeMap<Digest, Course>,
+    /// Requests for objects in ordered mode.
+    pub(super) submissions: Submissions,
     /// Requests that this replica has made to PBFT.
     pub(super) requests: u64,
     /// STARTs by object and signer.
@@ -214,6 +217,8 @@ impl Replica {
             | Message::Granted { .. }
             | Message::Refused { .. }
             | Message::TooOld { .. }
+            | Message::InOrder { .. }
+            | Message::Submit(_)
             | Message::Done { .. }
             | Message::Ordered(_)
             | Message::OrderedDone { .. }
@@ -236,6 +241,7 @@ impl Replica {
         match message {
             Message::Ordered(ordered) => self.on_ordered(from, *ordered, out),
             Message::Write1(write) => self.on_write1(from, write.proven()?, out),
+            Message::Submit(write) => self.on_submit(from, write.proven()?, out),
             Message::Write2 { proof, write, answer } => {
                 let write = write.map(super::Write::proven).transpose()?;
                 self.on_write2(peer, proof, write, answer, out);
@@ -278,6 +284,10 @@ impl Replica {
         if object.is_moving() {
             return;
         }
+        if self.run_due(id, out) {
+            return self.expect_progress(out);
+        }
+        let Some(object) = self.objects.get_mut(&id) else { return };
         if let Some(mut decided) = object.decided.take() {
             decided.left = object.list().filter(|_| object.is_between()).cloned();
             object.phase = Phase::Resolving(decided);
@@ -325,6 +335,7 @@ impl protocol::Replica<Hq> for Replica {
 
     fn on_message(&mut self, from: Peer, message: Message, out: &mut Outbox) {
         self.take(from, message, out);
+        self.submit_in_order(out);
     }
 
     fn on_timer(&mut self, timer: Timer, out: &mut Outbox) {
@@ -333,6 +344,7 @@ impl protocol::Replica<Hq> for Replica {
             Timer::Again => self.on_again(out),
             Timer::Compare => self.on_compare(out),
         }
+        self.submit_in_order(out);
     }
 
     /// Nothing is executed by PBFT's order in the machine.
@@ -344,6 +356,7 @@ impl protocol::Replica<Hq> for Replica {
 
     fn on_stepped(&mut self, op: OpNumber, stepped: Stepped, out: &mut Outbox) {
         self.stepped(op, stepped, out);
+        self.submit_in_order(out);
     }
 
     fn on_image(&mut self, ticket: QueryTicket, image: Image, out: &mut Outbox) {

@@ -5,8 +5,8 @@
 use super::Outbox;
 use super::durable::Asked;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Start, Version};
-use super::object::{Item, List, Object, Phase, Plan, Resolving, Stage};
-use super::ordered::QUEUED_MAX;
+use super::object::{Base, Item, List, Object, Phase, Plan, Resolving, Stage, State};
+use super::ordered::{QUEUED_MAX, Rank};
 use super::replica::Replica;
 use quorate_core::crypto::{ClientKey, Digest, Evidence, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
@@ -14,13 +14,15 @@ use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
 use quorate_core::mutated;
 use quorate_core::objects::{Step, Stepped};
 use quorate_core::outbox::Note;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Replica {
     /// resolve(startQ), in PBFT's order.
     pub(super) fn on_resolution(&mut self, vs: OpNumber, starts: Vec<Signed<Start>>, out: &mut Outbox) {
         let Some(id) = starts.first().map(|start| start.statement().object) else { return };
-        let seen = self.resolved(id);
+        let mut course = self.course(id);
+        let seen = course.seen;
         let in_order = starts.is_sorted_by(|one, next| one.by() < next.by());
         let is_queued = self.across.is_queued(id);
         let of_one = starts.iter().all(|start| {
@@ -32,7 +34,22 @@ impl Replica {
         if !proven || starts.len() < self.start_quorum() {
             return out.ignore(self.me(), Why::NotNow); // the same contention was resolved before, or it is none
         }
-        self.resolved.insert(id, vs);
+        let calm = self.quorums.vouched(starts.iter().map(|start| start.statement().calm)).unwrap_or(0);
+        let contended = starts.iter().any(|start| !start.statement().conflict.is_empty());
+        let currents = || starts.iter().filter_map(|start| start.statement().current.clone());
+        let base = match mutated!("hq/resolves-from-the-first-start") {
+            true => starts.first().and_then(|start| start.statement().current.clone()),
+            false => currents().max_by_key(|proof| proof.statement().version),
+        };
+        // What ordered mode has led to has no certificate; a write since then has one, of its viewstamp.
+        let base = match base {
+            Some(proof) if proof.statement().version.vs == seen => Base::Shown(Some(proof)),
+            _ if course.unproven => Base::Through(seen),
+            base => Base::Shown(base),
+        };
+        let ends_in_order = course.resolve(vs, contended, is_queued, calm);
+        course.unproven = ends_in_order || matches!(base, Base::Through(_));
+        self.courses.insert(id, course);
         let ordered = self.take_queued(id);
         if let Some(known) = self.starts.get_mut(&id) {
             known.retain(|_, start| start.statement().seen >= vs);
@@ -46,17 +63,15 @@ impl Replica {
         if object.seen >= vs || resolving || object.decided.as_ref().is_some_and(|it| under_way(it)) {
             return; // the object has been through it, as the disk or another replica says
         }
-        let currents = starts.iter().filter_map(|start| start.statement().current.clone());
-        let base = match mutated!("hq/resolves-from-the-first-start") {
-            true => starts.first().and_then(|start| start.statement().current.clone()),
-            false => currents.max_by_key(|proof| proof.statement().version),
-        };
+        if !object.is_in_turn() {
+            object.due.clear(); // others have been through it all, or there would be no STARTs: it is had from them
+        }
         let asks = vouched(&starts, self.quorums.vouch());
         let early = self.early.remove(&id).unwrap_or_default();
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
         let known: Vec<_> = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned().collect();
         object.settled.extend(known.into_iter().map(|write| (write.ask().hash, write)));
-        let mut resolving = Resolving { base, asks, ordered, ..Resolving::new(vs) };
+        let mut resolving = Resolving { base, asks, ordered, in_order: ends_in_order, ..Resolving::new(vs) };
         for grant in early.into_values().flatten() {
             if grant.statement().version.vs == vs {
                 count(&mut resolving, grant);
@@ -67,6 +82,9 @@ impl Replica {
             self.keep(id, None, out); // a restart on the way to C finds these operations
         }
         out.note(Note::Other("contention is resolved"));
+        if ends_in_order {
+            out.note(Note::Other("an object goes to ordered mode"));
+        }
         self.proceed(id, out);
     }
 
@@ -98,16 +116,27 @@ impl Replica {
     fn reach(&mut self, id: Digest, mut resolving: Box<Resolving>, out: &mut Outbox) {
         let Some(object) = self.objects.get(&id) else { return };
         let here = object.now.version();
-        let base = resolving.base.as_ref().map_or(Version::default(), |proof| proof.statement().version);
-        if here == base {
+        let (order, shown) = match &resolving.base {
+            Base::Shown(None) => (here.cmp(&Version::default()), None),
+            Base::Shown(Some(proof)) => (here.cmp(&proof.statement().version), Some(proof.clone())),
+            Base::Through(entry) if object.seen < *entry => (Ordering::Less, None),
+            Base::Through(entry) if object.now.is_certified_at(*entry) => (Ordering::Greater, None),
+            Base::Through(_) => (Ordering::Equal, None),
+        };
+        if order == Ordering::Equal {
             return self.plan(id, resolving, out);
         }
-        if here > base {
-            let Some((_, image)) = object.before.as_ref().filter(|(state, _)| state.version() == base) else {
+        if order == Ordering::Greater {
+            let is_base = |state: &State| match &resolving.base {
+                Base::Shown(None) => state.version() == Version::default(),
+                Base::Shown(Some(proof)) => state.version() == proof.statement().version,
+                Base::Through(entry) => !state.is_certified_at(*entry),
+            };
+            let Some((_, image)) = object.before.as_ref().filter(|(state, _)| is_base(state)) else {
                 return out.halt(format!(
-                    "this replica has executed write {} of an object, and a quorum of STARTs knows of none after {}: more \
-                     replicas lie than the group tolerates",
-                    here.ts, base.ts
+                    "this replica has executed write {} of an object, and a quorum of STARTs knows neither of it nor of the one \
+                     before: more replicas lie than the group tolerates",
+                    here.ts
                 ));
             };
             let step = Step::Put { object: object.name.clone(), image: image.clone() };
@@ -116,7 +145,7 @@ impl Replica {
             }
             return self.set_resolving(id, resolving);
         }
-        let next = resolving.base.clone().filter(|proof| proof.statement().version == object.next());
+        let next = shown.filter(|proof| proof.statement().version == object.next());
         let Some(proof) = next else {
             self.set_resolving(id, resolving);
             return self.fall_behind(id, out);
@@ -126,7 +155,7 @@ impl Replica {
             return self.want(id, proof.statement().hash, out);
         };
         let (object, operation) = (write.name.clone(), write.operation.clone());
-        if self.step(id, Step::Apply { object, at: base.ts, operation }, out) {
+        if self.step(id, Step::Apply { object, at: proof.statement().version.ts, operation }, out) {
             resolving.stage = Stage::Executing(proof, write);
         }
         self.set_resolving(id, resolving);
@@ -142,19 +171,22 @@ impl Replica {
         let asks = order(&resolving.asks, resolving.vs, object);
         let asks = asks.iter().map(|ask| Item { ask: *ask.statement(), ordered: None });
         let items: Vec<Item> = asks.chain(std::mem::take(&mut resolving.ordered)).collect();
-        let (vs, first) = (resolving.vs, object.now.version().ts.next());
+        let (vs, first, resolving_in_order) = (resolving.vs, object.now.version().ts.next(), resolving.in_order);
         if items.is_empty() {
             return self.finish(id, vs, out);
         }
         let settled = items.iter().filter_map(|item| object.body(item.ask.hash)).cloned();
         object.settled = settled.map(|write| (write.ask().hash, write)).collect();
         let ordered = items.first().and_then(|item| item.ordered);
-        resolving.stage = Stage::Granting(Plan::new(List { vs, first, items }, 0, &self.keyring));
+        let list = List { vs, first, items, in_order: resolving.in_order };
+        resolving.stage = Stage::Granting(Plan::new(list, 0, &self.keyring));
         self.set_resolving(id, resolving);
         self.keep(id, None, out); // before any of it is executed: a restart must not compute it anew from a later state
         self.say_grants(id, out);
-        if let Some(rank) = ordered {
-            self.run_ordered(rank, out);
+        match ordered {
+            Some(rank) => self.run_ordered(rank, out),
+            None if resolving_in_order => self.proceed_resolving(id, out),
+            None => {}
         }
     }
 
@@ -252,7 +284,7 @@ impl Replica {
         }
         let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
         let next = Some(item.ask);
-        let ready = next.filter(|_| resolving.proof(&plan, plan.executed, quorum).is_some());
+        let ready = next.filter(|_| plan.list.in_order || resolving.proof(&plan, plan.executed, quorum).is_some());
         let write = ready.and_then(|ask| self.objects.get(&id)?.body(ask.hash).cloned());
         let (Some(ask), Some(write)) = (ready, write.clone()) else {
             resolving.stage = Stage::Granting(plan);
@@ -284,7 +316,12 @@ impl Replica {
             Stage::Running(mut plan, write) => {
                 let quorum = self.quorum() - usize::from(mutated!("hq/resolution-quorum-one-short"));
                 let client = write.ask().client;
-                if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
+                if plan.list.in_order {
+                    let rank = Rank { entry: resolving.vs, index: u32::try_from(plan.executed).unwrap_or(u32::MAX) };
+                    let at = Version { vs: resolving.vs, ts: plan.list.first.plus(plan.executed as u64) };
+                    self.executed_in_order(id, op, (rank, at, false), write, stepped, out);
+                    plan.executed = plan.executed.saturating_add(1);
+                } else if let Some(proof) = resolving.proof(&plan, plan.executed, quorum) {
                     self.executed(id, op, proof, write, stepped, out);
                     plan.executed = plan.executed.saturating_add(1);
                     self.tell(id, client, out);
@@ -319,8 +356,7 @@ impl Replica {
         let granted = self.sayable(id);
         let Some(object) = self.objects.get_mut(&id) else { return };
         object.granted = granted;
-        object.seen = vs;
-        object.grant = None;
+        object.pass(vs);
         object.writes.clear();
         object.bodies.clear();
         object.phase = Phase::Free;

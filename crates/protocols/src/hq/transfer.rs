@@ -2,7 +2,7 @@
 //! what `f + 1` replicas have alike; with anything at all, finds out by comparing sums when it is quiet.
 
 use super::message::{BUCKETS, Message, Proof, Transferred, VERSIONS_MAX, Version, Write, object_of};
-use super::object::{Object, Phase, Plan, Resolving, Stage};
+use super::object::{Base, Object, Phase, Plan, Resolving, Stage};
 use super::replica::{Behind, Replica};
 use super::{Outbox, Timer};
 use quorate_core::crypto::Digest;
@@ -141,7 +141,7 @@ impl Replica {
             Phase::Frozen(_) => it.is_whole() && it.seen > object.seen,
             Phase::Resolving(resolving) if it.is_whole() => it.seen >= resolving.vs,
             Phase::Resolving(resolving) => it.is_within(resolving.vs) && it.now.version() > object.now.version(),
-            Phase::Writing(..) | Phase::Taking(_) => false,
+            Phase::Writing(..) | Phase::InOrder(_) | Phase::Taking(_) => false,
         };
         let vouch = if mutated!("hq/believes-one-replica") { 1 } else { self.quorums.vouch() };
         let alike = |digest: Digest| behind.told.values().filter(|it| it.digest() == digest).count();
@@ -166,20 +166,33 @@ impl Replica {
     /// forget it at once, too.
     fn at_base(&self, behind: &Behind, object: &Object, vouch: usize) -> Option<Transferred> {
         let Phase::Resolving(resolving) = &object.phase else { return None };
-        let base = resolving.base.as_ref()?.statement().version;
-        if !matches!(resolving.stage, Stage::Reaching) || base <= object.now.version() {
+        if !matches!(resolving.stage, Stage::Reaching) {
             return None;
         }
+        let is_base = |it: &Transferred| match &resolving.base {
+            Base::Shown(proof) => proof.as_ref().is_some_and(|proof| it.now.version() == proof.statement().version),
+            // Nobody who has been through it has executed anything since.
+            Base::Through(entry) => {
+                it.seen >= *entry && it.now.version().vs <= *entry && !it.now.is_certified_at(*entry)
+            }
+        };
+        // Whatever they say: C itself says which entry led to it.
+        let (is_behind, entry) = match &resolving.base {
+            Base::Shown(proof) => {
+                let base = proof.as_ref().map_or(Version::default(), |proof| proof.statement().version);
+                (object.now.version() < base, base.vs)
+            }
+            Base::Through(entry) => (object.seen < *entry, *entry),
+        };
         let mut alike: BTreeMap<Digest, Vec<&Transferred>> = BTreeMap::new();
-        for it in behind.told.values() {
-            if it.now.version() == base && it.now.joined.entry <= self.across.through {
+        for it in behind.told.values().filter(|it| is_behind && is_base(it)) {
+            if it.now.joined.entry <= self.across.through {
                 alike.entry(it.present()).or_default().push(it);
             }
         }
         let found = alike.into_values().find(|those| those.len() >= vouch)?;
         let found = (*found.first()?).clone();
-        let seen = object.seen.max(base.vs); // whatever they say: C itself says which resolution led to it
-        Some(Transferred { seen, before: None, list: None, ..found })
+        Some(Transferred { seen: object.seen.max(entry), before: None, list: None, ..found })
     }
 
     /// The machine has what another replica had.
@@ -193,8 +206,9 @@ impl Replica {
         let former = object.now.version();
         let version = now.version();
         (object.name, object.now, object.before) = (name, now, before);
-        object.seen = object.seen.max(seen);
-        object.grant = None;
+        object.pass(seen);
+        // PBFT may give its places by now, as far as this replica knows.
+        self.across.known = self.across.known.max(object.seen);
         object.writes.clear();
         if object.decided.as_ref().is_some_and(|it| it.vs <= object.seen) {
             object.decided = None;

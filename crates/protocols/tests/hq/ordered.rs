@@ -255,6 +255,7 @@ fn a_start_without_a_cause_freezes_nobody() {
         conflict: Vec::new(),
         asks: Vec::new(),
         current: None,
+        calm: 0,
     };
     for id in 0..3 {
         for seen in [0, 1] {

@@ -2,6 +2,7 @@
 //! others began and left, and asks for a resolution when grants contradict each other. It has one write under way for each
 //! object; others wait. It believes what a quorum says: what fewer have executed may be taken back (A.7).
 
+mod in_order;
 mod ordered;
 mod read;
 mod write;
@@ -42,6 +43,8 @@ pub struct Client {
     writes: BTreeMap<Digest, Queue>,
     /// The latest write that this client knows of, of other objects.
     latest: BTreeMap<Digest, Position>,
+    /// Objects in ordered mode, as far as this client knows.
+    in_order: BTreeSet<Digest>,
     /// Operations on several objects.
     ordered: ordered::Queue,
     reads: BTreeMap<u64, Read>,
@@ -74,6 +77,7 @@ impl protocol::Client<Hq> for Client {
             number: RequestNumber::ZERO,
             writes: BTreeMap::new(),
             latest: BTreeMap::new(),
+            in_order: BTreeSet::new(),
             ordered: ordered::Queue::default(),
             reads: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -134,6 +138,7 @@ impl protocol::Client<Hq> for Client {
             Message::Done { object, number, result, version, proof } => {
                 self.on_done(from, object, number, (result, version), proof, out);
             }
+            Message::InOrder { object, number } => self.on_in_order(from, object, number, out),
             Message::OrderedDone { number, result } => self.on_ordered_done(from, number, result, out),
             Message::OrderedTooOld { number, at } => self.on_ordered_too_old(from, number, at, out),
             Message::ReadAnswer { nonce, version, answer, proof } => {

@@ -100,7 +100,8 @@ impl Client {
         }
         // The latest write that somebody proves: who names one and cannot is not listened to.
         let proof = loop {
-            let shown = read.answers.iter().filter(|(_, (version, ..))| *version > Version::default());
+            // What PBFT's order has led to has no certificate: whoever lacks it has it from PBFT.
+            let shown = read.answers.iter().filter(|(_, (_, _, proof))| proof.is_some());
             let Some((from, (version, _, proof))) = shown.max_by_key(|(_, (version, ..))| *version) else { break None };
             let (from, version, proof) = (*from, *version, proof.clone());
             let of_it = |it: &Proof| it.statement().version == version && it.statement().object == id;
@@ -122,8 +123,9 @@ impl Client {
             read.answers.remove(replica);
             out.send(*replica, Message::WriteBackRead { proof: proof.clone(), read: request.clone() });
         }
-        if behind.is_empty() {
-            read.retry_at = read.retry_at.min(out.now().plus(grace)); // alike in place, not in words
+        if behind.is_empty() || read.answers.values().any(|(version, ..)| *version > latest) {
+            // Alike in place, not in words; or some have been through more of PBFT's order.
+            read.retry_at = read.retry_at.min(out.now().plus(grace));
         }
     }
 

@@ -40,7 +40,7 @@ impl Queue {
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Grants are collected.
     One,
     /// The certificate is shown to everybody.
@@ -54,13 +54,15 @@ enum Stage {
 pub(super) struct Writing {
     pub(super) ticket: Ticket,
     pub(super) write: Write,
+    /// Who has said that PBFT gives the places of the object now.
+    pub(super) in_order: BTreeSet<ReplicaId>,
     pub(super) deadline: Instant,
     pub(super) retry_at: Instant,
     pub(super) asked: BTreeSet<ReplicaId>,
     tries: u32,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The last grant that each replica has shown, with its latest certificate.
-    grants: BTreeMap<ReplicaId, (Verified<Grant>, Option<Proof>)>,
+    pub(super) grants: BTreeMap<ReplicaId, (Verified<Grant>, Option<Proof>)>,
     /// Grants up to here are of no use any more.
     floor: Version,
     /// The last certificate that this client has shown to replicas: if that was lost, it is shown again.
@@ -96,6 +98,7 @@ impl Client {
         queue.current = Some(Writing {
             ticket: next.ticket,
             write,
+            in_order: BTreeSet::new(),
             deadline: next.deadline,
             retry_at: out.now(),
             asked: BTreeSet::new(),
@@ -107,6 +110,10 @@ impl Client {
             done: BTreeMap::new(),
             too_old: BTreeMap::new(),
         });
+        if self.in_order.contains(&id) {
+            self.ask(id, &[], out);
+            return self.submit_to_rest(id, out);
+        }
         let to = self.preferred(id);
         self.ask(id, &to, out);
     }
@@ -135,7 +142,9 @@ impl Client {
         let (id, version) = (grant.statement().object, grant.statement().version);
         let latest = current.as_ref().map_or(Version::default(), |proof| proof.statement().version);
         let of_it = current.as_ref().is_none_or(|proof| proof.statement().object == id);
-        if grant.by() != from || !of_it || version.ts != latest.ts.next() || version.vs < latest.vs {
+        // What PBFT's order has led to has no certificate.
+        let follows = version.ts == latest.ts.next() || (current.is_none() && version.vs > OpNumber::ZERO);
+        if grant.by() != from || !of_it || !follows || version.vs < latest.vs {
             return; // no correct replica says that
         }
         let Some(writing) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else { return };
@@ -151,7 +160,8 @@ impl Client {
         }
         writing.grants.insert(from, (grant, current));
         if writing.grants.len() >= self.quorums.vouch() {
-            writing.stage = Stage::One; // one of them is correct: the conflict is over
+            writing.stage = Stage::One; // one of them is correct: the conflict is over, and ordered mode, too
+            self.in_order.remove(&id);
             self.classify(id, false, out);
         }
     }
@@ -265,7 +275,7 @@ impl Client {
     }
 
     /// Replicas have forgotten this client. If one of them is correct, the request is made anew, with what they know; unless it
-    /// was said several times, or granted: then it may have been done, and forgotten after that.
+    /// was said several times, or granted, or somebody has done it: then it may have been done, and forgotten after that.
     pub(super) fn on_too_old(
         &mut self,
         from: ReplicaId,
@@ -281,7 +291,7 @@ impl Client {
         queue.after = queue.after.max(after);
         if let Some(writing) = queue.current.take() {
             let (ticket, operation, deadline) = (writing.ticket, writing.write.operation, writing.deadline);
-            if writing.tries == 0 && matches!(writing.stage, Stage::One) {
+            if writing.tries == 0 && writing.done.is_empty() && matches!(writing.stage, Stage::One) {
                 queue.waiting.push_front(Waiting { ticket, operation, deadline });
             } else {
                 out.complete(ticket, Err(CallError::Evicted { maybe_applied: true }));
