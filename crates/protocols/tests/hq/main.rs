@@ -6,6 +6,7 @@ mod counts;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
+mod in_order;
 mod module;
 mod ordered;
 mod paper;

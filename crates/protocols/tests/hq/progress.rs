@@ -16,7 +16,7 @@ fn client(id: u128) -> Peer {
 
 impl Cluster {
     /// This replica tells this client.
-    fn tell(&mut self, from: usize, to: u128, message: Message) {
+    pub fn tell(&mut self, from: usize, to: u128, message: Message) {
         let bytes = ENVELOPE.seal(&Payload::Protocol(message));
         self.send(Flying { from: replica(from), to: client(to), label: "Injected", bytes });
     }

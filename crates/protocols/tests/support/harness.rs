@@ -402,8 +402,14 @@ impl Cluster {
 
     /// The machine does what it was asked to.
     pub fn work(&mut self, id: usize) -> &mut Self {
-        while let Some(process) = &mut self.hosts[id].process {
-            let Some(job) = process.jobs.pop_front() else { break };
+        while self.work_once(id) {}
+        self
+    }
+
+    /// The machine does the first thing that it was asked for; false if there is none.
+    pub fn work_once(&mut self, id: usize) -> bool {
+        if let Some(process) = &mut self.hosts[id].process {
+            let Some(job) = process.jobs.pop_front() else { return false };
             let given = match &job {
                 Job::Execute { op, batch } => Some((*op, batch.clone())),
                 Job::Commit { op, state } => process.executor.speculated(*state).map(|batch| (*op, batch.clone())),
@@ -416,8 +422,9 @@ impl Cluster {
             }
             let done = process.executor.run(job);
             self.input(id, Input::Done(done));
+            return true;
         }
-        self
+        false
     }
 
     /// The machine has built one proposal, if it was asked to.

@@ -8,7 +8,7 @@ use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::registers;
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{OpNumber, Peer};
+use quorate_core::ids::{OpNumber, Peer, Position};
 use quorate_core::outbox::Class;
 use quorate_core::protocol::Status;
 use quorate_core::quorum::ByzantineQuorums;
@@ -101,6 +101,9 @@ impl Lies<Hq> for HqLies {
                 lie.image = None;
                 Some(M::Object(lie))
             }
+            M::InOrder { object, number } => {
+                Some(M::TooOld { object: *object, number: *number, at: Position::new(u64::MAX) })
+            }
             // It was done, and it was not.
             M::OrderedTooOld { number, .. } => Some(M::OrderedDone { number: *number, result: None }),
             M::OrderedDone { number, .. } => Some(M::OrderedTooOld { number: *number, at: OpNumber::new(u64::MAX) }),
@@ -128,21 +131,22 @@ impl Lies<Hq> for HqLies {
         }
     }
 
-    /// A grant of a place far ahead; sums of nothing; it never saw the write.
+    /// A grant of a place far ahead, or none at all, since PBFT gives the places; sums of nothing; it never saw the write.
     fn own(&self, _: Peer, message: &hq::Message, keyring: &Keyring, _: &mut Random) -> Option<Vec<hq::Message>> {
         use hq::Message as M;
         keyring.replica()?; // without a key there is nothing to sign
         match message {
             M::Granted { grant, current } => {
                 let mut words = *grant.statement();
+                let in_order = M::InOrder { object: words.object, number: words.number };
                 words.version.ts = words.version.ts.plus(7);
-                Some(vec![M::Granted { grant: keyring.sign(words), current: current.clone() }])
+                Some(vec![M::Granted { grant: keyring.sign(words), current: current.clone() }, in_order])
             }
             M::Sums { sums, ask } => Some(vec![M::Sums { sums: vec![1; sums.len()], ask: *ask }]),
             M::Start(start) => {
                 let (mut nothing, mut causeless) = (start.statement().clone(), start.statement().clone());
                 nothing.current = None;
-                causeless.conflict = Vec::new();
+                (causeless.conflict, nothing.calm) = (Vec::new(), u64::MAX);
                 let lies = [nothing, causeless].map(|words| M::Start(Box::new(keyring.sign(words))));
                 Some([message.clone()].into_iter().chain(lies).collect())
             }

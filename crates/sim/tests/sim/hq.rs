@@ -2,17 +2,34 @@
 
 use quorate_protocols::hq::{Hq, Total};
 use quorate_sim::{Fault, Options, run};
+use std::collections::BTreeMap;
 
-fn holds(seeds: std::ops::Range<u64>, options: &Options) {
+/// How often something was noted in all of these runs.
+fn holds(seeds: std::ops::Range<u64>, options: &Options) -> BTreeMap<&'static str, u64> {
+    let mut noted = BTreeMap::new();
     for seed in seeds {
         let report = run::<Hq>(&Options { seed, replicas: 4, ..options.clone() });
         assert!(report.holds(), "{report}");
+        for (note, count) in report.counts.notes {
+            *noted.entry(note).or_default() += count;
+        }
     }
+    noted
 }
 
 #[test]
 fn no_fault_and_no_lie_breaks_it() {
     holds(1..31, &Options { ops: 200, ..Options::default() });
+}
+
+/// Many clients and few keys: objects go to ordered mode and come back from it, whatever else happens (A.9, pitfall 2).
+#[test]
+fn no_fault_and_no_lie_breaks_ordered_mode() {
+    let noted = holds(1..16, &Options { ops: 400, clients: 8, ..Options::default() });
+    eprintln!("{noted:?}");
+    for what in ["an object goes to ordered mode", "a write was executed in ordered mode", "an object leaves ordered mode"] {
+        assert!(noted.get(what).is_some_and(|count| *count > 0), "{what}: {noted:?}");
+    }
 }
 
 #[test]
