@@ -62,3 +62,33 @@ fn a_read_costs_its_client_4f_plus_2_messages_and_each_replica_that_is_asked_two
         assert_eq!((each.iter().filter(|it| **it == 2).count(), each.iter().sum()), (2 * f + 1, 4 * f + 2));
     }
 }
+
+/// Messages between replicas with one of these labels.
+fn between(sent: &[Flying], labels: &[&str]) -> usize {
+    let is_replica = |peer: Peer| matches!(peer, Peer::Replica(_));
+    sent.iter().filter(|it| it.from != it.to && is_replica(it.from) && is_replica(it.to) && labels.contains(&it.label)).count()
+}
+
+#[test]
+fn a_write_in_ordered_mode_costs_its_client_6f_plus_2_messages_and_the_replicas_one_entry_of_pbft() {
+    for f in 1..=5 {
+        let mut cluster = crate::in_order::in_order(3 * f + 1);
+        cluster.apply(8, "a=1").apply(7, "a=2"); // now they know that PBFT gives the places
+        cluster.talk();
+        let (one, two) = (cluster.submit(8, "a=x"), cluster.submit(7, "a=y"));
+        cluster.deliver();
+        assert!(cluster.answer(8, one).is_some() && cluster.answer(7, two).is_some());
+        for client in [8, 7] {
+            let client = Peer::Client(quorate_core::ids::ClientId::new(client));
+            assert_eq!(of(&cluster.sent, client), 6 * f + 2, "f = {f}");
+        }
+        // PRE-PREPARE to 3f, PREPARE of 3f to 3f each, COMMIT of 3f + 1 to 3f each; the second write came while the first was under
+        // way. Nothing else is said between replicas, however many writes an entry holds.
+        let entries = between(&cluster.sent, &["PrePrepare"]) / (3 * f);
+        assert!((1..=2).contains(&entries), "{entries}");
+        let words = between(&cluster.sent, &["PrePrepare", "Prepare", "Commit"]);
+        assert_eq!(words, entries * (3 * f + 9 * f * f + 3 * f * (3 * f + 1)), "f = {f}");
+        let all = cluster.sent.iter().filter(|it| it.from != it.to && it.label != "Sums").count();
+        assert_eq!(all, words + 2 * (6 * f + 2), "f = {f}");
+    }
+}

@@ -31,5 +31,14 @@ pub const LIST: List = List {
             "hq/ordered-execution-is-not-durable",
             "a replica forgets with a crash what it has executed on several objects",
         ),
+        all("hq/grants-in-ordered-mode", "a replica grants places that PBFT gives"),
+        all(
+            "hq/execution-in-order-is-not-durable",
+            "a replica forgets with a crash what it has executed in ordered mode",
+        ),
+        all(
+            "hq/wants-a-certificate-of-ordered-mode",
+            "the greatest certificate is where a resolution begins, though ordered mode came after it",
+        ),
     ],
 };
