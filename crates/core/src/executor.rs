@@ -4,7 +4,7 @@
 
 use crate::crypto::Digest;
 use crate::ids::{OpNumber, Peer, Position, SessionId};
-use crate::machine::{At, Corrupt, Machine, Output, Sink, Source, View};
+use crate::machine::{At, Corrupt, Entropy, Machine, Output, Sink, Source, View};
 use crate::mutated;
 use crate::objects::{self, Image, MISPLACED, Objects, Step, Stepped};
 use crate::protocol::{Checkpoint, ProposeTicket, QueryTicket, StateId};
@@ -137,6 +137,13 @@ pub enum Job {
         /// Comes back.
         nonce: u64,
     },
+    /// From here on, make events of what is executed, or make none any more: nobody watches. At first none are made.
+    Listen {
+        /// Make them?
+        on: bool,
+        /// Comes back.
+        wish: u64,
+    },
 }
 
 /// What the executor has done.
@@ -208,6 +215,11 @@ pub enum Done {
         /// [`Report::milestones`](crate::node::Report::milestones).
         milestones: Vec<(OpNumber, Digest)>,
     },
+    /// What is executed from here on has events, or has none.
+    Listening {
+        /// The wish's.
+        wish: u64,
+    },
 }
 
 /// A state that is being written out: chunk after chunk, then the manifest.
@@ -273,6 +285,8 @@ pub(crate) struct State<M> {
 pub struct Executor<M> {
     op: OpNumber,
     state: State<M>,
+    /// Whether events are made.
+    heard: bool,
     branches: Branches<State<M>, Outcome>,
     milestones: Milestones,
 }
@@ -310,7 +324,7 @@ impl<M: Machine> Executor<M> {
     }
 
     fn of(op: OpNumber, state: State<M>) -> Self {
-        Self { op, state, branches: Branches::default(), milestones: Milestones::default() }
+        Self { op, state, heard: false, branches: Branches::default(), milestones: Milestones::default() }
     }
 
     /// The state that a snapshot holds.
@@ -394,7 +408,7 @@ impl<M: Machine> Executor<M> {
                 let restored = Self::restore(&manifest, chunks.as_mut());
                 let error = match restored {
                     Ok(executor) => {
-                        *self = executor; // what was speculated is void
+                        *self = Self { heard: self.heard, ..executor }; // what was speculated is void
                         None
                     }
                     Err(error) => Some(error),
@@ -405,6 +419,10 @@ impl<M: Machine> Executor<M> {
                 let milestones = self.milestones.0.iter().map(|(op, digest)| (*op, *digest)).collect();
                 let (op, position, digest) = (self.op, self.state.position, self.digest());
                 Done::Digest { to, nonce, op, position, digest, milestones }
+            }
+            Job::Listen { on, wish } => {
+                self.heard = on;
+                Done::Listening { wish }
             }
         }
     }
@@ -419,9 +437,9 @@ impl<M: Machine> Executor<M> {
                 if M::objects(&operation) != Objects::One(object.clone()) {
                     return Stepped { reply: MISPLACED.into(), before };
                 }
-                let entropy = objects::entropy(&object, at);
+                let entropy = Entropy::Bytes(objects::entropy(&object, at));
                 let at = At { position: at, time: WallTime::default(), session: SessionId::ZERO, entropy };
-                let mut output = Output::default();
+                let mut output = Output::unheard();
                 machine.apply_to(&object, &at, &operation, &mut output);
                 Stepped { reply: output.take().0.into(), before }
             }
@@ -430,10 +448,10 @@ impl<M: Machine> Executor<M> {
                 if M::objects(&operation) != Objects::of(names.clone()) {
                     return Stepped { reply: MISPLACED.into(), before: None };
                 }
-                let entropy = objects::entropy_across(&touched);
+                let entropy = Entropy::Bytes(objects::entropy_across(&touched));
                 let position = touched.iter().map(|(_, at)| *at).max().unwrap_or_default();
                 let at = At { position, time: WallTime::default(), session: SessionId::ZERO, entropy };
-                let mut output = Output::default();
+                let mut output = Output::unheard();
                 machine.apply_across(&names, &at, &operation, &mut output);
                 Stepped { reply: output.take().0.into(), before: None }
             }
@@ -517,7 +535,7 @@ impl<M: Machine> Executor<M> {
         if !batch.is_nothing() {
             self.branches.overtaken();
         }
-        let outcome = self.state.apply(batch);
+        let outcome = self.state.apply(batch, self.heard);
         self.milestones.pass(op, &self.state);
         outcome
     }
@@ -551,13 +569,15 @@ impl<M: Machine> Work for State<M> {
         Some(Self { machine: self.machine.fork()?, sessions, position, time })
     }
 
+    /// Always with events: somebody may watch by the time that it is committed.
     fn work(&mut self, batch: &Bytes) -> Outcome {
-        self.apply(Batch::decode(batch).unwrap_or_default())
+        self.apply(Batch::decode(batch).unwrap_or_default(), true)
     }
 }
 
 impl<M: Machine> State<M> {
-    fn apply(&mut self, batch: Batch) -> Outcome {
+    fn apply(&mut self, batch: Batch, heard: bool) -> Outcome {
+        let output = || if heard { Output::default() } else { Output::unheard() };
         self.time = self.time.max(batch.time);
         let mut outcome = Outcome::default();
         let mut requests = batch.requests.as_slice();
@@ -568,20 +588,20 @@ impl<M: Machine> State<M> {
             requests = rest;
             self.position = self.position.next();
             let at = self.at(SessionId::ZERO);
-            let mut output = Output::default();
+            let mut output = output();
             self.machine.proposed(&at, made, &mut output);
             self.publish(output, &mut outcome);
         }
         if batch.tick && self.machine.wake().is_some_and(|time| time <= self.time) {
             self.position = self.position.next();
             let at = self.at(SessionId::ZERO);
-            let mut output = Output::default();
+            let mut output = output();
             self.machine.tick(&at, &mut output);
             self.publish(output, &mut outcome);
         }
         for request in requests {
             self.position = self.position.next();
-            if let Some(ruling) = self.rule(request, &mut outcome) {
+            if let Some(ruling) = self.rule(request, output(), &mut outcome) {
                 let Request { client, session, number, .. } = *request;
                 outcome.replies.push(Reply { client, session, number, ruling });
             }
@@ -595,7 +615,7 @@ impl<M: Machine> State<M> {
         at(self.position.next(), self.time, SessionId::ZERO)
     }
 
-    fn rule(&mut self, request: &Request, outcome: &mut Outcome) -> Option<Ruling> {
+    fn rule(&mut self, request: &Request, mut output: Output, outcome: &mut Outcome) -> Option<Ruling> {
         if request.body == Body::Register {
             return Some(Ruling::Opened(self.sessions.open(request.client, self.position)));
         }
@@ -607,7 +627,6 @@ impl<M: Machine> State<M> {
         let reply = match &request.body {
             Body::Apply(operation) | Body::Critical(_, operation) => {
                 let at = self.at(request.session);
-                let mut output = Output::default();
                 self.machine.apply(&at, operation, &mut output);
                 self.publish(output, outcome)
             }
@@ -640,8 +659,7 @@ impl<M: Machine> State<M> {
 }
 
 fn at(position: Position, time: WallTime, session: SessionId) -> At {
-    let entropy = Digest::of_parts(&[b"quorate entropy", &position.get().to_le_bytes()]);
-    At { position, time, session, entropy: *entropy.as_bytes() }
+    At { position, time, session, entropy: Entropy::Position(position) }
 }
 
 struct Saving<S> {

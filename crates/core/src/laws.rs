@@ -1,8 +1,7 @@
 //! The laws of [`crate::machine`], checked on any machine. A user's test calls [`check`] with operations of its own.
 
-use crate::crypto::Digest;
 use crate::ids::{Position, SessionId};
-use crate::machine::{At, Machine, Output, Sink, Source, View};
+use crate::machine::{At, Entropy, Machine, Output, Sink, Source, View};
 use crate::time::WallTime;
 
 /// Checks every law on the states that `operations` lead to, starting from `new()`.
@@ -124,7 +123,7 @@ fn at(index: usize) -> At {
         position: Position::new(number),
         time: WallTime::from_nanos(number.saturating_mul(1_000_000_000)),
         session: SessionId::new(1),
-        entropy: *Digest::of(&number.to_le_bytes()).as_bytes(),
+        entropy: Entropy::Position(Position::new(number)),
     }
 }
 

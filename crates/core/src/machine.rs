@@ -26,7 +26,28 @@ pub struct At {
     pub session: SessionId,
     /// Agreed bytes that differ at every position, for machines that would otherwise draw random numbers.
     /// Predictable: not a secret.
-    pub entropy: [u8; 32],
+    pub entropy: Entropy,
+}
+
+/// What [`At::entropy`] is made from, so that only who asks for it pays for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entropy {
+    /// The place in the order of everything.
+    Position(Position),
+    /// These bytes: there are other orders.
+    Bytes([u8; 32]),
+}
+
+impl Entropy {
+    /// The bytes.
+    pub fn bytes(&self) -> [u8; 32] {
+        match self {
+            Entropy::Position(position) => {
+                *Digest::of_parts(&[b"quorate entropy", &position.get().to_le_bytes()]).as_bytes()
+            }
+            Entropy::Bytes(bytes) => *bytes,
+        }
+    }
 }
 
 /// What an operation leads to besides the new state.
@@ -34,6 +55,7 @@ pub struct At {
 pub struct Output {
     reply: Vec<u8>,
     events: Vec<(u32, Vec<u8>)>,
+    unheard: bool,
 }
 
 impl Output {
@@ -42,9 +64,21 @@ impl Output {
         self.reply.extend_from_slice(bytes);
     }
 
+    /// For an operation whose events nobody watches at this replica.
+    pub fn unheard() -> Self {
+        Self { unheard: true, ..Self::default() }
+    }
+
+    /// Does anybody watch? If not, an event need not be made. Differs between replicas: for nothing else than that.
+    pub fn is_heard(&self) -> bool {
+        !self.unheard
+    }
+
     /// Publishes an event: ordered, deterministic, not part of the state. Watches and subscriptions are made of these.
     pub fn event(&mut self, topic: u32, bytes: Vec<u8>) {
-        self.events.push((topic, bytes));
+        if self.is_heard() {
+            self.events.push((topic, bytes));
+        }
     }
 
     /// Takes what has been collected: the reply, and the events with their topics.

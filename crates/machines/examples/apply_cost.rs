@@ -3,7 +3,7 @@
 //! `cargo run --release -p quorate-machines --example apply_cost`
 
 use quorate_core::ids::{Position, SessionId};
-use quorate_core::machine::{At, Output, Query as _, Snapshot, Source, StateMachine, View};
+use quorate_core::machine::{At, Entropy, Output, Query as _, Snapshot, Source, StateMachine, View};
 use quorate_core::time::WallTime;
 use quorate_machines::Kv;
 use quorate_machines::kv::{Operation, Query};
@@ -66,7 +66,7 @@ fn report(what: &str, kv: &mut Kv, operations: &[Vec<u8>], view_every: usize) {
             position: Position::new(index as u64),
             time: WallTime::from_nanos(1),
             session: SessionId::new(1),
-            entropy: [0; 32],
+            entropy: Entropy::Bytes([0; 32]),
         };
         let mut out = Output::default();
         kv.apply(&at, operation, &mut out);

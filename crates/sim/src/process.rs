@@ -5,7 +5,7 @@ use crate::cluster::Event;
 use crate::disk::{Found, Storage};
 use crate::history::Moment;
 use quorate_core::crypto::Keyring;
-use quorate_core::executor::{Executor, Job};
+use quorate_core::executor::{Done, Executor, Job};
 use quorate_core::ids::{ClusterId, Epoch, RecordSeq, ReplicaId};
 use quorate_core::machine::Machine;
 use quorate_core::node::{Action, Identity, Node};
@@ -47,8 +47,10 @@ pub struct Process<P: Protocol, M> {
 pub struct Running<P: Protocol, M> {
     /// The protocol.
     pub node: Node<P>,
-    /// The machine.
+    /// The machine. It makes events always, for the checkers.
     pub executor: Executor<M>,
+    /// Whether the node wants them.
+    pub listens: bool,
     /// What the executor is to do, the front one being done now.
     pub jobs: VecDeque<Job>,
     /// The last record appended.
@@ -61,6 +63,19 @@ pub struct Running<P: Protocol, M> {
     pub snapshots_busy: u64,
     /// When the node will be woken, virtual nanoseconds.
     pub wake: Option<u64>,
+}
+
+impl<P: Protocol, M: Machine> Running<P, M> {
+    /// Does a job. Whether the node wants events is remembered here: what it does not want is taken from what it hears.
+    pub fn run(&mut self, job: Job) -> Done {
+        match job {
+            Job::Listen { on, wish } => {
+                self.listens = on;
+                Done::Listening { wish }
+            }
+            job => self.executor.run(job),
+        }
+    }
 }
 
 /// Why a replica did not start.
@@ -99,7 +114,7 @@ impl<P: Protocol, M: Machine> Process<P, M> {
 
     /// Opens what is on the disk and starts the protocol from it.
     pub fn start(&mut self, config: P::Config, new_machine: fn() -> M, turn: Turn) -> Result<Vec<Action>, StartError> {
-        let Found { executor, restore, next_seq } =
+        let Found { mut executor, restore, next_seq } =
             self.storage.open::<P, M>(config, new_machine).map_err(StartError::Disk)?;
         let identity = Identity { cluster: CLUSTER, epoch: Epoch::ZERO, replica: self.id };
         let keyring = Arc::new(Keyring::simulated_replica(CLUSTER, Epoch::ZERO, restore.replicas, self.id));
@@ -108,7 +123,9 @@ impl<P: Protocol, M: Machine> Process<P, M> {
         let synced = next_seq.previous();
         let (jobs, snapshots_busy, wake) = (VecDeque::new(), 0, None);
         let (appended, syncing) = (synced, false);
-        self.running = Some(Running { node, executor, jobs, appended, syncing, synced, snapshots_busy, wake });
+        executor.run(Job::Listen { on: true, wish: 0 });
+        self.running =
+            Some(Running { node, executor, listens: false, jobs, appended, syncing, synced, snapshots_busy, wake });
         Ok(actions)
     }
 }

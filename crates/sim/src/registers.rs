@@ -338,6 +338,7 @@ impl Sink<Registers> for Rebuild {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_core::machine::Entropy;
 
     #[test]
     fn the_registers_keep_the_laws_of_machines() {
@@ -355,7 +356,7 @@ mod tests {
             position: Default::default(),
             time: Default::default(),
             session: Default::default(),
-            entropy: [0; 32],
+            entropy: Entropy::Bytes([0; 32]),
         };
         for _ in 0..2 {
             machine.apply(&at, &Operation::Put { key: 1, value: 10 }.encode(), &mut Output::default());

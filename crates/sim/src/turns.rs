@@ -246,7 +246,8 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Job::Commit { state, .. } => running.executor.speculated(*state).cloned(),
             _ => None,
         };
-        let done = running.executor.run(job);
+        let is_ordered = matches!(job, Job::Execute { .. });
+        let mut done = running.run(job);
         let seen = match (&done, input) {
             _ if self.adversary.lies(replica) => Ok(()), // nobody expects anything of a liar
             (Done::Executed { op, outcome }, Some(bytes)) => {
@@ -268,6 +269,12 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             }
             _ => Ok(()),
         };
+        if let Done::Executed { outcome, .. } = &mut done
+            && is_ordered
+            && !running.listens
+        {
+            outcome.events.clear();
+        }
         if !running.jobs.is_empty() {
             self.work(replica);
         }

@@ -25,7 +25,7 @@ pub use snapshots::{READS_MAX, SNAPSHOTS_KEPT};
 use crate::crypto::{Digest, Keyring};
 use crate::executor::{Done, Job};
 use crate::fault::{Fault, Ledger, Why};
-use crate::ids::{ClientId, ClusterId, Epoch, Peer, RecordSeq, ReplicaId};
+use crate::ids::{ClusterId, Epoch, Peer, RecordSeq, ReplicaId};
 use crate::mutated;
 use crate::outbox::{Effect, Outbox, To, Turn, When};
 use crate::protocol::{Checkpoint, Protocol, Replica, Restore, RestoreError};
@@ -35,7 +35,7 @@ use crate::wire::{Envelope, Wire};
 use audit::Audit;
 use bytes::Bytes;
 use recorder::Recorder;
-use service::Asking;
+use service::{Asking, Watchers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ pub struct Node<P: Protocol> {
     waiting: Vec<Job>,
     reading: BTreeMap<ReplicaId, usize>,
     snapshots: BTreeSet<Checkpoint>,
-    watchers: BTreeMap<ClientId, u32>,
+    watchers: Watchers,
     asking: Asking,
     ledger: Ledger,
     recorder: Recorder,
@@ -140,7 +140,7 @@ impl<P: Protocol> Node<P> {
             waiting: Vec::new(),
             reading: BTreeMap::new(),
             snapshots,
-            watchers: BTreeMap::new(),
+            watchers: Watchers::default(),
             asking: Asking::default(),
             ledger: Ledger::default(),
             recorder,
@@ -165,7 +165,7 @@ impl<P: Protocol> Node<P> {
                 let opened = self.opener.open(from, &bytes);
                 self.on_opened(opened, turn, actions);
             }
-            Input::Disconnected(peer) => self.on_disconnected(peer),
+            Input::Disconnected(peer) => self.on_disconnected(peer, actions),
             Input::Timers => self.on_timers(turn, actions),
             Input::Synced(seq) => self.on_synced(seq, turn.now, actions),
             Input::Done(done) => self.on_done(done, turn, actions),
@@ -465,6 +465,7 @@ impl<P: Protocol> Node<P> {
                 self.ledger.blame(Peer::Replica(self.identity.replica), Fault::WrongBytes(error.0));
                 self.not_installed(checkpoint, turn, actions);
             }
+            Done::Listening { wish } => self.on_listening(wish, actions),
             Done::Overtaken(checkpoint) => self.not_installed(checkpoint, turn, actions),
             Done::Digest { op, position, digest, milestones, .. } => {
                 let report = Report { milestones, ..self.report(op, position, digest) };

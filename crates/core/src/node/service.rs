@@ -26,6 +26,41 @@ pub(super) struct Asking {
     pub(super) waiting: BTreeMap<ClientId, u64>,
 }
 
+/// Who watches events. The executor makes them only while somebody does: they cost a write more than its reply.
+#[derive(Default)]
+pub(super) struct Watchers {
+    /// Those who were told that watching has begun, with their topics: every event since then reaches them.
+    told: BTreeMap<ClientId, u32>,
+    /// Those who wait until the executor makes events.
+    waiting: BTreeMap<ClientId, u32>,
+    /// What the executor was last asked for, and how often it was asked.
+    wanted: bool,
+    wishes: u64,
+    /// The executor makes events from here on.
+    is_on: bool,
+}
+
+impl Watchers {
+    fn contains(&self, client: &ClientId) -> bool {
+        self.told.contains_key(client) || self.waiting.contains_key(client)
+    }
+
+    fn len(&self) -> usize {
+        self.told.len().saturating_add(self.waiting.len())
+    }
+
+    /// What to ask the executor for, if that has changed.
+    fn wish(&mut self) -> Option<Job> {
+        let on = self.len() > 0;
+        if std::mem::replace(&mut self.wanted, on) == on {
+            return None;
+        }
+        self.is_on = false;
+        self.wishes = self.wishes.saturating_add(1);
+        Some(Job::Listen { on, wish: self.wishes })
+    }
+}
+
 impl<P: Protocol> Node<P> {
     pub(super) fn on_service(&mut self, from: ClientId, message: Service, now: Instant, actions: &mut Vec<Action>) {
         match message {
@@ -37,11 +72,15 @@ impl<P: Protocol> Node<P> {
                 self.compute_digest(actions);
             }
             Service::Watch { topic } => {
-                if self.watchers.len() >= WATCHERS_MAX && !self.watchers.contains_key(&from) {
+                if self.watchers.len() >= WATCHERS_MAX && !self.watchers.contains(&from) {
                     return self.ledger.ignore(Why::Busy);
                 }
-                self.watchers.insert(from, topic);
-                self.answer(Peer::Client(from), Service::Watching { topic }, "Watching", actions);
+                if self.watchers.is_on {
+                    self.watchers.told.insert(from, topic);
+                    return self.answer(Peer::Client(from), Service::Watching { topic }, "Watching", actions);
+                }
+                self.watchers.waiting.insert(from, topic);
+                actions.extend(self.watchers.wish().map(Action::Run));
             }
             Service::GetRecorded { nonce, from: seen } => {
                 let (recorded, next) = self.recorder.answer(seen, now);
@@ -65,10 +104,24 @@ impl<P: Protocol> Node<P> {
         }
     }
 
-    pub(super) fn on_disconnected(&mut self, peer: Peer) {
+    pub(super) fn on_disconnected(&mut self, peer: Peer, actions: &mut Vec<Action>) {
         if let Peer::Client(client) = peer {
-            self.watchers.remove(&client);
+            self.watchers.told.remove(&client);
+            self.watchers.waiting.remove(&client);
             self.asking.waiting.remove(&client);
+            actions.extend(self.watchers.wish().map(Action::Run));
+        }
+    }
+
+    /// The executor has heard a wish. If it was the last one, whoever waits for events gets all of those that follow.
+    pub(super) fn on_listening(&mut self, wish: u64, actions: &mut Vec<Action>) {
+        if wish != self.watchers.wishes || !self.watchers.wanted {
+            return;
+        }
+        self.watchers.is_on = true;
+        for (client, topic) in std::mem::take(&mut self.watchers.waiting) {
+            self.watchers.told.insert(client, topic);
+            self.answer(Peer::Client(client), Service::Watching { topic }, "Watching", actions);
         }
     }
 
@@ -77,14 +130,14 @@ impl<P: Protocol> Node<P> {
         if events.is_empty() {
             return;
         }
-        let topics: BTreeSet<u32> = self.watchers.values().copied().collect();
+        let topics: BTreeSet<u32> = self.watchers.told.values().copied().collect();
         for topic in topics {
             let events: Vec<Event> = events.iter().filter(|event| event.topic == topic).cloned().collect();
             if events.is_empty() {
                 continue;
             }
             let bytes = self.envelope.seal(&Payload::<P::Message>::Service(Service::Events(events)));
-            for (client, _) in self.watchers.iter().filter(|(_, watched)| **watched == topic) {
+            for (client, _) in self.watchers.told.iter().filter(|(_, watched)| **watched == topic) {
                 let to = To::One(Peer::Client(*client));
                 actions.push(Action::Send { to, bytes: bytes.clone(), label: "Events" });
             }
@@ -93,7 +146,7 @@ impl<P: Protocol> Node<P> {
 
     /// The machine has jumped: the events in between were not published here.
     pub(super) fn tell_watchers(&self, actions: &mut Vec<Action>) {
-        for (client, topic) in &self.watchers {
+        for (client, topic) in &self.watchers.told {
             self.answer(Peer::Client(*client), Service::Watching { topic: *topic }, "Watching", actions);
         }
     }

@@ -3,7 +3,7 @@
 use crate::support::{Act, Message, Stage, client, replica, short};
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
-use quorate_core::executor::Done;
+use quorate_core::executor::{Done, Job};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Position};
 use quorate_core::node::{
@@ -41,6 +41,23 @@ fn executed(op: u64, topic: u32) -> Input {
     Input::Done(Done::Executed { op: OpNumber::new(op), outcome })
 }
 
+fn listening(wish: u64) -> Input {
+    Input::Done(Done::Listening { wish })
+}
+
+fn watching(id: u128, topic: u32) -> (To, Service) {
+    (To::One(client(id)), Service::Watching { topic })
+}
+
+/// What the executor is asked for.
+fn wished(actions: &[Action]) -> Vec<(bool, u64)> {
+    let wish = |action: &Action| match action {
+        Action::Run(Job::Listen { on, wish }) => Some((*on, *wish)),
+        _ => None,
+    };
+    actions.iter().filter_map(wish).collect()
+}
+
 #[test]
 fn one_digest_answers_everybody_who_had_asked_when_it_was_begun() {
     let mut stage = Stage::new();
@@ -63,6 +80,7 @@ fn events_go_to_those_who_watch_their_topic() {
     assert!(sent(&stage.input(executed(1, 4))).is_empty());
     ask(&mut stage, 1, Service::Watch { topic: 4 });
     ask(&mut stage, 2, Service::Watch { topic: 5 });
+    assert_eq!(sent(&stage.input(listening(1))), [watching(1, 4), watching(2, 5)]);
     let events = sent(&stage.input(executed(2, 4)));
     assert!(
         matches!(events.as_slice(), [(To::One(to), Service::Events(events))] if *to == client(1) && events.len() == 1)
@@ -75,9 +93,34 @@ fn events_go_to_those_who_watch_their_topic() {
 fn watchers_are_told_when_a_state_transfer_has_skipped_events() {
     let mut stage = Stage::new();
     ask(&mut stage, 1, Service::Watch { topic: 4 });
+    stage.input(listening(1));
     let checkpoint = Checkpoint { op: OpNumber::new(9), id: Digest::ZERO };
     let told = sent(&stage.input(Input::Done(Done::Installed { checkpoint, error: None, wake: None })));
-    assert_eq!(told, [(To::One(client(1)), Service::Watching { topic: 4 })]);
+    assert_eq!(told, [watching(1, 4)]);
+}
+
+#[test]
+fn watching_begins_when_the_executor_makes_events_and_ends_with_the_last_watcher() {
+    let mut stage = Stage::new();
+    let first = ask(&mut stage, 1, Service::Watch { topic: 4 });
+    assert_eq!((wished(&first), sent(&first)), (vec![(true, 1)], vec![]), "entries under way will have no events");
+    assert!(ask(&mut stage, 2, Service::Watch { topic: 4 }).is_empty(), "it is asked for already");
+    assert!(stage.input(Input::Disconnected(client(2))).is_empty());
+    assert_eq!(sent(&stage.input(listening(1))), [watching(1, 4)]);
+    assert_eq!(sent(&ask(&mut stage, 3, Service::Watch { topic: 5 })), [watching(3, 5)], "from now on at once");
+    stage.input(Input::Disconnected(client(1)));
+    assert_eq!(wished(&stage.input(Input::Disconnected(client(3)))), [(false, 2)], "nobody is left");
+}
+
+#[test]
+fn a_wish_that_was_taken_back_and_made_again_counts_from_its_last_time_on() {
+    let mut stage = Stage::new();
+    ask(&mut stage, 1, Service::Watch { topic: 4 });
+    stage.input(Input::Disconnected(client(1)));
+    assert_eq!(wished(&ask(&mut stage, 2, Service::Watch { topic: 4 })), [(true, 3)]);
+    assert!(stage.input(listening(1)).is_empty(), "the executor will stop once more");
+    assert!(stage.input(listening(2)).is_empty());
+    assert_eq!(sent(&stage.input(listening(3))), [watching(2, 4)]);
 }
 
 #[test]

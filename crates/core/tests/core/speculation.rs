@@ -65,6 +65,9 @@ impl Dice {
 fn history<M: quorate_core::machine::Machine>(seed: u64, new: fn() -> M) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let (mut one, mut plain) = (Executor::new(new()), Executor::new(new()));
+    for executor in [&mut one, &mut plain] {
+        executor.run(Job::Listen { on: true, wish: 1 });
+    }
     let mut tree: BTreeMap<StateId, (StateId, Vec<u8>)> = BTreeMap::new();
     let (mut root, mut op, mut next) = (StateId::default(), OpNumber::ZERO, 0_u64);
     for _ in 0..200 {
@@ -221,4 +224,31 @@ fn a_commit_of_what_was_applied_before_takes_no_work() {
         panic!("it is quick")
     };
     assert_eq!(outcome.replies.len(), 1);
+}
+
+#[test]
+fn events_are_made_while_somebody_listens_and_of_what_may_be_committed_later_always() {
+    let (mut heard, mut unheard) = (Executor::new(Order::default()), Executor::new(Order::default()));
+    heard.run(Job::Listen { on: true, wish: 1 });
+    let events = |executor: &mut Executor<Order>, number: u64| {
+        let done = executor.run(Job::Execute { op: OpNumber::new(number + 1), batch: batch(number).into() });
+        outcome(done).events.len()
+    };
+    for number in 0..6 {
+        let made = usize::from(number >= 3);
+        assert_eq!([events(&mut heard, number), events(&mut unheard, number)], [made, 0]);
+    }
+    assert_eq!(heard.digest(), unheard.digest(), "events are not part of the state");
+
+    let parent = StateId::default();
+    let done = unheard.run(Job::Speculate { parent, state: id(9), batch: batch(6).into() });
+    assert!(matches!(done, Done::Speculated { outcome: None, .. }), "nobody knows this parent any more");
+    unheard.run(Job::Listen { on: true, wish: 1 });
+    assert_eq!(outcome(unheard.run(Job::Commit { op: OpNumber::new(7), state: id(9) })).events.len(), 1);
+
+    heard.run(Job::Listen { on: false, wish: 2 });
+    assert_eq!(events(&mut heard, 6), 0);
+    heard.run(Job::Speculate { parent, state: id(10), batch: batch(7).into() });
+    heard.run(Job::Listen { on: true, wish: 3 });
+    assert_eq!(outcome(heard.run(Job::Commit { op: OpNumber::new(8), state: id(10) })).events.len(), 1);
 }

@@ -3,7 +3,6 @@
 //! Time is agreed time only. A lease whose end has come is deleted by the next tick, which [`Leases::next_expiry`] asks
 //! for; until then puts may still name it (as in etcd), but it cannot be kept alive any more.
 
-use super::digest;
 use super::error::KvError;
 use super::limits::{LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN};
 use super::reply::{LeaseTimeToLiveResponse, Response};
@@ -87,7 +86,8 @@ impl Leases {
 
     /// A positive id that no lease has, by agreement: from the entropy of the operation's place.
     fn free_id(&self, at: &At) -> i64 {
-        let drawn = u64::from_le_bytes(std::array::from_fn(|index| at.entropy[index]));
+        let bytes = at.entropy.bytes();
+        let drawn = u64::from_le_bytes(std::array::from_fn(|index| bytes[index]));
         let mut id = (drawn & i64::MAX.unsigned_abs()).cast_signed().max(1);
         while self.by_id.contains_key(&id) {
             id = if id == i64::MAX { 1 } else { id.saturating_add(1) };
@@ -107,7 +107,7 @@ pub(super) fn grant(store: &mut Store, at: &At, id: i64, ttl: i64) -> Result<Res
     let id = if id == 0 { store.leases.free_id(at) } else { id };
     let ttl = ttl.max(LEASE_TTL_SECONDS_MIN);
     let lease = Lease { ttl, expires: end(at, ttl), keys: OrdSet::new() };
-    store.digest = digest::after_lease(store, id, Some(&lease));
+    store.chain.lease(id, Some(&lease));
     store.leases.set(id, lease);
     Ok(Response::LeaseGrant { id, ttl })
 }
@@ -120,7 +120,7 @@ pub(super) fn keep_alive(store: &mut Store, at: &At, id: i64) -> Response {
     let lease = Lease { expires: end(at, lease.ttl), ..lease.clone() };
     let ttl = lease.ttl;
     if store.leases.get(id).is_some_and(|before| before.expires != lease.expires) {
-        store.digest = digest::after_lease(store, id, Some(&lease));
+        store.chain.lease(id, Some(&lease));
         store.leases.set(id, lease);
     }
     Response::LeaseKeepAlive { id, ttl }
@@ -134,7 +134,7 @@ pub(super) fn revoke(store: &mut Store, id: i64, out: &mut Output) -> Result<Res
         write.delete(key, &[]);
     }
     write.finish(out);
-    store.digest = digest::after_lease(store, id, None);
+    store.chain.lease(id, None);
     store.leases.remove(id);
     Ok(Response::LeaseRevoke)
 }

@@ -166,7 +166,7 @@ impl StateMachine for Kv {
     }
 
     fn digest(&self) -> Digest {
-        self.owns.digest(self.store.digest)
+        self.owns.digest(self.store.chain.digest())
     }
 
     fn fork(&self) -> Option<Self> {
@@ -236,7 +236,7 @@ fn change_auth(store: &mut Store, operation: AuthOperation) -> Result<Response, 
     let bytes = borsh::to_vec(&operation);
     assert!(bytes.is_ok(), "memory takes all bytes, and a name is shorter than 4 GiB");
     if Arc::make_mut(&mut store.auth).change(operation)? {
-        store.digest = digest::after_auth(store, &bytes.unwrap_or_default());
+        store.chain.auth(store.auth.revision, &bytes.unwrap_or_default());
     }
     Ok(Response::Auth(AuthResponse::Done))
 }
@@ -249,7 +249,7 @@ fn compact(store: &mut Store, revision: i64) -> Result<Response, KvError> {
         return Err(KvError::FutureRevision);
     }
     store.compact(revision);
-    store.digest = digest::after_compaction(store, revision);
+    store.chain.compaction(revision);
     Ok(Response::Compact)
 }
 
@@ -261,7 +261,7 @@ fn status(store: &Store) -> Status {
         changes: store.history.len() as u64,
         bytes: store.bytes,
         leases: store.leases.len() as u64,
-        digest: store.digest,
+        digest: store.chain.digest(),
     }
 }
 

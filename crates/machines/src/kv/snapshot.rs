@@ -3,8 +3,8 @@
 //! ```text
 //! stream   version u8 | frame(header) | auth | frame(lease)* | frame(change)* | BLAKE3 of all bytes before 32 | frame(own)*
 //! frame    length u32 | body
-//! header   revision i64 | compacted i64 | digest 32 | leases u64 | changes u64
-//! auth     version 1: nothing; version 2: frame(auth header) | frame(user)* | frame(role)*
+//! header   revision i64 | compacted i64 | length u32 and last link of the digest's chain | leases u64 | changes u64
+//! auth     version 3: nothing; version 4: frame(auth header) | frame(user)* | frame(role)*
 //! auth header   enabled u8 | revision u64 | enabled at u64 | users u64 | roles u64
 //! user     name | 0 u8, or 1 u8 and hash | since u64 | count u32 | role's name*      ascending by name
 //! role     name | count u32 | (kind u8 | key | range end)*                           ascending by name
@@ -13,7 +13,7 @@
 //! own      key | revision i64 | 0, or 1 and key, create, mod, version, value, lease    a key with an order of its own,
 //!                                                                                      ascending by key
 //! ```
-//! A store whose users and roles were never touched is written as version 1, as it was before there were any.
+//! A store whose users and roles were never touched is written as version 3.
 //! Integers are little-endian; keys, values and names follow their length as a u32 (borsh). Nothing else is state: which keys
 //! exist, what a lease holds, the counters, all follow from the changes that are kept, and are rebuilt from them.
 //! One state has one stream. The sink believes nothing: each change must be one that could have followed
@@ -21,6 +21,7 @@
 
 use super::Kv;
 use super::auth::{Auth, Permission, ROOT, Role, User};
+use super::digest::Chain;
 use super::lease::Lease;
 use super::limits::{KEY_BYTES_MAX, LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN, REVISION_MAX, VALUE_BYTES_MAX};
 use super::limits::{NAME_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, PERMISSIONS_PER_ROLE_MAX};
@@ -31,16 +32,15 @@ use super::store::{Change, Place, Store};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use imbl::OrdSet;
-use quorate_core::crypto::Digest;
 use quorate_core::machine::{Corrupt, Sink, Source};
 use quorate_core::time::WallTime;
 use std::ops::Bound;
 use std::sync::Arc;
 
 /// The version of the format without users and roles; the stream's first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 3;
 /// The version with them.
-const VERSION_AUTH: u8 = 2;
+const VERSION_AUTH: u8 = 4;
 
 /// Longest body of a frame, in bytes: a change with the longest key and value, and its numbers.
 const FRAME_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + 128;
@@ -52,7 +52,7 @@ const HASH_BYTES: usize = 32;
 struct Header {
     revision: i64,
     compacted: i64,
-    digest: Digest,
+    chain: Vec<u8>,
     leases: u64,
     changes: u64,
 }
@@ -218,7 +218,7 @@ impl KvSource {
         Header {
             revision: self.store.revision,
             compacted: self.store.compacted,
-            digest: self.store.digest,
+            chain: self.store.chain.link().to_vec(),
             leases: self.store.leases.len() as u64,
             changes: self.store.history.len() as u64,
         }
@@ -398,14 +398,17 @@ impl KvSink {
     }
 
     fn on_header(&mut self, header: &Header, with_auth: bool) -> Result<Awaited, Corrupt> {
-        let &Header { revision, compacted, digest, leases, changes } = header;
+        let &Header { revision, compacted, ref chain, leases, changes } = header;
         if !(1..=REVISION_MAX).contains(&revision) {
             return corrupt(format!("revision {revision} is not within 1 to {REVISION_MAX}"));
         }
         if !(-1..=revision).contains(&compacted) {
             return corrupt(format!("compacted at {compacted}, beyond revision {revision}"));
         }
-        self.store = Store { revision, compacted, digest, ..Store::new() };
+        let Some(chain) = Chain::restored(chain) else {
+            return corrupt(format!("a link of the digest's chain with {} bytes", chain.len()));
+        };
+        self.store = Store { revision, compacted, chain, ..Store::new() };
         let rest = Rest { leases, changes };
         Ok(if with_auth { Awaited::Auth { rest } } else { Awaited::Leases { left: leases, changes } })
     }

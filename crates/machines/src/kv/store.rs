@@ -5,13 +5,13 @@
 //! `keys` and `history`. Within a revision, changes are numbered in the order in which they were made.
 
 use super::auth::Auth;
+use super::digest::Chain;
 use super::lease::Leases;
 use super::places::{Key, Places};
 use super::reply::KeyValue;
 use super::watch;
 use bytes::Bytes;
 use imbl::OrdMap;
-use quorate_core::crypto::Digest;
 use quorate_core::machine::Output;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ pub(super) struct Store {
     pub(super) leases: Leases,
     pub(super) auth: Arc<Auth>,
     /// The chain over all changes since the beginning.
-    pub(super) digest: Digest,
+    pub(super) chain: Chain,
     /// How many keys are live.
     pub(super) live: u64,
     /// Sum of [`Change::bytes`] over `history`.
@@ -106,7 +106,7 @@ impl Store {
             history: OrdMap::new(),
             leases: Leases::default(),
             auth: Arc::new(Auth::new()),
-            digest: Digest::of(b"quorate kv history v1"),
+            chain: Chain::new(),
             live: 0,
             bytes: 0,
         }
@@ -296,7 +296,9 @@ impl<'a> Write<'a> {
             return;
         }
         self.store.revision = self.next_revision();
-        self.store.digest = super::digest::after_changes(self.store, &self.steps);
-        out.event(super::WATCH_TOPIC, watch::batch(self.store, &self.steps));
+        self.store.chain.changes(self.store.revision, &self.steps);
+        if out.is_heard() {
+            out.event(super::WATCH_TOPIC, watch::batch(self.store, &self.steps));
+        }
     }
 }

@@ -2,15 +2,19 @@
 
 use quorate_core::ids::{Position, SessionId};
 use quorate_core::laws;
-use quorate_core::machine::{At, Output, Sink, Snapshot, StateMachine};
+use quorate_core::machine::{At, Entropy, Output, Sink, Snapshot, StateMachine};
 use quorate_core::time::WallTime;
 use quorate_machines::Counter;
 
 fn run(operations: &[&str]) -> String {
     let (mut counter, mut reply) = (Counter::default(), Vec::new());
     for operation in operations {
-        let at =
-            At { position: Position::new(1), time: WallTime::default(), session: SessionId::new(1), entropy: [0; 32] };
+        let at = At {
+            position: Position::new(1),
+            time: WallTime::default(),
+            session: SessionId::new(1),
+            entropy: Entropy::Bytes([0; 32]),
+        };
         let mut out = Output::default();
         counter.apply(&at, operation.as_bytes(), &mut out);
         reply = out.take().0;

@@ -1,7 +1,7 @@
 //! etcd's leases, with agreed time.
 
 use crate::common::*;
-use quorate_core::machine::{Output, StateMachine};
+use quorate_core::machine::{Entropy, Output, StateMachine};
 use quorate_core::time::WallTime;
 use quorate_machines::kv::*;
 
@@ -41,7 +41,7 @@ fn id_0_lets_the_store_choose_a_63_bit_id_by_agreement() {
 fn a_chosen_id_steps_past_a_taken_one_and_around_the_end() {
     let mut bench = Bench::new();
     let mut grant = |entropy: [u8; 32]| {
-        let at = quorate_core::machine::At { entropy, ..bench.at() };
+        let at = quorate_core::machine::At { entropy: Entropy::Bytes(entropy), ..bench.at() };
         let mut out = Output::default();
         bench.kv.apply(&at, &Operation::LeaseGrant { id: 0, ttl: 60 }.encode().unwrap(), &mut out);
         Reply::decode(&out.take().0).unwrap().lease().unwrap().0

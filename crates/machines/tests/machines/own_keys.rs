@@ -1,7 +1,7 @@
 //! Keys with an order of their own: what the store is under a protocol that orders each key by itself.
 
 use quorate_core::ids::{Position, SessionId};
-use quorate_core::machine::{At, Output, Query as _, Sink, Snapshot, Source, StateMachine, View};
+use quorate_core::machine::{At, Entropy, Output, Query as _, Sink, Snapshot, Source, StateMachine, View};
 use quorate_core::objects::Objects;
 use quorate_core::time::WallTime;
 use quorate_machines::Kv;
@@ -14,7 +14,12 @@ fn put(key: &str, value: &str) -> Operation {
 }
 
 fn at(position: u64) -> At {
-    At { position: Position::new(position), time: WallTime::default(), session: SessionId::ZERO, entropy: [0; 32] }
+    At {
+        position: Position::new(position),
+        time: WallTime::default(),
+        session: SessionId::ZERO,
+        entropy: Entropy::Bytes([0; 32]),
+    }
 }
 
 fn apply(kv: &mut Kv, key: &str, count: u64, operation: &Operation) -> Reply {

@@ -133,7 +133,8 @@ impl Epoch {
 
 /// Proposals.
 impl Replica {
-    /// ⟨Prop e, i, U⟩, once for each epoch: if a lane has got on, if somebody else has begun, if the machine wants its tick.
+    /// ⟨Prop e, i, U⟩, once for each epoch: if a lane has got on, if somebody else has begun, if the machine wants its tick, if
+    /// a silent replica has to get beyond this epoch.
     pub(super) fn begin(&mut self, out: &mut Outbox) {
         let op = self.committed().next();
         if !self.may_speak(op) || self.refuses_epoch(op).is_some() {
@@ -145,7 +146,7 @@ impl Replica {
         }
         let joined = self.epochs.get(&op).is_some_and(Epoch::is_begun);
         let heads: Vec<_> = self.lanes.iter().filter_map(|lane| lane.certified.clone()).collect();
-        if heads.is_empty() && !joined && !self.tick_due {
+        if heads.is_empty() && !joined && !self.tick_due && !self.seeks_beyond() {
             return;
         }
         self.tick_due = false;

@@ -363,6 +363,11 @@ pub enum Message {
         /// The last epoch that the sender has committed.
         committed: OpNumber,
     },
+    /// A silent replica → all, while nothing moves: commit epochs up to this one, so that my silence ends.
+    GetBeyond {
+        /// The epoch.
+        until: OpNumber,
+    },
 }
 
 impl Message {
@@ -389,7 +394,9 @@ impl Message {
                 Some("a state without lanes")
             }
             Message::Commit { op, .. } if beyond(*op) => Some("an epoch out of all bounds"),
-            Message::Bound { committed, .. } if beyond(*committed) => Some("an epoch out of all bounds"),
+            Message::Bound { committed: op, .. } | Message::GetBeyond { until: op } if beyond(*op) => {
+                Some("an epoch out of all bounds")
+            }
             Message::Decided(all) if all.len() > DECIDED_MAX || all.iter().any(|it| lanes(&it.heads)) => {
                 Some("more than one answer holds")
             }
@@ -423,7 +430,8 @@ impl Message {
             | Message::Decided(_)
             | Message::GetChain { .. }
             | Message::GetBound { .. }
-            | Message::Bound { .. } => Ok(()),
+            | Message::Bound { .. }
+            | Message::GetBeyond { .. } => Ok(()),
         }
     }
 
@@ -445,6 +453,7 @@ impl Message {
             Message::GetChain { .. } => "GetChain",
             Message::GetBound { .. } => "GetBound",
             Message::Bound { .. } => "Bound",
+            Message::GetBeyond { .. } => "GetBeyond",
         }
     }
 }

@@ -7,7 +7,7 @@
 //! digests from anybody.
 //!
 //! **Promises.** A replica that cannot read what it has said is silent until the group is beyond every epoch in which its
-//! former self can have spoken; see the README for the argument.
+//! former self can have spoken; see the README for the argument. Where nothing is ordered, it asks for epochs that order nothing.
 
 use super::agreement::Word;
 use super::durable::{Record, Silence};
@@ -52,7 +52,7 @@ impl Replica {
     fn is_unsettled(&self) -> bool {
         let committed = self.committed();
         let elsewhere = |replica: ReplicaId| self.peers.get(&replica).is_none_or(|place| place.committed != committed);
-        self.is_busy() || self.others().any(elsewhere)
+        self.is_busy() || self.silent.is_some() || self.others().any(elsewhere)
     }
 
     /// Makes sure that somebody looks again, as long as there is something to look after.
@@ -75,6 +75,7 @@ impl Replica {
         (self.told, self.was_at) = (self.progress, self.committed());
         if behind {
             self.ask_again(out);
+            self.ask_beyond(out);
         }
         self.ask_bound(out);
         if stalled {
@@ -379,7 +380,37 @@ impl Replica {
             self.silent = Some(Silence { until: Some(highest.plus(WINDOW_EPOCHS)) });
             self.persist(Record::Base(self.base_record()), out);
             self.end_silence(out);
+            self.expect_progress(out);
         }
+    }
+
+    /// Asks for epochs up to the bound, where nothing moves by itself.
+    fn ask_beyond(&self, out: &mut Outbox) {
+        let until = self.silent.and_then(|silence| silence.until);
+        if let Some(until) = until.filter(|until| *until > self.committed()) {
+            out.broadcast_unsynced(Message::GetBeyond { until }); // a question
+        }
+    }
+
+    /// A silent replica asks the group to get beyond this epoch. Whoever hears it begins epochs, though no lane has got on. Nothing
+    /// that is safe rests on it: an epoch that orders nothing is agreed upon like any other.
+    pub(super) fn on_get_beyond(&mut self, from: ReplicaId, until: OpNumber, out: &mut Outbox) {
+        let (peer, committed) = (Peer::Replica(from), self.committed());
+        if until <= committed {
+            return out.ignore(peer, Why::Duplicate); // it lacks what is committed; statuses tell who is behind
+        }
+        if until > committed.plus(WINDOW_EPOCHS) {
+            return out.ignore(peer, Why::OutsideWindow); // no former self has promised that
+        }
+        match self.grants.grant(from, until, (self.config.resend, self.config.resend_max), out.now()) {
+            Ok(_) => self.begin(out),
+            Err(why) => out.ignore(peer, why),
+        }
+    }
+
+    /// Is an epoch wanted though no lane has got on?
+    pub(super) fn seeks_beyond(&self) -> bool {
+        self.grants.until().is_some_and(|until| until > self.committed())
     }
 
     /// The group is beyond every epoch in which the former self can have spoken: what it forgot does not matter any more. Its

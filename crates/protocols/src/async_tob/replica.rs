@@ -9,7 +9,7 @@ use super::message::{Decided, Head, Message, StateMark, Vote};
 use super::pool::Pool;
 use super::{AsyncTob, Config, Outbox, Timer};
 use crate::pbft;
-use crate::pbft::pace::Quotas;
+use crate::pbft::pace::{Grants, Quotas};
 use crate::quorum_client::replica::Reads;
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Evidence, Keyring};
@@ -105,6 +105,8 @@ pub struct Replica {
     pub(super) reads: Reads,
     /// What each of the others may still ask for in this period.
     pub(super) quotas: Quotas,
+    /// What silent replicas were promised to get beyond.
+    pub(super) grants: Grants<OpNumber>,
     pub(super) tick_due: bool,
     /// Snapshots of mine that are on disk.
     pub(super) snapshots: BTreeMap<OpNumber, StateMark>,
@@ -220,6 +222,7 @@ impl Replica {
             Message::GetChain { lane, head, above } => self.on_get_chain(from, lane, head, above, out),
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
             Message::Bound { nonce, committed } => self.on_bound(from, nonce, committed, out),
+            Message::GetBeyond { until } => self.on_get_beyond(from, until, out),
             Message::Client(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }
         Ok(())

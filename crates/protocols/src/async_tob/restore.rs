@@ -7,7 +7,7 @@ use super::lanes::{Lane, Uncertified};
 use super::message::{Decided, Message, StateMark, Vote};
 use super::pool::Pool;
 use super::replica::{Bounds, CatchUp, Machine, Replica};
-use crate::pbft::pace::Quotas;
+use crate::pbft::pace::{Grants, Quotas};
 use crate::quorum_client::replica::Reads;
 use quorate_core::crypto::Keyring;
 use quorate_core::ids::{OpNumber, RecordSeq, ReplicaId};
@@ -198,6 +198,7 @@ fn assemble(it: Replayed, me: ReplicaId, config: super::Config, keyring: Arc<Key
         machine: Machine::default(),
         reads: Reads::default(),
         quotas: Quotas::default(),
+        grants: Grants::default(),
         tick_due: false,
         snapshots: it.states,
         peers: BTreeMap::new(),

@@ -76,19 +76,29 @@ impl Replica {
 
     /// The log is stable up to here: a quorum has executed it. The watermarks move, votes below go.
     pub(super) fn on_stable(&mut self, certified: Certified<LogCheckpoint>, out: &mut Outbox) {
+        if self.raise_watermarks(certified, out) {
+            self.use_window(out);
+        }
+    }
+
+    /// The low watermark goes up to a stable checkpoint, unless it is there. Nothing is voted for here: a view that begins
+    /// with this has to choose first what its entries are.
+    pub(super) fn raise_watermarks(&mut self, certified: Certified<LogCheckpoint>, out: &mut Outbox) -> bool {
         let it = *certified.statement();
         if it.op <= self.low() {
-            return out.ignore(self.me(), Why::Duplicate);
+            out.ignore(self.me(), Why::Duplicate);
+            return false;
         }
         if self.committed >= it.op
             && let Some(chain) = self.log.get(it.op).and_then(|slot| slot.chain)
             && chain != it.chain
         {
-            return out.halt(format!(
+            out.halt(format!(
                 "this replica has executed something else than a quorum up to entry {}: its disk or its memory has lied. \
                  Keep the folder for analysis and run `quorate recover` on it",
                 it.op
             ));
+            return false;
         }
         let certificate = certified.into_certificate();
         self.persist(Record::Stable(certificate.clone()), out);
@@ -97,6 +107,11 @@ impl Replica {
         self.log.settle(it.op);
         self.proposed = self.proposed.max(it.op);
         self.end_silence(out);
+        true
+    }
+
+    /// What the watermarks kept waiting goes on.
+    pub(super) fn use_window(&mut self, out: &mut Outbox) {
         self.take_early(self.high(), out);
         self.vote_boundary(out);
         self.trim(out);

@@ -263,7 +263,11 @@ impl Replica {
         }
         if let Some(proposal) = proposal.filter(|it| slot.proposal(it.digest()).is_none()) {
             slot.keep(proposal.clone());
+            let is_decided = slot.decided() == Some(proposal.digest());
             self.keep(op, Record::Proposal(op, proposal), out);
+            if is_decided {
+                self.advance(out); // a quorum's commits overtook it
+            }
         }
         self.vote(op, out);
         self.check_prepared(op, out);

@@ -197,17 +197,16 @@ impl Replica {
         out.disarm(Timer::NewView);
         out.note(Note::ViewStarted { view, primary: self.primary(), op: selected.last() });
         let quorum = self.quorums.quorum();
-        if let Some(Ok(stable)) = selected.stable.clone().map(|stable| stable.certified(quorum))
-            && stable.statement().op > self.low()
-        {
-            self.on_stable(stable, out);
+        let stable = selected.stable.clone().and_then(|stable| stable.certified(quorum).ok());
+        if let Some(stable) = stable.filter(|stable| stable.statement().op > self.low()) {
+            self.raise_watermarks(stable, out);
         }
         for vote in votes {
             if let Ok(vote) = vote.verified() {
                 self.propose_from(vote, out);
             }
         }
-        self.take_early(self.high(), out);
+        self.use_window(out); // not before O: a primary that lies may have proposed something else for its entries
         self.fetch_missing(out);
         self.reconsider_reads();
         self.watch(out);

@@ -207,6 +207,7 @@ impl Replica {
             self.committed = op;
             self.base = it.order;
             self.log.begin_after((self.base.op, self.base.epoch, self.base.chain));
+            let _lost = self.forget_lost_certificate(op);
             self.persist(Record::Base(self.base_record()), out);
             self.votes.forget_through(self.base.epoch);
             self.commits.forget_through(self.base.epoch);

@@ -505,6 +505,10 @@ impl Replica {
         if here != Some(it.chain) {
             return self.ask_somebody(out); // the chain to it is not here
         }
+        let lost = self.forget_lost_certificate(it.op);
+        if lost.is_some_and(|lost| (lost.view, lost.epoch) >= (it.view, it.epoch)) {
+            return self.contradicted(out);
+        }
         let certificate = proof.into_certificate();
         let seq = self.persist(Record::Committed(certificate.clone()), out);
         self.log.proofs.insert(it.op, (certificate, seq));
@@ -524,6 +528,18 @@ impl Replica {
         self.cast_more(out); // perhaps a life may begin now
         self.trim(out); // what a quorum has the state of can go, now that a later block is proven
         self.arm_epoch(out);
+    }
+
+    /// The chain up to this block is certain. A certificate of a block beyond it that is on another chain can lead nowhere any
+    /// more: who led the view has started it in two ways, and what was certified before won in the other one only.
+    pub(super) fn forget_lost_certificate(&mut self, op: OpNumber) -> Option<Vote> {
+        let it = *self.certified.as_ref()?.statement();
+        let lost = it.op > op && self.log.chain_at(it.op) != Some(it.chain());
+        if !lost || mutated!("sync-tob/lost-certificates-stay") {
+            return None;
+        }
+        self.certified = None; // on disk it stays, and is not believed there either, since the chain has no place for it
+        Some(it)
     }
 
     /// Gives the machine what is committed, moved from `UnQueued` to `Queued`, and asks for a snapshot where one is due.

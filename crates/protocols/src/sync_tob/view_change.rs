@@ -46,20 +46,31 @@ impl Selected {
     }
 }
 
-/// View and epoch of what a view change shows to be certified.
-fn rank(change: &ViewChange) -> Option<(View, EpochNumber)> {
+/// View and epoch of the certificate that a view change shows beyond what it shows to be committed.
+fn certified(change: &ViewChange) -> Option<(View, EpochNumber)> {
     change.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch))
 }
 
-/// The chain that follows from a quorum's view changes; `None` if they contradict each other, for which it takes more liars
-/// than the group tolerates.
+/// View and epoch of the highest certificate that a view change proves: a commit is one, too, and whoever has it
+/// often shows no other. Without it, a certificate of a lower view that lost would win against a block that is committed.
+fn rank(change: &ViewChange) -> Option<(View, EpochNumber)> {
+    if mutated!("sync-tob/commits-do-not-rank") {
+        return certified(change);
+    }
+    let committed = change.committed.as_ref().map(|it| (it.statement().view, it.statement().epoch));
+    certified(change).max(committed)
+}
+
+/// The chain that follows from a quorum's view changes: where the highest certificate leads, be it of votes or of a commit. `None`
+/// if they contradict each other, for which it takes more liars than the group tolerates.
 pub(super) fn select<'a>(changes: impl Iterator<Item = &'a ViewChange> + Clone) -> Option<Selected> {
     let base = changes.clone().map(ViewChange::base).max_by_key(|base| base.0)?;
     let any = mutated!("sync-tob/any-certificate-wins");
     let best = if any { changes.min_by_key(|change| rank(change)) } else { changes.max_by_key(|change| rank(change)) }?;
     let (mut op, _, mut chain) = best.base();
     let mut links = Vec::new();
-    for (epoch, block) in &best.links {
+    // What was certified in a lower view than the commit before it follows from nothing any more.
+    for (epoch, block) in best.links.iter().filter(|_| certified(best) == rank(best)) {
         op = op.next();
         chain = chained(chain, op, *epoch, *block);
         let link = Link { op, epoch: *epoch, block: *block, chain };
@@ -70,7 +81,7 @@ pub(super) fn select<'a>(changes: impl Iterator<Item = &'a ViewChange> + Clone) 
             links.push(link);
         }
     }
-    Some(Selected { base, links })
+    (op >= base.0).then_some(Selected { base, links })
 }
 
 impl Replica {
@@ -348,7 +359,8 @@ impl Replica {
     /// ever.
     fn learn(&mut self, out: &mut Outbox) {
         let own = self.certified.as_ref().map(|it| (it.statement().view, it.statement().epoch));
-        let best = self.changes.values().map(Verified::statement).filter(|it| rank(it) > own).max_by_key(|it| rank(it));
+        let shown = self.changes.values().map(Verified::statement);
+        let best = shown.filter(|it| certified(it) > own).max_by_key(|it| certified(it));
         let Some(best) = best.filter(|_| self.quorums.rests_on_time()).cloned() else { return };
         let Some(Ok(certified)) = best.certified.clone().map(|it| it.certified(self.quorums.quorum())) else { return };
         let (mut op, _, mut chain) = best.base();
@@ -375,7 +387,7 @@ impl Replica {
     }
 
     /// More replicas have lied than the group tolerates.
-    fn contradicted(&self, out: &mut Outbox) {
+    pub(super) fn contradicted(&self, out: &mut Outbox) {
         out.halt(
             "Diverged: a quorum has signed two histories, so more replicas lie than this group tolerates. Stop all of them, keep \
              all folders, and compare them with `quorate verify`"

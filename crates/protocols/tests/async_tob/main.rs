@@ -15,6 +15,7 @@ mod harness;
 mod luck;
 mod paper;
 mod recovery;
+mod silence;
 mod stall;
 #[path = "../support/tape.rs"]
 mod tape;

@@ -489,3 +489,31 @@ fn a_primary_whose_view_has_not_started_gets_few_proposals_held_however_small_th
     it.run(5_000);
     assert!([0, 2, 3].iter().all(|id| it.tape(*id) == ["a", "b"]));
 }
+
+#[test]
+fn a_view_that_begins_above_the_watermark_chooses_its_entries_before_it_looks_at_what_came_early() {
+    // The simulator's seed 2381: NEW-VIEW brought a checkpoint, and what its primary had said early was voted for before O.
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 2, ..config() });
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.deafen(2).apply(1, "b").apply(1, "c");
+    if it.committed(1).is_multiple_of(2) {
+        it.apply(1, "d");
+    }
+    let last = it.committed(1);
+    it.heal().lose(|it| it.to == replica(2) && it.label != "ViewChange").crash(0);
+    it.submit(1, "e");
+    it.run(700);
+    let Message::NewView(start) = it.last(1, "NewView") else { panic!("R1 starts view 1") };
+    let chosen: Vec<Prepare> = start.statement().proposals.iter().map(|it| *it.statement()).collect();
+    assert!(it.committed(2) < last - 1 && chosen.first().is_some_and(|first| first.op == op(last)), "{chosen:?}");
+
+    let other = orders(it.now, Vec::new());
+    it.say(replica(1), 2, pre_prepare(1, 1, last, &other));
+    it.say(replica(1), 2, Message::NewView(start));
+    it.heal().run(2_000);
+    let mut votes = it.prepared(2);
+    votes.retain(|it| it.view == view(1) && it.op == op(last));
+    assert!(!votes.is_empty() && votes.iter().all(|vote| *vote == chosen[0]), "{votes:?}");
+    assert_eq!(it.blamed(2), 1, "two proposals for one entry");
+}

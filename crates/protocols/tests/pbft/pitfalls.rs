@@ -57,6 +57,21 @@ fn p04_a_new_view_whose_proposals_are_missing_here_fetches_them() {
 }
 
 #[test]
+fn p04_a_proposal_that_comes_after_a_quorums_commits_is_executed_at_once() {
+    // The simulator's seeds 4888 and 9022: nothing else would have made this replica look at the entry again.
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.lose(|it| it.to == replica(3) && ["PrePrepare", "Proposal", "Committed"].contains(&it.label));
+    it.submit(1, "b");
+    it.deliver();
+    assert_eq!(it.tape(3), ["a"]);
+    let late = it.last(0, "PrePrepare");
+    it.say(replica(0), 3, late);
+    it.deliver();
+    assert_eq!(it.tape(3), ["a", "b"]);
+}
+
+#[test]
 fn p05_null_requests_are_executed_without_effect_and_checkpointed() {
     let it = select([&ViewChange { view: view(1), stable: None, prepared: Vec::new() }]);
     assert!(it.digests.is_empty());

@@ -17,6 +17,7 @@ mod seals;
 mod silence;
 #[path = "../support/tape.rs"]
 mod tape;
+mod views;
 mod words;
 
 /// The protocol that the harness drives.

@@ -26,6 +26,11 @@ fn seeds_that_found_a_bug_hold() {
     holds(38..39, &Options { replicas: 4, ..Options::default() });
     // A liar's late chains fenced correct replicas, and these voted for a history without what they had missed.
     holds(229..230, &Options { replicas: 5, ..Options::default() });
+    // A view took a certificate of a lower view that had lost for another history, since nobody showed any other but of commits.
+    holds(2982..2983, &Options { replicas: 4, ..Options::default() });
+    holds(695..696, &Options { replicas: 3, ..Options::default() });
+    // A view that its leader had started in two ways, and a certificate that was kept though its branch had lost.
+    holds(2468..2469, &Options { replicas: 4, ..Options::default() });
     // The same by other causes, and views that started without what was committed.
     holds(190..191, &Options { replicas: 5, ..Options::default() });
 }

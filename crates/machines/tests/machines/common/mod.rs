@@ -5,7 +5,7 @@ pub mod random;
 
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{Position, SessionId};
-use quorate_core::machine::{At, Output, Query as _, Sink, Snapshot, Source, StateMachine, View};
+use quorate_core::machine::{At, Entropy, Output, Query as _, Sink, Snapshot, Source, StateMachine, View};
 use quorate_core::time::WallTime;
 use quorate_machines::Kv;
 use quorate_machines::kv::*;
@@ -28,7 +28,7 @@ impl Bench {
             position: Position::new(self.position),
             time: WallTime::from_nanos(self.seconds * 1_000_000_000),
             session: SessionId::new(1),
-            entropy: *Digest::of(&self.position.to_le_bytes()).as_bytes(),
+            entropy: Entropy::Bytes(*Digest::of(&self.position.to_le_bytes()).as_bytes()),
         }
     }
 
