@@ -374,7 +374,14 @@ impl Replica {
 
 impl Object {
     /// A request of ordered mode was executed here.
-    pub(super) fn execute_in_order(&mut self, rank: Rank, at: Version, last: bool, write: &Write, result: bytes::Bytes) {
+    pub(super) fn execute_in_order(
+        &mut self,
+        rank: Rank,
+        at: Version,
+        last: bool,
+        write: &Write,
+        result: bytes::Bytes,
+    ) {
         self.now = self.now.after(at, None, write.clone(), result);
         self.before = None;
         self.grant = None;

@@ -39,7 +39,10 @@ pub(super) fn check(replica: &Replica) -> Result<(), String> {
     if !replica.catches_up()
         && let Some((id, it)) = replica.objects.iter().filter(|(_, it)| it.decided.is_none()).find(lags)
     {
-        return Err(format!("a_free_object_is_through_what_was_ordered_for_it: object {id:?}, resolved at {}", it.seen));
+        return Err(format!(
+            "a_free_object_is_through_what_was_ordered_for_it: object {id:?}, resolved at {}",
+            it.seen
+        ));
     }
     if replica.steps.done > replica.steps.asked {
         return Err(format!(

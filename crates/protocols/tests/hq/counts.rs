@@ -66,7 +66,9 @@ fn a_read_costs_its_client_4f_plus_2_messages_and_each_replica_that_is_asked_two
 /// Messages between replicas with one of these labels.
 fn between(sent: &[Flying], labels: &[&str]) -> usize {
     let is_replica = |peer: Peer| matches!(peer, Peer::Replica(_));
-    sent.iter().filter(|it| it.from != it.to && is_replica(it.from) && is_replica(it.to) && labels.contains(&it.label)).count()
+    sent.iter()
+        .filter(|it| it.from != it.to && is_replica(it.from) && is_replica(it.to) && labels.contains(&it.label))
+        .count()
 }
 
 #[test]

@@ -42,7 +42,8 @@ impl Client {
 
     /// ⟨SUBMIT⟩ to all that were not asked.
     pub(super) fn submit_to_rest(&mut self, id: Digest, out: &mut Outbox) {
-        let Some(Writing { asked, write, .. }) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut()) else {
+        let Some(Writing { asked, write, .. }) = self.writes.get_mut(&id).and_then(|queue| queue.current.as_mut())
+        else {
             return;
         };
         for replica in &self.connected {
