@@ -26,7 +26,6 @@ fn no_fault_and_no_lie_breaks_it() {
 #[test]
 fn no_fault_and_no_lie_breaks_ordered_mode() {
     let noted = holds(1..16, &Options { ops: 400, clients: 8, ..Options::default() });
-    eprintln!("{noted:?}");
     for what in
         ["an object goes to ordered mode", "a write was executed in ordered mode", "an object leaves ordered mode"]
     {
