@@ -2,9 +2,8 @@
 //! proof of it halts, and says so.
 
 use crate::harness::{Cluster, keyring, replica};
-use crate::words::small;
-use quorate_core::time::WallTime;
-use quorate_protocols::sync_tob::{Config, Echo, Message};
+use crate::words::{confirmation, small};
+use quorate_protocols::sync_tob::{Config, Message};
 
 /// R2 lies: whatever R0 or R1 says it confirms, to that one alone.
 fn confirm(it: &mut Cluster, from: &mut usize) {
@@ -16,16 +15,10 @@ fn confirm(it: &mut Cluster, from: &mut usize) {
             continue;
         };
         let answer = match message {
-            Message::Probe { sent } => Message::Time { sent, clock: WallTime::from_nanos(it.now) },
-            Message::Cast { chain, .. } => {
-                let echo = mine.sign(Echo(*chain.statement()));
-                Message::Echo { head: chain.head, echo }
-            }
-            Message::Vote(vote) => Message::Vote(mine.sign(*vote.statement())),
-            Message::Commit(vote) => Message::Commit(mine.sign(*vote.statement())),
-            Message::State(vote) => Message::State(Box::new(mine.sign(vote.statement().clone()))),
-            _ => continue,
+            Message::State(vote) => Some(Message::State(Box::new(mine.sign(vote.statement().clone())))),
+            other => confirmation(&mine, it.now, other),
         };
+        let Some(answer) = answer else { continue };
         it.say(replica(2), to, answer);
     }
 }

@@ -2,11 +2,10 @@
 //! five), that correct replicas agree rests on what each of them keeps silent about. ADR 033 has the argument.
 
 use crate::harness::{Cluster, Flying, keyring, replica};
-use crate::words::{block, proposal};
+use crate::words::{block, confirmation, proposal};
 use quorate_core::crypto::Signed;
 use quorate_core::ids::View;
-use quorate_core::time::WallTime;
-use quorate_protocols::sync_tob::{Echo, Message, NewView, ViewChange};
+use quorate_protocols::sync_tob::{Message, NewView, ViewChange};
 
 fn agree(it: &Cluster, ids: &[usize]) -> usize {
     let tapes: Vec<_> = ids.iter().map(|id| it.tape(*id)).collect();
@@ -23,16 +22,7 @@ fn confirm(it: &mut Cluster, liar: usize, from: &mut usize, says: impl Fn(usize,
         let (Some(message), Some(to)) = (heard.message(), (0..3).find(|id| heard.from == replica(*id))) else {
             continue;
         };
-        let answer = match message {
-            Message::Probe { sent } => Message::Time { sent, clock: WallTime::from_nanos(it.now) },
-            Message::Cast { chain, .. } => {
-                let echo = mine.sign(Echo(*chain.statement()));
-                Message::Echo { head: chain.head, echo }
-            }
-            Message::Vote(vote) => Message::Vote(mine.sign(*vote.statement())),
-            Message::Commit(vote) => Message::Commit(mine.sign(*vote.statement())),
-            _ => continue,
-        };
+        let Some(answer) = confirmation(&mine, it.now, message) else { continue };
         if says(to, &answer) {
             it.say(replica(liar), to, answer);
         }

@@ -1,11 +1,11 @@
 //! What views start with, and what a view that a liar leads leaves behind, in any weather: four replicas, of which one lies.
 
 use crate::harness::{Cluster, Flying, keyring, replica};
+use crate::words::confirmation;
 use quorate_core::crypto::{Certificate, Certified, Signed, Statement, Verified};
 use quorate_core::ids::{OpNumber, View};
 use quorate_core::protocol::Protocol as _;
-use quorate_core::time::WallTime;
-use quorate_protocols::sync_tob::{Commit, Echo, Message, NewView, SyncTob, ViewChange, Vote};
+use quorate_protocols::sync_tob::{Commit, Message, NewView, SyncTob, ViewChange, Vote};
 
 const N: usize = 4;
 const QUORUM: usize = 3;
@@ -66,16 +66,7 @@ fn confirm(it: &mut Cluster, liar: usize, with: &[usize], from: &mut usize) {
         let Some(message) = heard.message().filter(|_| with.iter().any(|id| heard.from == replica(*id))) else {
             continue;
         };
-        let answer = match message {
-            Message::Probe { sent } => Message::Time { sent, clock: WallTime::from_nanos(it.now) },
-            Message::Cast { chain, .. } => {
-                let echo = mine.sign(Echo(*chain.statement()));
-                Message::Echo { head: chain.head, echo }
-            }
-            Message::Vote(vote) => Message::Vote(mine.sign(*vote.statement())),
-            Message::Commit(vote) => Message::Commit(mine.sign(*vote.statement())),
-            _ => continue,
-        };
+        let Some(answer) = confirmation(&mine, it.now, message) else { continue };
         for to in with {
             it.say(replica(liar), *to, answer.clone());
         }

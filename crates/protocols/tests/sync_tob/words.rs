@@ -27,6 +27,20 @@ pub fn group(replicas: usize, client: u128, number: u64, operation: &'static str
     Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, replicas, id).sign_as_client(requests)
 }
 
+/// What a liar says who confirms to a replica whatever that one says; `None` if that is nothing to confirm.
+pub fn confirmation(mine: &Keyring, now: u64, said: Message) -> Option<Message> {
+    Some(match said {
+        Message::Probe { sent } => Message::Time { sent, clock: WallTime::from_nanos(now) },
+        Message::Cast { chain, .. } => {
+            let echo = mine.sign(Echo(*chain.statement()));
+            Message::Echo { head: chain.head, echo }
+        }
+        Message::Vote(vote) => Message::Vote(mine.sign(*vote.statement())),
+        Message::Commit(vote) => Message::Commit(mine.sign(*vote.statement())),
+        _ => return None,
+    })
+}
+
 /// A cast of this replica, without echoes.
 pub fn cast(by: usize, replicas: usize, (life, seq): (u64, u64), start: u64, bundle: &Bundle) -> Chain<Cast> {
     let sender = quorate_core::ids::ReplicaId::new(u8::try_from(by).expect("small"));
