@@ -252,3 +252,23 @@ fn events_are_made_while_somebody_listens_and_of_what_may_be_committed_later_alw
     heard.run(Job::Listen { on: true, wish: 3 });
     assert_eq!(outcome(heard.run(Job::Commit { op: OpNumber::new(8), state: id(10) })).events.len(), 1);
 }
+
+#[test]
+fn who_listens_hears_what_follows_a_state_transfer_too() {
+    struct Stored(Vec<Vec<u8>>);
+    impl quorate_core::executor::Chunks for Stored {
+        fn chunk(&mut self, index: u32) -> Result<Vec<u8>, String> {
+            self.0.get(index as usize).cloned().ok_or_else(|| "missing".to_owned())
+        }
+    }
+    let (mut ahead, mut behind) = (Executor::new(Order::default()), Executor::new(Order::default()));
+    for number in 0..3 {
+        ahead.run(Job::Execute { op: OpNumber::new(number + 1), batch: batch(number).into() });
+    }
+    let Done::Saving(mut save) = ahead.run(Job::Checkpoint(ahead.op())) else { panic!("it is saved") };
+    let chunks = std::iter::from_fn(|| save.next_chunk()).collect();
+    behind.run(Job::Listen { on: true, wish: 1 });
+    behind.run(Job::Install { manifest: save.finish(), chunks: Box::new(Stored(chunks)) });
+    let next = outcome(behind.run(Job::Execute { op: OpNumber::new(4), batch: batch(3).into() }));
+    assert_eq!(next.events.len(), 1);
+}
