@@ -110,6 +110,9 @@ fn watching_begins_when_the_executor_makes_events_and_ends_with_the_last_watcher
     assert_eq!(sent(&ask(&mut stage, 3, Service::Watch { topic: 5 })), [watching(3, 5)], "from now on at once");
     stage.input(Input::Disconnected(client(1)));
     assert_eq!(wished(&stage.input(Input::Disconnected(client(3)))), [(false, 2)], "nobody is left");
+    let next = ask(&mut stage, 4, Service::Watch { topic: 4 });
+    assert_eq!((wished(&next), sent(&next)), (vec![(true, 3)], vec![]), "it makes none any more");
+    assert_eq!(sent(&stage.input(listening(3))), [watching(4, 4)]);
 }
 
 #[test]
