@@ -4,7 +4,9 @@
 //! may convict whoever has signed both.
 
 use super::digest::Digest;
+use super::keyring::Keyring;
 use super::signed::Statement;
+use crate::fault::{Fault, Why};
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,6 +51,21 @@ impl Enough {
 
     pub(super) fn has<T: Statement>(&self, statement: &T) -> bool {
         self.state().names.contains(&name(statement))
+    }
+}
+
+impl Keyring {
+    /// The owner has a quorum that has signed this statement: others that sign it are not listened to any more.
+    pub fn has_enough<T: Statement>(&self, statement: &T) {
+        self.enough.add(statement);
+    }
+
+    /// Is there anything to gain from one more signature of this statement?
+    ///
+    /// # Errors
+    /// [`Fault::NotNow`] with [`Why::Duplicate`]: the owner has a quorum ([`Keyring::has_enough`]).
+    pub fn wants<T: Statement>(&self, statement: &T) -> Result<(), Fault> {
+        if self.enough.has(statement) { Err(Fault::NotNow(Why::Duplicate)) } else { Ok(()) }
     }
 }
 

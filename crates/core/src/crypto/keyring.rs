@@ -7,7 +7,7 @@ use super::enough::Enough;
 use super::heavy::{Heavy, Kind};
 use super::remembered::Remembered;
 use super::signed::{Signed, Statement};
-use crate::fault::{Fault, Why};
+use crate::fault::Fault;
 use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId, View};
 use crate::quorum::REPLICAS_MAX;
 use crate::wire::Wire;
@@ -194,7 +194,7 @@ pub struct Keyring {
     /// Signatures that were checked, and come again.
     remembered: Arc<Remembered>,
     /// What the owner needs no more votes for.
-    enough: Arc<Enough>,
+    pub(super) enough: Arc<Enough>,
     /// For what is inside a statement all of which is known to be good: takes every signature for good.
     trusting: bool,
 }
@@ -512,19 +512,6 @@ impl Keyring {
     /// The owner is in this view: what others say about views far from it is not looked at (see [`Statement::heavy`]).
     pub fn reached(&self, view: View) {
         self.heavy.reached(view);
-    }
-
-    /// The owner has a quorum that has signed this statement: others that sign it are not listened to any more.
-    pub fn has_enough<T: Statement>(&self, statement: &T) {
-        self.enough.add(statement);
-    }
-
-    /// Is there anything to gain from one more signature of this statement?
-    ///
-    /// # Errors
-    /// [`Fault::NotNow`] with [`Why::Duplicate`]: the owner has a quorum ([`Keyring::has_enough`]).
-    pub fn wants<T: Statement>(&self, statement: &T) -> Result<(), Fault> {
-        if self.enough.has(statement) { Err(Fault::NotNow(Why::Duplicate)) } else { Ok(()) }
     }
 
     /// Domain, cluster, epoch and signer before the statement: a signature holds for exactly this and nothing else.

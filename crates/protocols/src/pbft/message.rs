@@ -620,14 +620,8 @@ impl Message {
                 vote.prove(keyring)?;
                 proposal.prove(keyring)
             }
-            Message::Prepare(vote) => {
-                keyring.wants(vote.statement())?;
-                vote.prove(keyring)
-            }
-            Message::Commit(vote) => {
-                keyring.wants(vote.statement())?;
-                vote.prove(keyring)
-            }
+            Message::Prepare(vote) => keyring.wants(vote.statement()).and_then(|()| vote.prove(keyring)),
+            Message::Commit(vote) => keyring.wants(vote.statement()).and_then(|()| vote.prove(keyring)),
             Message::Checkpoint(vote) => vote.prove(keyring),
             Message::State(vote) => vote.prove(keyring),
             Message::ViewChange(change) => change.prove(keyring),

@@ -278,6 +278,47 @@ fn a_segment_that_came_too_late_is_dropped() {
     assert!(recovered.report.is_intact());
 }
 
+/// A log whose first segment is half used, and how far the next one is filled.
+fn half_used(disk: &SimDisk) -> (Wal<SimDisk>, impl Fn() -> usize + use<>) {
+    let config = WalConfig { first_segment_bytes: 16 << 20, segment_bytes: 32 << 20, ..WalConfig::new(7) };
+    let mut wal = Wal::create(disk, config).expect("works");
+    while !wal.wants_segment() {
+        group(&mut wal, 1, 1 << 20);
+    }
+    let disk = disk.clone();
+    let name = "wal/0000000000000002.new";
+    (wal, move || disk.look(name, <[u8]>::len).unwrap_or_default())
+}
+
+#[test]
+fn a_segment_is_filled_as_the_log_goes_on_and_is_there_before_it_is_needed() {
+    let disk = SimDisk::new();
+    let (mut wal, filled) = half_used(&disk);
+    let order = wal.order_segment().expect("it is wanted");
+    let builder = std::thread::spawn(|| order.build_slowly());
+    while filled() < 4 << 20 {}
+    assert_eq!((filled(), builder.is_finished()), (4 << 20, false), "a start, and it waits");
+    group(&mut wal, 2, 1 << 20);
+    while filled() < 12 << 20 {}
+    assert!(filled() < 16 << 20, "a quarter of what was left is used");
+    group(&mut wal, 4, 1 << 20);
+    let built = builder.join().expect("no panic");
+    wal.adopt(built).expect("works");
+    group(&mut wal, 2, 1 << 20);
+    assert!(disk.bytes(SEGMENT_2).expect("there")[RECORDS as usize] != 0);
+}
+
+#[test]
+fn a_segment_whose_log_is_gone_is_filled_at_once() {
+    let disk = SimDisk::new();
+    let (mut wal, filled) = half_used(&disk);
+    let order = wal.order_segment().expect("it is wanted");
+    let builder = std::thread::spawn(|| order.build_slowly());
+    while filled() < 4 << 20 {}
+    drop(wal);
+    assert!(builder.join().expect("no panic").is_ok());
+}
+
 #[test]
 fn a_record_longer_than_a_segment_gets_one_of_its_size() {
     let disk = SimDisk::new();
