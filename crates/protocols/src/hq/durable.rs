@@ -71,8 +71,8 @@ pub enum Record {
         proof: Proof,
         /// What.
         write: Write,
-        /// What it came to.
-        result: Bytes,
+        /// What its operations came to.
+        results: Vec<Bytes>,
         /// The object before.
         before: Image,
     },
@@ -103,8 +103,8 @@ pub enum Record {
         at: Version,
         /// What.
         write: Write,
-        /// What it came to.
-        result: Bytes,
+        /// What its operations came to.
+        results: Vec<Bytes>,
         /// The object has been through the entry with it.
         last: bool,
     },

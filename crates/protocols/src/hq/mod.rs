@@ -28,8 +28,8 @@ pub use client::Client;
 pub use durable::{Joined, Kept, Record};
 pub use in_order::{ALONE_MAX, CALM_WRITES, WINDOW_MAX, WINDOW_MIN};
 pub use message::{
-    Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start, Transferred,
-    VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
+    Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, OPERATIONS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start,
+    Transferred, VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
 };
 pub use module::Entry;
 pub use object::{Answered, CLIENTS_MAX, Item, List, OUTCOMES_MAX, Outcome, State};

@@ -35,7 +35,7 @@ pub enum Entry {
 impl Replica {
     /// Who leads PBFT, as far as this replica knows.
     pub(super) fn primary(&self) -> ReplicaId {
-        self.quorums.primary(protocol::Replica::status(&self.module).view)
+        self.quorums.primary(self.module.view())
     }
 
     /// The last resolution of an object, or the last entry of ordered mode, in PBFT's order.

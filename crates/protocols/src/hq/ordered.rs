@@ -360,7 +360,8 @@ impl Replica {
         let (objects, names) = (pending.objects.clone(), pending.ordered.names.clone());
         let (ask, operation) = (*pending.ordered.ask(), pending.ordered.operation.clone());
         let (quorum, mut joined, mut changed) = (self.quorum(), Vec::new(), Vec::new());
-        let told = Told::Full(stepped.reply.clone());
+        let result = stepped.replies.into_iter().next().unwrap_or_default();
+        let told = Told::Full(result.clone());
         let outcome = Outcome { client: ask.client, number: ask.number, result: told.digest() };
         for (id, name) in objects.iter().zip(names) {
             let Some(object) = self.objects.get_mut(id) else { continue };
@@ -382,7 +383,7 @@ impl Replica {
             objects.len(),
             "an operation was granted on all of its objects before it was executed"
         );
-        let (client, number, result) = (ask.client, ask.number, stepped.reply);
+        let (client, number) = (ask.client, ask.number);
         let record = Record::Ordered { op, rank, client, number, operation, result, joined };
         let seq = out.next_seq();
         if !mutated!("hq/ordered-execution-is-not-durable") {

@@ -200,28 +200,26 @@ impl Replayed {
                     object.writes.insert(write.ask().client, write);
                 }
             }
-            Record::Executed { op, proof, write, result, before } => {
+            Record::Executed { op, proof, write, results, before } => {
                 let id = proof.statement().object;
                 let object = self.objects.entry(id).or_insert_with(|| Object::new(write.name.clone()));
                 object.first.get_or_insert(seq);
                 object.name = write.name.clone();
-                let (name, operation) = (write.name.clone(), write.operation.clone());
-                let step = Step::Apply { object: name, at: proof.statement().version.ts, operation };
-                let next = object.now.after(proof.statement().version, Some(proof), write, result);
+                let step = write.step(proof.statement().version.ts);
+                let next = object.now.after(proof.statement().version, Some(proof), write, results);
                 object.before = Some((std::mem::replace(&mut object.now, next), before));
                 object.grant = None;
                 object.writes.clear();
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, step));
             }
-            Record::InOrder { op, rank, at, write, result, last } => {
+            Record::InOrder { op, rank, at, write, results, last } => {
                 let object = self.objects.entry(write.ask().object).or_insert_with(|| Object::new(write.name.clone()));
                 object.first.get_or_insert(seq);
                 object.name = write.name.clone();
-                let (name, operation) = (write.name.clone(), write.operation.clone());
-                object.execute_in_order(rank, at, last, &write, result);
+                object.execute_in_order(rank, at, last, &write, results);
                 self.last = self.last.max(op);
-                self.steps.insert(op, (seq, Step::Apply { object: name, at: at.ts, operation }));
+                self.steps.insert(op, (seq, write.step(at.ts)));
             }
             Record::Ordered { op, rank, client, number, operation, result, joined } => {
                 let mut touched = Vec::new();

@@ -380,7 +380,7 @@ impl protocol::Replica<Hq> for Replica {
         };
         Status {
             role: role.to_owned(),
-            view: protocol::Replica::status(&self.module).view,
+            view: self.module.view(),
             op: self.steps.asked,
             committed: self.steps.done,
             executed: self.steps.done,

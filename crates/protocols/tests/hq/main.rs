@@ -14,6 +14,7 @@ mod pitfalls;
 mod progress;
 mod recovery;
 mod tape;
+mod together;
 mod total;
 mod words;
 

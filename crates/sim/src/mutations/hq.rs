@@ -37,6 +37,10 @@ pub const LIST: List = List {
             "a replica forgets with a crash what it has executed in ordered mode",
         ),
         all(
+            "hq/answers-in-another-order",
+            "of a write of several operations each caller is told the result of another one",
+        ),
+        all(
             "hq/wants-a-certificate-of-ordered-mode",
             "the greatest certificate is where a resolution begins, though ordered mode came after it",
         ),

@@ -115,9 +115,11 @@ impl Lies<Hq> for HqLies {
     fn false_reply(&self, message: &hq::Message, _: &Keyring, random: &mut Random) -> Option<hq::Message> {
         use hq::Message as M;
         match message {
-            M::Done { object, number, result, version, proof } => {
-                let result = registers::other_answer(result, random)?;
-                Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
+            M::Done { object, number, results, version, proof } => {
+                let mut results = results.clone();
+                let lie = registers::other_answer(results.last()?, random)?;
+                *results.last_mut()? = lie;
+                Some(M::Done { object: *object, number: *number, results, version: *version, proof: proof.clone() })
             }
             M::OrderedDone { number, result: Some(Told::Full(result)) } => {
                 let result = Some(Told::Full(registers::other_answer(result, random)?));
