@@ -16,13 +16,14 @@ use super::module::Entry;
 use super::object::{Object, Phase};
 use super::ordered::Rank;
 use super::replica::Replica;
+use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber};
 use quorate_core::mutated;
 use quorate_core::objects::Stepped;
 use quorate_core::outbox::{Class, Note};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Writes within which an object that was contended is contended *again*; so many without contention halve the window.
 pub const CALM_WRITES: u64 = 32;
@@ -41,8 +42,8 @@ const TOGETHER_MAX: usize = 256;
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 /// What PBFT's order says of an object: the same on every replica that is at the same entry.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Course {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Course {
     /// The last entry that the object has to go through, a resolution or requests of ordered mode: the viewstamp of what is
     /// granted after it.
     pub(super) seen: OpNumber,
@@ -136,6 +137,11 @@ pub(super) struct Submissions {
 impl Submissions {
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// What they are about.
+    pub(super) fn objects(&self) -> BTreeSet<Digest> {
+        self.waiting.keys().map(|(object, _)| *object).collect()
     }
 }
 
@@ -292,7 +298,7 @@ impl Replica {
     }
 
     /// Ordered mode is over: what PBFT has not ordered is asked for as anything.
-    fn leave_order(&mut self, id: Digest, out: &mut Outbox) {
+    pub(super) fn leave_order(&mut self, id: Digest, out: &mut Outbox) {
         out.note(Note::Other("an object leaves ordered mode"));
         let of_it: Vec<ClientId> =
             self.submissions.waiting.keys().filter(|(object, _)| *object == id).map(|(_, client)| *client).collect();

@@ -4,8 +4,9 @@
 //! for certificates that come with a write: a replica looks at the place they are for first, and at their signatures only if
 //! they say something new (pitfalls 5 and 10 of the specification).
 
+use super::cut::{CUT_OBJECTS_MAX, Cut};
 use super::object::{List, State};
-use super::ordered::Rank;
+use super::ordered::{ORDERED_CLIENTS_MAX, Rank};
 use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -572,6 +573,10 @@ pub enum Message {
         /// Objects and versions, in order.
         versions: Vec<(Digest, Version)>,
     },
+    /// Replica → replicas: send me the cut of PBFT's order at this entry.
+    GetCut(OpNumber),
+    /// The answer.
+    Cut(Box<Cut>),
     /// Replica → itself: everything up to this step is on my disk.
     Steps(OpNumber),
     /// Replica → replica: what PBFT says.
@@ -604,6 +609,9 @@ impl Message {
             Message::Object(transferred) => transferred.prove(keyring),
             Message::Sums { sums, .. } if sums.len() != BUCKETS => malformed("sums of other buckets"),
             Message::Versions { versions, .. } if versions.len() > VERSIONS_MAX => malformed("too many versions"),
+            Message::Cut(cut) if cut.courses.len() > CUT_OBJECTS_MAX || cut.clients.len() > ORDERED_CLIENTS_MAX => {
+                malformed("a cut longer than any")
+            }
             Message::Module(message) => message.prove_inside(keyring),
             Message::TooOld { .. }
             | Message::InOrder { .. }
@@ -616,6 +624,8 @@ impl Message {
             | Message::Sums { .. }
             | Message::GetVersions { .. }
             | Message::Versions { .. }
+            | Message::GetCut(_)
+            | Message::Cut(_)
             | Message::Steps(_) => Ok(()),
         }
     }
@@ -648,6 +658,8 @@ impl Message {
             Message::Sums { .. } => "Sums",
             Message::GetVersions { .. } => "GetVersions",
             Message::Versions { .. } => "Versions",
+            Message::GetCut(_) => "GetCut",
+            Message::Cut(_) => "Cut",
             Message::Steps(_) => "Steps",
             Message::Module(message) => pbft::Pbft::label(message),
         }

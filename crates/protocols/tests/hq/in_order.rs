@@ -42,7 +42,7 @@ pub fn in_order(n: usize) -> Cluster {
     in_order_with(n, config())
 }
 
-fn in_order_with(n: usize, config: Config) -> Cluster {
+pub fn in_order_with(n: usize, config: Config) -> Cluster {
     let mut cluster = Cluster::with(n, config);
     cluster.client(9).client(8).client(7);
     collide(&mut cluster, 1);

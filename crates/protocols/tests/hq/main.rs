@@ -3,6 +3,7 @@
 mod attacks;
 mod clients;
 mod counts;
+mod cut;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;

@@ -157,6 +157,20 @@ fn a_write_of_nothing_or_of_too_much_is_refused() {
 }
 
 #[test]
+fn what_stands_for_a_write_covers_every_operation_of_it() {
+    let mut cluster = Cluster::new(N);
+    let signed = together(9, 1, &["a=x", "a=y"]);
+    let others = [&["a=x", "a=z"][..], &["a=x"], &["a=x", "a=y", "a=z"], &["a=y", "a=x"]];
+    for other in others {
+        let mut lie = signed.clone();
+        lie.operations = together(9, 1, other).operations;
+        let before = cluster.blamed(0);
+        cluster.say(client(9), 0, Message::Write1(lie));
+        assert_eq!((cluster.blamed(0) - before, cluster.count("Granted")), (1, 0));
+    }
+}
+
+#[test]
 fn an_operation_that_does_not_fit_an_entry_is_refused_by_its_client() {
     // PBFT's replicas would call an entry with it malformed, and nobody could order what comes after.
     let mut cluster = Cluster::new(N);
@@ -203,7 +217,7 @@ fn a_client_that_was_forgotten_asks_for_all_operations_of_its_write_anew() {
     for other in 10..=(CLIENTS_MAX as u128 + 11) {
         cluster.apply(other, "a=more");
     }
-    let tickets = submit(&mut cluster, 1, numbered(4));
+    let tickets = cluster.submit_together(1, &["a=w0", "a=w1", "a=w2", "a=w3"]);
     cluster.run_until("answers", |it| tickets.iter().all(|ticket| it.answer(1, *ticket).is_some()));
     cluster.run(3000);
     assert!(tickets.iter().all(|ticket| cluster.answer(1, *ticket).is_some_and(|it| !it.starts_with("error"))));
