@@ -83,6 +83,8 @@ pub enum Event {
     Report { replica: usize, life: u32, input: Input },
     /// The disk has synced everything appended through this record.
     Synced { replica: usize, life: u32, seq: RecordSeq },
+    /// Records that nobody waits for have waited for long enough.
+    SyncAnyhow { replica: usize, life: u32 },
     /// The executor has done the job in front.
     Worked { replica: usize, life: u32 },
     /// The machine has added to a batch.
@@ -120,6 +122,7 @@ impl Event {
             Event::Wake { replica, life }
             | Event::Report { replica, life, .. }
             | Event::Synced { replica, life, .. }
+            | Event::SyncAnyhow { replica, life }
             | Event::Worked { replica, life }
             | Event::Make { replica, life, .. }
             | Event::Save { replica, life, .. } => Some((*replica, Some(*life))),
@@ -364,6 +367,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
             Event::Wake { replica, .. } => self.on_wake(replica),
             Event::Report { replica, input, .. } => self.input(replica, input),
             Event::Synced { replica, seq, .. } => self.on_synced(replica, seq),
+            Event::SyncAnyhow { replica, .. } => self.on_sync_anyhow(replica),
             Event::Worked { replica, .. } => self.on_worked(replica),
             Event::Make { replica, make, .. } => self.on_make(replica, make),
             Event::Save { replica, save, .. } => self.on_save(replica, save),

@@ -123,6 +123,8 @@ pub enum Chance {
     Survival,
     /// How long a client takes to reach a replica. Numbered by the replica and its lives.
     Link,
+    /// How long a record that nobody waits for waits for others. Numbered by records.
+    Unawaited,
 }
 
 /// Decides what goes wrong, and remembers it.

@@ -57,6 +57,8 @@ pub struct Running<P: Protocol, M> {
     pub appended: RecordSeq,
     /// Is a sync under way?
     pub syncing: bool,
+    /// Nobody waits for what was appended, and it will be synced a little later.
+    pub unhurried: bool,
     /// The last record that was reported durable.
     pub synced: RecordSeq,
     /// The snapshots' thread is busy until then, virtual nanoseconds: it does one thing after the other.
@@ -122,10 +124,20 @@ impl<P: Protocol, M: Machine> Process<P, M> {
         let (node, actions) = started.map_err(StartError::Protocol)?;
         let synced = next_seq.previous();
         let (jobs, snapshots_busy, wake) = (VecDeque::new(), 0, None);
-        let (appended, syncing) = (synced, false);
+        let (appended, syncing, unhurried) = (synced, false, false);
         executor.run(Job::Listen { on: true, wish: 0 });
-        self.running =
-            Some(Running { node, executor, listens: false, jobs, appended, syncing, synced, snapshots_busy, wake });
+        self.running = Some(Running {
+            node,
+            executor,
+            listens: false,
+            jobs,
+            appended,
+            syncing,
+            unhurried,
+            synced,
+            snapshots_busy,
+            wake,
+        });
         Ok(actions)
     }
 }

@@ -41,6 +41,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         running.node.handle(input, turn, &mut actions);
         self.look_at(replica);
         self.carry_out(replica, actions);
+        self.sync(replica);
         self.rearm(replica);
     }
 
@@ -86,7 +87,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 if self.dies_at_a_write(replica) {
                     return;
                 }
-                self.begin_sync(replica);
+                self.sync(replica);
             }
             Action::Send { to, bytes, label } => self.send(replica, to, &bytes, label),
             Action::Run(job) => self.enqueue(replica, job),
@@ -173,6 +174,28 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         }
     }
 
+    /// Syncs what somebody waits for; what nobody waits for goes with it, or a little later.
+    fn sync(&mut self, replica: usize) {
+        let Some(running) = self.replicas.get_mut(replica).and_then(|it| it.running.as_mut()) else { return };
+        if running.node.awaited().is_some_and(|awaited| awaited > running.synced) {
+            return self.begin_sync(replica);
+        }
+        if running.unhurried || running.syncing || running.appended == running.synced {
+            return;
+        }
+        running.unhurried = true;
+        let mut luck = self.fortune.stream(Chance::Unawaited, replica, running.appended.get());
+        let delay = luck.between(MILLI, 40 * MILLI);
+        self.later(replica, delay, |replica, life| Event::SyncAnyhow { replica, life });
+    }
+
+    pub(crate) fn on_sync_anyhow(&mut self, replica: usize) {
+        if let Some(running) = self.replicas.get_mut(replica).and_then(|it| it.running.as_mut()) {
+            running.unhurried = false;
+        }
+        self.begin_sync(replica);
+    }
+
     /// One sync at a time; it covers what was appended before it began. What is appended meanwhile waits for the next.
     fn begin_sync(&mut self, replica: usize) {
         let now = self.now();
@@ -206,7 +229,6 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         if self.dies_at_a_write(replica) {
             return;
         }
-        self.begin_sync(replica);
         self.input(replica, Input::Synced(seq));
         let is_idle = |running: &Running<P, M>| !running.syncing;
         if self.replicas.get(replica).and_then(|process| process.running.as_ref()).is_some_and(is_idle) {

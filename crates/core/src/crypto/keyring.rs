@@ -3,10 +3,11 @@
 use super::coin::{Coin, CoinKeys, CoinShare, Toss};
 use super::deferred::Deferred;
 use super::digest::Digest;
+use super::enough::Enough;
 use super::heavy::{Heavy, Kind};
 use super::remembered::Remembered;
 use super::signed::{Signed, Statement};
-use crate::fault::Fault;
+use crate::fault::{Fault, Why};
 use crate::ids::{ClientId, ClusterId, Epoch, ReplicaId, View};
 use crate::quorum::REPLICAS_MAX;
 use crate::wire::Wire;
@@ -192,6 +193,8 @@ pub struct Keyring {
     heavy: Arc<Heavy>,
     /// Signatures that were checked, and come again.
     remembered: Arc<Remembered>,
+    /// What the owner needs no more votes for.
+    enough: Arc<Enough>,
     /// For what is inside a statement all of which is known to be good: takes every signature for good.
     trusting: bool,
 }
@@ -214,8 +217,8 @@ impl Keyring {
     }
 
     fn holding(cluster: ClusterId, epoch: Epoch, scheme: Arc<Scheme>, owner: Owner) -> Self {
-        let (heavy, remembered) = (Arc::default(), Arc::default());
-        Self { cluster, epoch, scheme, owner, deferred: None, coin: None, heavy, remembered, trusting: false }
+        let (heavy, remembered, enough) = (Arc::default(), Arc::default(), Arc::default());
+        Self { cluster, epoch, scheme, owner, deferred: None, coin: None, heavy, remembered, enough, trusting: false }
     }
 
     /// The public keys of the replicas, by number, and of the clients that may send requests.
@@ -489,8 +492,13 @@ impl Keyring {
 
     /// The same public keys, and what is known of heavy statements.
     fn unowned(&self) -> Self {
-        let (heavy, remembered) = (self.heavy.clone(), self.remembered.clone());
-        Self { heavy, remembered, ..Self::holding(self.cluster, self.epoch, self.scheme.clone(), Owner::Nobody) }
+        let (heavy, remembered, enough) = (self.heavy.clone(), self.remembered.clone(), self.enough.clone());
+        Self {
+            heavy,
+            remembered,
+            enough,
+            ..Self::holding(self.cluster, self.epoch, self.scheme.clone(), Owner::Nobody)
+        }
     }
 
     /// All of a heavy statement is good, once what was deferred is.
@@ -504,6 +512,19 @@ impl Keyring {
     /// The owner is in this view: what others say about views far from it is not looked at (see [`Statement::heavy`]).
     pub fn reached(&self, view: View) {
         self.heavy.reached(view);
+    }
+
+    /// The owner has a quorum that has signed this statement: others that sign it are not listened to any more.
+    pub fn has_enough<T: Statement>(&self, statement: &T) {
+        self.enough.add(statement);
+    }
+
+    /// Is there anything to gain from one more signature of this statement?
+    ///
+    /// # Errors
+    /// [`Fault::NotNow`] with [`Why::Duplicate`]: the owner has a quorum ([`Keyring::has_enough`]).
+    pub fn wants<T: Statement>(&self, statement: &T) -> Result<(), Fault> {
+        if self.enough.has(statement) { Err(Fault::NotNow(Why::Duplicate)) } else { Ok(()) }
     }
 
     /// Domain, cluster, epoch and signer before the statement: a signature holds for exactly this and nothing else.

@@ -15,6 +15,7 @@ mod certificate;
 mod coin;
 mod deferred;
 mod digest;
+mod enough;
 mod evidence;
 mod heavy;
 mod keyring;

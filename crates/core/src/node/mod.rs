@@ -2,8 +2,8 @@
 //! simulator and the real host both drive exactly this: inputs go in, actions come out, nothing else connects them.
 //!
 //! What a host owes a node:
-//! 1. append the records of [`Action::Append`] to its log in the order given, sync them together whenever it likes, and
-//!    report [`Input::Synced`];
+//! 1. append the records of [`Action::Append`] to its log in the order given, sync them together whenever it likes, soon as
+//!    far as [`Node::awaited`] says, and report [`Input::Synced`];
 //! 2. carry out the other actions in the order given; [`Action::Send`] may leave at once (the node holds back what may not);
 //! 3. call [`Node::handle`] with [`Input::Timers`] when [`Node::deadline`] has passed;
 //! 4. answer every [`Action::Read`] and every [`Action::Make`], and report [`Input::Saved`] in the order of the saves;
@@ -225,6 +225,12 @@ impl<P: Protocol> Node<P> {
     /// How many messages wait for the disk: above a limit of its own, a host reads no more frames until the log is synced.
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// The last record whose sync something waits for. Records after it are synced with those that come, or a little later:
+    /// a sync that nobody waits for is one that others do.
+    pub fn awaited(&self) -> Option<RecordSeq> {
+        self.held.back().map(|(wait_for, _)| *wait_for)
     }
 
     /// The protocol's core, to look at.

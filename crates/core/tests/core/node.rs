@@ -29,6 +29,23 @@ fn a_turn_that_persists_nothing_still_waits_for_the_turns_before_it() {
 }
 
 #[test]
+fn a_record_is_awaited_if_something_waits_until_it_is_durable() {
+    let mut stage = Stage::new();
+    stage.tell(&[Act::Persist(1), Act::TellNow(0, 6)]);
+    assert_eq!(stage.node.awaited(), None, "what has left waits for nothing");
+    stage.tell(&[Act::Tell(0, 5)]);
+    assert_eq!(stage.node.awaited(), Some(RecordSeq::new(1)), "a later turn waits, too");
+    stage.tell(&[Act::Persist(2)]);
+    assert_eq!(stage.node.awaited(), Some(RecordSeq::new(1)));
+    stage.tell(&[Act::Persist(3), Act::Tell(1, 8)]);
+    assert_eq!(stage.node.awaited(), Some(RecordSeq::new(3)), "oneself waits, too");
+    stage.input(Input::Synced(RecordSeq::new(3)));
+    assert_eq!(stage.node.awaited(), None);
+    stage.tell(&[Act::Persist(4), Act::Forget(1)]);
+    assert_eq!(stage.node.awaited(), Some(RecordSeq::new(4)), "what is forgotten waits for what replaces it");
+}
+
+#[test]
 fn a_replicas_vote_to_itself_comes_back_when_it_is_durable() {
     let mut stage = Stage::new();
     stage.tell(&[Act::Persist(1), Act::Tell(1, 8)]);

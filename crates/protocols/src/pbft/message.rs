@@ -620,8 +620,14 @@ impl Message {
                 vote.prove(keyring)?;
                 proposal.prove(keyring)
             }
-            Message::Prepare(vote) => vote.prove(keyring),
-            Message::Commit(vote) => vote.prove(keyring),
+            Message::Prepare(vote) => {
+                keyring.wants(vote.statement())?;
+                vote.prove(keyring)
+            }
+            Message::Commit(vote) => {
+                keyring.wants(vote.statement())?;
+                vote.prove(keyring)
+            }
             Message::Checkpoint(vote) => vote.prove(keyring),
             Message::State(vote) => vote.prove(keyring),
             Message::ViewChange(change) => change.prove(keyring),

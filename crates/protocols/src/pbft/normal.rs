@@ -329,6 +329,7 @@ impl Replica {
         let Some(certified) = slot.prepares.certify(&accepted, quorum) else { return };
         let certificate = certified.certificate().clone();
         slot.prepared = Some(certified);
+        self.keyring.has_enough(&accepted);
         if !mutated!("pbft/certificate-is-not-durable") {
             self.keep(op, Record::Prepared(certificate), out);
         }
@@ -363,6 +364,7 @@ impl Replica {
         {
             let certificate = certified.into_certificate();
             slot.committed = Some(certificate.clone());
+            self.keyring.has_enough(&it);
             self.keep(it.op, Record::Committed(certificate), out);
             self.advance(out);
         }

@@ -235,6 +235,7 @@ impl Replica {
         let is_new = slot.committed.is_none();
         if is_new {
             slot.committed = Some(proof.certificate().clone());
+            self.keyring.has_enough(proof.statement());
         }
         let lacks = slot.missing() == Some(proposal.digest());
         if lacks {

@@ -4,7 +4,7 @@
 use crate::harness::{Cluster, ENVELOPE, config, keyring, replica};
 use crate::words::{commit, group, op, orders, pre_prepare, prepare, view};
 use quorate_core::crypto::{Certificate, Digest, Keyring, Secret, Signed};
-use quorate_core::fault::Fault;
+use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, Peer, RecordSeq, ReplicaId};
 use quorate_core::node::{Identity, Node, Payload, Refused};
 use quorate_core::protocol::{Consistency, Restore};
@@ -37,6 +37,30 @@ fn recovers(it: &mut Cluster) {
     let running: Vec<_> = (0..it.hosts.len()).filter(|id| it.hosts[*id].process.is_some()).collect();
     assert!(running.iter().all(|id| it.tape(*id) == it.tape(running[0])));
     assert_eq!(it.tape(running[0]).iter().filter(|it| *it == "z").count(), 1);
+}
+
+#[test]
+fn a_vote_for_what_has_its_quorum_is_not_even_checked_and_one_for_anything_else_is() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(3);
+    let known = *it.prepared(1).last().expect("it has prepared");
+    let (op, said) = (known.op.get(), known.digest);
+    let ignored = |it: &Cluster| {
+        let node = &it.hosts[1].process.as_ref().expect("it runs").node;
+        node.ledger().ignored().get(&Why::Duplicate).copied().unwrap_or_default()
+    };
+    let before = ignored(&it);
+    let junk = *keyring(3, 4).sign(*prepare(3, 0, op + 1, said).statement()).signature();
+    it.say(replica(3), 1, Message::Prepare(Signed::claimed(id(3), known, junk)));
+    it.say(replica(3), 1, Message::Commit(Signed::claimed(id(3), *commit(3, 0, op, said).statement(), junk)));
+    assert_eq!((ignored(&it) - before, it.blamed(1)), (2, 0), "nobody needs to know who has signed it");
+
+    let other = Digest::of(b"something else");
+    it.say(replica(3), 1, Message::Prepare(Signed::claimed(id(3), *prepare(3, 0, op, other).statement(), junk)));
+    it.say(replica(3), 1, Message::Commit(Signed::claimed(id(3), *commit(3, 0, op, other).statement(), junk)));
+    assert_eq!((ignored(&it) - before, it.blamed(1)), (2, 2));
 }
 
 #[test]

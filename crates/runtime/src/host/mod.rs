@@ -116,6 +116,8 @@ pub struct Host<P: Protocol> {
     events: UnboundedReceiver<Event>,
     openers: Openers<P>,
     disk: mpsc::Sender<disk::Order>,
+    /// The last record whose sync the disk was asked for.
+    asked_for: RecordSeq,
     quick: Box<dyn Quick>,
     machine: mpsc::Sender<Vec<Job>>,
     /// Jobs that are with the machine's thread.
@@ -192,6 +194,7 @@ impl<P: Protocol> Host<P> {
             disk,
             quick,
             machine,
+            asked_for: RecordSeq::default(),
             machine_busy,
             snapshots,
             proposals,
@@ -423,7 +426,15 @@ impl<P: Protocol> Host<P> {
         while !gathered.is_empty() {
             self.hand_out(&mut gathered)?;
         }
-        Ok(())
+        self.ask_for_sync()
+    }
+
+    /// Tells the disk, once, that something waits for what it was given.
+    fn ask_for_sync(&mut self) -> Result<(), HostError> {
+        let awaited = self.node.awaited().filter(|awaited| *awaited > self.asked_for);
+        let Some(awaited) = awaited else { return Ok(()) };
+        self.asked_for = awaited;
+        self.disk.send(disk::Order::Sync).map_err(|_| self.ended(Thread::Disk))
     }
 
     /// Gives the disk its records, in one message, and the machine its jobs: those at the front that are quick are done here,
@@ -433,6 +444,7 @@ impl<P: Protocol> Host<P> {
             let order = disk::Order::Append(std::mem::take(&mut gathered.records));
             self.disk.send(order).map_err(|_| self.ended(Thread::Disk))?;
         }
+        self.ask_for_sync()?;
         if let Some(before) = gathered.forget.take() {
             self.disk.send(disk::Order::Forget(before)).map_err(|_| self.ended(Thread::Disk))?;
         }

@@ -313,8 +313,8 @@ impl<P: Protocol> World<P> {
     fn begin_sync(&mut self, at: usize) {
         let costs = self.costs;
         let Some(replica) = self.replicas.get_mut(at) else { return };
-        if replica.syncing || replica.appended == replica.synced {
-            return;
+        if replica.syncing || replica.node.awaited().is_none_or(|awaited| awaited <= replica.synced) {
+            return; // what nobody waits for is synced with what somebody does
         }
         replica.syncing = true;
         let takes = costs.sync_ns.saturating_add(Costs::bytes(replica.unsynced, costs.sync_byte_ps));

@@ -40,8 +40,8 @@ fn two_runs_of_a_seed_agree_in_every_turn() {
 #[test]
 fn no_fault_of_a_broker_breaks_it_at_any_level_of_criticality() {
     let brokers: Vec<Fault> = Fault::ALL.iter().copied().filter(|fault| fault.is_brokers()).collect();
-    let alone = brokers.iter().map(|fault| (vec![*fault], format!("{fault}:200")));
-    let together = brokers.iter().map(|fault| format!("{fault}:200")).collect::<Vec<_>>().join(",");
+    let alone = brokers.iter().map(|fault| (vec![*fault], format!("{fault}:400")));
+    let together = brokers.iter().map(|fault| format!("{fault}:400")).collect::<Vec<_>>().join(",");
     for (faults, list) in alone.chain([(brokers.clone(), together)]) {
         let mut struck = BTreeSet::new();
         for (criticality, replicas) in [(0, 4), (1, 4), (0, 7), (1, 7), (2, 7)] {

@@ -34,6 +34,7 @@ mod config;
 mod error;
 mod frame;
 mod inspect;
+mod pace;
 mod recover;
 mod report;
 mod scan;
@@ -45,11 +46,13 @@ pub use error::WalError;
 use frame::{Chain, HEADER, Header, Kind, SEQ_END, Seed};
 pub(crate) use inspect::inspect_padding;
 pub use inspect::{inspect_log, inspect_segments};
+use pace::{Pace, Pacemaker};
 use quorate_core::mutated;
 pub use report::{DamagedTail, Item, Recovered, Report, Torn};
 use segment::{FOLDER, RECORDS, SegmentHeader};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A buffer above this many bytes is given back after its sync, so that a burst leaves no memory behind.
 const BUFFER_KEPT: usize = 1 << 20;
@@ -62,7 +65,8 @@ pub struct Wal<D: Disk> {
     older: VecDeque<Older>,
     active: Active<D>,
     spare: Option<Spare<D>>,
-    ordered: bool,
+    /// The order for a spare that is under way.
+    ordered: Option<Pacemaker>,
     next_number: u64,
     /// Encoded records that follow what is written.
     buffer: Vec<u8>,
@@ -96,6 +100,7 @@ struct Active<D: Disk> {
 pub struct SegmentOrder<D: Disk> {
     disk: D,
     header: SegmentHeader,
+    pace: Arc<Pace>,
 }
 
 /// A segment made ahead of need.
@@ -119,7 +124,8 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Exists);
         }
         let size = segment::next_size(&config, 0, 0);
-        let file = segment::create(disk, &SegmentHeader { log_id: config.log_id, number: 1, floor: 1, size })?;
+        let header = SegmentHeader { log_id: config.log_id, number: 1, floor: 1, size };
+        let file = segment::create(disk, &header, |_| {})?;
         let active = Active { file, number: 1, size: to_usize(size), written: RECORDS, has_safe_record: false };
         let chain = Chain::start(config.log_id);
         Ok(Self::assemble(disk, config, VecDeque::new(), active, 1, chain))
@@ -192,7 +198,7 @@ impl<D: Disk> Wal<D> {
             next_number: active.number.saturating_add(1),
             active,
             spare: None,
-            ordered: false,
+            ordered: None,
             buffer: Vec::new(),
             next_seq,
             synced_below: next_seq,
@@ -265,6 +271,7 @@ impl<D: Disk> Wal<D> {
             let synced = if mutated!("wal/no-sync") { Ok(()) } else { self.active.file.sync_data() };
             self.or_stop(synced)?;
             self.active.written = end;
+            self.ordered.iter().for_each(|order| order.at(end));
             self.active.has_safe_record = true;
             self.buffer.clear();
             self.buffer.shrink_to(BUFFER_KEPT);
@@ -322,7 +329,7 @@ impl<D: Disk> Wal<D> {
 
     /// Whether it is time to make the next segment ahead of need: half of the current one is used.
     pub fn wants_segment(&self) -> bool {
-        self.spare.is_none() && !self.ordered && self.stopped.is_none() && self.end() > self.active.size / 2
+        self.spare.is_none() && self.ordered.is_none() && self.stopped.is_none() && self.end() > self.active.size / 2
     }
 
     /// Makes the next segment now, if [`Wal::wants_segment`]. Writes up to [`WalConfig::segment_bytes`] of zeros.
@@ -336,15 +343,16 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// The order for the next segment, if [`Wal::wants_segment`]: [`SegmentOrder::build`] it on any thread and hand the
-    /// result to [`Wal::adopt`]. Until then the log makes segments itself when it needs them.
+    /// The order for the next segment, if [`Wal::wants_segment`]: [`SegmentOrder::build`] it, or on another thread
+    /// [`SegmentOrder::build_slowly`], and hand the result to [`Wal::adopt`]. Until then the log makes segments itself when it needs them.
     pub fn order_segment(&mut self) -> Option<SegmentOrder<D>> {
         if !self.wants_segment() {
             return None;
         }
-        self.ordered = true;
         let size = segment::next_size(&self.config, self.active.size as u64, 0);
-        Some(SegmentOrder { disk: self.disk.clone(), header: self.next_header(size) })
+        let pace = Pace::new(size, self.active.size.saturating_sub(self.active.written) as u64);
+        self.ordered = Some(Pacemaker::new(pace.clone(), self.active.written));
+        Some(SegmentOrder { disk: self.disk.clone(), header: self.next_header(size), pace })
     }
 
     /// Takes the segment that was ordered, or the error that building it met.
@@ -352,7 +360,7 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// [`WalError::Full`] if it could not be made for want of room: order again later. [`WalError::Stopped`] otherwise.
     pub fn adopt(&mut self, built: Result<Spare<D>, DiskError>) -> Result<(), WalError> {
-        self.ordered = false;
+        self.ordered = None;
         self.check_running()?;
         let spare = self.or_full(built)?;
         if spare.number > self.active.number {
@@ -392,8 +400,10 @@ impl<D: Disk> Wal<D> {
             Some(spare) => spare,
             None => {
                 let size = segment::next_size(&self.config, self.active.size as u64, need);
-                let order = SegmentOrder { disk: self.disk.clone(), header: self.next_header(size) };
-                self.or_full(order.build())?
+                let header = self.next_header(size);
+                self.ordered.iter().for_each(Pacemaker::hurry); // it comes too late
+                let file = self.or_full(segment::create(&self.disk, &header, |_| {}))?;
+                Spare { file, number: header.number, size: to_usize(header.size) }
             }
         };
         if let Some(small) = self.spare.take() {
@@ -444,7 +454,21 @@ impl<D: Disk> SegmentOrder<D> {
     /// # Errors
     /// If the disk refuses; hand the error to [`Wal::adopt`].
     pub fn build(self) -> Result<Spare<D>, DiskError> {
-        let file = segment::create(&self.disk, &self.header)?;
+        self.make(|_| {})
+    }
+
+    /// As [`SegmentOrder::build`], and keeps pace with the log: the segment is full when the log has used three quarters of what
+    /// it had left of its own. Blocks while the log stands still, until its next sync or its end.
+    ///
+    /// # Errors
+    /// As [`SegmentOrder::build`].
+    pub fn build_slowly(self) -> Result<Spare<D>, DiskError> {
+        let pace = self.pace.clone();
+        self.make(|bytes| pace.wait_for(bytes))
+    }
+
+    fn make(self, until: impl Fn(u64)) -> Result<Spare<D>, DiskError> {
+        let file = segment::create(&self.disk, &self.header, until)?;
         Ok(Spare { file, number: self.header.number, size: to_usize(self.header.size) })
     }
 }

@@ -68,24 +68,25 @@ pub(crate) fn next_size(config: &WalConfig, previous: u64, need: usize) -> u64 {
     size.max(least as u64)
 }
 
-/// Makes a segment, safe under its name before this returns.
-pub(crate) fn create<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<D::File, DiskError> {
+/// Makes a segment, safe under its name before this returns. Asks `until` before it writes so many bytes of it: that may block.
+pub(crate) fn create<D: Disk>(disk: &D, header: &SegmentHeader, until: impl Fn(u64)) -> Result<D::File, DiskError> {
     let temporary = format!("{FOLDER}/{:016x}.new", header.number);
     if disk.exists(&temporary)? {
         disk.remove(&temporary)?;
     }
-    let made = fill(disk, header, &temporary);
+    let made = fill(disk, header, &temporary, until);
     if made.is_err() {
         let _ = disk.remove(&temporary); // The first error is the one to tell; an unfinished file is removed at the next start.
     }
     made
 }
 
-fn fill<D: Disk>(disk: &D, header: &SegmentHeader, temporary: &str) -> Result<D::File, DiskError> {
+fn fill<D: Disk>(disk: &D, header: &SegmentHeader, temporary: &str, until: impl Fn(u64)) -> Result<D::File, DiskError> {
     let file = disk.create(temporary)?;
     let mut at = 0;
     while at < header.size {
         let len = (ZEROS.len() as u64).min(header.size.saturating_sub(at));
+        until(at.saturating_add(len));
         file.write_at(at, ZEROS.get(..len as usize).unwrap_or(&ZEROS))?;
         at = at.saturating_add(len);
         if at.is_multiple_of(SYNC_EVERY) {
