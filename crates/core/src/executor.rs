@@ -2,11 +2,13 @@
 //! (on a thread of its own in the host), so that a slow machine never delays a vote or a timer: jobs go in, what is done
 //! comes out, in order. States that are not committed yet are in a tree (`speculation.rs`).
 
+mod steps;
+
 use crate::crypto::Digest;
 use crate::ids::{OpNumber, Peer, Position, SessionId};
 use crate::machine::{At, Corrupt, Entropy, Machine, Output, Sink, Source, View};
 use crate::mutated;
-use crate::objects::{self, Image, MISPLACED, Objects, Step, Stepped};
+use crate::objects::{Image, Step, Stepped};
 use crate::protocol::{Checkpoint, ProposeTicket, QueryTicket, StateId};
 use crate::sessions::{Admission, Batch, Body, Event, Outcome, Reply, Request, Ruling, Sessions};
 use crate::speculation::{Branches, Work};
@@ -267,7 +269,7 @@ struct Head {
     sessions: Sessions,
 }
 
-/// The largest batch that [`Executor::run_quick`] takes: requests, and bytes encoded.
+/// The largest batch, or write of an object, that [`Executor::run_quick`] takes: requests, and bytes encoded.
 const QUICK_REQUESTS_MAX: usize = 8;
 const QUICK_BYTES_MAX: usize = 16 * 1024;
 
@@ -427,46 +429,6 @@ impl<M: Machine> Executor<M> {
         }
     }
 
-    fn step(&mut self, op: OpNumber, step: Step) -> Stepped {
-        assert_eq!(op, self.op.next(), "steps are done in order, each once");
-        self.op = op;
-        let machine = &mut self.state.machine;
-        match step {
-            Step::Apply { object, at, operation } => {
-                let before = machine.image(&object);
-                if M::objects(&operation) != Objects::One(object.clone()) {
-                    return Stepped { reply: MISPLACED.into(), before };
-                }
-                let entropy = Entropy::Bytes(objects::entropy(&object, at));
-                let at = At { position: at, time: WallTime::default(), session: SessionId::ZERO, entropy };
-                let mut output = Output::unheard();
-                machine.apply_to(&object, &at, &operation, &mut output);
-                Stepped { reply: output.take().0.into(), before }
-            }
-            Step::Across { objects: touched, operation } => {
-                let names: Vec<Bytes> = touched.iter().map(|(name, _)| name.clone()).collect();
-                if M::objects(&operation) != Objects::of(names.clone()) {
-                    return Stepped { reply: MISPLACED.into(), before: None };
-                }
-                let entropy = Entropy::Bytes(objects::entropy_across(&touched));
-                let position = touched.iter().map(|(_, at)| *at).max().unwrap_or_default();
-                let at = At { position, time: WallTime::default(), session: SessionId::ZERO, entropy };
-                let mut output = Output::unheard();
-                machine.apply_across(&names, &at, &operation, &mut output);
-                Stepped { reply: output.take().0.into(), before: None }
-            }
-            Step::Put { object, image } => {
-                let before = machine.image(&object);
-                let put = machine.put_image(&object, image.as_deref());
-                assert!(
-                    put.is_ok(),
-                    "an image is this machine's own, or that of several replicas, one of which is correct"
-                );
-                Stepped { reply: Bytes::new(), before }
-            }
-        }
-    }
-
     /// Does a job at once if that takes microseconds, as the machine says of its operations
     /// ([`crate::machine::StateMachine::is_quick`]); gives it back otherwise.
     ///
@@ -478,6 +440,9 @@ impl<M: Machine> Executor<M> {
             // What was applied before takes its place, or goes.
             Job::Commit { state, .. } if self.branches.is_ready(state) => return Ok(self.run(job)),
             Job::Abort(_) => return Ok(self.run(job)),
+            Job::Step { op, step } if self.is_quick(&step) => {
+                return Ok(Done::Stepped { op, stepped: self.step(op, step) });
+            }
             other => return Err(other),
         };
         if batch.len() > QUICK_BYTES_MAX {

@@ -146,8 +146,8 @@ pub trait StateMachine: Send + 'static {
     }
 
     /// Applies an operation that touches this one object. Looks at nothing else, and changes nothing else: `at.position`
-    /// counts the operations on this object, there is no time, and events are not published. Only for machines that have
-    /// [`StateMachine::objects`].
+    /// counts the writes of this object (several operations may be one), there is no time, and events are not published. Only
+    /// for machines that have [`StateMachine::objects`].
     fn apply_to(&mut self, _object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
         self.apply(at, operation, out);
     }

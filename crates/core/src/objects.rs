@@ -56,14 +56,14 @@ pub type Image = Option<Bytes>;
 /// One step of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Apply an operation to its object.
+    /// Apply operations to their object, in order, as one write of it.
     Apply {
         /// The object's name. An operation that touches something else is answered with [`MISPLACED`] and changes nothing.
         object: Bytes,
-        /// How many operations the object has seen with this one.
+        /// How many writes the object has seen with this one.
         at: Position,
-        /// The operation.
-        operation: Bytes,
+        /// The operations. When the replies to the first ones are [`REPLIES_BYTES_SOFT_MAX`] long together, the others are not applied.
+        operations: Vec<Bytes>,
     },
     /// Apply an operation to several objects at once.
     Across {
@@ -82,25 +82,29 @@ pub enum Step {
     },
 }
 
+/// Bytes of replies after which no more operations of a step are applied: one reply more than so many bytes fits into a frame.
+pub const REPLIES_BYTES_SOFT_MAX: usize = 2 << 20;
+
 /// The answer to an operation that does not touch the object that it was ordered for.
 pub const MISPLACED: &[u8] = b"this operation touches something else than the object that it was ordered for";
 
 /// What a step led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stepped {
-    /// The machine's reply; empty for [`Step::Put`].
-    pub reply: Bytes,
+    /// The machine's replies to the operations that were applied, in order: one at least, but for [`Step::Put`], which has none.
+    pub replies: Vec<Bytes>,
     /// The object as it was before: enough to undo the step. `None` for [`Step::Across`], which nobody takes back.
     pub before: Image,
 }
 
-/// Agreed bytes that differ for every operation on every object (see [`crate::machine::At::entropy`]).
-pub fn entropy(object: &[u8], at: Position) -> [u8; 32] {
-    *Digest::of_parts(&[b"quorate object entropy", object, &at.get().to_le_bytes()]).as_bytes()
+/// Agreed bytes that differ for every operation on every object (see [`crate::machine::At::entropy`]): of a write, for each by its index.
+pub fn entropy(object: &[u8], at: Position, index: usize) -> [u8; 32] {
+    let (at, index) = (at.get().to_le_bytes(), (index as u64).to_le_bytes());
+    *Digest::of_parts(&[b"quorate object entropy", object, &at, &index]).as_bytes()
 }
 
 /// The same for an operation on several objects.
 pub fn entropy_across(objects: &[(Bytes, Position)]) -> [u8; 32] {
-    let each = objects.iter().map(|(object, at)| entropy(object, *at)).collect::<Vec<_>>().concat();
+    let each = objects.iter().map(|(object, at)| entropy(object, *at, 0)).collect::<Vec<_>>().concat();
     *Digest::of_parts(&[b"quorate objects entropy", &each]).as_bytes()
 }

@@ -4,8 +4,9 @@ use borsh::BorshDeserialize;
 use bytes::Bytes;
 use quorate_core::crypto::Digest;
 use quorate_core::executor::{CHUNK_BYTES, Chunks, Done, Executor, Job, Manifest};
-use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, Position, RequestNumber, SessionId};
 use quorate_core::machine::{At, Corrupt, Output, Query, Sink, Snapshot, StateMachine, View, Whole};
+use quorate_core::objects::{self, Objects, Step};
 use quorate_core::sessions::{Batch, Body, Request, Ruling};
 use quorate_core::time::WallTime;
 use quorate_core::wire::Wire;
@@ -23,6 +24,9 @@ impl StateMachine for Tape {
     /// Operations that begin with a 7 are quick.
     fn is_quick(&self, operation: &[u8]) -> bool {
         matches!(operation, [7, ..])
+    }
+    fn objects(_: &[u8]) -> Objects {
+        Objects::One(Bytes::from_static(b"tape"))
     }
     fn digest(&self) -> Digest {
         Digest::of(&self.0)
@@ -203,6 +207,46 @@ fn whatever_may_take_long_is_given_back_untouched() {
         assert_eq!((op, back), (OpNumber::new(3), bytes));
         assert_eq!(executor.digest(), before);
     }
+}
+
+/// A write of the tape as its third step.
+fn write(operations: &[&[u8]]) -> Job {
+    let operations = operations.iter().map(|it| Bytes::copy_from_slice(it)).collect();
+    let step = Step::Apply { object: Bytes::from_static(b"tape"), at: Position::new(1), operations };
+    Job::Step { op: OpNumber::new(3), step }
+}
+
+#[test]
+fn a_write_of_an_object_is_its_operations_in_order_and_comes_to_the_same_on_either_thread() {
+    let operations: [&[u8]; 3] = [&[7, 1], &[7], &[7, 3, 3]];
+    let (mut slow, mut quick) = (tape(1), tape(1));
+    let before = slow.machine().0.clone();
+    let Done::Stepped { stepped, .. } = slow.run(write(&operations)) else { panic!("a step") };
+    let Ok(Done::Stepped { op, stepped: same }) = quick.run_quick(write(&operations)) else { panic!("all is quick") };
+    assert_eq!(slow.machine().0, [before.clone(), operations.concat()].concat());
+    let lengths = [2, 3, 6].map(|more| Bytes::copy_from_slice(&(before.len() + more).to_le_bytes()));
+    assert_eq!((stepped.replies.as_slice(), op), (&lengths[..], OpNumber::new(3)));
+    assert_eq!((same, quick.digest()), (stepped, slow.digest()));
+}
+
+#[test]
+fn a_write_of_an_object_that_may_take_long_is_given_back_untouched() {
+    let (long, put) = (vec![7; 17 << 10], Step::Put { object: Bytes::from_static(b"tape"), image: None });
+    let slow =
+        [write(&[&[7], &[8]]), write(&[&[7][..]; 9]), write(&[&long]), Job::Step { op: OpNumber::new(3), step: put }];
+    for job in slow {
+        let mut executor = tape(1);
+        let before = executor.digest();
+        assert!(executor.run_quick(job).is_err());
+        assert_eq!(executor.digest(), before);
+    }
+}
+
+#[test]
+fn every_operation_of_a_write_draws_bytes_of_its_own() {
+    let at = |position, index| objects::entropy(b"tape", Position::new(position), index);
+    let drawn = [at(1, 0), at(1, 1), at(2, 0), at(2, 1), objects::entropy(b"other", Position::new(1), 0)];
+    assert_eq!(drawn.iter().collect::<std::collections::BTreeSet<_>>().len(), drawn.len());
 }
 
 /// The states after earlier entries that this one would report.

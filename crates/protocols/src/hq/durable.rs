@@ -1,6 +1,7 @@
 //! What a replica keeps on disk. A grant, an execution and a START are here before anybody hears of them (A.8): a replica that
 //! comes back knows what it has promised.
 
+use super::cut::Cut;
 use super::message::{Ask, Grant, Proof, Start, Version, Write};
 use super::object::{List, State};
 use super::ordered::Rank;
@@ -71,8 +72,8 @@ pub enum Record {
         proof: Proof,
         /// What.
         write: Write,
-        /// What it came to.
-        result: Bytes,
+        /// What its operations came to.
+        results: Vec<Bytes>,
         /// The object before.
         before: Image,
     },
@@ -103,8 +104,8 @@ pub enum Record {
         at: Version,
         /// What.
         write: Write,
-        /// What it came to.
-        result: Bytes,
+        /// What its operations came to.
+        results: Vec<Bytes>,
         /// The object has been through the entry with it.
         last: bool,
     },
@@ -119,6 +120,8 @@ pub enum Record {
     },
     /// Everything about an object, anew.
     Object(Box<Kept>),
+    /// What PBFT's order has led to at an entry: a restart begins there.
+    Cut(Box<Cut>),
     /// What PBFT keeps.
     Module(pbft::Record),
     /// What PBFT kept under this number, anew: the log's beginning was forgotten.

@@ -16,13 +16,14 @@ use super::module::Entry;
 use super::object::{Object, Phase};
 use super::ordered::Rank;
 use super::replica::Replica;
+use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
 use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber};
 use quorate_core::mutated;
-use quorate_core::objects::{Step, Stepped};
+use quorate_core::objects::Stepped;
 use quorate_core::outbox::{Class, Note};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Writes within which an object that was contended is contended *again*; so many without contention halve the window.
 pub const CALM_WRITES: u64 = 32;
@@ -41,8 +42,8 @@ const TOGETHER_MAX: usize = 256;
 const TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 /// What PBFT's order says of an object: the same on every replica that is at the same entry.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Course {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Course {
     /// The last entry that the object has to go through, a resolution or requests of ordered mode: the viewstamp of what is
     /// granted after it.
     pub(super) seen: OpNumber,
@@ -137,6 +138,11 @@ impl Submissions {
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
+
+    /// What they are about.
+    pub(super) fn objects(&self) -> BTreeSet<Digest> {
+        self.waiting.keys().map(|(object, _)| *object).collect()
+    }
 }
 
 /// Until PBFT has ordered it.
@@ -219,7 +225,7 @@ impl Replica {
     fn hand_over(&mut self, which: impl Fn(&Waiting) -> bool, out: &mut Outbox) {
         let (mut together, mut bytes) = (Vec::new(), 0_usize);
         for it in self.submissions.waiting.values_mut().filter(|it| which(it)).take(TOGETHER_MAX) {
-            bytes = bytes.saturating_add(it.write.operation.len()).saturating_add(it.write.name.len());
+            bytes = bytes.saturating_add(Write::bytes(&it.write.name, &it.write.operations));
             if bytes > TOGETHER_BYTES_MAX && !together.is_empty() {
                 break;
             }
@@ -244,8 +250,13 @@ impl Replica {
 impl Replica {
     /// PBFT has ordered a request for an object alone. `None`: it has no place.
     pub(super) fn on_decided_write(&mut self, rank: Rank, write: Write, out: &mut Outbox) -> Option<Digest> {
+        let key = (write.ask().object, write.ask().client);
         let mut write = write;
-        if write.prove(&self.keyring).is_err() {
+        // Whoever has had it from its client has looked at its signature.
+        let known = self.submissions.waiting.get(&key).filter(|it| it.write == write).map(|it| it.write.clone());
+        if let Some(known) = known {
+            write = known;
+        } else if write.prove(&self.keyring).is_err() {
             out.ignore(self.me(), Why::NotNow); // a liar had it ordered
             return None;
         }
@@ -256,7 +267,6 @@ impl Replica {
             out.ignore(self.me(), Why::Duplicate); // the mode is over
             return None;
         };
-        let key = (id, ask.client);
         if self.submissions.waiting.get(&key).is_some_and(|it| it.write.ask().number <= ask.number) {
             self.submissions.waiting.remove(&key);
         }
@@ -288,7 +298,7 @@ impl Replica {
     }
 
     /// Ordered mode is over: what PBFT has not ordered is asked for as anything.
-    fn leave_order(&mut self, id: Digest, out: &mut Outbox) {
+    pub(super) fn leave_order(&mut self, id: Digest, out: &mut Outbox) {
         out.note(Note::Other("an object leaves ordered mode"));
         let of_it: Vec<ClientId> =
             self.submissions.waiting.keys().filter(|(object, _)| *object == id).map(|(_, client)| *client).collect();
@@ -325,8 +335,7 @@ impl Replica {
                 }
                 continue;
             }
-            let (name, operation) = (due.write.name.clone(), due.write.operation.clone());
-            let step = Step::Apply { object: name, at: object.now.version().ts.next(), operation };
+            let step = due.write.step(object.now.version().ts.next());
             let runs = self.step(id, step, out);
             if let Some(object) = self.objects.get_mut(&id) {
                 match runs {
@@ -357,11 +366,11 @@ impl Replica {
         out: &mut Outbox,
     ) {
         let Some(object) = self.objects.get_mut(&id) else { return };
-        let (former, client, result) = (object.now.version(), write.ask().client, stepped.reply);
-        object.execute_in_order(rank, at, last, &write, result.clone());
+        let (former, client, results) = (object.now.version(), write.ask().client, stepped.replies);
+        object.execute_in_order(rank, at, last, &write, results.clone());
         object.bodies.clear();
         if !mutated!("hq/execution-in-order-is-not-durable") {
-            let seq = out.persist(Class::Promise, Record::InOrder { op, rank, at, write, result, last });
+            let seq = out.persist(Class::Promise, Record::InOrder { op, rank, at, write, results, last });
             self.steps.records.push_back((op, seq));
             self.recorded(id, seq);
         }
@@ -380,9 +389,9 @@ impl Object {
         at: Version,
         last: bool,
         write: &Write,
-        result: bytes::Bytes,
+        results: Vec<bytes::Bytes>,
     ) {
-        self.now = self.now.after(at, None, write.clone(), result);
+        self.now = self.now.after(at, None, write.clone(), results);
         self.before = None;
         self.grant = None;
         self.writes.clear();

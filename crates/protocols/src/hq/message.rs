@@ -4,15 +4,16 @@
 //! for certificates that come with a write: a replica looks at the place they are for first, and at their signatures only if
 //! they say something new (pitfalls 5 and 10 of the specification).
 
+use super::cut::{CUT_OBJECTS_MAX, Cut};
 use super::object::{List, State};
-use super::ordered::Rank;
+use super::ordered::{ORDERED_CLIENTS_MAX, Rank};
 use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, ClientKey, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
 use quorate_core::ids::{ClientId, OpNumber, Position, ReplicaId, RequestNumber, View};
-use quorate_core::objects::Image;
+use quorate_core::objects::{Image, Step};
 use quorate_core::protocol::Protocol;
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::OPERATION_BYTES_MAX;
@@ -26,10 +27,14 @@ pub const WRITES_MAX: usize = 16;
 pub const BUCKETS: usize = 256;
 /// Versions that one answer lists, at most.
 pub const VERSIONS_MAX: usize = 1024;
+/// Operations of one write, at most.
+pub const OPERATIONS_MAX: usize = 64;
 /// Grants that one resolution makes, at most.
 pub const GRANTS_MAX: usize = 64;
 /// Objects that one operation touches, at most.
 pub const OBJECTS_MAX: usize = 128;
+/// Bytes of an entry of PBFT that are not names and operations, at most: signature, numbers, lengths.
+const ENTRY_REST_BYTES: usize = 1024;
 
 /// Where a write stands in the order of its object: the viewstamp (vs), then the timestamp (ts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -70,27 +75,43 @@ impl Statement for Ask {
     const DOMAIN: &'static str = "hq/1 write-1";
 }
 
-/// WRITE-1: an operation, and who wants it.
+/// WRITE-1: what is to be done to an object, and who wants it. All of it has one place in the object's order.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Write {
     /// The object's name.
     pub name: Bytes,
-    /// The machine's operation (op).
-    pub operation: Bytes,
+    /// The machine's operations (op), in their order; one at least, and [`OPERATIONS_MAX`] at most.
+    pub operations: Vec<Bytes>,
     /// The client's word for it.
     pub ask: Signed<Ask, ClientKey>,
 }
 
 impl Write {
     /// What stands for a request: H(cid, op#, oid, op). Two clients that want the same have different ones.
-    pub fn hash(client: ClientId, number: RequestNumber, name: &[u8], operation: &[u8]) -> Digest {
+    pub fn hash(client: ClientId, number: RequestNumber, name: &[u8], operations: &[Bytes]) -> Digest {
         let numbers = [client.get().to_le_bytes().as_slice(), &number.get().to_le_bytes()].concat();
-        Digest::of_parts(&[b"hq write", &numbers, &(name.len() as u64).to_le_bytes(), name, operation])
+        let name_bytes = (name.len() as u64).to_le_bytes();
+        Digest::of_parts(&[b"hq write", &numbers, &name_bytes, name, &operations.to_vec().encode()])
+    }
+
+    /// Bytes of the name and the operations.
+    pub fn bytes(name: &[u8], operations: &[Bytes]) -> usize {
+        operations.iter().map(|it| it.len().saturating_add(4)).fold(name.len(), usize::saturating_add)
+    }
+
+    /// Is there room for it in an entry of PBFT?
+    pub fn fits(name: &[u8], operations: &[Bytes]) -> bool {
+        Self::bytes(name, operations).saturating_add(ENTRY_REST_BYTES) <= OPERATION_BYTES_MAX
     }
 
     /// What the client has signed.
     pub const fn ask(&self) -> &Ask {
         self.ask.statement()
+    }
+
+    /// What the machine does with it, at this place of its object's order.
+    pub(super) fn step(&self, at: Position) -> Step {
+        Step::Apply { object: self.name.clone(), at, operations: self.operations.clone() }
     }
 
     /// Checks form, then the client's signature.
@@ -99,11 +120,12 @@ impl Write {
     /// What is wrong with it.
     pub(super) fn prove(&mut self, keyring: &Keyring) -> Result<(), Fault> {
         let ask = self.ask.statement();
-        if self.name.len() > NAME_BYTES_MAX || self.operation.len() > OPERATION_BYTES_MAX {
-            return Err(Fault::Malformed("a write longer than any".to_owned()));
+        let some = (1..=OPERATIONS_MAX).contains(&self.operations.len());
+        if self.name.len() > NAME_BYTES_MAX || !some || !Self::fits(&self.name, &self.operations) {
+            return Err(Fault::Malformed("a write longer than any, or of nothing".to_owned()));
         }
         if ask.object != object_of(&self.name)
-            || ask.hash != Self::hash(ask.client, ask.number, &self.name, &self.operation)
+            || ask.hash != Self::hash(ask.client, ask.number, &self.name, &self.operations)
         {
             return Err(Fault::Malformed("a write that its client has not signed".to_owned()));
         }
@@ -169,9 +191,8 @@ impl Ordered {
 
     /// Is there room for it in an entry of PBFT?
     pub fn fits(names: &[Bytes], operation: &[u8]) -> bool {
-        const REST: usize = 1024; // signature, numbers, lengths
         let bytes = names.iter().map(|name| name.len().saturating_add(4)).fold(operation.len(), usize::saturating_add);
-        names.len() <= OBJECTS_MAX && bytes.saturating_add(REST) <= OPERATION_BYTES_MAX
+        names.len() <= OBJECTS_MAX && bytes.saturating_add(ENTRY_REST_BYTES) <= OPERATION_BYTES_MAX
     }
 
     /// Checks form, then the client's signature.
@@ -437,8 +458,8 @@ pub enum Message {
         object: Digest,
         /// Which of your requests.
         number: RequestNumber,
-        /// What it came to.
-        result: Bytes,
+        /// What its operations came to, in order; the last ones were not done if there are fewer.
+        results: Vec<Bytes>,
         /// Where it was executed.
         version: Version,
         /// The proof of it, if it is still here.
@@ -552,6 +573,10 @@ pub enum Message {
         /// Objects and versions, in order.
         versions: Vec<(Digest, Version)>,
     },
+    /// Replica → replicas: send me the cut of PBFT's order at this entry.
+    GetCut(OpNumber),
+    /// The answer.
+    Cut(Box<Cut>),
     /// Replica → itself: everything up to this step is on my disk.
     Steps(OpNumber),
     /// Replica → replica: what PBFT says.
@@ -584,6 +609,9 @@ impl Message {
             Message::Object(transferred) => transferred.prove(keyring),
             Message::Sums { sums, .. } if sums.len() != BUCKETS => malformed("sums of other buckets"),
             Message::Versions { versions, .. } if versions.len() > VERSIONS_MAX => malformed("too many versions"),
+            Message::Cut(cut) if cut.courses.len() > CUT_OBJECTS_MAX || cut.clients.len() > ORDERED_CLIENTS_MAX => {
+                malformed("a cut longer than any")
+            }
             Message::Module(message) => message.prove_inside(keyring),
             Message::TooOld { .. }
             | Message::InOrder { .. }
@@ -596,6 +624,8 @@ impl Message {
             | Message::Sums { .. }
             | Message::GetVersions { .. }
             | Message::Versions { .. }
+            | Message::GetCut(_)
+            | Message::Cut(_)
             | Message::Steps(_) => Ok(()),
         }
     }
@@ -628,6 +658,8 @@ impl Message {
             Message::Sums { .. } => "Sums",
             Message::GetVersions { .. } => "GetVersions",
             Message::Versions { .. } => "Versions",
+            Message::GetCut(_) => "GetCut",
+            Message::Cut(_) => "Cut",
             Message::Steps(_) => "Steps",
             Message::Module(message) => pbft::Pbft::label(message),
         }

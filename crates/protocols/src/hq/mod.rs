@@ -10,6 +10,7 @@
 
 mod client;
 mod contention;
+mod cut;
 mod durable;
 mod in_order;
 mod invariants;
@@ -25,11 +26,12 @@ pub mod total;
 mod transfer;
 
 pub use client::Client;
+pub use cut::{CUT_OBJECTS_MAX, Cut};
 pub use durable::{Joined, Kept, Record};
-pub use in_order::{ALONE_MAX, CALM_WRITES, WINDOW_MAX, WINDOW_MIN};
+pub use in_order::{ALONE_MAX, CALM_WRITES, Course, WINDOW_MAX, WINDOW_MIN};
 pub use message::{
-    Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start, Transferred,
-    VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
+    Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, OPERATIONS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start,
+    Transferred, VERSIONS_MAX, Version, WRITES_MAX, Write, conflict_of, name_of, object_of,
 };
 pub use module::Entry;
 pub use object::{Answered, CLIENTS_MAX, Item, List, OUTCOMES_MAX, Outcome, State};
@@ -53,8 +55,12 @@ pub struct Hq;
 /// What the owner of a cluster chooses. Equal on all replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Of the protocol that resolves contention. Its log is as long as the list of resolutions.
+    /// Of the protocol that resolves contention.
     pub module: pbft::Config,
+    /// Entries of its log between two cuts of it; 4,096. Part of what replicas agree on.
+    pub cut_entries: u64,
+    /// Bytes of entries between two cuts; 16 MiB. Part of what replicas agree on.
+    pub cut_bytes: u64,
     /// How long to wait before asking or telling again; 50 ms. Doubles up to [`Config::resend_max`].
     pub resend: Duration,
     /// The longest pause between two attempts; 2 s.
@@ -72,6 +78,8 @@ impl Default for Config {
         let module = pbft::Config { state_entries: u64::MAX, state_bytes: u64::MAX, ..pbft::Config::default() };
         Self {
             module,
+            cut_entries: 4_096,
+            cut_bytes: 16 << 20,
             resend: Duration::from_millis(50),
             resend_max: Duration::from_secs(2),
             compare: Duration::from_secs(1),

@@ -35,7 +35,7 @@ pub enum Entry {
 impl Replica {
     /// Who leads PBFT, as far as this replica knows.
     pub(super) fn primary(&self) -> ReplicaId {
-        self.quorums.primary(protocol::Replica::status(&self.module).view)
+        self.quorums.primary(self.module.view())
     }
 
     /// The last resolution of an object, or the last entry of ordered mode, in PBFT's order.
@@ -64,6 +64,7 @@ impl Replica {
                     self.decided(op, &batch, out);
                     self.across.through = op;
                     self.forget_results();
+                    self.consider_cut(op, batch.len());
                     let before = out.effects().len();
                     let module = &mut self.module;
                     wanted.extend(nested(out, &LIFT, |inner| {
@@ -75,8 +76,9 @@ impl Replica {
                     self.carried = self.carried.split_off(&before);
                     self.places = self.carried.iter().map(|(known, (place, _))| (*place, *known)).collect();
                 }
-                // Its state is the list of resolutions: there is nothing to save, to fetch or to ask, and by its
-                // configuration it does not want to.
+                Effect::Fetch { checkpoint, from } => self.fetch_cut(checkpoint, from, out),
+                // Its state is what its order has led to (`cut.rs`): there is nothing to ask of a machine, and by its
+                // configuration it does not want to; when to save it is ours to say.
                 _ => {}
             }
         }

@@ -9,7 +9,7 @@ use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{ClientId, OpNumber, Peer};
 use quorate_core::mutated;
-use quorate_core::objects::{Step, Stepped};
+use quorate_core::objects::Stepped;
 use quorate_core::outbox::{Class, Note};
 
 /// Reads that the machine is asked and has not answered, at most; beyond it, the client asks again.
@@ -70,8 +70,8 @@ impl Replica {
     /// WRITE-2-ANS from the table of last results.
     fn answer(id: Digest, object: &Object, client: ClientId) -> Option<Message> {
         let done = object.now.done.get(&client)?;
-        let (number, result, version) = (done.number, done.result.clone(), done.version);
-        Some(Message::Done { object: id, number, result, version, proof: done.proof.clone() })
+        let (number, results, version) = (done.number, done.results.clone(), done.version);
+        Some(Message::Done { object: id, number, results, version, proof: done.proof.clone() })
     }
 
     /// Tells a client what its last write came to.
@@ -159,7 +159,7 @@ impl Replica {
             return self.fall_behind(id, out);
         }
         let Some(write) = object.body(grant.hash).cloned() else { return self.want(id, grant.hash, out) };
-        let step = Step::Apply { object: write.name.clone(), at: grant.version.ts, operation: write.operation.clone() };
+        let step = write.step(grant.version.ts);
         if self.step(id, step, out)
             && let Some(object) = self.objects.get_mut(&id)
         {
@@ -214,9 +214,9 @@ impl Replica {
         out: &mut Outbox,
     ) {
         let Some(object) = self.objects.get_mut(&id) else { return };
-        let Stepped { reply, before } = stepped;
+        let Stepped { replies: results, before } = stepped;
         let former = object.now.version();
-        let next = object.now.after(proof.statement().version, Some(proof.clone()), write.clone(), reply.clone());
+        let next = object.now.after(proof.statement().version, Some(proof.clone()), write.clone(), results.clone());
         let state = std::mem::replace(&mut object.now, next);
         object.before = Some((state, before.clone()));
         object.grant = None;
@@ -224,7 +224,7 @@ impl Replica {
         object.bodies.clear();
         let version = object.now.version();
         if !mutated!("hq/execution-is-not-durable") {
-            let record = Record::Executed { op, proof, write, result: reply, before };
+            let record = Record::Executed { op, proof, write, results, before };
             let seq = out.persist(Class::Promise, record);
             self.steps.records.push_back((op, seq));
             self.recorded(id, seq);

@@ -23,8 +23,8 @@ const CLIENT_DELAYED_MAX: usize = 16;
 pub struct Answered {
     /// Its number.
     pub number: RequestNumber,
-    /// What it came to.
-    pub result: Bytes,
+    /// What its operations came to, in order; the last ones were not done if there are fewer.
+    pub results: Vec<Bytes>,
     /// Where it was executed.
     pub version: Version,
     /// The proof, unless this was had from another replica.
@@ -70,7 +70,7 @@ type Essence = (
     (Version, bool),
     Option<Digest>,
     (Rank, Vec<(Rank, Outcome)>),
-    Vec<(ClientId, RequestNumber, Bytes, Version)>,
+    Vec<(ClientId, RequestNumber, Vec<Bytes>, Version)>,
     Position,
 );
 
@@ -88,17 +88,17 @@ impl State {
 
     /// What must be equal on all replicas.
     pub(super) fn essence(&self) -> Essence {
-        let done = self.done.iter().map(|(client, it)| (*client, it.number, it.result.clone(), it.version));
+        let done = self.done.iter().map(|(client, it)| (*client, it.number, it.results.clone(), it.version));
         let last = self.last.as_ref().map(|write| write.ask().hash);
         let outcomes = self.outcomes.iter().map(|(rank, outcome)| (*rank, *outcome)).collect();
         ((self.at, self.proof.is_some()), last, (self.joined, outcomes), done.collect(), self.floor)
     }
 
     /// The state after a write. Without a proof: PBFT has given it its place.
-    pub(super) fn after(&self, at: Version, proof: Option<Proof>, write: Write, result: Bytes) -> Self {
+    pub(super) fn after(&self, at: Version, proof: Option<Proof>, write: Write, results: Vec<Bytes>) -> Self {
         let ask = *write.ask();
         let mut next = self.clone();
-        next.done.insert(ask.client, Answered { number: ask.number, result, version: at, proof: proof.clone() });
+        next.done.insert(ask.client, Answered { number: ask.number, results, version: at, proof: proof.clone() });
         if next.done.len() > CLIENTS_MAX
             && let Some(oldest) = next.done.iter().min_by_key(|(_, it)| it.version).map(|(client, _)| *client)
             && let Some(forgotten) = next.done.remove(&oldest)

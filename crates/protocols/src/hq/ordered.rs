@@ -11,6 +11,7 @@
 //! single-object writes on the same objects.
 
 use super::Outbox;
+use super::cut::Cut;
 use super::durable::{Joined, Record};
 use super::message::{Ask, Message, Ordered, ReadRequest, object_of};
 use super::module::Entry;
@@ -141,6 +142,28 @@ impl Across {
         }
     }
 
+    /// Does an operation wait for a resolution of one of its objects?
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The last operation of each client, and the entry up to which others are forgotten.
+    pub(super) fn clients(&self) -> (BTreeMap<ClientId, (RequestNumber, Rank)>, OpNumber) {
+        (self.last.iter().map(|(client, it)| (*client, (it.number, it.rank))).collect(), self.forgotten)
+    }
+
+    /// PBFT's order is at this cut: nothing waits, and what is here in part comes with the objects.
+    pub(super) fn install(&mut self, cut: &Cut) {
+        let last = cut.clients.iter().map(|(client, (number, rank))| (*client, Last { number: *number, rank: *rank }));
+        (self.last, self.forgotten) = (last.collect(), cut.forgotten);
+        self.queued.clear();
+        self.open.clear();
+        self.pending.clear();
+        self.reads.clear();
+        self.results.retain(|client, _| cut.clients.contains_key(client));
+        (self.through, self.known) = (cut.op, self.known.max(cut.op));
+    }
+
     fn has_room(&self, ordered: &Ordered) -> bool {
         let is_full = |name: &Bytes| self.queued.get(&object_of(name)).is_some_and(|it| it.len() >= QUEUED_MAX);
         self.open.len() < OPEN_MAX && !ordered.names.iter().any(is_full)
@@ -165,7 +188,7 @@ impl Replica {
     /// Has PBFT here not come to what its objects have been through? Then an operation may be here in part without this replica
     /// knowing which, and PBFT may give the places of an object: clients are not answered.
     pub(super) fn catches_up(&self) -> bool {
-        self.across.through < self.across.known
+        self.across.through < self.across.known || self.cuts.lags()
     }
 
     /// Does the disk, or do `f + 1` others, know of entries of PBFT that this replica has not come to, and needs?
@@ -230,7 +253,7 @@ impl Replica {
         }
         let ask = *ordered.ask();
         let is_over = self.across.is_over(&ordered);
-        if !is_over && !self.across.has_room(&ordered) {
+        if !is_over && (!self.across.has_room(&ordered) || self.cut_is_overdue(rank.entry)) {
             return out.ignore(self.me(), Why::Busy); // it waits, and is ordered again
         }
         if self.across.waiting.get(&ask.client).is_some_and(|known| known.ask().number <= ask.number) {
@@ -360,7 +383,8 @@ impl Replica {
         let (objects, names) = (pending.objects.clone(), pending.ordered.names.clone());
         let (ask, operation) = (*pending.ordered.ask(), pending.ordered.operation.clone());
         let (quorum, mut joined, mut changed) = (self.quorum(), Vec::new(), Vec::new());
-        let told = Told::Full(stepped.reply.clone());
+        let result = stepped.replies.into_iter().next().unwrap_or_default();
+        let told = Told::Full(result.clone());
         let outcome = Outcome { client: ask.client, number: ask.number, result: told.digest() };
         for (id, name) in objects.iter().zip(names) {
             let Some(object) = self.objects.get_mut(id) else { continue };
@@ -382,7 +406,7 @@ impl Replica {
             objects.len(),
             "an operation was granted on all of its objects before it was executed"
         );
-        let (client, number, result) = (ask.client, ask.number, stepped.reply);
+        let (client, number) = (ask.client, ask.number);
         let record = Record::Ordered { op, rank, client, number, operation, result, joined };
         let seq = out.next_seq();
         if !mutated!("hq/ordered-execution-is-not-durable") {
@@ -424,6 +448,15 @@ impl Replica {
             let seq = out.persist(Class::Promise, Record::Came { client, number, result: result.clone() });
             self.across.results.insert(client, Came { number, result, seq });
         }
+    }
+
+    /// The same for all that an object says, when this replica has not gone through the entries that ordered it.
+    pub(super) fn recall_all(&mut self, id: Digest, out: &mut Outbox) {
+        let outcomes = self.objects.get(&id).map(|object| object.now.outcomes.clone()).unwrap_or_default();
+        let is_last =
+            |rank: &Rank, it: &Outcome| self.across.last.get(&it.client).is_some_and(|last| last.rank == *rank);
+        let last: Vec<Rank> = outcomes.iter().filter(|(rank, it)| is_last(rank, it)).map(|(rank, _)| *rank).collect();
+        last.into_iter().for_each(|rank| self.recall(rank, &[id], out));
     }
 
     /// An object was replaced by what others have: perhaps they have been through operations that wait here.

@@ -3,6 +3,7 @@
 //!
 //! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again.
 
+use super::cut::{Cut, Cuts};
 use super::durable::{Joined, Kept, Record};
 use super::in_order::Submissions;
 use super::message::Message;
@@ -32,7 +33,11 @@ impl Replica {
     /// Makes sure that somebody looks again, as long as there is something to look after.
     pub(super) fn expect_progress(&mut self, out: &mut Outbox) {
         let unsettled = !self.active.is_empty() || !self.wanted.is_empty() || !self.behind.is_empty();
-        let unsettled = unsettled || self.across.is_waiting() || self.submissions.is_waiting() || self.catches_up();
+        let unsettled = unsettled
+            || self.cuts.is_waiting()
+            || self.across.is_waiting()
+            || self.submissions.is_waiting()
+            || self.catches_up();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -69,6 +74,7 @@ impl Replica {
         }
         self.submit_waiting(AGAIN_MAX, out);
         self.submit_late(out);
+        self.cuts_again(AGAIN_MAX, out);
         if shows_gap {
             // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
             self.submit_entry(&Entry::Starts(Vec::new()), out);
@@ -127,7 +133,7 @@ impl Replica {
 
     /// Writes anew what is needed of the log's beginning, a little at a time, and forgets the rest.
     pub(super) fn clean(&mut self, out: &mut Outbox) {
-        let objects = self.firsts.len().saturating_add(self.across.results());
+        let objects = self.firsts.len().saturating_add(self.across.results()).saturating_add(self.cuts.count());
         let needed = objects.saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
         let limit = needed.saturating_mul(2).saturating_add(self.config.log_slack);
         let Some(first) = self.lowest() else { return };
@@ -138,11 +144,18 @@ impl Replica {
             let object = self.firsts.first().copied();
             let record = self.places.first_key_value().map(|(place, known)| (*place, *known));
             let result = self.across.oldest_result();
-            let others = [object.map(|(seq, _)| seq), record.map(|(place, _)| place)];
+            let cut = self.cuts.oldest();
+            let others = [object.map(|(seq, _)| seq), record.map(|(place, _)| place), cut.map(|(seq, _)| seq)];
             if let Some((seq, client)) = result
                 && others.into_iter().flatten().all(|other| seq <= other)
             {
                 self.across.keep_result(client, out);
+                continue;
+            }
+            if let Some((seq, op)) = cut
+                && others.into_iter().flatten().all(|other| seq <= other)
+            {
+                self.cuts.keep_again(op, out);
                 continue;
             }
             match (object, record) {
@@ -172,7 +185,8 @@ impl Replica {
         let record = self.places.first_key_value().map(|(place, _)| *place);
         let step = self.steps.records.front().map(|(_, seq)| *seq);
         let result = self.across.oldest_result().map(|(seq, _)| seq);
-        [object, record, step, result].into_iter().flatten().min()
+        let cut = self.cuts.oldest().map(|(seq, _)| seq);
+        [object, record, step, result, cut].into_iter().flatten().min()
     }
 }
 
@@ -185,6 +199,7 @@ struct Replayed {
     last: OpNumber,
     carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
     results: BTreeMap<ClientId, Came>,
+    cuts: BTreeMap<OpNumber, (Cut, RecordSeq)>,
 }
 
 impl Replayed {
@@ -200,28 +215,26 @@ impl Replayed {
                     object.writes.insert(write.ask().client, write);
                 }
             }
-            Record::Executed { op, proof, write, result, before } => {
+            Record::Executed { op, proof, write, results, before } => {
                 let id = proof.statement().object;
                 let object = self.objects.entry(id).or_insert_with(|| Object::new(write.name.clone()));
                 object.first.get_or_insert(seq);
                 object.name = write.name.clone();
-                let (name, operation) = (write.name.clone(), write.operation.clone());
-                let step = Step::Apply { object: name, at: proof.statement().version.ts, operation };
-                let next = object.now.after(proof.statement().version, Some(proof), write, result);
+                let step = write.step(proof.statement().version.ts);
+                let next = object.now.after(proof.statement().version, Some(proof), write, results);
                 object.before = Some((std::mem::replace(&mut object.now, next), before));
                 object.grant = None;
                 object.writes.clear();
                 self.last = self.last.max(op);
                 self.steps.insert(op, (seq, step));
             }
-            Record::InOrder { op, rank, at, write, result, last } => {
+            Record::InOrder { op, rank, at, write, results, last } => {
                 let object = self.objects.entry(write.ask().object).or_insert_with(|| Object::new(write.name.clone()));
                 object.first.get_or_insert(seq);
                 object.name = write.name.clone();
-                let (name, operation) = (write.name.clone(), write.operation.clone());
-                object.execute_in_order(rank, at, last, &write, result);
+                object.execute_in_order(rank, at, last, &write, results);
                 self.last = self.last.max(op);
-                self.steps.insert(op, (seq, Step::Apply { object: name, at: at.ts, operation }));
+                self.steps.insert(op, (seq, write.step(at.ts)));
             }
             Record::Ordered { op, rank, client, number, operation, result, joined } => {
                 let mut touched = Vec::new();
@@ -252,6 +265,7 @@ impl Replayed {
                 object.first = Some(seq);
                 self.objects.insert(id, object);
             }
+            Record::Cut(cut) => drop(self.cuts.insert(cut.op, (*cut, seq))),
             Record::Module(record) => drop(self.carried.insert(seq, (seq, record))),
             Record::Carried(known, record) => drop(self.carried.insert(known, (seq, record))),
         }
@@ -298,7 +312,7 @@ pub(super) fn restore(
             Restored::Damaged { seq, .. } => return lost(&format!("record {seq}")),
         }
     }
-    let Replayed { mut objects, mut steps, last, carried, results } = replayed;
+    let Replayed { mut objects, mut steps, last, carried, results, cuts } = replayed;
     let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let mut expected = saved;
     let records = steps.split_off(&saved.next());
@@ -325,7 +339,7 @@ pub(super) fn restore(
         config: pbft::Config { tentative_requests: 0, ..restore.config.module },
         records: known.collect(),
         tail_damaged: false,
-        checkpoint: None,
+        checkpoint: cuts.values().next_back().map(|(cut, _)| cut.checkpoint()),
         wake: None,
     };
     let (mut module, before) = (None, out.effects().len());
@@ -353,13 +367,14 @@ pub(super) fn restore(
         module,
         carried,
         places,
-        courses: BTreeMap::new(),
+        courses: cuts.values().next_back().map(|(cut, _)| cut.courses.clone()).unwrap_or_default(),
         submissions: Submissions::default(),
         requests: out.nonce() >> 2, // another life's numbers are not used again
         starts: BTreeMap::new(),
         submitted: BTreeMap::new(),
         early: BTreeMap::new(),
         across: Across::restored(results, known),
+        cuts: Cuts::restored(cuts),
         active,
         steps: Steps {
             asked,
@@ -384,6 +399,10 @@ pub(super) fn restore(
         out.step(op, step);
     }
     replica.note_records(before, out);
+    if let Some(cut) = replica.cuts.latest().cloned() {
+        replica.across.install(&cut);
+        replica.follow_cut(out);
+    }
     replica.carry_out_module(wanted.into(), out);
     replica.forget_results();
     let active: Vec<Digest> = replica.active.iter().copied().collect();
@@ -391,6 +410,7 @@ pub(super) fn restore(
     if !replica.objects.is_empty() {
         replica.compare_soon(out);
     }
+    replica.settle_cuts(out);
     replica.expect_progress(out);
     Ok(replica)
 }

@@ -1,6 +1,7 @@
 //! The replica: its state, and which handler takes what. The chapters are `normal` (the paper's §3.1 and §3.2: no contention),
 //! `contention` and `resolve` (§3.3), `in_order` (ordered mode), `transfer` (who is behind), `module` (PBFT inside), `recovery` (the disk).
 
+use super::cut::Cuts;
 use super::durable::Record;
 use super::in_order::{Course, Submissions};
 use super::message::{BUCKETS, Grant, Message, Proof, Start, Transferred, Version};
@@ -114,6 +115,8 @@ pub struct Replica {
     pub(super) early: BTreeMap<Digest, BTreeMap<ReplicaId, Vec<Verified<Grant>>>>,
     /// Operations on several objects.
     pub(super) across: Across,
+    /// What lets PBFT's log be cut.
+    pub(super) cuts: Cuts,
     /// Objects that are frozen or being resolved.
     pub(super) active: BTreeSet<Digest>,
 
@@ -208,6 +211,8 @@ impl Replica {
             Message::Sums { sums, ask } => self.on_sums(from, sums, ask, out),
             Message::GetVersions { bucket, after } => self.on_get_versions(from, bucket, after, out),
             Message::Versions { bucket, versions } => self.on_versions(from, bucket, versions, out),
+            Message::GetCut(op) => self.on_get_cut(from, op, out),
+            Message::Cut(cut) => self.on_cut(from, *cut, out),
             Message::Steps(op) => self.on_steps(from, op, out),
             Message::Module(message) => {
                 let from = Peer::Replica(from);
@@ -268,6 +273,12 @@ impl Replica {
         if let Err(fault) = taken {
             out.blame(from, fault);
         }
+    }
+
+    /// What is done at the end of a turn.
+    pub(super) fn end_turn(&mut self, out: &mut Outbox) {
+        self.settle_cuts(out);
+        self.submit_in_order(out);
     }
 
     /// Keeps a message until its object is free.
@@ -335,7 +346,7 @@ impl protocol::Replica<Hq> for Replica {
 
     fn on_message(&mut self, from: Peer, message: Message, out: &mut Outbox) {
         self.take(from, message, out);
-        self.submit_in_order(out);
+        self.end_turn(out);
     }
 
     fn on_timer(&mut self, timer: Timer, out: &mut Outbox) {
@@ -344,7 +355,7 @@ impl protocol::Replica<Hq> for Replica {
             Timer::Again => self.on_again(out),
             Timer::Compare => self.on_compare(out),
         }
-        self.submit_in_order(out);
+        self.end_turn(out);
     }
 
     /// Nothing is executed by PBFT's order in the machine.
@@ -356,7 +367,7 @@ impl protocol::Replica<Hq> for Replica {
 
     fn on_stepped(&mut self, op: OpNumber, stepped: Stepped, out: &mut Outbox) {
         self.stepped(op, stepped, out);
-        self.submit_in_order(out);
+        self.end_turn(out);
     }
 
     fn on_image(&mut self, ticket: QueryTicket, image: Image, out: &mut Outbox) {
@@ -380,7 +391,7 @@ impl protocol::Replica<Hq> for Replica {
         };
         Status {
             role: role.to_owned(),
-            view: protocol::Replica::status(&self.module).view,
+            view: self.module.view(),
             op: self.steps.asked,
             committed: self.steps.done,
             executed: self.steps.done,

@@ -154,8 +154,7 @@ impl Replica {
             self.set_resolving(id, resolving);
             return self.want(id, proof.statement().hash, out);
         };
-        let (object, operation) = (write.name.clone(), write.operation.clone());
-        if self.step(id, Step::Apply { object, at: proof.statement().version.ts, operation }, out) {
+        if self.step(id, write.step(proof.statement().version.ts), out) {
             resolving.stage = Stage::Executing(proof, write);
         }
         self.set_resolving(id, resolving);
@@ -294,8 +293,7 @@ impl Replica {
             }
             return;
         };
-        let at = plan.list.first.plus(plan.executed as u64);
-        let step = Step::Apply { object: write.name.clone(), at, operation: write.operation.clone() };
+        let step = write.step(plan.list.first.plus(plan.executed as u64));
         assert!(ask.hash == write.ask().hash, "an operation is found by what stands for it");
         resolving.stage = if self.step(id, step, out) { Stage::Running(plan, write) } else { Stage::Granting(plan) };
         self.set_resolving(id, resolving);

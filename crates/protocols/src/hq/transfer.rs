@@ -360,8 +360,9 @@ impl Replica {
     /// Objects that nobody has any more, or that nobody here waits for, are not asked for for ever.
     pub(super) fn give_up(&mut self) {
         let objects = &self.objects;
-        let waits =
-            |id: &Digest| objects.get(id).is_some_and(|it| it.pending.is_some() || !matches!(it.phase, Phase::Free));
+        let cuts = &self.cuts;
+        let is_busy = |it: &Object| it.pending.is_some() || !matches!(it.phase, Phase::Free);
+        let waits = |id: &Digest| cuts.waits_for(*id) || objects.get(id).is_some_and(is_busy);
         self.behind.retain(|id, behind| {
             behind.tries = behind.tries.saturating_add(1);
             behind.tries <= TRIES_MAX || waits(id)

@@ -133,7 +133,7 @@ fn a_certificate_with_a_forged_signature_is_refused() {
 fn a_request_that_its_client_has_not_signed_is_refused() {
     let mut cluster = Cluster::new(4);
     let mut forged = write(9, 1, "a=x");
-    forged.operation = Bytes::from_static(b"a=y");
+    forged.operations = vec![Bytes::from_static(b"a=y")];
     cluster.say(client(9), 0, Message::Write1(forged));
     let eight = write(8, 1, "a=x");
     cluster.say(client(9), 0, Message::Write1(eight));
@@ -145,7 +145,7 @@ fn an_operation_under_another_objects_name_changes_nothing() {
     let mut cluster = Cluster::new(4);
     let mut lie = write(9, 1, "a=x");
     let (name, id) = (Bytes::from_static(b"b"), ClientId::new(9));
-    let hash = Write::hash(id, lie.ask().number, &name, &lie.operation);
+    let hash = Write::hash(id, lie.ask().number, &name, &lie.operations);
     let ask = Ask { object: object_of(&name), hash, ..*lie.ask() };
     let key = quorate_core::crypto::Keyring::simulated_client(
         crate::harness::ENVELOPE.cluster,
@@ -157,8 +157,8 @@ fn an_operation_under_another_objects_name_changes_nothing() {
     let proof = proof(&[0, 1, 2], &lie, version(0, 1));
     cluster.say(client(9), 3, Message::Write2 { proof, write: Some(lie), answer: true });
     assert!(cluster.tape(3).is_empty());
-    let Message::Done { result, .. } = cluster.last(3, "Done") else { panic!("an answer") };
-    assert_eq!(result, MISPLACED);
+    let Message::Done { results, .. } = cluster.last(3, "Done") else { panic!("an answer") };
+    assert_eq!(results, [MISPLACED]);
 }
 
 #[test]
@@ -169,12 +169,12 @@ fn a_replica_that_lies_about_a_result_is_outvoted() {
     let ticket = cluster.submit(9, "a=x");
     cluster.deliver();
     for _ in 0..3 {
-        let result = Bytes::from_static(b"7");
+        let results = vec![Bytes::from_static(b"7")];
         let write = write(9, 1, "a=x");
         let lie = Message::Done {
             object: write.ask().object,
             number: write.ask().number,
-            result,
+            results,
             version: version(0, 1),
             proof: None,
         };

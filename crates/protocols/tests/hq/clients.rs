@@ -67,6 +67,21 @@ impl Cluster {
         self.ask(client, Call::Apply(Bytes::from(operation.to_owned().into_bytes())))
     }
 
+    /// Several operations in one turn: they go together.
+    pub fn submit_together(&mut self, client: u128, operations: &[&str]) -> Vec<Ticket> {
+        let user = self.clients.get_mut(&id(client)).expect("a client");
+        let first = user.tickets + 1;
+        user.tickets += operations.len() as u64;
+        let tickets: Vec<Ticket> = (first..=user.tickets).map(Ticket).collect();
+        self.at(id(client), |core, out| {
+            for (ticket, operation) in tickets.iter().zip(operations) {
+                core.submit(*ticket, Call::Apply(Bytes::from((*operation).to_owned().into_bytes())), out);
+            }
+            core.flush(out);
+        });
+        tickets
+    }
+
     pub fn read(&mut self, client: u128, query: &str) -> Ticket {
         self.ask(client, Call::Read(Consistency::Linearizable, Bytes::from(query.to_owned().into_bytes())))
     }

@@ -63,6 +63,19 @@ fn a_read_costs_its_client_4f_plus_2_messages_and_each_replica_that_is_asked_two
     }
 }
 
+#[test]
+fn operations_that_go_together_cost_what_one_write_does() {
+    for f in 1..=5 {
+        let mut cluster = quiet(f);
+        let client = Peer::Client(quorate_core::ids::ClientId::new(9));
+        let first = cluster.submit(9, "a=x");
+        let others: Vec<_> = (0..20).map(|count| cluster.submit(9, &format!("a={count}"))).collect();
+        cluster.deliver();
+        assert!(others.into_iter().chain([first]).all(|it| cluster.answer(9, it).is_some()));
+        assert_eq!(of(&cluster.sent, client), 2 * (9 * f + 4), "f = {f}: the first one, and all the others");
+    }
+}
+
 /// Messages between replicas with one of these labels.
 fn between(sent: &[Flying], labels: &[&str]) -> usize {
     let is_replica = |peer: Peer| matches!(peer, Peer::Replica(_));

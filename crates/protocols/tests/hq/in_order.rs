@@ -42,7 +42,7 @@ pub fn in_order(n: usize) -> Cluster {
     in_order_with(n, config())
 }
 
-fn in_order_with(n: usize, config: Config) -> Cluster {
+pub fn in_order_with(n: usize, config: Config) -> Cluster {
     let mut cluster = Cluster::with(n, config);
     cluster.client(9).client(8).client(7);
     collide(&mut cluster, 1);
@@ -574,12 +574,27 @@ fn a_client_that_says_two_things_in_ordered_mode_gets_one_of_them() {
 fn a_request_that_its_client_has_not_signed_has_no_place_though_pbft_orders_it() {
     let mut cluster = in_order(N);
     let mut forged = write(5, 1, "a=five");
-    forged.operation = "a=other".to_owned().into();
+    forged.operations = vec!["a=other".to_owned().into()];
     order_as(&mut cluster, 0, &Entry::Write(Box::new(forged)));
     cluster.run(1000);
     cluster.apply(8, "a=x");
     alike(&mut cluster);
     assert!(!cluster.tape(0)[0].contains("other") && !cluster.tape(0)[0].contains("five"));
+}
+
+#[test]
+fn whoever_has_the_request_from_its_client_refuses_other_bytes_under_its_signature_as_everybody_does() {
+    let mut cluster = in_order(N);
+    let true_one = write(5, 1, "a=five");
+    for id in 1..N {
+        cluster.say(client(5), id, Message::Write1(true_one.clone()));
+    }
+    let mut forged = true_one;
+    forged.operations = vec!["a=other".to_owned().into()];
+    order_as(&mut cluster, 0, &Entry::Write(Box::new(forged)));
+    alike(&mut cluster);
+    assert!(!cluster.tape(0)[0].contains("other"), "{:?}", cluster.tape(0));
+    cluster.run_until("what it has signed is done", |it| (0..N).all(|id| last(it, id) == "five"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod attacks;
 mod clients;
 mod counts;
+mod cut;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
@@ -14,6 +15,7 @@ mod pitfalls;
 mod progress;
 mod recovery;
 mod tape;
+mod together;
 mod total;
 mod words;
 

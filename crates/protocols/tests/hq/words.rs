@@ -15,10 +15,20 @@ pub fn write(client: u128, number: u64, operation: &str) -> Write {
 
 /// The same, made after the object's write of this number.
 pub fn write_after(client: u128, number: u64, operation: &str, after: u64) -> Write {
-    let (name, _) = operation.split_once('=').expect("object=word");
-    let (name, operation) = (Bytes::from(name.to_owned()), Bytes::from(operation.to_owned()));
+    request(client, number, &[operation], after)
+}
+
+/// Several operations, of the first one's object, as one write.
+pub fn together(client: u128, number: u64, operations: &[&str]) -> Write {
+    request(client, number, operations, 0)
+}
+
+fn request(client: u128, number: u64, operations: &[&str], after: u64) -> Write {
+    let (name, _) = operations.first().and_then(|it| it.split_once('=')).unwrap_or(("a", ""));
+    let name = Bytes::from(name.to_owned());
+    let operations: Vec<_> = operations.iter().map(|it| Bytes::from((*it).to_owned())).collect();
     let id = ClientId::new(client);
-    let hash = Write::hash(id, RequestNumber::new(number), &name, &operation);
+    let hash = Write::hash(id, RequestNumber::new(number), &name, &operations);
     let ask = Ask {
         client: id,
         object: object_of(&name),
@@ -27,7 +37,7 @@ pub fn write_after(client: u128, number: u64, operation: &str, after: u64) -> Wr
         after: Position::new(after),
     };
     let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);
-    Write { name, operation, ask: keyring.sign_as_client(ask) }
+    Write { name, operations, ask: keyring.sign_as_client(ask) }
 }
 
 /// A client's operation on several objects, signed by it.

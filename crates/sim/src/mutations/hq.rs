@@ -37,6 +37,16 @@ pub const LIST: List = List {
             "a replica forgets with a crash what it has executed in ordered mode",
         ),
         all(
+            "hq/cuts-before-its-objects-are-through",
+            "a replica lets PBFT's log go though its own objects have not been through it",
+        ),
+        all("hq/takes-any-cut", "a cut of PBFT's order is taken from one replica, whatever a quorum has voted for"),
+        all("hq/answers-behind-a-cut", "a replica answers clients though it has slept through what PBFT ordered"),
+        all(
+            "hq/answers-in-another-order",
+            "of a write of several operations each caller is told the result of another one",
+        ),
+        all(
             "hq/wants-a-certificate-of-ordered-mode",
             "the greatest certificate is where a resolution begins, though ordered mode came after it",
         ),

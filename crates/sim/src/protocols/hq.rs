@@ -49,11 +49,14 @@ impl Simulated for Hq {
         decays.into_iter().fold(allowed, |faults, fault| faults.without(fault))
     }
 
-    /// Snapshots every few steps, and logs that are cut at once.
+    /// Snapshots and cuts every few steps, and logs whose beginning goes at once.
     fn config(random: &mut Random) -> hq::Config {
+        let module = hq::Config::default().module;
         hq::Config {
+            module: pbft::Config { checkpoint_entries: 1 + random.below(16), ..module },
             state_steps: 4 + random.below(60),
             log_slack: 8 + random.below(60),
+            cut_entries: 2 + random.below(30),
             compare: Duration::from_millis(random.between(50, 1000)),
             ..hq::Config::default()
         }
@@ -101,6 +104,8 @@ impl Lies<Hq> for HqLies {
                 lie.image = None;
                 Some(M::Object(lie))
             }
+            // Nobody has ever contended.
+            M::Cut(cut) => Some(M::Cut(Box::new(hq::Cut { courses: Default::default(), ..*cut.clone() }))),
             M::InOrder { object, number } => {
                 Some(M::TooOld { object: *object, number: *number, at: Position::new(u64::MAX) })
             }
@@ -115,9 +120,11 @@ impl Lies<Hq> for HqLies {
     fn false_reply(&self, message: &hq::Message, _: &Keyring, random: &mut Random) -> Option<hq::Message> {
         use hq::Message as M;
         match message {
-            M::Done { object, number, result, version, proof } => {
-                let result = registers::other_answer(result, random)?;
-                Some(M::Done { object: *object, number: *number, result, version: *version, proof: proof.clone() })
+            M::Done { object, number, results, version, proof } => {
+                let mut results = results.clone();
+                let lie = registers::other_answer(results.last()?, random)?;
+                *results.last_mut()? = lie;
+                Some(M::Done { object: *object, number: *number, results, version: *version, proof: proof.clone() })
             }
             M::OrderedDone { number, result: Some(Told::Full(result)) } => {
                 let result = Some(Told::Full(registers::other_answer(result, random)?));

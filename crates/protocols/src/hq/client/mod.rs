@@ -7,7 +7,7 @@ mod ordered;
 mod read;
 mod write;
 
-use super::message::{Message, ReadRequest, Version, object_of};
+use super::message::{Message, ReadRequest, Version, Write, object_of};
 use super::{ClientTimer, Hq};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring};
@@ -135,8 +135,8 @@ impl protocol::Client<Hq> for Client {
             Message::Granted { grant, current } => self.on_phase1(from, grant, current, out),
             Message::Refused { grant, current, .. } => self.on_phase1(from, grant, current, out),
             Message::TooOld { object, number, at } => self.on_too_old(from, object, number, at, out),
-            Message::Done { object, number, result, version, proof } => {
-                self.on_done(from, object, number, (result, version), proof, out);
+            Message::Done { object, number, results, version, proof } => {
+                self.on_done(from, object, number, (results, version), proof, out);
             }
             Message::InOrder { object, number } => self.on_in_order(from, object, number, out),
             Message::OrderedDone { number, result } => self.on_ordered_done(from, number, result, out),
@@ -206,9 +206,13 @@ impl Client {
         let now = out.now();
         self.expire_ordered(out);
         for (id, queue) in &mut self.writes {
-            if let Some(current) = queue.current.take_if(|it| it.deadline <= now) {
+            for call in queue.current.iter_mut().flat_map(|it| &mut it.calls) {
+                if let Some(call) = call.take_if(|it| it.deadline <= now) {
+                    out.complete(call.ticket, Err(CallError::Timeout { maybe_applied: true }));
+                }
+            }
+            if queue.current.take_if(|it| it.calls.iter().all(Option::is_none)).is_some() {
                 // A quorum may have granted it: the next write of the object finishes it first.
-                out.complete(current.ticket, Err(CallError::Timeout { maybe_applied: true }));
                 self.ready.insert(*id);
             }
             queue.waiting.retain(|it| {
@@ -237,7 +241,8 @@ impl Client {
         let waiting = self.writes.values().filter_map(|queue| queue.waiting.front()).map(|it| it.deadline);
         let reads = self.reads.values().map(|it| it.deadline);
         let ordered = ordered.map(|it| it.deadline).chain(self.ordered.waiting.front().map(|(_, it)| it.deadline));
-        let timeout = current().map(|it| it.deadline).chain(waiting).chain(reads).chain(ordered).min();
+        let called = current().flat_map(|it| it.calls.iter().flatten()).map(|it| it.deadline);
+        let timeout = called.chain(waiting).chain(reads).chain(ordered).min();
         for (timer, at) in [(ClientTimer::Retry, retry), (ClientTimer::Timeout, timeout)] {
             match at {
                 Some(at) if self.armed.get(&timer) != Some(&at) => {
@@ -279,6 +284,10 @@ impl Client {
     fn submit_write(&mut self, ticket: Ticket, name: Bytes, operation: Bytes, deadline: Instant, out: &mut Outbox) {
         if self.keyring.client().is_none() {
             let what = "a client without a key cannot write";
+            return out.complete(ticket, Err(CallError::Refused(what.to_owned())));
+        }
+        if !Write::fits(&name, std::slice::from_ref(&operation)) {
+            let what = "an operation longer than any";
             return out.complete(ticket, Err(CallError::Refused(what.to_owned())));
         }
         let id = object_of(&name);

@@ -1,17 +1,21 @@
-//! Writes (A.3): phase 1 with its five outcomes, phase 2.
+//! Writes (A.3): phase 1 with its five outcomes, phase 2. What waits for the write before it goes together, as one write.
 
 use super::{Client, Outbox, alike};
-use crate::hq::message::{Ask, Grant, Message, Proof, Version, Write};
+use crate::hq::message::{Ask, Grant, Message, OPERATIONS_MAX, Proof, Version, Write};
 use bytes::Bytes;
 use quorate_core::crypto::{Certified, Digest, Signed, Verified};
 use quorate_core::ids::{OpNumber, Position, ReplicaId, RequestNumber};
 use quorate_core::mutated;
 use quorate_core::protocol::{Answer, CallError, Ticket};
 use quorate_core::time::Instant;
+use quorate_core::wire::Wire;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Rounds of phase 2 after which phase 1 is begun again: a resolution may have superseded the certificate.
 const ROUNDS_MAX: u32 = 3;
+
+/// Bytes of operations that go together, at most; one operation may be longer.
+const TOGETHER_BYTES_MAX: usize = 64 << 10;
 
 /// Objects whose latest write a client remembers; beyond it, one is forgotten.
 const LATEST_MAX: usize = 4096;
@@ -37,6 +41,34 @@ impl Queue {
     pub(super) const fn new(name: Bytes, after: Position) -> Self {
         Self { name, current: None, waiting: VecDeque::new(), after }
     }
+
+    /// What goes together, in the order in which it was asked for.
+    fn next(&mut self) -> Vec<Waiting> {
+        let (mut together, mut bytes) = (Vec::new(), 0_usize);
+        while let Some(next) = self.waiting.front() {
+            bytes = bytes.saturating_add(next.operation.len());
+            if together.len() == OPERATIONS_MAX || (bytes > TOGETHER_BYTES_MAX && !together.is_empty()) {
+                break;
+            }
+            together.extend(self.waiting.pop_front());
+        }
+        together
+    }
+
+    /// What was not done is asked for before what waits.
+    fn put_back(&mut self, calls: Vec<Option<Called>>, operations: Vec<Bytes>) {
+        for (call, operation) in calls.into_iter().zip(operations).rev() {
+            let waiting = call.map(|Called { ticket, deadline }| Waiting { ticket, operation, deadline });
+            waiting.into_iter().for_each(|it| self.waiting.push_front(it));
+        }
+    }
+}
+
+/// Who waits for an operation of a write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Called {
+    pub(super) ticket: Ticket,
+    pub(super) deadline: Instant,
 }
 
 #[derive(Debug)]
@@ -52,11 +84,11 @@ pub(super) enum Stage {
 /// A write under way.
 #[derive(Debug)]
 pub(super) struct Writing {
-    pub(super) ticket: Ticket,
+    /// Who waits for each of its operations; `None`: that one was given up.
+    pub(super) calls: Vec<Option<Called>>,
     pub(super) write: Write,
     /// Who has said that PBFT gives the places of the object now.
     pub(super) in_order: BTreeSet<ReplicaId>,
-    pub(super) deadline: Instant,
     pub(super) retry_at: Instant,
     pub(super) asked: BTreeSet<ReplicaId>,
     tries: u32,
@@ -84,22 +116,24 @@ impl Client {
     /// The next write of an object.
     pub(super) fn begin(&mut self, id: Digest, out: &mut Outbox) {
         let Some(queue) = self.writes.get_mut(&id).filter(|queue| queue.current.is_none()) else { return };
-        let Some(next) = queue.waiting.pop_front() else {
+        let together = queue.next();
+        if together.is_empty() {
             let after = queue.after;
             self.writes.remove(&id);
-            self.remember(id, after);
-            return;
-        };
+            return self.remember(id, after);
+        }
         self.number = self.number.next();
         let (client, number, after) = (self.config.client, self.number, queue.after);
-        let hash = Write::hash(client, number, &queue.name, &next.operation);
+        let called = |it: &Waiting| Some(Called { ticket: it.ticket, deadline: it.deadline });
+        let calls = together.iter().map(called).collect();
+        let operations: Vec<Bytes> = together.into_iter().map(|it| it.operation).collect();
+        let hash = Write::hash(client, number, &queue.name, &operations);
         let ask = self.keyring.sign_as_client(Ask { client, object: id, number, hash, after });
-        let write = Write { name: queue.name.clone(), operation: next.operation, ask };
+        let write = Write { name: queue.name.clone(), operations, ask };
         queue.current = Some(Writing {
-            ticket: next.ticket,
+            calls,
             write,
             in_order: BTreeSet::new(),
-            deadline: next.deadline,
             retry_at: out.now(),
             asked: BTreeSet::new(),
             tries: 0,
@@ -290,11 +324,12 @@ impl Client {
         let Some(after) = self.quorums.vouched(writing.too_old.values().copied()) else { return };
         queue.after = queue.after.max(after);
         if let Some(writing) = queue.current.take() {
-            let (ticket, operation, deadline) = (writing.ticket, writing.write.operation, writing.deadline);
             if writing.tries == 0 && writing.done.is_empty() && matches!(writing.stage, Stage::One) {
-                queue.waiting.push_front(Waiting { ticket, operation, deadline });
+                queue.put_back(writing.calls, writing.write.operations);
             } else {
-                out.complete(ticket, Err(CallError::Evicted { maybe_applied: true }));
+                for call in writing.calls.into_iter().flatten() {
+                    out.complete(call.ticket, Err(CallError::Evicted { maybe_applied: true }));
+                }
             }
         }
         self.begin(id, out);
@@ -322,7 +357,7 @@ impl Client {
         from: ReplicaId,
         id: Digest,
         number: RequestNumber,
-        (result, version): (Bytes, Version),
+        (results, version): (Vec<Bytes>, Version),
         proof: Option<Proof>,
         out: &mut Outbox,
     ) {
@@ -330,13 +365,22 @@ impl Client {
         let keyring = self.keyring.clone();
         let Some(queue) = self.writes.get_mut(&id) else { return };
         let Some(writing) = queue.current.as_mut().filter(|it| it.write.ask().number == number) else { return };
-        let said = alike(&result, version);
+        let said = alike(&results.encode(), version);
         writing.done.insert(from, said);
         if writing.done.values().filter(|other| **other == said).count() >= quorum {
             queue.after = queue.after.max(version.ts);
-            let answer = Answer { reply: result, op: OpNumber::new(version.ts.get()) };
-            out.complete(writing.ticket, Ok(answer));
-            queue.current = None;
+            if let Some(Writing { mut calls, mut write, .. }) = queue.current.take() {
+                let mut results = results;
+                if mutated!("hq/answers-in-another-order") {
+                    results.reverse();
+                }
+                let done = calls.len().min(results.len());
+                // The others were not done: the replies would have been too long for one message.
+                queue.put_back(calls.split_off(done), write.operations.split_off(done));
+                for (call, reply) in calls.into_iter().zip(results).filter_map(|(call, reply)| Some((call?, reply))) {
+                    out.complete(call.ticket, Ok(Answer { reply, op: OpNumber::new(version.ts.get()) }));
+                }
+            }
             return self.begin(id, out);
         }
         if matches!(writing.stage, Stage::Two(_)) {

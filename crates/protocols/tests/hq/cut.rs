@@ -1,0 +1,232 @@
+//! PBFT's log in HQ is cut: what its order has led to at an entry stands for all entries up to there.
+
+use crate::harness::{Cluster, config, replica};
+use crate::in_order::{in_order_with, noted};
+use crate::words::{N, ordered};
+use bytes::Bytes;
+use quorate_core::ids::{ClientId, Peer};
+use quorate_protocols::hq::{Config, Cut, Message, ReadRequest, Record};
+use quorate_protocols::pbft;
+
+const CUT: &str = "PBFT's order was cut";
+const TAKEN: &str = "a cut of PBFT's order was taken from others";
+
+fn cutting() -> Config {
+    let module = pbft::Config { checkpoint_entries: 4, ..config().module };
+    Config { cut_entries: 8, state_steps: 16, log_slack: 8, module, ..config() }
+}
+
+fn alike(cluster: &mut Cluster) {
+    cluster.run_until("one state", |it| (0..N).all(|id| it.tape(id) == it.tape(0)));
+}
+
+/// Two clients in turn.
+fn writes(cluster: &mut Cluster, words: std::ops::Range<usize>) {
+    for count in words {
+        cluster.apply([8, 9][count % 2], &format!("a=w{count}"));
+    }
+}
+
+/// Records of PBFT on a replica's disk.
+fn of_pbft(cluster: &Cluster, id: usize) -> usize {
+    let records = cluster.hosts[id].journal.iter().map(crate::harness::OnDisk::record);
+    records.filter(|it| matches!(it, Record::Module(_) | Record::Carried(..))).count()
+}
+
+#[test]
+fn pbfts_log_is_no_longer_than_a_few_cuts() {
+    let mut cluster = in_order_with(N, cutting());
+    writes(&mut cluster, 0..30);
+    let most = (0..N).map(|id| of_pbft(&cluster, id)).max();
+    writes(&mut cluster, 30..60);
+    cluster.run(3000);
+    assert!((0..N).all(|id| noted(&cluster, id, CUT) >= 6), "every eight entries");
+    assert!((0..N).map(|id| of_pbft(&cluster, id)).max() <= most.map(|most| most + 32), "it does not grow");
+    let mut uncut = in_order_with(N, config());
+    writes(&mut uncut, 0..60);
+    assert!(of_pbft(&uncut, 0) > 2 * of_pbft(&cluster, 0), "{} {}", of_pbft(&uncut, 0), of_pbft(&cluster, 0));
+}
+
+#[test]
+fn at_a_start_only_what_came_after_the_last_cut_is_gone_through() {
+    let mut cluster = in_order_with(N, cutting());
+    writes(&mut cluster, 0..20);
+    alike(&mut cluster);
+    let before = (0..N).map(|id| noted(&cluster, id, "contention is resolved")).collect::<Vec<_>>();
+    for id in 0..N {
+        cluster.crash(id);
+    }
+    for id in 0..N {
+        cluster.restart(id);
+    }
+    cluster.run(100);
+    assert_eq!((0..N).map(|id| noted(&cluster, id, "contention is resolved")).collect::<Vec<_>>(), before);
+    cluster.talk();
+    writes(&mut cluster, 20..24);
+    alike(&mut cluster);
+    assert_eq!(cluster.count("Granted"), 0, "the object is in ordered mode: the cut says so");
+    assert!(cluster.tape(0)[0].ends_with("w20 w21 w22 w23"));
+}
+
+#[test]
+fn who_has_slept_through_what_was_cut_takes_the_cut_and_the_objects_from_others() {
+    let mut cluster = in_order_with(N, cutting());
+    cluster.isolate(3);
+    writes(&mut cluster, 0..40);
+    cluster.heal();
+    writes(&mut cluster, 40..44);
+    alike(&mut cluster);
+    assert!(noted(&cluster, 3, TAKEN) > 0);
+    // And it is one of those that go on.
+    cluster.isolate(2);
+    writes(&mut cluster, 44..50);
+    assert!(cluster.tape(3)[0].ends_with("w48 w49"), "{:?}", cluster.tape(3));
+    cluster.heal();
+    alike(&mut cluster);
+    // Its disk says so, too.
+    cluster.restart(3);
+    writes(&mut cluster, 50..56);
+    alike(&mut cluster);
+}
+
+/// Replica 3 has slept, and has asked for a cut; `label` from others is lost.
+fn asks_for_a_cut(label: &'static str) -> Cluster {
+    let mut cluster = in_order_with(N, cutting());
+    cluster.isolate(3);
+    writes(&mut cluster, 0..40);
+    cluster.heal();
+    cluster.lose(move |it| it.label == label && it.to == replica(3) && it.from != it.to);
+    cluster.talk();
+    writes(&mut cluster, 40..42);
+    cluster.run_until("it asks", |it| it.sent.iter().any(|it| it.label == "GetCut"));
+    cluster
+}
+
+#[test]
+fn a_cut_that_no_quorum_has_voted_for_is_not_taken() {
+    let mut cluster = asks_for_a_cut("Cut");
+    let asked = cluster.sent.iter().rev().find_map(|it| match it.message() {
+        Some(Message::GetCut(op)) => Some(op),
+        _ => None,
+    });
+    let lie = Cut { op: asked.expect("it has asked"), ..Cut::default() };
+    cluster.say(replica(1), 3, Message::Cut(Box::new(lie)));
+    assert_eq!((cluster.blamed(3), noted(&cluster, 3, TAKEN)), (1, 0));
+    cluster.heal();
+    alike(&mut cluster);
+    assert_eq!(noted(&cluster, 3, TAKEN), 1);
+}
+
+#[test]
+fn a_cut_that_nobody_has_asked_for_is_ignored() {
+    let mut cluster = in_order_with(N, cutting());
+    writes(&mut cluster, 0..20);
+    cluster.say(
+        replica(1),
+        0,
+        Message::Cut(Box::new(Cut { op: quorate_core::ids::OpNumber::new(1000), ..Cut::default() })),
+    );
+    assert_eq!((cluster.blamed(0), noted(&cluster, 0, TAKEN)), (0, 0));
+    writes(&mut cluster, 20..22);
+    alike(&mut cluster);
+}
+
+#[test]
+fn a_replica_votes_for_a_cut_when_its_objects_have_been_through_it() {
+    let mut cluster = in_order_with(N, cutting());
+    let before = noted(&cluster, 3, CUT);
+    cluster.hosts[3].fast_machine = false;
+    writes(&mut cluster, 0..30);
+    assert!(noted(&cluster, 0, CUT) >= before + 3);
+    assert_eq!(noted(&cluster, 3, CUT), before, "it knows the entries, and has not executed them");
+    cluster.hosts[3].fast_machine = true;
+    cluster.work(3);
+    alike(&mut cluster);
+    assert!(noted(&cluster, 3, CUT) > before);
+}
+
+#[test]
+fn who_has_taken_a_cut_answers_no_client_before_its_objects_are_through_it() {
+    let mut cluster = asks_for_a_cut("Object");
+    cluster.run_until("it has it", |it| noted(it, 3, TAKEN) > 0);
+    let read =
+        ReadRequest { nonce: 1, name: Some(Bytes::from_static(b"a")), query: Bytes::from_static(b"a"), full: None };
+    let client = Peer::Client(ClientId::new(77));
+    cluster.talk();
+    cluster.say(client, 3, Message::Read(read.clone()));
+    cluster.run(100);
+    assert_eq!(cluster.count("ReadAnswer"), 0);
+    cluster.heal();
+    alike(&mut cluster);
+    cluster.run(100);
+    cluster.say(client, 3, Message::Read(read));
+    cluster.run(100);
+    assert_eq!(cluster.count("ReadAnswer"), 1);
+}
+
+#[test]
+fn who_asks_for_a_cut_that_nobody_keeps_any_more_asks_for_a_later_one() {
+    let mut cluster = asks_for_a_cut("Cut");
+    writes(&mut cluster, 42..90); // others keep the last two
+    cluster.heal();
+    writes(&mut cluster, 90..92);
+    cluster.run_until("it has a later one", |it| noted(it, 3, TAKEN) > 0);
+    alike(&mut cluster);
+}
+
+#[test]
+fn who_has_taken_a_cut_knows_what_the_last_operations_on_several_objects_came_to() {
+    let mut cluster = in_order_with(N, cutting());
+    cluster.isolate(3);
+    let both = ordered(5, 1, "a+b=both");
+    for id in 0..3 {
+        cluster.say(Peer::Client(ClientId::new(5)), id, Message::Ordered(Box::new(both.clone())));
+    }
+    cluster.run_until("it is done", |it| it.tape(0).len() == 2);
+    // Not so many operations on several objects that it is not carried by an object any more, and many entries.
+    for round in 0..6 {
+        cluster.apply(9, &format!("a+b={round}"));
+    }
+    for round in 0..3 {
+        cluster.apply(9, &format!("b+c={round}"));
+    }
+    cluster.heal();
+    cluster.apply(9, "b+c=last");
+    alike(&mut cluster);
+    assert!(noted(&cluster, 3, TAKEN) > 0);
+    cluster.run(200);
+    cluster.say(Peer::Client(ClientId::new(5)), 3, Message::Ordered(Box::new(both)));
+    let Message::OrderedDone { number, result } = cluster.last(3, "OrderedDone") else { panic!("an answer") };
+    assert_eq!((number.get(), result.is_some()), (1, true));
+}
+
+#[test]
+fn operations_on_several_objects_are_done_once_though_the_log_is_cut_at_every_chance() {
+    let mut cluster = in_order_with(N, Config { cut_entries: 1, ..cutting() });
+    for id in [5, 6] {
+        cluster.client(id);
+    }
+    let mut tickets = Vec::new();
+    for round in 0..12 {
+        for id in [5, 6, 7, 8, 9] {
+            let objects = ["a+b", "b+c", "a+b+c", "a", "b"][(id as usize + round) % 5];
+            tickets.push((id, cluster.submit(id, &format!("{objects}={id}.{round}."))));
+        }
+        cluster.run(7);
+    }
+    cluster.run_until("answers", |it| tickets.iter().all(|(id, ticket)| it.answer(*id, *ticket).is_some()));
+    alike(&mut cluster);
+    assert!((0..N).all(|id| noted(&cluster, id, CUT) > 4));
+    for id in 0..N {
+        cluster.restart(id);
+    }
+    cluster.apply(9, "a+b+c=last");
+    alike(&mut cluster);
+    let tape = cluster.tape(0);
+    for (id, round) in [5, 6, 7, 8, 9].into_iter().flat_map(|id| (0..12).map(move |round| (id, round))) {
+        let word = format!("{id}.{round}.");
+        let most = tape.iter().map(|line| line.split(' ').filter(|it| **it == word).count()).max();
+        assert_eq!(most, Some(1), "{word} in {tape:?}");
+    }
+    assert!(tape.iter().all(|line| line.ends_with("last")), "{tape:?}");
+}
