@@ -239,7 +239,7 @@ impl Replica {
         let Some((checkpoint, _)) = self.cuts.fetching.filter(|(asked, _)| asked.op == cut.op) else {
             return out.ignore(peer, Why::Unasked);
         };
-        if cut.checkpoint() != checkpoint && !mutated!("hq/takes-any-cut") {
+        if cut.checkpoint() != checkpoint {
             return out.blame(peer, Fault::WrongBytes(format!("the cut at entry {}", cut.op)));
         }
         if self.steps.moving.values().any(|it| matches!(it, Moving::Several(_))) {
@@ -251,6 +251,7 @@ impl Replica {
         }
         self.install(cut, out);
         self.module(out, |module, out| protocol::Replica::on_installed(module, checkpoint, None, out));
+        self.forget_results();
         self.expect_progress(out);
     }
 

@@ -160,7 +160,6 @@ impl Across {
         self.open.clear();
         self.pending.clear();
         self.reads.clear();
-        self.results.retain(|client, _| cut.clients.contains_key(client));
         (self.through, self.known) = (cut.op, self.known.max(cut.op));
     }
 

@@ -201,6 +201,52 @@ fn who_has_taken_a_cut_knows_what_the_last_operations_on_several_objects_came_to
 }
 
 #[test]
+fn no_more_operations_on_several_objects_are_ordered_when_a_cut_is_overdue() {
+    const FROZEN: &str = "objects are frozen: an operation touches several";
+    let mut cluster = in_order_with(N, Config { cut_entries: 3, ..cutting() });
+    for id in 20..32 {
+        cluster.client(id);
+    }
+    // None of them is carried out: no cut can be made.
+    cluster.lose(|it| it.label == "Start" && it.from != it.to);
+    let before = noted(&cluster, 0, FROZEN);
+    let mut tickets = Vec::new();
+    for id in 20..32 {
+        tickets.push((id, cluster.submit(id, &format!("x{id}+y{id}=both"))));
+        cluster.deliver();
+    }
+    let frozen = noted(&cluster, 0, FROZEN) - before;
+    assert!((3..=6).contains(&frozen), "{frozen} of twelve, each an entry");
+    let cuts = noted(&cluster, 0, CUT);
+    cluster.heal();
+    cluster.run_until("answers", |it| tickets.iter().all(|(id, ticket)| it.answer(*id, *ticket).is_some()));
+    assert!(noted(&cluster, 0, CUT) > cuts);
+    alike(&mut cluster);
+    assert_eq!(cluster.tape(0).iter().filter(|line| line.ends_with(": both")).count(), 24);
+}
+
+#[test]
+fn what_an_operation_on_several_objects_after_a_cut_came_to_survives_a_power_failure() {
+    let mut cluster = in_order_with(N, cutting());
+    writes(&mut cluster, 0..10);
+    assert!((0..N).all(|id| noted(&cluster, id, CUT) > 0));
+    cluster.client(5).lose(|it| it.label == "OrderedDone");
+    let ticket = cluster.submit(5, "a+b=x");
+    cluster.run_until("it is done", |it| (0..N).all(|id| it.tape(id).len() == 2));
+    cluster.run(20);
+    for id in 0..N {
+        cluster.crash(id);
+    }
+    cluster.heal();
+    for id in 0..N {
+        cluster.restart(id);
+    }
+    cluster.run_until("an answer", |it| it.answer(5, ticket).is_some());
+    let seen = cluster.tape(0)[0].split(' ').count() - 1;
+    assert_eq!(cluster.answer(5, ticket), Some(format!("{seen} 1")), "not its digest alone");
+}
+
+#[test]
 fn operations_on_several_objects_are_done_once_though_the_log_is_cut_at_every_chance() {
     let mut cluster = in_order_with(N, Config { cut_entries: 1, ..cutting() });
     for id in [5, 6] {

@@ -40,7 +40,6 @@ pub const LIST: List = List {
             "hq/cuts-before-its-objects-are-through",
             "a replica lets PBFT's log go though its own objects have not been through it",
         ),
-        all("hq/takes-any-cut", "a cut of PBFT's order is taken from one replica, whatever a quorum has voted for"),
         all("hq/answers-behind-a-cut", "a replica answers clients though it has slept through what PBFT ordered"),
         all(
             "hq/answers-in-another-order",
