@@ -231,9 +231,14 @@ fn an_operation_on_several_objects_from_before_a_cut_is_not_done_again_after_a_s
 fn a_cut_outlives_the_beginning_of_the_log() {
     let mut cluster = in_order_with(N, cutting());
     writes(&mut cluster, 0..12);
-    for count in 0..100 {
+    let longest = cluster.hosts[0].journal.len();
+    for count in 0..200 {
         cluster.apply(7, &format!("c={count}")); // no entries of PBFT
+        let records = cluster.hosts[0].journal.iter().map(crate::harness::OnDisk::record);
+        assert!(records.filter(|it| matches!(it, Record::Cut(_))).count() >= 1, "{count}");
     }
+    let records = cluster.hosts[0].journal.len();
+    assert!(records <= longest + 100, "it goes: {records} after {longest}");
     power_failure(&mut cluster);
     cluster.talk();
     writes(&mut cluster, 12..14);
