@@ -535,7 +535,7 @@ impl Replica {
     pub(super) fn forget_lost_certificate(&mut self, op: OpNumber) -> Option<Vote> {
         let it = *self.certified.as_ref()?.statement();
         let lost = it.op > op && self.log.chain_at(it.op) != Some(it.chain());
-        if !lost || mutated!("sync-tob/lost-certificates-stay") {
+        if !lost {
             return None;
         }
         self.certified = None; // on disk it stays, and is not believed there either, since the chain has no place for it

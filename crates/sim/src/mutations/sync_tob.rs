@@ -47,7 +47,6 @@ pub const LIST: List = List {
         ),
         all("sync-tob/casts-are-not-said-again", "what was lost on its way to the others is not cast again"),
         all("sync-tob/commits-do-not-rank", "a certificate of a lower view wins against a block that is committed"),
-        all("sync-tob/lost-certificates-stay", "a certificate whose branch has lost is shown in view changes for ever"),
         under("sync-tob/one-vote-is-enough", "what one replica had as its output is certified", NETWORK),
         under("sync-tob/one-certificate-is-enough", "what one replica holds a certificate of is committed", NETWORK),
         under("sync-tob/asks-once", "a block or a bundle that did not come is not asked for again", NETWORK),
