@@ -53,13 +53,7 @@ fn at_a_start_only_what_came_after_the_last_cut_is_gone_through() {
     writes(&mut cluster, 0..20);
     alike(&mut cluster);
     let before = (0..N).map(|id| noted(&cluster, id, "contention is resolved")).collect::<Vec<_>>();
-    for id in 0..N {
-        cluster.crash(id);
-    }
-    for id in 0..N {
-        cluster.restart(id);
-    }
-    cluster.run(100);
+    power_failure(&mut cluster);
     assert_eq!((0..N).map(|id| noted(&cluster, id, "contention is resolved")).collect::<Vec<_>>(), before);
     cluster.talk();
     writes(&mut cluster, 20..24);
@@ -198,6 +192,71 @@ fn who_has_taken_a_cut_knows_what_the_last_operations_on_several_objects_came_to
     cluster.say(Peer::Client(ClientId::new(5)), 3, Message::Ordered(Box::new(both)));
     let Message::OrderedDone { number, result } = cluster.last(3, "OrderedDone") else { panic!("an answer") };
     assert_eq!((number.get(), result.is_some()), (1, true));
+}
+
+fn power_failure(cluster: &mut Cluster) {
+    for id in 0..N {
+        cluster.crash(id);
+    }
+    for id in 0..N {
+        cluster.restart(id);
+    }
+    cluster.run(100);
+}
+
+#[test]
+fn an_operation_on_several_objects_from_before_a_cut_is_not_done_again_after_a_start() {
+    let mut cluster = in_order_with(N, cutting());
+    let both = ordered(5, 1, "a+b=both");
+    let say = |cluster: &mut Cluster| {
+        for id in 0..N {
+            cluster.say(Peer::Client(ClientId::new(5)), id, Message::Ordered(Box::new(both.clone())));
+        }
+        cluster.run(200);
+    };
+    say(&mut cluster);
+    assert!((0..N).all(|id| cluster.tape(id).len() == 2));
+    for round in 0..8 {
+        cluster.apply(9, &format!("b+c={round}"));
+    }
+    alike(&mut cluster);
+    power_failure(&mut cluster);
+    say(&mut cluster);
+    cluster.run(1000);
+    alike(&mut cluster);
+    assert_eq!(cluster.tape(0)[0].matches("both").count(), 1, "{:?}", cluster.tape(0));
+}
+
+#[test]
+fn a_cut_outlives_the_beginning_of_the_log() {
+    let mut cluster = in_order_with(N, cutting());
+    writes(&mut cluster, 0..12);
+    let longest = cluster.hosts[0].journal.len();
+    for count in 0..200 {
+        cluster.apply(7, &format!("c={count}")); // no entries of PBFT
+        let records = cluster.hosts[0].journal.iter().map(crate::harness::OnDisk::record);
+        assert!(records.filter(|it| matches!(it, Record::Cut(_))).count() >= 1, "{count}");
+    }
+    let records = cluster.hosts[0].journal.len();
+    assert!(records <= longest + 100, "it goes: {records} after {longest}");
+    power_failure(&mut cluster);
+    cluster.talk();
+    writes(&mut cluster, 12..14);
+    assert_eq!(cluster.count("Granted"), 0, "the object is in ordered mode: the cut says so");
+    alike(&mut cluster);
+}
+
+#[test]
+fn who_has_taken_a_cut_has_it_after_a_start() {
+    let mut cluster = asks_for_a_cut("nothing");
+    cluster.run_until("it has it", |it| noted(it, 3, TAKEN) > 0);
+    cluster.sync(3);
+    cluster.restart(3);
+    cluster.talk();
+    alike(&mut cluster);
+    writes(&mut cluster, 42..44);
+    alike(&mut cluster);
+    assert_eq!(cluster.count("GetCut"), 0);
 }
 
 #[test]
