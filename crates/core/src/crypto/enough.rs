@@ -5,9 +5,9 @@
 
 use super::digest::Digest;
 use super::keyring::Keyring;
+use super::remembered::Last;
 use super::signed::Statement;
 use crate::fault::{Fault, Why};
-use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,15 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// with two phases.
 const REMEMBERED_MAX: usize = 512;
 
-#[derive(Default)]
-struct State {
-    order: VecDeque<Digest>,
-    names: BTreeSet<Digest>,
-}
-
 /// What a keyring's owner has a quorum for.
 #[derive(Default)]
-pub(super) struct Enough(Mutex<State>);
+pub(super) struct Enough(Mutex<Last>);
 
 impl fmt::Debug for Enough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,25 +26,16 @@ impl fmt::Debug for Enough {
 }
 
 impl Enough {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn last(&self) -> MutexGuard<'_, Last> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add<T: Statement>(&self, statement: &T) {
-        let mut state = self.state();
-        let name = name(statement);
-        if state.names.insert(name) {
-            state.order.push_back(name);
-        }
-        while state.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = state.order.pop_front()
-        {
-            state.names.remove(&oldest);
-        }
+        self.last().add(name(statement), REMEMBERED_MAX);
     }
 
     pub(super) fn has<T: Statement>(&self, statement: &T) -> bool {
-        self.state().names.contains(&name(statement))
+        self.last().has(&name(statement))
     }
 }
 
@@ -104,6 +89,5 @@ mod tests {
         let enough = Enough::default();
         (0..=REMEMBERED_MAX as u64).for_each(|number| enough.add(&Vote(number)));
         assert_eq!([enough.has(&Vote(0)), enough.has(&Vote(1))], [false, true]);
-        assert_eq!(enough.state().names.len(), REMEMBERED_MAX);
     }
 }

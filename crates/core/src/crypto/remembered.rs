@@ -12,16 +12,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Good signatures of one signer that are remembered, at most; the oldest is forgotten. Some seconds of a busy group.
 const REMEMBERED_MAX: usize = 2048;
 
-/// One signer's, in the order in which they were checked.
+/// The last names of something, in the order in which they came.
 #[derive(Default)]
-struct Good {
+pub(super) struct Last {
     order: VecDeque<Digest>,
     names: BTreeSet<Digest>,
 }
 
+impl Last {
+    pub(super) fn has(&self, name: &Digest) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Adds one; forgets the oldest beyond `most`.
+    pub(super) fn add(&mut self, name: Digest, most: usize) {
+        if self.names.insert(name) {
+            self.order.push_back(name);
+        }
+        while self.order.len() > most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+    }
+}
+
 /// What a keyring remembers. Signers are the members of a group, so it is bounded.
 #[derive(Default)]
-pub(super) struct Remembered(Mutex<BTreeMap<ReplicaId, Good>>);
+pub(super) struct Remembered(Mutex<BTreeMap<ReplicaId, Last>>);
 
 impl fmt::Debug for Remembered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,27 +48,18 @@ impl fmt::Debug for Remembered {
 }
 
 impl Remembered {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Good>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Last>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Was it checked?
     pub(super) fn has(&self, by: ReplicaId, name: &Digest) -> bool {
-        self.all().get(&by).is_some_and(|good| good.names.contains(name))
+        self.all().get(&by).is_some_and(|good| good.has(name))
     }
 
     /// It was checked, and is good.
     pub(super) fn add(&self, by: ReplicaId, name: Digest) {
-        let mut all = self.all();
-        let good = all.entry(by).or_default();
-        if good.names.insert(name) {
-            good.order.push_back(name);
-        }
-        while good.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = good.order.pop_front()
-        {
-            good.names.remove(&oldest);
-        }
+        self.all().entry(by).or_default().add(name, REMEMBERED_MAX);
     }
 }
 
