@@ -3,8 +3,11 @@
 //! done on all cores, by the leader alone; whoever is told a price settles in a moment, and need not believe it: at any
 //! price nobody buys dearer or sells cheaper than he said, and nothing is made from nothing.
 //!
-//! `cargo run --profile ci -p quorate --example exchange -- [SECONDS]` trades twice for so long: with a leader whose machine waits for
-//! each block to be committed, and with one that runs ahead.
+//! `cargo run --profile ci -p quorate --example exchange -- [SECONDS] [MILLISECONDS]` trades twice for so long: with a leader whose
+//! machine waits for each block to be committed, and with one that runs ahead; with replicas that are so many milliseconds apart
+//! (10; one way, between any two; 0: none). A price takes P, a round of consensus V, and a block is committed with the third
+//! round after its own. So a block takes P + 3V and a little without running ahead, and the longer of P and V with it:
+//! there is something to gain as long as a price is not much dearer than three rounds.
 
 use quorate::borsh::{BorshDeserialize, BorshSerialize, to_vec};
 use quorate::{At, Consistency, HotStuff, Local, Output, Small, hotstuff};
@@ -13,11 +16,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Prices, in cents.
-const PRICES: u64 = 40_000;
+/// Prices, in hundredths of a cent: up to 100.00.
+const PRICES: u64 = 1_000_000;
+const UNIT: u64 = 10_000;
 /// What everybody begins with.
 const SHARES: u64 = 1_000_000;
-const CENTS: u64 = 1_000_000_000_000;
+const MONEY: u64 = 1_000_000_000_000_000;
+/// Orders of a block.
+const BLOCK: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 enum Side {
@@ -46,7 +52,7 @@ impl Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Account {
     shares: u64,
-    cents: u64,
+    money: u64,
 }
 
 #[derive(Clone, Debug, Default, BorshSerialize, BorshDeserialize)]
@@ -88,16 +94,16 @@ impl Exchange {
             let shares = if order.takes(price) { order.shares.min(left[side]) } else { 0 };
             left[side] -= shares;
             let Some(account) = self.accounts.get_mut(&order.trader) else { continue };
-            let cents = shares.saturating_mul(price);
+            let paid = shares.saturating_mul(price);
             match order.side {
                 // What an order may cost was set aside when it came.
                 Side::Buy => {
                     account.shares = account.shares.saturating_add(shares);
                     let aside = order.shares.saturating_mul(order.limit);
-                    account.cents = account.cents.saturating_add(aside.saturating_sub(cents));
+                    account.money = account.money.saturating_add(aside.saturating_sub(paid));
                 }
                 Side::Sell => {
-                    account.cents = account.cents.saturating_add(cents);
+                    account.money = account.money.saturating_add(paid);
                     account.shares = account.shares.saturating_add(order.shares - shares);
                 }
             }
@@ -111,9 +117,9 @@ impl Exchange {
         if order.limit == 0 || order.limit > PRICES || order.shares == 0 || order.shares > SHARES {
             return Err("not an order");
         }
-        let account = self.accounts.entry(order.trader).or_insert(Account { shares: SHARES, cents: CENTS });
+        let account = self.accounts.entry(order.trader).or_insert(Account { shares: SHARES, money: MONEY });
         let (purse, cost) = match order.side {
-            Side::Buy => (&mut account.cents, order.shares * order.limit),
+            Side::Buy => (&mut account.money, order.shares * order.limit),
             Side::Sell => (&mut account.shares, order.shares),
         };
         *purse = purse.checked_sub(cost).ok_or("not enough")?;
@@ -152,26 +158,29 @@ impl Small for Exchange {
             "{} blocks settled, {} shares traded, last price {}.{:02}, {}",
             self.settled,
             self.traded,
-            self.price / 100,
-            self.price % 100,
+            self.price / UNIT,
+            self.price % UNIT / (UNIT / 100),
             if conserved { "no share lost or made" } else { "SHARES LOST OR MADE" },
         );
         reply.extend_from_slice(line.as_bytes());
     }
 }
 
-/// Orders around 200.00, different for every number.
+/// Orders around 50.00, different for every number.
 fn order(trader: u32, number: u64) -> Order {
     let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let side = if mixed & 1 == 0 { Side::Buy } else { Side::Sell };
-    Order { trader, side, shares: 1 + mixed / 2 % 90, limit: 19_000 + mixed / 256 % 2_000 }
+    Order { trader, side, shares: 1 + mixed / 2 % 90, limit: 47 * UNIT + mixed / 256 % (6 * UNIT) }
 }
 
 /// Trades for some seconds; returns orders answered in a second.
-fn trade(name: &str, run_ahead: usize, seconds: u64) -> Result<f64, Box<dyn std::error::Error>> {
-    const TRADERS: u32 = 192;
-    let config = hotstuff::Config { run_ahead, block_requests: 16, ..hotstuff::Config::default() };
-    let cluster = Local::start::<HotStuff, _>(4, config, Exchange::default)?;
+fn trade(name: &str, run_ahead: usize, seconds: u64, apart: Duration) -> Result<f64, Box<dyn std::error::Error>> {
+    const TRADERS: u32 = 256;
+    let config = hotstuff::Config { run_ahead, block_requests: BLOCK, ..hotstuff::Config::default() };
+    let cluster = match apart.is_zero() {
+        true => Local::start::<HotStuff, _>(4, config, Exchange::default)?,
+        false => Local::start_apart::<HotStuff, _>(4, config, Exchange::default, apart)?,
+    };
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let clients: Vec<_> = (0..TRADERS).map(|_| cluster.client::<HotStuff>()).collect::<Result<_, _>>()?;
     let begun = Instant::now();
@@ -200,10 +209,25 @@ fn trade(name: &str, run_ahead: usize, seconds: u64) -> Result<f64, Box<dyn std:
     Ok(rate)
 }
 
+/// How long a price takes when nothing else is done.
+fn price_takes() -> Duration {
+    let mut exchange = Exchange::default();
+    for number in 0..BLOCK as u64 {
+        let _in_the_book = exchange.take(order(0, number));
+    }
+    let begun = Instant::now();
+    let price = exchange.best_price();
+    assert!((1..=PRICES).contains(&price), "a price is one of the prices");
+    begun.elapsed()
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds = std::env::args().nth(1).and_then(|it| it.parse().ok()).unwrap_or(3);
-    let waiting = trade("one block at a time", 1, seconds)?;
-    let ahead = trade("three blocks ahead", 3, seconds)?;
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|it| it.parse().ok()).collect();
+    let seconds = numbers.first().copied().unwrap_or(5);
+    let apart = Duration::from_millis(numbers.get(1).copied().unwrap_or(10));
+    println!("a price takes {:.1?} on an idle machine; replicas are {apart:?} apart", price_takes());
+    let waiting = trade("one block at a time", 1, seconds, apart)?;
+    let ahead = trade("three blocks ahead", 3, seconds, apart)?;
     println!("{:.1} times as many with a leader that runs ahead", ahead / waiting.max(1.0));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A whole cluster in one process, for tests and first steps: real links over loopback, real disks in a temporary folder, a
 //! thread for each replica. `quorate dev` runs processes instead; the code of a replica is the same.
 
+use crate::apart::Relays;
 use crate::broker::{Broker, Direct, Intake};
 use crate::client::{Client, ClientError, ClientOptions, ConnectError};
 use crate::coin;
@@ -18,7 +19,7 @@ use quorate_core::outbox::Note;
 use quorate_core::protocol::{Answer, Consistency, Protocol};
 use quorate_store::{DiskError, FolderLock, RealDisk};
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -60,6 +61,8 @@ pub struct Local {
     run: Arc<Run>,
     folder: PathBuf,
     broker: Option<Arc<dyn Broker>>,
+    /// Between replicas that are far apart.
+    relays: Option<Relays>,
 }
 
 /// Runs a replica until it is told to end.
@@ -98,7 +101,24 @@ impl Local {
     where
         P::Config: Sync,
     {
-        Self::start_with::<P, M>(replicas, config, machine, None)
+        Self::begin::<P, M>(replicas, config, machine, None, None)
+    }
+
+    /// As [`Local::start`], with replicas that are far apart: what one of them sends another takes `one_way` longer, to a
+    /// millisecond. Clients are beside each of them. Nothing else of a wide area is imitated: no loss, no limit of the rate.
+    ///
+    /// # Errors
+    /// [`LocalError`].
+    pub fn start_apart<P: Protocol, M: Machine>(
+        replicas: u8,
+        config: P::Config,
+        machine: impl Fn() -> M + Send + Sync + 'static,
+        one_way: Duration,
+    ) -> Result<Self, LocalError>
+    where
+        P::Config: Sync,
+    {
+        Self::begin::<P, M>(replicas, config, machine, None, Some(one_way))
     }
 
     /// As [`Local::start`]; clients publish through this broker, if there is one and the protocol's clients publish.
@@ -110,6 +130,19 @@ impl Local {
         config: P::Config,
         machine: impl Fn() -> M + Send + Sync + 'static,
         broker: Option<Arc<dyn Broker>>,
+    ) -> Result<Self, LocalError>
+    where
+        P::Config: Sync,
+    {
+        Self::begin::<P, M>(replicas, config, machine, broker, None)
+    }
+
+    fn begin<P: Protocol, M: Machine>(
+        replicas: u8,
+        config: P::Config,
+        machine: impl Fn() -> M + Send + Sync + 'static,
+        broker: Option<Arc<dyn Broker>>,
+        one_way: Option<Duration>,
     ) -> Result<Self, LocalError>
     where
         P::Config: Sync,
@@ -136,21 +169,24 @@ impl Local {
             run: Arc::new(run),
             folder,
             broker,
+            relays: None,
         };
-        local.set_up(replicas, P::TOSSES)?;
+        local.set_up(replicas, P::TOSSES, one_way)?;
         Ok(local)
     }
 
     /// Draws keys and ports, makes folders, starts everybody.
-    fn set_up(&mut self, replicas: u8, tosses: bool) -> Result<(), LocalError> {
+    fn set_up(&mut self, replicas: u8, tosses: bool, one_way: Option<Duration>) -> Result<(), LocalError> {
         let coins = if tosses { coin::deal(usize::from(replicas))? } else { Vec::new() };
-        let mut drawn = Vec::new();
+        let (mut drawn, mut places) = (Vec::new(), Vec::new());
         for replica in (0..replicas).map(ReplicaId::new) {
             let (listener, key) = (TcpListener::bind("127.0.0.1:0")?, KeyPair::generate()?);
-            let address = listener.local_addr()?.to_string();
-            self.cluster.members.push(Member { replica, address, public_key: key.public() });
+            let address = listener.local_addr()?;
+            places.push((replica, address));
+            self.cluster.members.push(Member { replica, address: address.to_string(), public_key: key.public() });
             drawn.push((listener, key));
         }
+        self.relays = one_way.map(|one_way| Relays::start(&places, one_way)).transpose()?;
         for (member, (listener, key)) in self.cluster.members.iter().zip(drawn) {
             let settings = ReplicaConfig {
                 cluster: self.cluster.cluster,
@@ -162,7 +198,7 @@ impl Local {
                 data_dir: self.folder.join(format!("replica-{}", member.replica.get())),
                 listen: member.address.clone(),
                 clients: vec![self.key.public()],
-                members: self.cluster.members.clone(),
+                members: self.members_as_seen_by(member.replica),
                 criticality: None,
                 tentative_requests: None,
                 broker: None,
@@ -178,6 +214,16 @@ impl Local {
             self.replicas.push(Place { seat, running });
         }
         Ok(())
+    }
+
+    /// Who is where, for a replica: the others are at the near ends of their relays, if there are any.
+    fn members_as_seen_by(&self, replica: ReplicaId) -> Vec<Member> {
+        let relay = |to| self.relays.as_ref().and_then(|relays| relays.address(replica, to));
+        let near = |member: &Member| {
+            let address = relay(member.replica).map_or_else(|| member.address.clone(), |it: SocketAddr| it.to_string());
+            Member { address, ..member.clone() }
+        };
+        self.cluster.members.iter().map(near).collect()
     }
 
     /// Ends a replica as a crash of its process would: what it has not synced is gone. Does nothing if it does not run.

@@ -195,3 +195,22 @@ fn a_watcher_hears_every_event_once_and_in_order() {
     }
     assert_eq!(heard, (1..=50).collect::<Vec<_>>());
 }
+
+#[test]
+fn what_replicas_that_are_far_apart_tell_each_other_takes_its_time_and_they_agree() {
+    const ONE_WAY: Duration = Duration::from_millis(25);
+    let mut local = Local::start_apart::<Vr, _>(3, vr::Config::default(), Count::default, ONE_WAY).expect("starts");
+    let client = local.client::<Vr>().expect("connects");
+    assert_eq!(apply(&client, b"x"), 1);
+    for expected in 2..=5 {
+        let begun = Instant::now();
+        assert_eq!(apply(&client, b"x"), expected);
+        let took = begun.elapsed(); // never less than there and back, however fast the machine is
+        assert!(took >= 2 * ONE_WAY, "answered after {took:?}: a backup cannot have been asked");
+    }
+    local.crash(ReplicaId::new(2));
+    assert_eq!(apply(&client, b"x"), 6);
+    local.restart(ReplicaId::new(2)).expect("starts again");
+    assert_eq!(apply(&client, b"x"), 7);
+    converged(&client);
+}
