@@ -125,7 +125,7 @@ impl<D: Disk> Wal<D> {
         }
         let size = segment::next_size(&config, 0, 0);
         let header = SegmentHeader { log_id: config.log_id, number: 1, floor: 1, size };
-        let file = segment::create(disk, &header, |_| {})?;
+        let file = segment::create(disk, &header, |_| true)?;
         let active = Active { file, number: 1, size: to_usize(size), written: RECORDS, has_safe_record: false };
         let chain = Chain::start(config.log_id);
         Ok(Self::assemble(disk, config, VecDeque::new(), active, 1, chain))
@@ -402,7 +402,7 @@ impl<D: Disk> Wal<D> {
                 let size = segment::next_size(&self.config, self.active.size as u64, need);
                 let header = self.next_header(size);
                 self.ordered.iter().for_each(Pacemaker::hurry); // it comes too late
-                let file = self.or_full(segment::create(&self.disk, &header, |_| {}))?;
+                let file = self.or_full(segment::create(&self.disk, &header, |_| true))?;
                 Spare { file, number: header.number, size: to_usize(header.size) }
             }
         };
@@ -454,20 +454,20 @@ impl<D: Disk> SegmentOrder<D> {
     /// # Errors
     /// If the disk refuses; hand the error to [`Wal::adopt`].
     pub fn build(self) -> Result<Spare<D>, DiskError> {
-        self.make(|_| {})
+        self.make(|_| true)
     }
 
     /// As [`SegmentOrder::build`], and keeps pace with the log: the segment is full when the log has used three quarters of what
     /// it had left of its own. Blocks while the log stands still, until its next sync or its end.
     ///
     /// # Errors
-    /// As [`SegmentOrder::build`].
+    /// As [`SegmentOrder::build`]; and if the log has ended, which nobody is left to be told.
     pub fn build_slowly(self) -> Result<Spare<D>, DiskError> {
         let pace = self.pace.clone();
         self.make(|bytes| pace.wait_for(bytes))
     }
 
-    fn make(self, until: impl Fn(u64)) -> Result<Spare<D>, DiskError> {
+    fn make(self, until: impl Fn(u64) -> bool) -> Result<Spare<D>, DiskError> {
         let file = segment::create(&self.disk, &self.header, until)?;
         Ok(Spare { file, number: self.header.number, size: to_usize(self.header.size) })
     }

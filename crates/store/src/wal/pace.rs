@@ -13,14 +13,23 @@ pub(super) struct Pace {
     size: u64,
     /// Bytes that the log had left in its own segment when the other one was ordered.
     left: u64,
-    allowed: Mutex<u64>,
+    allowed: Mutex<Allowed>,
     changed: Condvar,
+}
+
+/// What the log has said last.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    /// The first bytes of the segment that may be written.
+    bytes: u64,
+    /// There is no log any more that would use it.
+    ended: bool,
 }
 
 impl Pace {
     /// The log has `left` bytes of its segment left, and orders one of `size`.
     pub(super) fn new(size: u64, left: u64) -> Arc<Self> {
-        let allowed = Mutex::new(HEAD_START);
+        let allowed = Mutex::new(Allowed { bytes: HEAD_START, ended: false });
         Arc::new(Self { size, left: left.max(1), allowed, changed: Condvar::new() })
     }
 
@@ -33,26 +42,32 @@ impl Pace {
 
     fn allow(&self, bytes: u64) {
         let mut allowed = self.allowed();
-        if bytes > *allowed {
-            *allowed = bytes;
+        if bytes > allowed.bytes {
+            allowed.bytes = bytes;
             self.changed.notify_all();
         }
     }
 
-    /// Blocks until the first `bytes` of the segment may be written.
-    pub(super) fn wait_for(&self, bytes: u64) {
-        let mut allowed = self.allowed();
-        while *allowed < bytes.min(self.size) {
-            allowed = self.changed.wait(allowed).unwrap_or_else(PoisonError::into_inner);
-        }
+    fn end(&self) {
+        self.allowed().ended = true;
+        self.changed.notify_all();
     }
 
-    fn allowed(&self) -> MutexGuard<'_, u64> {
+    /// Blocks until the first `bytes` of the segment may be written; false if nobody will use it.
+    pub(super) fn wait_for(&self, bytes: u64) -> bool {
+        let mut allowed = self.allowed();
+        while allowed.bytes < bytes.min(self.size) && !allowed.ended {
+            allowed = self.changed.wait(allowed).unwrap_or_else(PoisonError::into_inner);
+        }
+        !allowed.ended
+    }
+
+    fn allowed(&self) -> MutexGuard<'_, Allowed> {
         self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The log's end of a pace. When it is dropped, the segment is filled at full speed: nobody would tell how the log goes on.
+/// The log's end of a pace. When it is dropped the log has ended, and the segment is given up: the next life makes one if it needs one.
 #[derive(Debug)]
 pub(super) struct Pacemaker {
     pace: Arc<Pace>,
@@ -70,7 +85,7 @@ impl Pacemaker {
         self.pace.used(end.saturating_sub(self.from) as u64);
     }
 
-    /// Nothing tells any more how fast: at full speed.
+    /// The log waits for it: at full speed.
     pub(super) fn hurry(&self) {
         self.pace.allow(u64::MAX);
     }
@@ -78,6 +93,6 @@ impl Pacemaker {
 
 impl Drop for Pacemaker {
     fn drop(&mut self) {
-        self.hurry();
+        self.pace.end();
     }
 }

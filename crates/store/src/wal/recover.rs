@@ -281,7 +281,7 @@ impl Examined {
         let previous = self.segments.iter().map(|(scan, _)| scan.len).max().unwrap_or(0);
         let size = segment::next_size(config, previous.checked_div(2).unwrap_or(0), 0);
         let header = SegmentHeader { log_id: self.log_id, number, floor, size };
-        let file = segment::create(disk, &header, |_| {})?;
+        let file = segment::create(disk, &header, |_| true)?;
         let mut fresh = Fresh::<D> { file, size, append_at: RECORDS, next_seq: self.next_seq, chain: self.chain };
         if let Some(tail) = self.tail.filter(|tail| tail.last < SEQ_END) {
             let classes = tail.said.unwrap_or_else(|| self.chain.without_classes());

@@ -8,6 +8,7 @@ use super::{WalConfig, WalError};
 use crate::bytes::{array_at, crc, u32_at, u64_at};
 use crate::disk::{Disk, DiskError, DiskFile};
 use quorate_core::mutated;
+use std::io;
 
 /// The folder of the segments.
 pub(crate) const FOLDER: &str = "wal";
@@ -68,8 +69,13 @@ pub(crate) fn next_size(config: &WalConfig, previous: u64, need: usize) -> u64 {
     size.max(least as u64)
 }
 
-/// Makes a segment, safe under its name before this returns. Asks `until` before it writes so many bytes of it: that may block.
-pub(crate) fn create<D: Disk>(disk: &D, header: &SegmentHeader, until: impl Fn(u64)) -> Result<D::File, DiskError> {
+/// Makes a segment, safe under its name before this returns. Asks `until` before it writes so many bytes of it: that may block, and
+/// if it says no, the segment is given up.
+pub(crate) fn create<D: Disk>(
+    disk: &D,
+    header: &SegmentHeader,
+    until: impl Fn(u64) -> bool,
+) -> Result<D::File, DiskError> {
     let temporary = format!("{FOLDER}/{:016x}.new", header.number);
     if disk.exists(&temporary)? {
         disk.remove(&temporary)?;
@@ -81,12 +87,20 @@ pub(crate) fn create<D: Disk>(disk: &D, header: &SegmentHeader, until: impl Fn(u
     made
 }
 
-fn fill<D: Disk>(disk: &D, header: &SegmentHeader, temporary: &str, until: impl Fn(u64)) -> Result<D::File, DiskError> {
+fn fill<D: Disk>(
+    disk: &D,
+    header: &SegmentHeader,
+    temporary: &str,
+    until: impl Fn(u64) -> bool,
+) -> Result<D::File, DiskError> {
     let file = disk.create(temporary)?;
     let mut at = 0;
     while at < header.size {
         let len = (ZEROS.len() as u64).min(header.size.saturating_sub(at));
-        until(at.saturating_add(len));
+        if !until(at.saturating_add(len)) {
+            let ended = io::Error::new(io::ErrorKind::Interrupted, "the log that ordered it has ended");
+            return Err(DiskError::new("fill", temporary, &ended));
+        }
         file.write_at(at, ZEROS.get(..len as usize).unwrap_or(&ZEROS))?;
         at = at.saturating_add(len);
         if at.is_multiple_of(SYNC_EVERY) {

@@ -309,14 +309,33 @@ fn a_segment_is_filled_as_the_log_goes_on_and_is_there_before_it_is_needed() {
 }
 
 #[test]
-fn a_segment_whose_log_is_gone_is_filled_at_once() {
+fn a_segment_whose_log_has_ended_is_given_up() {
     let disk = SimDisk::new();
     let (mut wal, filled) = half_used(&disk);
     let order = wal.order_segment().expect("it is wanted");
     let builder = std::thread::spawn(|| order.build_slowly());
     while filled() < 4 << 20 {}
     drop(wal);
-    assert!(builder.join().expect("no panic").is_ok());
+    let error = builder.join().expect("no panic").err().expect("it is given up");
+    assert!(error.to_string().contains("has ended"), "{error}");
+    assert_eq!(disk.look("wal/0000000000000002.new", <[u8]>::len), None, "nothing of it is left");
+    assert!(open(&disk).1.report.is_intact());
+}
+
+#[test]
+fn a_segment_that_comes_too_late_is_filled_at_once() {
+    let disk = SimDisk::new();
+    let (mut wal, filled) = half_used(&disk);
+    let order = wal.order_segment().expect("it is wanted");
+    group(&mut wal, 1, 9 << 20); // longer than what was left: the log has made a segment itself
+    let builder = std::thread::spawn(|| order.build_slowly());
+    let begun = std::time::Instant::now();
+    while !builder.is_finished() && begun.elapsed().as_secs() < 30 {}
+    assert!(builder.is_finished(), "it waits for a log that stands still");
+    let built = builder.join().expect("no panic");
+    assert!(filled() == 0 && disk.exists(SEGMENT_2).expect("works"));
+    wal.adopt(built).expect("works");
+    assert!(!disk.exists(SEGMENT_2).expect("works"), "and is of no use any more");
 }
 
 #[test]
