@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::panic;
 
 /// An error that knows what to do next.
 #[derive(Debug)]
@@ -53,6 +54,22 @@ impl<T, E: Into<anyhow::Error>> Advise<T> for Result<T, E> {
     fn explain(self, what: impl Into<String>) -> anyhow::Result<T> {
         self.map_err(|error| Advised { what: what.into(), advice: None, cause: Some(error.into()) }.into())
     }
+}
+
+/// What a shell says of a command that a closed pipe has ended.
+const BROKEN_PIPE: i32 = 141;
+
+/// From here on, whoever stops reading our output (`quorate sim … | head`) ends the command without a word, as it ends others.
+/// `println!` would panic.
+pub fn end_when_nobody_reads() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let what = info.payload_as_str().unwrap_or_default();
+        if what.starts_with("failed printing to stdout") && what.contains("Broken pipe") {
+            std::process::exit(BROKEN_PIPE);
+        }
+        before(info);
+    }));
 }
 
 /// Writes an error to stderr.

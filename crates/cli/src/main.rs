@@ -63,6 +63,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    errors::end_when_nobody_reads();
     let result = match Cli::parse().command {
         Command::Dev(arguments) => wait(dev::run(arguments)),
         Command::Kv(arguments) => wait(kv::run(arguments)),

@@ -93,9 +93,12 @@ pub struct Arguments {
     /// Draw all scenarios into this folder
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
-    /// Run so many seeds, from 1
+    /// Run so many seeds
     #[arg(long, default_value_t = 100)]
     seeds: u64,
+    /// The first of them: a campaign goes on where another one ended
+    #[arg(long, value_name = "SEED", default_value_t = 1, conflicts_with = "seed")]
+    first: u64,
     /// What may go wrong: all, none, or names separated by commas; -NAME leaves one out, NAME:300 triples it. What
     /// crashes and clocks do besides goes by -lost-writes, -torn-writes, -clock-drift
     #[arg(long, default_value = "all", allow_hyphen_values = true)]
@@ -301,7 +304,7 @@ fn simulate<P: Simulated>(arguments: &Arguments) -> anyhow::Result<bool> {
         return one::run::<P>(options, None, arguments);
     }
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let summary = many::<P>(&options, 1..arguments.seeds.saturating_add(1), jobs);
+    let summary = many::<P>(&options, arguments.first..arguments.first.saturating_add(arguments.seeds), jobs);
     if arguments.json {
         println!("{}", json_summary(P::NAME, &summary));
     } else {

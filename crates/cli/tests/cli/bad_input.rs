@@ -317,3 +317,25 @@ fn compare_and_swap_says_what_it_found() {
     cluster.must(&["kv", "del", "leader"]);
     assert!(!cluster.run(&["kv", "del", "leader"]).ok);
 }
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_without_a_word() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    command.args(["sim", "--protocol", "vr", "--seed", "7", "--trace"]).stdout(writer);
+    let ended = command.stderr(std::process::Stdio::piped()).output().expect("it runs");
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned()), (Some(141), String::new()));
+}
+
+#[test]
+fn a_campaign_begins_at_the_seed_that_is_named() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        let output = command.args(["sim", "--protocol", "naive", "--json"]).args(arguments).output().expect("it runs");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let said = run(&["--first", "41", "--seeds", "2"]);
+    assert!(said.contains("\"seeds\":2") && said.contains("--seed 41"), "{said}");
+    assert!(!said.contains("--seed 1 "), "{said}");
+}
