@@ -173,8 +173,7 @@ impl Replica {
         self.pool = Pool::default(); // what was executed meanwhile is not known; clients ask again
         self.trim(out);
         self.end_silence(out);
-        let high = self.high.block();
-        self.apply_qc(high, out);
+        self.apply_qc(&self.high.clone(), out);
         self.dispatch(out);
         self.watch(out);
         self.arm_tick(out);

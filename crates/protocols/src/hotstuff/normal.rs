@@ -292,10 +292,11 @@ impl Replica {
         self.speculate(&block, out);
         let seq = self.persist(Record::Block(Box::new(block.clone())), out);
         self.tree.insert(id, block, seq);
-        let keep = [self.high.block(), id, self.safety.locked.block];
+        let decisive = self.decisive.as_ref().map(Qc::block);
+        let keep = [self.high.block(), id, self.safety.locked.block, decisive.unwrap_or(id)];
         self.tree.shrink(OPEN_BLOCKS_MAX, &keep);
         if id == self.high.block() {
-            self.apply_qc(id, out);
+            self.apply_qc(&self.high.clone(), out);
         }
     }
 
@@ -370,13 +371,13 @@ impl Replica {
             self.safety.high = qc.justify();
             self.dirty = true;
         }
-        self.apply_qc(qc.block(), out);
+        self.apply_qc(qc, out);
         self.enter(qc.view().next(), out);
     }
 
-    /// What a certificate of this block means, as far as the block is here.
-    pub(super) fn apply_qc(&mut self, certified: Digest, out: &mut Outbox) {
-        let rules = self.config.rules;
+    /// What a certificate means, as far as its block is here.
+    pub(super) fn apply_qc(&mut self, qc: &Qc, out: &mut Outbox) {
+        let (rules, certified, before) = (self.config.rules, qc.block(), self.committed());
         if let Some(lock) = rules.locks(&self.tree, certified).filter(|lock| lock.view > self.safety.locked.view)
             && !mutated!("hotstuff/never-locks")
         {
@@ -385,6 +386,9 @@ impl Replica {
         }
         if let Some(block) = rules.commits(|id| self.tree.header(id), certified) {
             self.commit(block, out);
+        }
+        if self.committed() > before {
+            self.decisive = Some(qc.clone());
         }
     }
 }

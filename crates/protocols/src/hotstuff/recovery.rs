@@ -12,7 +12,7 @@ use super::durable::Silence;
 use super::message::{Block, Justify, Message, Place, Qc, Tc, Vote};
 use super::replica::Replica;
 use super::{Outbox, Timer};
-use quorate_core::crypto::Certified;
+use quorate_core::crypto::{Certified, Digest};
 use quorate_core::fault::Why;
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::mutated;
@@ -188,9 +188,24 @@ impl Replica {
                 break;
             }
         }
+        self.show_decision(to, &line, out);
         self.quotas.spend(from, bytes);
         out.send_unsynced(to, self.new_view()); // carries its proofs
         out.send_unsynced(to, Message::Status(self.place())); // the end of the answer
+    }
+
+    /// A branch that was left may have committed the last block: nothing on the highest one says so, and a group at rest makes nothing
+    /// that would.
+    fn show_decision(&self, to: Peer, line: &[Digest], out: &mut Outbox) {
+        let Some(decisive) = &self.decisive else { return };
+        let left = self.tree.branch(decisive.block()).unwrap_or_default();
+        let blocks: Vec<&Block> = left.iter().filter_map(|id| self.tree.get(*id)).collect();
+        let proofs = blocks.iter().skip(1).map(|child| child.justify.clone()).chain([decisive.justify()]);
+        for (block, proof) in blocks.iter().zip(proofs).filter(|(block, _)| !line.contains(&block.header.id())) {
+            if let Justify::Quorum(proof) = proof {
+                out.send_unsynced(to, Message::Block { block: Box::new((*block).clone()), proof }); // carries its proof
+            }
+        }
     }
 
     fn proof_of(&self, block: &Block) -> Option<Justify> {

@@ -72,6 +72,8 @@ pub struct Replica {
     pub(super) tree: Tree,
     /// The highest certificate (*qc_high*), checked.
     pub(super) high: Qc,
+    /// The certificate that has committed the last block, since this replica started. Perhaps its branch was left, and nobody else has it.
+    pub(super) decisive: Option<Qc>,
     /// The highest timeout certificate, checked.
     pub(super) tc: Option<Tc>,
     /// The leader's proposal in the present view.

@@ -143,6 +143,7 @@ pub(super) fn restore(
         dirty: false,
         tree,
         high,
+        decisive: None,
         tc,
         seen: None,
         proposed: None,

@@ -1,7 +1,7 @@
 //! The two sets of rules, where they differ (HotStuff §5, Jolteon §4), and the counterexamples that others ran into.
 
-use crate::harness::{Cluster, replica};
-use crate::words::{certificate, config, group, header, orders, proposal, say, timeouts, under, view};
+use crate::harness::{Cluster, Flying, replica};
+use crate::words::{certificate, config, group, header, op, orders, proposal, say, timeouts, under, view};
 use quorate_core::ids::{ClientId, Peer};
 use quorate_core::protocol::Consistency;
 use quorate_protocols::hotstuff::{Config, Header, Message, Payload, Proposal, Rules, genesis};
@@ -158,4 +158,53 @@ fn a_certificate_of_a_block_that_is_not_here_is_kept_and_the_block_fetched() {
     it.lose(|it| it.label == "Proposal" && it.to == replica(3));
     it.submit(1, "b");
     it.run_until("R3 has it", |it| it.tape(3).len() == 2);
+}
+
+/// What R3 has told anybody of blocks.
+fn told_blocks(it: &Cluster) -> Vec<Message> {
+    let said = it.sent.iter().filter(|it| it.from == replica(3) && it.label == "Block");
+    said.filter_map(Flying::message).collect()
+}
+
+#[test]
+fn what_a_branch_that_was_left_has_committed_is_proven_to_whoever_lacks_it() {
+    // 1 ← 2 ← 3, certified by a certificate that few have seen, commits 1; the group goes on with 2 ← 5, and rests.
+    let group = |has_seen_it: bool| {
+        let mut it = alone(Rules::ThreeChain);
+        let (one, p1) = block(&mut it, 1, None, "a");
+        let (two, p2) = block(&mut it, 2, Some(&one), "");
+        let (three, p3) = block(&mut it, 3, Some(&two), "");
+        let (five, p5) = block(&mut it, 5, Some(&two), "");
+        tell(&mut it, &one, &p1, None);
+        tell(&mut it, &two, &p2, None);
+        if has_seen_it {
+            tell(&mut it, &three, &p3, None);
+            certify(&mut it, &three);
+        }
+        tell(&mut it, &five, &p5, Some(2));
+        certify(&mut it, &five);
+        it
+    };
+    let (mut knows, mut lacks) = (group(true), group(false));
+    assert_eq!((knows.committed(3), lacks.committed(3)), (1, 0));
+    knows.say(replica(0), 3, Message::GetBlocks { after: op(0) });
+    for message in told_blocks(&knows) {
+        lacks.say(replica(0), 3, message);
+    }
+    assert_eq!(lacks.committed(3), 1);
+}
+
+#[test]
+fn what_the_highest_branch_proves_is_not_proven_twice() {
+    let mut it = alone(Rules::ThreeChain);
+    let mut last: Option<Header> = None;
+    for in_view in 1..=4 {
+        let (next, payload) = block(&mut it, in_view, last.as_ref(), "");
+        tell(&mut it, &next, &payload, None);
+        certify(&mut it, &next);
+        last = Some(next);
+    }
+    assert_eq!(it.committed(3), 2);
+    it.say(replica(0), 3, Message::GetBlocks { after: op(0) });
+    assert_eq!(told_blocks(&it).len(), 4, "each block once");
 }
