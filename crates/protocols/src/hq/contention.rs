@@ -128,9 +128,7 @@ impl Replica {
         let Some(starts) = self.starts.get(&id) else { return };
         let is_queued = self.across.is_queued(id) || self.lives.renews(id);
         let counts = |start: &&Verified<Start>| {
-            start.statement().seen == seen
-                && self.lives.counts(start.by(), start.statement().life)
-                && (is_queued || !start.statement().conflict.is_empty())
+            start.statement().seen == seen && (is_queued || !start.statement().conflict.is_empty())
         };
         let starts = starts.values().filter(counts);
         let mut starts: Vec<Signed<Start>> = starts.map(|start| start.signed().clone()).collect();

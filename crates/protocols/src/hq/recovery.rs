@@ -437,7 +437,7 @@ pub(super) fn restore(
         replica.compare_soon(out);
     }
     replica.check_life(out);
-    replica.rejoin_again(out);
+    replica.begin_rejoining(out);
     replica.settle_cuts(out);
     replica.expect_progress(out);
     Ok(replica)

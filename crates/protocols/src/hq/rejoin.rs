@@ -78,6 +78,8 @@ pub(super) struct Lives {
 /// How far it is.
 #[derive(Debug, Default)]
 struct Rejoining {
+    /// Which life it is is on the disk.
+    is_durable: bool,
     /// What the others have executed or granted.
     heard: BTreeMap<ReplicaId, Heard>,
     /// What PBFT had ordered when it had come to the beginning of this life, for objects that have not been through that; `None` until then.
@@ -295,17 +297,24 @@ impl Replica {
     /// Asks PBFT in this replica's name, and tells the request to everybody: PBFT here may be silent.
     fn submit_to_all(&mut self, entries: &[Entry], out: &mut Outbox) {
         let (_, request) = self.submit_entries(entries, out);
-        if let Some(request) = request {
-            out.broadcast(Message::Module(request)); // after which life it is is on disk
-        }
+        request.into_iter().for_each(|request| out.broadcast(Message::Module(request)));
     }
 }
 
 /// The way back.
 impl Replica {
+    /// A start without what was promised. Which life it is must be on the disk before PBFT hears of it.
+    pub(super) fn begin_rejoining(&mut self, out: &mut Outbox) {
+        if let Some((life, _)) = self.lives.own.filter(|_| self.lives.is_rejoining()) {
+            out.send(self.me(), Message::GetExecuted { nonce: life.nonce, after: Digest::ZERO });
+            self.rejoin_again(out);
+        }
+    }
+
     /// Has PBFT order that this is a new life, until it is.
-    pub(super) fn say_rejoin(&mut self, out: &mut Outbox) {
-        let Some((life, _)) = self.lives.own.filter(|_| self.lives.is_rejoining()) else { return };
+    fn say_rejoin(&mut self, out: &mut Outbox) {
+        let is_durable = self.lives.rejoining.as_ref().is_some_and(|it| it.is_durable);
+        let Some((life, _)) = self.lives.own.filter(|_| is_durable) else { return };
         let noted = self.lives.noted.get(&self.me);
         if noted.is_some_and(|it| it.nonce == life.nonce) {
             return;
@@ -348,8 +357,12 @@ impl Replica {
     /// Somebody who has lost its disk asks what this replica has executed or granted.
     pub(super) fn on_get_executed(&mut self, from: ReplicaId, nonce: u64, after: Digest, out: &mut Outbox) {
         let to = Peer::Replica(from);
-        if self.lives.is_rejoining() {
-            return out.ignore(to, Why::NotNow); // it does not know itself
+        if let Some(rejoining) = &mut self.lives.rejoining {
+            if from != self.me {
+                return out.ignore(to, Why::NotNow); // it does not know itself
+            }
+            rejoining.is_durable = true; // as this message says
+            return self.say_rejoin(out);
         }
         let here = self.objects.range((Bound::Excluded(after), Bound::Unbounded));
         let places = here.map(|(id, object)| (*id, object.furthest())).filter(|(_, it)| *it > Version::default());
