@@ -387,7 +387,7 @@ impl Replica {
             return out.blame(peer, Fault::Malformed("a list of objects out of order".to_owned()));
         }
         let is_own = self.lives.own.is_some_and(|(life, _)| life.nonce == nonce) && from != self.me;
-        if !is_own && !mutated!("hq/believes-answers-to-a-former-life") {
+        if !is_own {
             return out.ignore(peer, Why::Unasked);
         }
         let lacks: Vec<_> = places.iter().filter(|(id, place)| !self.has_reached(*id, *place)).copied().collect();
@@ -451,7 +451,7 @@ impl Replica {
         }
         let through = rejoining.heard.values().filter(|it| it.through).count();
         let has_heard = through >= self.quorum() || mutated!("hq/comes-back-without-hearing");
-        let is_level = rejoining.ordered.as_ref().is_some_and(BTreeMap::is_empty) && !self.catches_up();
+        let is_level = rejoining.ordered.as_ref().is_some_and(BTreeMap::is_empty);
         match began.filter(|_| has_heard && is_level && self.module.may_vote()) {
             Some(began) => self.come_back(began, out),
             None => self.lives.rejoining = Some(rejoining),

@@ -115,17 +115,20 @@ fn until_it_is_back_it_answers_no_client_and_tells_nobody_what_it_has_executed()
     let mut cluster = Cluster::new(N);
     cluster.apply(9, "a=1").apply(8, "b=1");
     loses_its_disk(&mut cluster, 3);
-    cluster.lose(|it| it.label == "Executed");
+    cluster.lose(|it| ["Executed", "Object", "Sums"].contains(&it.label));
     cluster.run(3000);
     cluster.talk();
-    cluster.apply(9, "a=2"); // it hears of it by its certificate
-    for client in [7, 6] {
-        let word = format!("c={client}");
-        (0..N).for_each(|id| drop(cluster.say(self::client(client), id % 2, Message::Write1(write(client, 1, &word)))));
+    cluster.apply(9, "e=1");
+    assert_eq!(cluster.tape(3), ["e: 1"], "by its certificate");
+    cluster.lose(|it| it.label == "Executed");
+    for id in 0..N {
+        let one = [7, 6][id % 2];
+        cluster.say(client(one), id, Message::Write1(write(one, 1, &format!("c={one}"))));
     }
+    cluster.apply(9, "c=9").apply(9, "a=2");
+    assert!(cluster.count("Resolve") > 0);
     cluster.say(client(5), 3, read_of("a", 1)).say(client(5), 3, Message::Write1(write(5, 1, "d=1")));
     cluster.say(replica(1), 3, Message::GetExecuted { nonce: 1, after: Digest::ZERO });
-    contend(&mut cluster);
     cluster.apply(9, "a+b=both");
     cluster.run(2000);
     assert!(cluster.tape(3)[0].ends_with("both"), "{:?}", cluster.tape(3));
@@ -226,6 +229,16 @@ fn what_the_others_have_granted_its_former_self_may_have_executed() {
     assert!(is_back(&cluster, 3));
     assert_eq!(cluster.tape(3), ["a: x"], "in a resolution: nobody else will ever show the certificate");
     assert_eq!(noted(&cluster, 0, RENEWS), 1);
+}
+
+#[test]
+fn what_one_has_granted_and_nobody_executes_is_not_in_its_way() {
+    let mut cluster = Cluster::new(N);
+    cluster.say(client(8), 0, Message::Write1(write(8, 1, "a=never"))); // nobody hears of this client again
+    loses_its_disk(&mut cluster, 3);
+    comes_back(&mut cluster, 3);
+    cluster.apply(9, "a=1");
+    assert!(!cluster.tape(3)[0].contains("never"));
 }
 
 #[test]
