@@ -244,8 +244,8 @@ impl Replica {
     /// its returns.
     pub(super) fn on_renew(&mut self, by: ReplicaId, id: Digest, entry: OpNumber, out: &mut Outbox) {
         let (peer, course) = (Peer::Replica(by), self.course(id));
-        if self.lives.renews(id) || self.across.is_queued(id) || course.seen >= self.lives.of(by) {
-            return out.ignore(peer, Why::Duplicate); // there is a resolution, or will be one
+        if self.lives.renews(id) || course.seen >= self.lives.of(by) {
+            return out.ignore(peer, Why::Duplicate); // there is a resolution since, or will be one
         }
         if course.is_in_order() || self.lives.renewing.len() >= RENEWING_MAX || self.cut_is_overdue(entry) {
             return out.ignore(peer, Why::Busy); // it is asked for again

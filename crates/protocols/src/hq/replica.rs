@@ -418,7 +418,8 @@ impl protocol::Replica<Hq> for Replica {
             committed: self.steps.done,
             executed: self.steps.done,
             checkpoint: self.steps.saved,
-            missing: self.behind.len() as u64,
+            // One that is not back lacks something, whatever that is.
+            missing: (self.behind.len() as u64).max(u64::from(self.lives.is_rejoining())),
         }
     }
 

@@ -304,8 +304,10 @@ fn it_is_back_when_pbft_has_ordered_that_it_begins_a_new_life() {
     loses_its_disk(&mut cluster, 3);
     stays_away(&mut cluster, 3, 5000);
     assert_eq!((0..N).map(|id| noted(&cluster, id, BEGINS)).sum::<usize>(), 0);
+    assert!(cluster.status(3).missing > 0, "no controller takes another one away");
     cluster.heal();
     comes_back(&mut cluster, 3);
+    assert_eq!(cluster.status(3).missing, 0);
     assert!((0..N).all(|id| noted(&cluster, id, BEGINS) == 1));
 }
 
@@ -483,6 +485,18 @@ fn an_object_is_renewed_for_one_who_has_lost_its_disk_and_once() {
     assert_eq!((noted(&cluster, 0, RENEWS), noted(&cluster, 0, RESOLVED)), (1, 1));
     cluster.apply(9, "a=4");
     alike(&mut cluster);
+}
+
+#[test]
+fn an_object_in_ordered_mode_is_not_renewed() {
+    let mut cluster = in_order_with(N, config());
+    loses_its_disk(&mut cluster, 3);
+    comes_back(&mut cluster, 3);
+    order_as(&mut cluster, 3, &Entry::Renew(object_of(b"a")));
+    assert_eq!(noted(&cluster, 0, RENEWS), 0, "PBFT gives its places");
+    cluster.crash(1);
+    cluster.apply(9, "a=4");
+    assert!(cluster.tape(3)[0].ends_with(" 4"));
 }
 
 #[test]
