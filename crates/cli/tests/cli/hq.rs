@@ -79,7 +79,7 @@ fn clients_that_want_the_same_keys_at_once_get_one_order_of_each() {
 
 #[test]
 fn one_key_is_written_read_compared_and_deleted_and_the_rest_is_refused() {
-    let mut cluster = Cluster::serve_all_of("hq", 4);
+    let cluster = Cluster::serve_all_of("hq", 4);
     cluster.must(&["kv", "put", "a", "1"]);
     assert_eq!(cluster.must(&["kv", "get", "a"]).trim(), "1");
     cluster.must(&["kv", "cas", "a", "--expect", "1", "2"]);

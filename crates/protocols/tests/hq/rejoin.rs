@@ -412,7 +412,9 @@ fn a_start_of_a_former_life_is_void() {
     loses_its_disk(&mut cluster, 3);
     cluster.run_until("it begins a new life", |it| (0..N).all(|id| noted(it, id, BEGINS) == 1));
     cluster.lose(|it| it.label == "Start" && of(it, 2));
-    (0..2).for_each(|id| drop(cluster.say(replica(3), id, former.clone())));
+    for id in 0..2 {
+        cluster.say(replica(3), id, former.clone());
+    }
     cluster.run(5000);
     assert_eq!((0..N).map(|id| noted(&cluster, id, RESOLVED)).sum::<usize>(), 0);
     // A liar has it ordered.
@@ -438,7 +440,9 @@ fn a_start_of_a_former_life_is_in_nobodys_way() {
         loses_its_disk(&mut cluster, 0);
         cluster.run_until("it begins a new life", |it| (1..N).all(|id| noted(it, id, BEGINS) == 1));
         if again {
-            (1..N).for_each(|id| drop(cluster.say(replica(0), id, former.clone())));
+            for id in 1..N {
+                cluster.say(replica(0), id, former.clone());
+            }
         }
         cluster.heal();
         cluster.run_until("it is resolved", |it| (1..N).all(|id| noted(it, id, RESOLVED) == 1));
@@ -590,7 +594,9 @@ fn cutting() -> Config {
 fn whose_disk_is_lost_takes_a_cut_and_a_cut_says_whose_was() {
     let mut cluster = in_order_with(N, cutting());
     let writes = |cluster: &mut Cluster, words: std::ops::Range<usize>| {
-        words.for_each(|count| drop(cluster.apply([8, 9][count % 2], &format!("a=w{count}"))));
+        for count in words {
+            cluster.apply([8, 9][count % 2], &format!("a=w{count}"));
+        }
     };
     writes(&mut cluster, 0..30);
     cluster.apply(9, "b=1");
@@ -644,7 +650,9 @@ fn an_operation_on_several_objects_is_not_in_its_way_nor_it_in_the_operations() 
     let mut cluster = returned();
     cluster.client(5);
     let both = ordered(5, 1, "a+b=both");
-    (0..N).for_each(|id| drop(cluster.say(client(5), id, Message::Ordered(Box::new(both.clone())))));
+    for id in 0..N {
+        cluster.say(client(5), id, Message::Ordered(Box::new(both.clone())));
+    }
     cluster.say(client(7), 3, Message::Write1(write_after(7, 1, "a=9", 3)));
     cluster.say(client(7), 3, Message::Write1(write_after(7, 1, "a=9", 3)));
     cluster.run_until("both are done", |it| (0..N).all(|id| it.tape(id)[0].ends_with("both")));
