@@ -3,6 +3,7 @@
 use crate::clock::{MILLI, SECOND};
 use crate::cluster::{Cluster, Event};
 use crate::faults::Fault;
+use crate::history::Moment;
 use crate::trace::What;
 use quorate_core::ids::{OpNumber, Peer};
 use quorate_core::machine::Machine;
@@ -179,12 +180,7 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
         let Some(since) = self.replicas.get(replica).and_then(|process| process.lost) else { return };
         let Some(rejoin) = self.rejoin else { return };
         let later = Event::Recover { replica };
-        let heard = |op: &OpNumber| *op > OpNumber::ZERO;
-        let asked = self.history.entries().iter().filter(|entry| entry.invoked > since && entry.is_write());
-        let ops: Vec<OpNumber> = asked.filter_map(|it| it.answer()).map(|answer| answer.op).filter(heard).collect();
-        let (first, last) = (ops.iter().min().copied(), ops.iter().max().copied());
-        let done = first.zip(last).filter(|(first, last)| last.since(*first) > rejoin.entries);
-        let Some((first, _)) = done else {
+        let Some(first) = self.flushed(since, rejoin.entries) else {
             self.ask_for_an_entry();
             return self.queue.after(OWNER_LOOKS, later);
         };
@@ -205,6 +201,18 @@ impl<P: Protocol, M: Machine> Cluster<P, M> {
                 .violate(crate::checker::Property::STORE, format!("R{replica} cannot be brought back: {error}"));
         }
         self.start(replica);
+    }
+
+    /// The first of so many entries that the others have committed since this moment, if they have; any if none are needed.
+    fn flushed(&self, since: Moment, entries: u64) -> Option<OpNumber> {
+        if entries == 0 {
+            return Some(OpNumber::ZERO);
+        }
+        let heard = |op: &OpNumber| *op > OpNumber::ZERO;
+        let asked = self.history.entries().iter().filter(|entry| entry.invoked > since && entry.is_write());
+        let ops: Vec<OpNumber> = asked.filter_map(|it| it.answer()).map(|answer| answer.op).filter(heard).collect();
+        let (first, last) = (ops.iter().min().copied(), ops.iter().max().copied());
+        first.zip(last).filter(|(first, last)| last.since(*first) > entries).map(|(first, _)| first)
     }
 
     /// One more entry, so that the window passes.

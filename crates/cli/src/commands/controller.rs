@@ -9,7 +9,7 @@ use super::status::{self, Cluster};
 use crate::cluster::{Connection, running_file};
 use crate::errors::failure;
 use crate::layout::Layout;
-use crate::served::{Protocol, with_protocol};
+use crate::served::Protocol;
 use clap::Args;
 use hands::Hands;
 use journal::Journal;
@@ -148,7 +148,7 @@ fn model(connection: &Connection, arguments: &Arguments) -> anyhow::Result<Model
         needed: protocol.needed(replicas),
         faults: protocol.faults(replicas),
         one_order: protocol.has_one_order(),
-        rebuilds: !arguments.no_rebuild && with_protocol!(protocol, P => <P as crate::served::Served>::RECOVERS),
+        rebuilds: !arguments.no_rebuild,
     })
 }
 

@@ -3,7 +3,9 @@
 //!
 //! The old self may have acknowledged entries, and may have taken part in a view change, that nobody here remembers. So the
 //! others first commit as many entries as can be in doubt, with the replica down; then the new folder begins two views
-//! later than theirs, with a log that vouches for nothing. When it starts, it fetches the state from the others.
+//! later than theirs, with a log that vouches for nothing. When it starts, it fetches the state from the others. Where no number of
+//! entries says what is in doubt (HQ: each object has its own), the new folder says that the old one is lost, and the replica
+//! does the rest itself.
 
 use super::serve::load;
 use crate::cluster::{ClusterArgs, Connection};
@@ -37,7 +39,8 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 A replica whose folder is intact, or damaged in parts, needs only `quorate serve`. This command is for a folder that is gone
 or whose superblock cannot be read: what the replica had promised to the others is forgotten. It lets the others commit
 entries until nothing of that is in doubt any more, then makes a folder that promises nothing about the past. What is left of
-the old folder is kept beside it. It needs all that a view change needs: a majority of the others.")]
+the old folder is kept beside it. It needs all that a view change needs: a majority of the others. Under hq the replica asks the
+others itself when it is started; `quorate status` says `rejoining` until it is back, and until then it counts as faulty.")]
 pub struct Arguments {
     /// The replica's file
     #[arg(long, value_name = "FILE")]
@@ -59,15 +62,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn recover<P: Served>(arguments: &Arguments, config: &ReplicaConfig) -> anyhow::Result<ExitCode> {
-    if !P::RECOVERS {
-        let what = format!(
-            "under `{}` a replica whose disk is lost cannot come back: nobody else knows what it has promised",
-            P::NAME
-        );
-        let advice = "the others go on without it, and can spare as many fewer; copy the keys to a new cluster with `quorate kv \
-                      export` and `quorate kv import`";
-        return Err(failure(what, advice));
-    }
     let _pid = hold_pid_file(&pid_file_beside(&arguments.config))?;
     let Some(witnesses) = P::witnesses(config.members.len()) else {
         let what = format!("{} replicas cannot bring back one of them", config.members.len());
@@ -75,21 +69,25 @@ async fn recover<P: Served>(arguments: &Arguments, config: &ReplicaConfig) -> an
     };
     refuse_readable(config, arguments.even_if_readable)?;
     let connection = connect(arguments, config)?;
-    let entries = P::FLUSH_ENTRIES;
-    println!("committing {entries} entries without {}, so that nothing it knew is in doubt", config.replica);
-    let first = flush(&connection, entries).await?;
-    let view = view_of_others(&connection, config, first, witnesses).await?;
+    let (first, after) = if P::FLUSH_ENTRIES == 0 {
+        let text = format!(
+            ", and asks the others itself what it may have promised: {witnesses} of them must be up until it is back"
+        );
+        (P::rejoin(OpNumber::ZERO, View::ZERO), text)
+    } else {
+        let entries = P::FLUSH_ENTRIES;
+        println!("committing {entries} entries without {}, so that nothing it knew is in doubt", config.replica);
+        let first = flush(&connection, entries).await?;
+        let view = view_of_others(&connection, config, first, witnesses).await?;
+        (P::rejoin(first, view), format!(" after view {view}"))
+    };
     let kept = move_away(&config.data_dir)?;
-    make_folder::<P>(config, P::rejoin(first, view))?;
+    make_folder::<P>(config, first)?;
     if let Some(kept) = kept {
         println!("what was left of the old folder is in {}", kept.display());
     }
-    println!(
-        "{} begins anew after view {view}; start it: {} serve --config {}",
-        config.replica,
-        super::dev::program(),
-        arguments.config.display()
-    );
+    let (program, file) = (super::dev::program(), arguments.config.display());
+    println!("{} begins anew{after}; start it: {program} serve --config {file}", config.replica);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,14 +13,13 @@ impl Served for Hq {
     const REPLICAS: usize = 4;
     const STEP: usize = 3;
     const ONE_ORDER: bool = false;
-    /// Nobody else knows what a replica has granted.
-    const RECOVERS: bool = false;
 
     fn warns(replicas: usize) -> Option<String> {
         let spared = ByzantineQuorums::new(replicas)?.faults();
         (spared == 0).then(|| format!("{replicas} replicas tolerate no liar, and no crash; four tolerate one"))
     }
 
+    /// The replica waits itself until nothing that it has promised matters.
     const FLUSH_ENTRIES: u64 = 0;
 
     fn configure(timing: &Timing) -> hq::Config {
@@ -29,13 +28,13 @@ impl Served for Hq {
         hq::Config { module, ..config }
     }
 
-    fn witnesses(_: usize) -> Option<usize> {
-        None
+    fn witnesses(replicas: usize) -> Option<usize> {
+        Pbft::witnesses(replicas)
     }
 
-    /// Never asked for: no number of witnesses is enough.
+    /// It says no more than that the disk was lost; what it may have promised the replica asks the others itself.
     fn rejoin(_: OpNumber, _: View) -> hq::Record {
-        hq::Record::Module(pbft::rejoin(OpNumber::ZERO))
+        hq::Record::Lost
     }
 }
 

@@ -161,9 +161,6 @@ pub trait Served: quorate_core::protocol::Protocol {
     /// Does it put all operations in one order, or has each object its own?
     const ONE_ORDER: bool = true;
 
-    /// Can a replica whose disk is lost come back under its name?
-    const RECOVERS: bool = true;
-
     /// Why a number of replicas is a waste, or worse.
     fn warns(replicas: usize) -> Option<String>;
 
@@ -178,7 +175,8 @@ pub trait Served: quorate_core::protocol::Protocol {
     /// Does it certify who has received what, so that a file can say how critical that is?
     const CERTIFIES_RECEPTION: bool = false;
 
-    /// Entries that the others must commit before a replica whose disk was lost may begin anew.
+    /// Entries that the others must commit before a replica whose disk was lost may begin anew; 0: it finds out itself what it may have
+    /// promised.
     const FLUSH_ENTRIES: u64;
 
     /// How many of the others must say which view they are in.

@@ -405,9 +405,14 @@ impl Keyring {
 
     /// Under which name this replica asks a protocol inside its own one.
     pub fn proxy(&self) -> Option<ClientKey> {
-        let key = match &self.owner {
-            Owner::Replica(_, Own::Ed25519(secret)) => secret.public(),
-            Owner::Replica(me, Own::Simulated(_)) => simulated_key(*me),
+        self.proxy_of(self.replica()?)
+    }
+
+    /// Under which name a replica does.
+    pub fn proxy_of(&self, replica: ReplicaId) -> Option<ClientKey> {
+        let key = match &*self.scheme {
+            Scheme::Ed25519 { replicas, .. } => PublicKey(<[u8; 32]>::from(*replicas.get(replica.index())?)),
+            Scheme::Simulated { replicas, .. } if replica.index() < *replicas => simulated_key(replica),
             _ => return None,
         };
         Some(ClientKey { key, nonce: ClientKey::PROXY })

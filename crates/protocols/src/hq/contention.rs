@@ -58,8 +58,8 @@ impl Replica {
         let Some(object) = self.objects.get_mut(&id) else { return };
         let asks = object.writes.values().map(|write| write.ask.clone()).collect();
         let current = object.now.proof.clone();
-        let calm = object.now.version().ts.since(object.freed);
-        let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current, calm });
+        let (calm, life) = (object.now.version().ts.since(object.freed), self.lives.own());
+        let start = self.keyring.sign(Start { object: id, seen: object.seen, conflict, asks, current, calm, life });
         if !start.statement().conflict.is_empty() {
             out.note(Note::Other("an object is frozen: its clients contend"));
         }
@@ -80,6 +80,9 @@ impl Replica {
     pub(super) fn on_start(&mut self, start: Verified<Start>, out: &mut Outbox) {
         let (by, it) = (start.by(), start.statement());
         let (id, seen) = (it.object, it.seen);
+        if !self.lives.counts(by, it.life) {
+            return out.ignore(Peer::Replica(by), Why::OldView); // of a former life, or of one that PBFT here does not know
+        }
         let known = self.resolved(id).max(self.objects.get(&id).map_or(OpNumber::ZERO, |object| object.seen));
         if seen < known {
             if by != self.me {
@@ -102,8 +105,8 @@ impl Replica {
     /// Freezes an object that others have frozen, or that something waits for that touches others, too. A START without a
     /// conflict freezes nobody: PBFT says to everybody what it is about.
     pub(super) fn joins(&mut self, id: Digest, out: &mut Outbox) -> bool {
-        let Some(object) = self.objects.get(&id) else { return false };
-        if self.across.waits_for(id, object.now.joined) {
+        let Some(object) = self.objects.get(&id).filter(|_| !self.lives.is_rejoining()) else { return false };
+        if self.has_to_freeze(id, object) {
             self.freeze(id, Vec::new(), out);
             return true;
         }
@@ -123,7 +126,7 @@ impl Replica {
         // Whoever has the object from others knows of a resolution before PBFT here does.
         let seen = self.resolved(id).max(self.objects.get(&id).map_or(OpNumber::ZERO, |object| object.seen));
         let Some(starts) = self.starts.get(&id) else { return };
-        let is_queued = self.across.is_queued(id);
+        let is_queued = self.across.is_queued(id) || self.lives.renews(id);
         let counts = |start: &&Verified<Start>| {
             start.statement().seen == seen && (is_queued || !start.statement().conflict.is_empty())
         };

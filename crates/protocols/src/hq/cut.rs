@@ -13,6 +13,7 @@ use super::durable::Record;
 use super::in_order::Course;
 use super::message::Message;
 use super::ordered::Rank;
+use super::rejoin::Lived;
 use super::replica::{Moving, Replica};
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;
@@ -42,6 +43,8 @@ pub struct Cut {
     pub clients: BTreeMap<ClientId, (RequestNumber, Rank)>,
     /// Whoever is not among them has had nothing ordered after this entry.
     pub forgotten: OpNumber,
+    /// The last life of each replica that has lost its disk.
+    pub lives: BTreeMap<ReplicaId, Lived>,
 }
 
 impl Cut {
@@ -128,14 +131,14 @@ impl Cuts {
 
 /// One's own.
 impl Replica {
-    fn is_through(&self, id: Digest, entry: OpNumber) -> bool {
+    pub(super) fn is_through(&self, id: Digest, entry: OpNumber) -> bool {
         self.objects.get(&id).is_some_and(|object| object.seen >= entry)
     }
 
-    /// Those that have not been through what PBFT's order says of them.
-    fn behind_order(&self) -> BTreeSet<Digest> {
+    /// Those that have not been through what PBFT's order says of them, and what that is.
+    pub(super) fn behind_order(&self) -> BTreeMap<Digest, OpNumber> {
         let behind = self.courses.iter().filter(|(id, course)| !self.is_through(**id, course.seen));
-        behind.map(|(id, _)| *id).collect()
+        behind.map(|(id, course)| (*id, course.seen)).collect()
     }
 
     /// Is the log so many times as long, at this entry, as it is to be?
@@ -145,7 +148,7 @@ impl Replica {
         (is_long || self.cuts.bytes >= bytes.saturating_mul(times)) && self.courses.len() <= CUT_OBJECTS_MAX
     }
 
-    /// A cut is made where no operation on several objects waits. Where it has not come to that for long, no more of them are ordered
+    /// A cut is made where no operation on several objects waits, and no renewal. Where it has not come to that for long, no more of them are ordered
     /// until it has.
     pub(super) fn cut_is_overdue(&self, op: OpNumber) -> bool {
         self.is_long(op, 2)
@@ -154,13 +157,14 @@ impl Replica {
     /// PBFT's order has come to this entry: is it one at which everybody cuts?
     pub(super) fn consider_cut(&mut self, op: OpNumber, bytes: usize) {
         self.cuts.bytes = self.cuts.bytes.saturating_add(bytes as u64);
-        if !self.is_long(op, 1) || self.across.is_open() {
+        if !self.is_long(op, 1) || self.across.is_open() || self.lives.is_open() {
             return;
         }
         (self.cuts.last, self.cuts.bytes) = (op, 0);
         let (clients, forgotten) = self.across.clients();
-        let cut = Cut { op, courses: self.courses.clone(), clients, forgotten };
-        self.cuts.pending = Some((cut, self.behind_order())); // one that was not voted for yet is passed by
+        let lives = self.lives.noted().clone();
+        let cut = Cut { op, courses: self.courses.clone(), clients, forgotten, lives };
+        self.cuts.pending = Some((cut, self.behind_order().into_keys().collect())); // one that was not voted for yet is passed by
     }
 
     /// At the end of a turn: votes for a cut that its objects have been through; goes on answering when they have.
@@ -261,6 +265,9 @@ impl Replica {
         let op = cut.op;
         self.courses.clone_from(&cut.courses);
         self.across.install(&cut);
+        self.lives.install(&cut.lives);
+        self.drop_void_starts();
+        self.check_life(out);
         (self.cuts.last, self.cuts.bytes, self.cuts.pending) = (op, 0, None);
         let courses = &cut.courses;
         let is_old = |id: &Digest, seen: OpNumber| courses.get(id).is_some_and(|course| seen < course.seen);
@@ -277,7 +284,7 @@ impl Replica {
 
     /// Objects that have not been through the latest cut are had from others, but those that get there by themselves.
     pub(super) fn follow_cut(&mut self, out: &mut Outbox) {
-        self.cuts.lagging = self.behind_order();
+        self.cuts.lagging = self.behind_order().into_keys().collect();
         let lagging: Vec<Digest> = self.cuts.lagging.iter().copied().collect();
         for id in lagging {
             if self.objects.get(&id).is_some_and(|object| object.is_in_turn()) {

@@ -5,6 +5,7 @@ use super::cut::Cut;
 use super::message::{Ask, Grant, Proof, Start, Version, Write};
 use super::object::{List, State};
 use super::ordered::Rank;
+use super::rejoin::Life;
 use crate::pbft::{self, Told};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -126,4 +127,8 @@ pub enum Record {
     Module(pbft::Record),
     /// What PBFT kept under this number, anew: the log's beginning was forgotten.
     Carried(RecordSeq, pbft::Record),
+    /// The first record of a replica whose disk was lost (`quorate recover`).
+    Lost,
+    /// Which life it lives since, and whether it is back.
+    Life(Life),
 }

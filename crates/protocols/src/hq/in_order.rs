@@ -233,7 +233,7 @@ impl Replica {
             together.push(Entry::Write(Box::new(it.write.clone())));
         }
         if !together.is_empty() {
-            self.submissions.under_way = Some(self.submit_entries(&together, out));
+            self.submissions.under_way = Some(self.submit_entries(&together, out).0);
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn check(replica: &Replica) -> Result<(), String> {
         }
     }
     let idle = |(_, it): &(&Digest, &Object)| matches!(it.phase, Phase::Free) && it.due.is_empty();
-    let waits = |(id, it): &(&Digest, &Object)| replica.across.waits_for(**id, it.now.joined);
+    let waits = |(id, it): &(&Digest, &Object)| replica.has_to_freeze(**id, it);
     if let Some((id, _)) = replica.objects.iter().filter(idle).find(waits) {
         return Err(format!("what_an_operation_on_several_waits_for_is_not_free: object {id:?}"));
     }
@@ -34,6 +34,10 @@ pub(super) fn check(replica: &Replica) -> Result<(), String> {
     };
     if let Some((id, _)) = replica.objects.iter().find(granted) {
         return Err(format!("nothing_is_granted_in_ordered_mode: object {id:?}"));
+    }
+    let life = replica.lives.own();
+    if let Some((id, _)) = replica.objects.iter().find(|(_, it)| it.grant.is_some() && it.seen < life) {
+        return Err(format!("nothing_is_granted_that_a_former_self_may_have_granted: object {id:?}"));
     }
     let lags = |(id, it): &(&Digest, &Object)| it.is_free() && it.seen != replica.course(**id).seen;
     if !replica.catches_up()

@@ -273,6 +273,8 @@ pub struct Start {
     pub current: Option<Proof>,
     /// How many writes the signer has executed since then ([`Start::seen`]): a measure of calm.
     pub calm: u64,
+    /// The entry with which the signer's present life began; zero if it has never lost its disk.
+    pub life: OpNumber,
 }
 
 impl Statement for Start {
@@ -577,6 +579,22 @@ pub enum Message {
     GetCut(OpNumber),
     /// The answer.
     Cut(Box<Cut>),
+    /// Replica → replicas: my disk was lost; what have you executed or granted?
+    GetExecuted {
+        /// Names my life.
+        nonce: u64,
+        /// From after this object on.
+        after: Digest,
+    },
+    /// The answer.
+    Executed {
+        /// The question's.
+        nonce: u64,
+        /// The question's.
+        after: Digest,
+        /// Of each object the furthest place, in order of the objects.
+        places: Vec<(Digest, Version)>,
+    },
     /// Replica → itself: everything up to this step is on my disk.
     Steps(OpNumber),
     /// Replica → replica: what PBFT says.
@@ -608,10 +626,12 @@ impl Message {
             Message::Grants { grants, .. } => grants.iter_mut().try_for_each(|grant| grant.prove(keyring)),
             Message::Object(transferred) => transferred.prove(keyring),
             Message::Sums { sums, .. } if sums.len() != BUCKETS => malformed("sums of other buckets"),
+            Message::Executed { places, .. } if places.len() > VERSIONS_MAX => malformed("too many places"),
             Message::Versions { versions, .. } if versions.len() > VERSIONS_MAX => malformed("too many versions"),
             Message::Cut(cut) if cut.courses.len() > CUT_OBJECTS_MAX || cut.clients.len() > ORDERED_CLIENTS_MAX => {
                 malformed("a cut longer than any")
             }
+            Message::Cut(cut) if cut.lives.len() > keyring.replicas() => malformed("a cut with too many lives"),
             Message::Module(message) => message.prove_inside(keyring),
             Message::TooOld { .. }
             | Message::InOrder { .. }
@@ -626,6 +646,8 @@ impl Message {
             | Message::Versions { .. }
             | Message::GetCut(_)
             | Message::Cut(_)
+            | Message::GetExecuted { .. }
+            | Message::Executed { .. }
             | Message::Steps(_) => Ok(()),
         }
     }
@@ -660,6 +682,8 @@ impl Message {
             Message::Versions { .. } => "Versions",
             Message::GetCut(_) => "GetCut",
             Message::Cut(_) => "Cut",
+            Message::GetExecuted { .. } => "GetExecuted",
+            Message::Executed { .. } => "Executed",
             Message::Steps(_) => "Steps",
             Message::Module(message) => pbft::Pbft::label(message),
         }

@@ -20,6 +20,7 @@ mod normal;
 mod object;
 mod ordered;
 mod recovery;
+mod rejoin;
 mod replica;
 mod resolve;
 pub mod total;
@@ -36,6 +37,7 @@ pub use message::{
 pub use module::Entry;
 pub use object::{Answered, CLIENTS_MAX, Item, List, OUTCOMES_MAX, Outcome, State};
 pub use ordered::{ORDERED_CLIENTS_MAX, Rank};
+pub use rejoin::{Life, Lived};
 pub use replica::Replica;
 pub use total::Total;
 

@@ -1,16 +1,17 @@
 //! PBFT inside HQ (`docs/adr/001-seam.md`, *Nesting*). It orders quorums of STARTs, operations on several objects, and requests
-//! for objects in ordered mode; its clients are the replicas, and while there is none of these it sends nothing and arms no timer.
+//! for objects in ordered mode, and who has lost its disk; its clients are the replicas, and while there is none of these it sends nothing and arms no timer.
 
 use super::durable::Record;
 use super::message::{Message, Ordered, Start, Write};
 use super::ordered::Rank;
+use super::rejoin::Lived;
 use super::replica::Replica;
 use super::{Hq, Outbox, Timer};
 use crate::pbft::{self, Pbft};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use quorate_core::crypto::{Digest, Signed};
-use quorate_core::ids::{OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::crypto::{ClientKey, Digest, Signed};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId, RequestNumber, SessionId};
 use quorate_core::nested::{Lift, nested};
 use quorate_core::outbox::Effect;
 use quorate_core::protocol;
@@ -30,6 +31,15 @@ pub enum Entry {
     Ordered(Box<Ordered>),
     /// A request for an object in ordered mode.
     Write(Box<Write>),
+    /// The replica that asks has lost its disk, and begins a new life.
+    Rejoin {
+        /// So many disks has it lost.
+        number: u64,
+        /// Names the life.
+        nonce: u64,
+    },
+    /// The replica that asks may not grant the next place of this object, and is needed.
+    Renew(Digest),
 }
 
 impl Replica {
@@ -97,7 +107,7 @@ impl Replica {
     /// PBFT has ordered this: the upcall of R4.
     fn decided(&mut self, op: OpNumber, batch: &Bytes, out: &mut Outbox) {
         let Ok(batch) = Batch::decode(batch) else { return };
-        let mut written = BTreeSet::new();
+        let (time, mut written) = (batch.time, BTreeSet::new());
         for (index, request) in (0..).zip(batch.requests) {
             self.submitted(request.client, request.number);
             if let Body::Apply(bytes) = request.body {
@@ -107,6 +117,13 @@ impl Replica {
                     Ok(Entry::Write(write)) => {
                         written.extend(self.on_decided_write(Rank { entry: op, index }, *write, out));
                     }
+                    Ok(Entry::Rejoin { number, nonce }) => {
+                        let lived = Lived { entry: op, number, nonce, time };
+                        self.asker(request.client).into_iter().for_each(|by| self.on_rejoin(by, lived, out));
+                    }
+                    Ok(Entry::Renew(id)) => {
+                        self.asker(request.client).into_iter().for_each(|by| self.on_renew(by, id, op, out));
+                    }
                     Err(_) => {} // a liar's
                 }
             }
@@ -115,17 +132,27 @@ impl Replica {
         written.into_iter().for_each(|id| self.proceed(id, out));
     }
 
+    /// Which replica asks PBFT under this name? Its key has signed the request.
+    fn asker(&self, client: ClientId) -> Option<ReplicaId> {
+        let is_it = |key: &ClientKey| self.keyring.address(key) == client;
+        self.quorums.members().find(|replica| self.keyring.proxy_of(*replica).as_ref().is_some_and(is_it))
+    }
+
     /// Asks PBFT to order this, in this replica's name.
     pub(super) fn submit_entry(&mut self, entry: &Entry, out: &mut Outbox) {
         self.submit_entries(std::slice::from_ref(entry), out);
     }
 
-    /// Asks PBFT to order these together, in this order. The number of the last one.
-    pub(super) fn submit_entries(&mut self, entries: &[Entry], out: &mut Outbox) -> RequestNumber {
+    /// Asks PBFT to order these together, in this order. The number of the last one, and the request.
+    pub(super) fn submit_entries(
+        &mut self,
+        entries: &[Entry],
+        out: &mut Outbox,
+    ) -> (RequestNumber, Option<pbft::Message>) {
         let first = RequestNumber::new(self.requests).next();
         self.requests = self.requests.saturating_add(entries.len() as u64);
         let last = RequestNumber::new(self.requests);
-        let Some(key) = self.keyring.proxy() else { return last };
+        let Some(key) = self.keyring.proxy() else { return (last, None) };
         let client = self.keyring.address(&key);
         let numbers = (0..).map(|index| first.plus(index));
         let bodies = entries.iter().map(|entry| Body::Apply(entry.encode().into()));
@@ -137,7 +164,8 @@ impl Replica {
             requests: numbers.zip(bodies).collect(),
         });
         let message = pbft::Message::Request(group);
+        let request = message.clone();
         self.module(out, |module, out| protocol::Replica::on_message(module, Peer::Client(client), message, out));
-        last
+        (last, Some(request))
     }
 }

@@ -26,7 +26,7 @@ impl Replica {
         if self.course(ask.object).is_in_order() && !mutated!("hq/grants-in-ordered-mode") {
             return self.on_write1_in_order(from, write, out);
         }
-        let keyring = self.keyring.clone();
+        let (keyring, life) = (self.keyring.clone(), self.lives.own());
         let (id, object) = self.object(&write.name);
         if !object.is_free() {
             return self.delay(id, peer, Message::Write1(write), out);
@@ -55,6 +55,14 @@ impl Replica {
                 object.consider(&write);
                 answer
             }
+            _ if object.seen < life && !mutated!("hq/grants-what-it-has-forgotten") => {
+                // Its former self may have granted it to somebody else.
+                let is_this = object.writes.get(&from).is_none_or(|it| it.ask().number == ask.number);
+                if !object.consider(&write) && is_this {
+                    self.wish(id, out); // said again: there may be no quorum without this replica
+                }
+                return;
+            }
             _ => {
                 let grant = keyring.sign(Grant::of(&ask, object.next()));
                 object.grant = Some(grant.clone());
@@ -76,7 +84,8 @@ impl Replica {
 
     /// Tells a client what its last write came to.
     pub(super) fn tell(&self, id: Digest, client: ClientId, out: &mut Outbox) {
-        let answer = self.objects.get(&id).and_then(|object| Self::answer(id, object, client));
+        let object = self.objects.get(&id).filter(|_| !self.lives.is_rejoining());
+        let answer = object.and_then(|object| Self::answer(id, object, client));
         answer.into_iter().for_each(|answer| out.send(Peer::Client(client), answer));
     }
 }

@@ -384,8 +384,9 @@ impl Object {
         known.into_iter().find(|write| write.ask().hash == hash)
     }
 
-    /// Keeps a request under consideration; of each client the latest, and of two with one number the first.
-    pub(super) fn consider(&mut self, write: &Write) {
+    /// Keeps a request under consideration; of each client the latest, and of two with one number the first. False if it was kept already, or
+    /// there is no room.
+    pub(super) fn consider(&mut self, write: &Write) -> bool {
         let client = write.ask().client;
         let is_granted = |it: &Write| self.grant.as_ref().is_some_and(|grant| grant.statement().is_for(it.ask()));
         let keep = match self.writes.get(&client) {
@@ -395,6 +396,7 @@ impl Object {
         if keep {
             self.writes.insert(client, write.clone());
         }
+        keep
     }
 
     /// Keeps a message until the object is free; false if there is no room.

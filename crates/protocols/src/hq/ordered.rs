@@ -108,6 +108,11 @@ impl Across {
         self.queued.contains_key(&id)
     }
 
+    /// The objects for which something is.
+    pub(super) fn queued(&self) -> impl Iterator<Item = &Digest> {
+        self.queued.keys()
+    }
+
     /// Has something been ordered that this object has not been through, and that no resolution has taken yet?
     pub(super) fn waits_for(&self, id: Digest, joined: Rank) -> bool {
         self.queued.get(&id).is_some_and(|ranks| ranks.iter().any(|rank| *rank > joined))
@@ -223,6 +228,9 @@ impl Replica {
     /// What is known of a client's operation that is over, or older than what is remembered.
     fn tell_ordered(&self, client: ClientId, number: RequestNumber, out: &mut Outbox) {
         let peer = Peer::Client(client);
+        if self.lives.is_rejoining() {
+            return out.ignore(peer, Why::NotNow);
+        }
         match self.across.last.get(&client) {
             Some(last) if last.number > number => out.ignore(peer, Why::Duplicate),
             Some(last) if self.across.pending.contains_key(&last.rank) => out.ignore(peer, Why::Busy),

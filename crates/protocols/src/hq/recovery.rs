@@ -1,15 +1,17 @@
 //! What was lost: messages, which are said again while something is under way; and processes, which come back with their
 //! disks.
 //!
-//! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again.
+//! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again. With a new disk it begins a
+//! new life (`rejoin.rs`).
 
 use super::cut::{Cut, Cuts};
 use super::durable::{Joined, Kept, Record};
 use super::in_order::Submissions;
-use super::message::Message;
+use super::message::{Message, Start};
 use super::module::{Entry, LIFT};
 use super::object::{Object, Outcome, Phase, Plan, Resolving, Stage};
 use super::ordered::{Across, Came};
+use super::rejoin::{Life, Lives};
 use super::replica::{Compared, Replica, Steps};
 use super::{Outbox, Timer};
 use crate::pbft::{self, Told};
@@ -37,7 +39,8 @@ impl Replica {
             || self.cuts.is_waiting()
             || self.across.is_waiting()
             || self.submissions.is_waiting()
-            || self.catches_up();
+            || self.catches_up()
+            || self.lives.is_waiting();
         if !self.again && unsettled {
             self.again = true;
             self.pause = self.config.resend;
@@ -55,7 +58,9 @@ impl Replica {
             match self.objects.get(&id) {
                 Some(Object { phase: Phase::Frozen(start), .. }) => {
                     let start = start.clone();
-                    shows_gap |= start.statement().conflict.is_empty(); // PBFT alone can tell the others why
+                    // PBFT alone can tell the others why, and that this is the signer's present life.
+                    let Start { conflict, life, .. } = start.statement();
+                    shows_gap |= conflict.is_empty() || *life > OpNumber::ZERO;
                     out.send(self.me(), Message::Start(start.clone()));
                     out.broadcast(Message::Start(start));
                     self.submit(id, true, out);
@@ -75,6 +80,8 @@ impl Replica {
         self.submit_waiting(AGAIN_MAX, out);
         self.submit_late(out);
         self.cuts_again(AGAIN_MAX, out);
+        self.rejoin_again(out);
+        self.wish_again(AGAIN_MAX, out);
         if shows_gap {
             // PBFT sleeps, and somebody has slept through what it ordered. One entry more, of nothing, shows the gap.
             self.submit_entry(&Entry::Starts(Vec::new()), out);
@@ -134,6 +141,7 @@ impl Replica {
     /// Writes anew what is needed of the log's beginning, a little at a time, and forgets the rest.
     pub(super) fn clean(&mut self, out: &mut Outbox) {
         let objects = self.firsts.len().saturating_add(self.across.results()).saturating_add(self.cuts.count());
+        let objects = objects.saturating_add(usize::from(self.lives.record().is_some()));
         let needed = objects.saturating_add(self.carried.len()).saturating_add(self.steps.records.len()) as u64;
         let limit = needed.saturating_mul(2).saturating_add(self.config.log_slack);
         let Some(first) = self.lowest() else { return };
@@ -145,7 +153,8 @@ impl Replica {
             let record = self.places.first_key_value().map(|(place, known)| (*place, *known));
             let result = self.across.oldest_result();
             let cut = self.cuts.oldest();
-            let others = [object.map(|(seq, _)| seq), record.map(|(place, _)| place), cut.map(|(seq, _)| seq)];
+            let life = self.lives.record();
+            let others = [object.map(|(seq, _)| seq), record.map(|(place, _)| place), cut.map(|(seq, _)| seq), life];
             if let Some((seq, client)) = result
                 && others.into_iter().flatten().all(|other| seq <= other)
             {
@@ -156,6 +165,12 @@ impl Replica {
                 && others.into_iter().flatten().all(|other| seq <= other)
             {
                 self.cuts.keep_again(op, out);
+                continue;
+            }
+            if let Some(seq) = life
+                && others.into_iter().flatten().all(|other| seq <= other)
+            {
+                self.lives.keep_again(out);
                 continue;
             }
             match (object, record) {
@@ -186,7 +201,7 @@ impl Replica {
         let step = self.steps.records.front().map(|(_, seq)| *seq);
         let result = self.across.oldest_result().map(|(seq, _)| seq);
         let cut = self.cuts.oldest().map(|(seq, _)| seq);
-        [object, record, step, result, cut].into_iter().flatten().min()
+        [object, record, step, result, cut, self.lives.record()].into_iter().flatten().min()
     }
 }
 
@@ -200,6 +215,9 @@ struct Replayed {
     carried: BTreeMap<RecordSeq, (RecordSeq, pbft::Record)>,
     results: BTreeMap<ClientId, Came>,
     cuts: BTreeMap<OpNumber, (Cut, RecordSeq)>,
+    /// The disk was lost.
+    lost: bool,
+    life: Option<(Life, RecordSeq)>,
 }
 
 impl Replayed {
@@ -266,6 +284,8 @@ impl Replayed {
                 self.objects.insert(id, object);
             }
             Record::Cut(cut) => drop(self.cuts.insert(cut.op, (*cut, seq))),
+            Record::Lost => self.lost = true,
+            Record::Life(life) => self.life = Some((life, seq)),
             Record::Module(record) => drop(self.carried.insert(seq, (seq, record))),
             Record::Carried(known, record) => drop(self.carried.insert(known, (seq, record))),
         }
@@ -312,7 +332,7 @@ pub(super) fn restore(
             Restored::Damaged { seq, .. } => return lost(&format!("record {seq}")),
         }
     }
-    let Replayed { mut objects, mut steps, last, carried, results, cuts } = replayed;
+    let Replayed { mut objects, mut steps, last, carried, results, cuts, lost: is_lost, life } = replayed;
     let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let mut expected = saved;
     let records = steps.split_off(&saved.next());
@@ -338,7 +358,8 @@ pub(super) fn restore(
         // Resolutions are not the machine's: there is nothing to try in advance.
         config: pbft::Config { tentative_requests: 0, ..restore.config.module },
         records: known.collect(),
-        tail_damaged: false,
+        // What it has voted for in a former life is forgotten, like all other promises.
+        tail_damaged: is_lost && carried.is_empty(),
         checkpoint: cuts.values().next_back().map(|(cut, _)| cut.checkpoint()),
         wake: None,
     };
@@ -348,7 +369,11 @@ pub(super) fn restore(
     });
     let module = module.unwrap_or(Err(RestoreError::NoKey))?;
     let entries = objects.values().map(|it| it.now.joined.entry.max(it.seen).max(it.now.version().vs));
-    let known = entries.max().unwrap_or_default();
+    let known = entries.chain(life.map(|(life, _)| life.entry)).max().unwrap_or_default();
+    let life = life.or_else(|| {
+        let life = is_lost.then(|| Life { nonce: out.nonce(), entry: OpNumber::ZERO })?;
+        Some((life, out.persist(Class::Promise, Record::Life(life))))
+    });
     let active = objects.iter().filter(|(_, it)| !matches!(it.phase, Phase::Free)).map(|(id, _)| *id).collect();
     let mut compared = Compared::new(restore.config.compare);
     for (id, object) in &objects {
@@ -374,6 +399,7 @@ pub(super) fn restore(
         submitted: BTreeMap::new(),
         early: BTreeMap::new(),
         across: Across::restored(results, known),
+        lives: Lives::restored(cuts.values().next_back().map(|(cut, _)| cut.lives.clone()).unwrap_or_default(), life),
         cuts: Cuts::restored(cuts),
         active,
         steps: Steps {
@@ -410,6 +436,8 @@ pub(super) fn restore(
     if !replica.objects.is_empty() {
         replica.compare_soon(out);
     }
+    replica.check_life(out);
+    replica.begin_rejoining(out);
     replica.settle_cuts(out);
     replica.expect_progress(out);
     Ok(replica)

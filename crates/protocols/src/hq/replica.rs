@@ -7,6 +7,7 @@ use super::in_order::{Course, Submissions};
 use super::message::{BUCKETS, Grant, Message, Proof, Start, Transferred, Version};
 use super::object::{Object, Phase};
 use super::ordered::{Across, Rank};
+use super::rejoin::Lives;
 use super::{Config, Hq, Outbox, Timer};
 use crate::pbft;
 use bytes::Bytes;
@@ -117,6 +118,8 @@ pub struct Replica {
     pub(super) across: Across,
     /// What lets PBFT's log be cut.
     pub(super) cuts: Cuts,
+    /// Which replicas have lost their disks, this one too, and what follows from that.
+    pub(super) lives: Lives,
     /// Objects that are frozen or being resolved.
     pub(super) active: BTreeSet<Digest>,
 
@@ -213,6 +216,10 @@ impl Replica {
             Message::Versions { bucket, versions } => self.on_versions(from, bucket, versions, out),
             Message::GetCut(op) => self.on_get_cut(from, op, out),
             Message::Cut(cut) => self.on_cut(from, *cut, out),
+            Message::GetExecuted { nonce, after } => self.on_get_executed(from, nonce, after, out),
+            Message::Executed { nonce, after, places } => {
+                self.on_executed_elsewhere(from, nonce, after, places, out);
+            }
             Message::Steps(op) => self.on_steps(from, op, out),
             Message::Module(message) => {
                 let from = Peer::Replica(from);
@@ -239,6 +246,20 @@ impl Replica {
 
     fn on_clients_message(&mut self, from: ClientId, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         let peer = Peer::Client(from);
+        if self.lives.is_rejoining() {
+            // A certificate says everything, whoever shows it; and nobody is answered.
+            match message {
+                Message::Write2 { proof, write, .. } => {
+                    let write = write.map(super::Write::proven).transpose()?;
+                    self.on_write2(peer, proof, write, false, out);
+                }
+                Message::WriteBack { proof, .. } | Message::WriteBackRead { proof, .. } => {
+                    self.on_write2(peer, proof, None, false, out);
+                }
+                _ => out.ignore(peer, Why::NotNow),
+            }
+            return Ok(());
+        }
         if self.catches_up() {
             out.ignore(peer, Why::NotNow);
             return Ok(());
@@ -278,6 +299,7 @@ impl Replica {
     /// What is done at the end of a turn.
     pub(super) fn end_turn(&mut self, out: &mut Outbox) {
         self.settle_cuts(out);
+        self.settle_rejoining(out);
         self.submit_in_order(out);
     }
 
@@ -308,7 +330,7 @@ impl Replica {
             (matches!(object.phase, Phase::Free), matches!(object.phase, Phase::Resolving(_)));
         if is_resolving {
             self.proceed_resolving(id, out);
-        } else if is_free && self.across.waits_for(id, object.now.joined) {
+        } else if is_free && self.objects.get(&id).is_some_and(|object| self.has_to_freeze(id, object)) {
             self.joins(id, out);
         } else if !self.adopt(id, out) && is_free && !self.joins(id, out) {
             self.proceed_writing(id, out);
@@ -390,13 +412,14 @@ impl protocol::Replica<Hq> for Replica {
             _ => "resolving contention",
         };
         Status {
-            role: role.to_owned(),
+            role: self.lives.role(self.quorum()).unwrap_or_else(|| role.to_owned()),
             view: self.module.view(),
             op: self.steps.asked,
             committed: self.steps.done,
             executed: self.steps.done,
             checkpoint: self.steps.saved,
-            missing: self.behind.len() as u64,
+            // One that is not back lacks something, whatever that is.
+            missing: (self.behind.len() as u64).max(u64::from(self.lives.is_rejoining())),
         }
     }
 

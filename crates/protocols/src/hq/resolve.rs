@@ -24,10 +24,11 @@ impl Replica {
         let mut course = self.course(id);
         let seen = course.seen;
         let in_order = starts.is_sorted_by(|one, next| one.by() < next.by());
-        let is_queued = self.across.is_queued(id);
+        let (is_queued, is_renewed) = (self.across.is_queued(id), self.lives.renews(id));
         let of_one = starts.iter().all(|start| {
             let it = start.statement();
-            (it.object, it.seen) == (id, seen) && (is_queued || !it.conflict.is_empty())
+            let has_cause = is_queued || is_renewed || !it.conflict.is_empty();
+            (it.object, it.seen) == (id, seen) && has_cause && self.lives.counts(start.by(), it.life)
         });
         let mut starts = starts;
         let proven = in_order && of_one && starts.iter_mut().all(|start| start.prove(&self.keyring).is_ok());
@@ -51,6 +52,7 @@ impl Replica {
         course.unproven = ends_in_order || matches!(base, Base::Through(_));
         self.courses.insert(id, course);
         let ordered = self.take_queued(id);
+        self.lives.renewed(id);
         if let Some(known) = self.starts.get_mut(&id) {
             known.retain(|_, start| start.statement().seen >= vs);
             if known.is_empty() {

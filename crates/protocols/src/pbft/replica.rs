@@ -165,7 +165,7 @@ impl Replica {
     }
 
     /// May this replica vote? Not while a former self may have voted otherwise.
-    pub(super) const fn may_vote(&self) -> bool {
+    pub(crate) const fn may_vote(&self) -> bool {
         self.silent.is_none()
     }
 

@@ -622,19 +622,27 @@ fn an_operation_on_several_objects_after_ordered_mode_finds_what_it_led_to() {
 }
 
 /// A liar's replica has PBFT order this.
-fn order_as(cluster: &mut Cluster, id: usize, entry: &Entry) {
+pub fn order_as(cluster: &mut Cluster, id: usize, entry: &Entry) {
+    order_all_as(cluster, id, std::slice::from_ref(entry));
+}
+
+/// The same for several, together.
+pub fn order_all_as(cluster: &mut Cluster, id: usize, entries: &[Entry]) {
     let keyring = keyring(id, cluster.hosts.len());
     let own = keyring.address(&keyring.proxy().expect("a replica's"));
     let number = RequestNumber::new((1 << 61) + cluster.sent.len() as u64 * 1000 + cluster.now % 1000);
+    let bodies = entries.iter().map(|entry| Body::Apply(entry.encode().into()));
     let group = keyring.sign_as_proxy(pbft::Requests {
         client: own,
         session: SessionId::new(1),
         acknowledged: RequestNumber::ZERO,
         full: None,
-        requests: vec![(number, Body::Apply(entry.encode().into()))],
+        requests: (0..).map(|index| number.plus(index)).zip(bodies).collect(),
     });
     let message = Message::Module(pbft::Message::Request(group));
     let bytes = ENVELOPE.seal(&quorate_core::node::Payload::Protocol(message));
-    cluster.send(Flying { from: replica(1), to: replica(id), label: "Injected", bytes });
+    for to in 0..cluster.hosts.len() {
+        cluster.send(Flying { from: replica(1), to: replica(to), label: "Injected", bytes: bytes.clone() });
+    }
     cluster.run(50);
 }

@@ -14,6 +14,7 @@ mod paper;
 mod pitfalls;
 mod progress;
 mod recovery;
+mod rejoin;
 mod tape;
 mod together;
 mod total;

@@ -256,6 +256,7 @@ fn a_start_without_a_cause_freezes_nobody() {
         asks: Vec::new(),
         current: None,
         calm: 0,
+        life: OpNumber::ZERO,
     };
     for id in 0..3 {
         for seen in [0, 1] {

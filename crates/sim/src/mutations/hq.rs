@@ -4,6 +4,9 @@ use super::{List, Mutation};
 use crate::run::run;
 use quorate_protocols::hq::Hq;
 
+/// Disks are lost under load.
+const LOST: &str = "lost-disk:1000,crash:300,delay,loss,duplication,partition,client-crash:300";
+
 const fn all(name: &'static str, wrong: &'static str) -> Mutation {
     under(name, wrong, "all")
 }
@@ -49,5 +52,16 @@ pub const LIST: List = List {
             "hq/wants-a-certificate-of-ordered-mode",
             "the greatest certificate is where a resolution begins, though ordered mode came after it",
         ),
+        under(
+            "hq/grants-what-it-has-forgotten",
+            "a replica that has lost its disk grants places that its former self may have granted",
+            LOST,
+        ),
+        under(
+            "hq/comes-back-without-hearing",
+            "a replica that has lost its disk comes back without what the others have executed or granted",
+            LOST,
+        ),
+        under("hq/counts-starts-of-a-former-life", "what a replica has told before its disk was lost counts", LOST),
     ],
 };

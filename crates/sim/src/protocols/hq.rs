@@ -37,15 +37,24 @@ impl Simulated for Hq {
         Some(Box::new(HqLies))
     }
 
-    /// A replica that has lost a promise stays away: with as many liars beside it there is one too many. So a list with lies
-    /// has no damaged disks; `--faults` without the lies has them.
+    /// As `quorate recover` does it: its new disk says no more than that the old one is lost, and all else is the replica's.
+    fn rejoin() -> Option<Rejoin<Self>> {
+        let record = |replicas: usize, _: OpNumber, _: &[Status]| {
+            let quorums = ByzantineQuorums::new(replicas).filter(|quorums| quorums.faults() > 0);
+            quorums.map(|_| (Class::Promise, hq::Record::Lost))
+        };
+        Some(Rejoin { entries: 0, record })
+    }
+
+    /// A replica that has lost a promise counts as one of the `f` until it is back: with as many liars beside it there is one too
+    /// many. So a list with lies has no damaged disks and no lost one; `--faults` without the lies has them.
     fn allowed(faults: &Faults, replicas: usize) -> Faults {
         let excluded = Fault::ALL.iter().filter(|fault| Self::excludes(**fault, replicas));
         let allowed = excluded.fold(faults.clone(), |faults, fault| faults.without(*fault));
         if !Fault::ALL.iter().any(|fault| fault.is_lie() && allowed.has(*fault)) {
             return allowed;
         }
-        let decays = [Fault::BitRot, Fault::Misdirected, Fault::SnapshotRot];
+        let decays = [Fault::BitRot, Fault::Misdirected, Fault::SnapshotRot, Fault::LostDisk];
         decays.into_iter().fold(allowed, |faults, fault| faults.without(fault))
     }
 

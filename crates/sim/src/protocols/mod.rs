@@ -96,7 +96,7 @@ pub trait Simulated: Protocol {
 
 /// What `quorate recover` does for a replica whose disk is lost.
 pub struct Rejoin<P: Protocol> {
-    /// So many entries the others commit first, one after the other, with the replica down.
+    /// So many entries the others commit first, one after the other, with the replica down; 0: none.
     pub entries: u64,
     /// The first record of the new log, from the number of replicas, the first of these entries, and the states of those
     /// others that have it; `None` if they are too few.
