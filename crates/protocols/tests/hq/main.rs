@@ -8,6 +8,7 @@ mod cut;
 #[path = "../support/harness.rs"]
 mod harness;
 mod in_order;
+mod malformed;
 mod module;
 mod ordered;
 mod paper;
