@@ -622,7 +622,7 @@ fn an_operation_on_several_objects_after_ordered_mode_finds_what_it_led_to() {
 }
 
 /// A liar's replica has PBFT order this.
-fn order_as(cluster: &mut Cluster, id: usize, entry: &Entry) {
+pub fn order_as(cluster: &mut Cluster, id: usize, entry: &Entry) {
     let keyring = keyring(id, cluster.hosts.len());
     let own = keyring.address(&keyring.proxy().expect("a replica's"));
     let number = RequestNumber::new((1 << 61) + cluster.sent.len() as u64 * 1000 + cluster.now % 1000);

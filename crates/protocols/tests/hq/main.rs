@@ -2,6 +2,7 @@
 
 mod attacks;
 mod clients;
+mod contention;
 mod counts;
 mod cut;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
