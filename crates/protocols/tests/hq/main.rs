@@ -1,5 +1,6 @@
 //! HQ: a cluster in the hands of the test, some of whose replicas and clients lie.
 
+mod answers;
 mod attacks;
 mod clients;
 mod contention;
