@@ -17,6 +17,7 @@ mod paper;
 mod pitfalls;
 mod progress;
 mod recovery;
+mod taken;
 mod tape;
 mod together;
 mod total;
