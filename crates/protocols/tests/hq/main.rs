@@ -6,6 +6,7 @@ mod clients;
 mod contention;
 mod counts;
 mod cut;
+mod disk;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
