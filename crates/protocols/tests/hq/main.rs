@@ -18,6 +18,7 @@ mod paper;
 mod pitfalls;
 mod progress;
 mod recovery;
+mod several;
 mod taken;
 mod tape;
 mod together;
