@@ -2,6 +2,7 @@
 
 mod answers;
 mod attacks;
+mod believed;
 mod clients;
 mod contention;
 mod counts;
