@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod believed;
+mod bounds;
 mod clients;
 mod contention;
 mod counts;
