@@ -302,7 +302,7 @@ fn so_many_operations_on_several_objects_wait_to_be_ordered() {
     let mut cluster = Cluster::new(N);
     // A backup keeps them, and has them ordered when that takes long.
     cluster.lose(|it| it.from == replica(0) || it.from == replica(2) || it.from == replica(3));
-    for of in 0..ORDERED_WAITING_MAX as u128 + 1 {
+    for of in 0..ORDERED_WAITING_MAX as u128 {
         cluster.say(client(100 + of), 1, Message::Ordered(Box::new(ordered(100 + of, 1, "a+b=x"))));
     }
     let last = 100 + ORDERED_WAITING_MAX as u128;
@@ -334,8 +334,7 @@ fn so_many_operations_wait_at_a_client() {
 }
 
 #[test]
-fn what_goes_to_others_of_a_conflict_has_each_once() {
-    // The table of questions: one for each operation that is lacking, however often it is missed.
+fn an_operation_that_is_lacking_is_asked_for_once_however_often_it_is_missed() {
     let mut cluster = Cluster::new(N);
     cluster.lose(|it: &Flying| it.label == "GetWrite");
     let lacking = write(9, 1, "a=x");

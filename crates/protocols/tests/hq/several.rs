@@ -65,16 +65,6 @@ fn a_replica_that_has_not_done_it_does_not_say_so() {
 }
 
 #[test]
-fn who_asks_the_primary_again_has_it_ordered_once() {
-    let mut cluster = Cluster::new(N);
-    for _ in 0..5 {
-        cluster.say(client(9), 0, Message::Ordered(Box::new(ordered(9, 1, "a+b=x"))));
-    }
-    cluster.run_until("it is done", |it| it.agrees(&["a: x", "b: x"]));
-    assert_eq!(cluster.count("PrePrepare"), 3 * (N - 1), "the operation, and the STARTs of each object");
-}
-
-#[test]
 fn so_many_operations_wait_for_a_resolution_and_more_of_them_come_to_their_turn() {
     // With seventy of them a list would be longer than its grants can be told.
     let mut cluster = Cluster::new(N);

@@ -393,12 +393,3 @@ fn who_restarts_compares_what_it_has_and_rests_when_all_are_alike() {
     cluster.run(60_000);
     assert_eq!(cluster.talk(), Vec::<String>::new(), "their sums are alike after a restart, too");
 }
-
-#[test]
-fn who_is_no_replica_of_the_group_is_given_nothing() {
-    let mut cluster = Cluster::new(N);
-    cluster.apply(9, "a=1");
-    cluster.say(replica(N), 0, Message::GetObject { object: object_of(b"a") });
-    cluster.say(replica(N), 0, Message::Sums { sums: vec![0; 256], ask: true });
-    assert!(cluster.sent.iter().all(|it| it.to != replica(N)));
-}
