@@ -11,12 +11,48 @@ use super::object::{Object, Phase};
 use super::replica::Replica;
 use quorate_core::crypto::{Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
-use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
+use std::collections::BTreeMap;
 
-/// Objects whose STARTs are kept, at most; beyond it they are told again when there is room.
+/// STARTs of one signer that are kept, at most, each of another object; beyond it they are told again when there is room. One's own always are.
 pub(super) const CONTENDED_MAX: usize = 4096;
+
+/// The last START of each object that each signer has said.
+#[derive(Debug, Default)]
+pub(super) struct Starts(BTreeMap<ReplicaId, BTreeMap<Digest, Verified<Start>>>);
+
+impl Starts {
+    /// Those of an object, in the order of their signers.
+    pub(super) fn of(&self, id: Digest) -> impl Iterator<Item = &Verified<Start>> {
+        self.0.values().filter_map(move |starts| starts.get(&id))
+    }
+
+    /// The objects that there are some of.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Digest> {
+        self.0.values().flat_map(BTreeMap::keys)
+    }
+
+    /// Has this signer no room for one of this object? A liar's do not take the others' room.
+    fn is_full(&self, by: ReplicaId, id: Digest) -> bool {
+        self.0.get(&by).is_some_and(|starts| starts.len() >= CONTENDED_MAX && !starts.contains_key(&id))
+    }
+
+    fn insert(&mut self, start: Verified<Start>) {
+        self.0.entry(start.by()).or_default().insert(start.statement().object, start);
+    }
+
+    /// Those go that do not fulfil this.
+    pub(super) fn retain(&mut self, stays: impl Fn(&Start) -> bool) {
+        self.0.values_mut().for_each(|starts| starts.retain(|_, start| stays(start.statement())));
+    }
+
+    /// Those go that do not fulfil this, of one signer.
+    pub(super) fn retain_by(&mut self, stays: impl Fn(ReplicaId, &Start) -> bool) {
+        self.0.iter_mut().for_each(|(by, starts)| starts.retain(|_, start| stays(*by, start.statement())));
+    }
+}
 
 impl Replica {
     /// ⟨RESOLVE, conflictC, w1⟩ (R1).
@@ -90,13 +126,13 @@ impl Replica {
             }
             return out.ignore(Peer::Replica(by), Why::OldView);
         }
-        if !self.starts.contains_key(&id) && self.starts.len() >= CONTENDED_MAX {
+        if by != self.me && self.starts.is_full(by, id) {
             return out.ignore(Peer::Replica(by), Why::Busy);
         }
-        self.starts.entry(id).or_default().insert(by, start);
+        self.starts.insert(start);
         self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
         if self.objects.get(&id).is_some_and(|object| object.seen < seen) {
-            self.fall_behind(id, out); // there was a resolution that this replica has not been through
+            self.hear_of(by, [id], out); // there was a resolution that this replica has not been through, it says
         }
         self.proceed(id, out);
         self.submit(id, false, out);
@@ -110,10 +146,9 @@ impl Replica {
             self.freeze(id, Vec::new(), out);
             return true;
         }
-        let Some(starts) = self.starts.get(&id) else { return false };
         let contends =
             |start: &&Verified<Start>| start.statement().seen == object.seen && !start.statement().conflict.is_empty();
-        let Some(start) = starts.values().find(contends) else { return false };
+        let Some(start) = self.starts.of(id).find(contends) else { return false };
         let conflict = start.statement().conflict.clone();
         self.freeze(id, conflict, out);
         true
@@ -125,12 +160,11 @@ impl Replica {
         let is_primary = self.primary() == self.me;
         // Whoever has the object from others knows of a resolution before PBFT here does.
         let seen = self.resolved(id).max(self.objects.get(&id).map_or(OpNumber::ZERO, |object| object.seen));
-        let Some(starts) = self.starts.get(&id) else { return };
         let is_queued = self.across.is_queued(id) || self.lives.renews(id);
         let counts = |start: &&Verified<Start>| {
             start.statement().seen == seen && (is_queued || !start.statement().conflict.is_empty())
         };
-        let starts = starts.values().filter(counts);
+        let starts = self.starts.of(id).filter(counts);
         let mut starts: Vec<Signed<Start>> = starts.map(|start| start.signed().clone()).collect();
         let once = self.submitted.get(&id).is_some_and(|done| *done >= seen);
         if starts.len() < self.start_quorum() || (!late && (once || !is_primary)) {

@@ -271,10 +271,7 @@ impl Replica {
         (self.cuts.last, self.cuts.bytes, self.cuts.pending) = (op, 0, None);
         let courses = &cut.courses;
         let is_old = |id: &Digest, seen: OpNumber| courses.get(id).is_some_and(|course| seen < course.seen);
-        self.starts.retain(|id, starts| {
-            starts.retain(|_, start| !is_old(id, start.statement().seen));
-            !starts.is_empty()
-        });
+        self.starts.retain(|start| !is_old(&start.object, start.seen));
         self.cuts.keep(cut, out);
         self.follow_cut(out);
         let waiting = self.submissions.objects();

@@ -4,6 +4,7 @@
 //! A replica whose disk has lost a promise does not start: it may have granted a place that it would grant again. With a new disk it begins a
 //! new life (`rejoin.rs`).
 
+use super::contention::Starts;
 use super::cut::{Cut, Cuts};
 use super::durable::{Joined, Kept, Record};
 use super::in_order::Submissions;
@@ -22,6 +23,7 @@ use quorate_core::objects::Step;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::protocol::{self, Checkpoint, Restore, RestoreError, Restored};
 use quorate_core::quorum::ByzantineQuorums;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -89,7 +91,10 @@ impl Replica {
         for (object, hash) in self.wanted.iter().take(AGAIN_MAX).copied() {
             out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
         }
-        for object in self.behind.keys().take(AGAIN_MAX).copied() {
+        let mut behind: Vec<_> =
+            self.behind.iter().map(|(id, it)| (it.heard_from.is_some(), Reverse(it.tries), *id)).collect();
+        behind.sort_unstable(); // what something waits for, and then what was asked for first
+        for (_, _, object) in behind.into_iter().take(AGAIN_MAX) {
             out.broadcast_unsynced(Message::GetObject { object }); // a question
         }
         let pause = self.pause;
@@ -395,7 +400,7 @@ pub(super) fn restore(
         courses: cuts.values().next_back().map(|(cut, _)| cut.courses.clone()).unwrap_or_default(),
         submissions: Submissions::default(),
         requests: out.nonce() >> 2, // another life's numbers are not used again
-        starts: BTreeMap::new(),
+        starts: Starts::default(),
         submitted: BTreeMap::new(),
         early: BTreeMap::new(),
         across: Across::restored(results, known),

@@ -221,10 +221,7 @@ impl Replica {
     /// STARTs of former lives go.
     pub(super) fn drop_void_starts(&mut self) {
         let lives = &self.lives;
-        self.starts.retain(|_, starts| {
-            starts.retain(|by, start| lives.counts(*by, start.statement().life));
-            !starts.is_empty()
-        });
+        self.starts.retain_by(|by, start| lives.counts(by, start.life));
     }
 
     /// A folder of a former life is not this replica's any more: what it has promised since is not in it.
@@ -466,7 +463,7 @@ impl Replica {
         out.note(Note::Other(
             "is back: it has what the others have, and what its former self has promised does not matter",
         ));
-        let waiting = self.across.queued().chain(self.starts.keys()).chain(self.lives.renewing.keys());
+        let waiting = self.across.queued().chain(self.starts.objects()).chain(self.lives.renewing.keys());
         let waiting: BTreeSet<Digest> = waiting.copied().collect();
         waiting.into_iter().for_each(|id| self.proceed(id, out));
     }

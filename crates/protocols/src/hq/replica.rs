@@ -1,10 +1,11 @@
 //! The replica: its state, and which handler takes what. The chapters are `normal` (the paper's §3.1 and §3.2: no contention),
 //! `contention` and `resolve` (§3.3), `in_order` (ordered mode), `transfer` (who is behind), `module` (PBFT inside), `recovery` (the disk).
 
+use super::contention::Starts;
 use super::cut::Cuts;
 use super::durable::Record;
 use super::in_order::{Course, Submissions};
-use super::message::{BUCKETS, Grant, Message, Proof, Start, Transferred, Version};
+use super::message::{BUCKETS, Grant, Message, Proof, Transferred, Version};
 use super::object::{Object, Phase};
 use super::ordered::{Across, Rank};
 use super::rejoin::Lives;
@@ -67,6 +68,8 @@ pub(super) enum Moving {
 /// An object that this replica is behind with.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
+    /// Who says that there is more of it than here; `None`: something here waits for it.
+    pub(super) heard_from: Option<ReplicaId>,
     pub(super) told: BTreeMap<ReplicaId, Transferred>,
     pub(super) tries: u32,
 }
@@ -109,7 +112,7 @@ pub struct Replica {
     /// Requests that this replica has made to PBFT.
     pub(super) requests: u64,
     /// STARTs by object and signer.
-    pub(super) starts: BTreeMap<Digest, BTreeMap<ReplicaId, Verified<Start>>>,
+    pub(super) starts: Starts,
     /// What was handed to PBFT as its primary: once for each resolution.
     pub(super) submitted: BTreeMap<Digest, OpNumber>,
     /// Grants of resolutions that this replica has not come to.

@@ -53,12 +53,7 @@ impl Replica {
         self.courses.insert(id, course);
         let ordered = self.take_queued(id);
         self.lives.renewed(id);
-        if let Some(known) = self.starts.get_mut(&id) {
-            known.retain(|_, start| start.statement().seen >= vs);
-            if known.is_empty() {
-                self.starts.remove(&id);
-            }
-        }
+        self.starts.retain(|start| start.object != id || start.seen >= vs);
         let object = self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
         let under_way = |it: &Resolving| it.vs >= vs;
         let resolving = matches!(&object.phase, Phase::Resolving(it) if under_way(it));
@@ -369,8 +364,11 @@ impl Replica {
 
 /// Counts a grant of a resolution; proof, if its signer has said otherwise before.
 fn count(resolving: &mut Resolving, grant: Verified<Grant>) -> Option<Evidence> {
-    let version = grant.statement().version;
-    if resolving.votes.len() >= 2 * GRANTS_MAX && !resolving.votes.contains_key(&version) {
+    let (by, version) = (grant.by(), grant.statement().version);
+    // Of each signer so many places: a liar's do not take the others' room.
+    let of_it = resolving.votes.values().filter(|votes| votes.contains_key(&by)).count();
+    let is_known = resolving.votes.get(&version).is_some_and(|votes| votes.contains_key(&by));
+    if of_it >= GRANTS_MAX && !is_known {
         return None;
     }
     let votes = resolving.votes.entry(version).or_default();

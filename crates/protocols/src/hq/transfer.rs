@@ -14,8 +14,10 @@ use quorate_core::outbox::Note;
 use quorate_core::protocol::QueryTicket;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Objects that are fetched at once, at most; the others are noticed by their sums later.
+/// Objects that something here waits for and that are fetched at once, at most; the others are asked for later.
 const BEHIND_MAX: usize = 256;
+/// Objects that are fetched at once because one replica says that it is further, at most; the others are noticed by their sums later.
+const HEARD_MAX: usize = 128;
 /// Objects that are read for others at once, at most.
 const IMAGES_MAX: usize = 256;
 /// Buckets about which one comparison asks.
@@ -66,11 +68,29 @@ impl Replica {
 
 /// Objects.
 impl Replica {
-    /// Asks for the object as others have it.
+    /// Asks for the object as others have it: something here waits for it.
     pub(super) fn fall_behind(&mut self, id: Digest, out: &mut Outbox) {
-        if !self.behind.contains_key(&id) && self.behind.len() < BEHIND_MAX {
-            self.behind.insert(id, Behind::default());
-            out.broadcast_unsynced(Message::GetObject { object: id }); // a question
+        let needed = self.behind.values().filter(|it| it.heard_from.is_none()).count();
+        match self.behind.get_mut(&id) {
+            Some(behind) => behind.heard_from = None,
+            None if needed < BEHIND_MAX => {
+                self.behind.insert(id, Behind::default());
+                out.broadcast_unsynced(Message::GetObject { object: id }); // a question
+            }
+            None => {}
+        }
+        self.expect_progress(out);
+    }
+
+    /// Asks for objects as others have them: one replica says that it is further. What a liar says takes nobody else's room.
+    pub(super) fn hear_of(&mut self, from: ReplicaId, ids: impl IntoIterator<Item = Digest>, out: &mut Outbox) {
+        let mut heard = self.behind.values().filter(|it| it.heard_from == Some(from)).count();
+        for id in ids {
+            if heard < HEARD_MAX && !self.behind.contains_key(&id) {
+                heard = heard.saturating_add(1);
+                self.behind.insert(id, Behind { heard_from: Some(from), ..Behind::default() });
+                out.broadcast_unsynced(Message::GetObject { object: id }); // a question
+            }
         }
         self.expect_progress(out);
     }
@@ -345,11 +365,10 @@ impl Replica {
     ) {
         let full = versions.len() == VERSIONS_MAX;
         let last = versions.last().map(|(id, _)| *id);
-        for (id, version) in versions {
-            if Self::bucket(id) == bucket && self.objects.get(&id).is_none_or(|it| it.now.version() < version) {
-                self.fall_behind(id, out);
-            }
-        }
+        let lacks = |id: &Digest, version| self.objects.get(id).is_none_or(|it| it.now.version() < version);
+        let further = versions.into_iter().filter(|(id, version)| Self::bucket(*id) == bucket && lacks(id, *version));
+        let further: Vec<Digest> = further.map(|(id, _)| id).collect();
+        self.hear_of(from, further, out);
         if let Some(after) = last.filter(|_| full) {
             out.send_unsynced(Peer::Replica(from), Message::GetVersions { bucket, after }); // a question
         }

@@ -51,6 +51,12 @@ impl Cluster {
         self.at(client, |core, out| core.on_connected(to, out));
     }
 
+    /// The client hears that its link to a replica is gone.
+    pub fn disconnect(&mut self, client: u128, from: usize) {
+        let from = ReplicaId::new(u8::try_from(from).expect("small"));
+        self.at(id(client), |core, out| core.on_disconnected(from, out));
+    }
+
     /// Asks for something, and sends it.
     pub fn ask(&mut self, client: u128, call: Call) -> Ticket {
         let user = self.clients.get_mut(&id(client)).expect("a client");

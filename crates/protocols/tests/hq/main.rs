@@ -1,13 +1,19 @@
 //! HQ: a cluster in the hands of the test, some of whose replicas and clients lie.
 
+mod answers;
 mod attacks;
+mod believed;
+mod bounds;
 mod clients;
+mod contention;
 mod counts;
 mod cut;
+mod disk;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
 #[path = "../support/harness.rs"]
 mod harness;
 mod in_order;
+mod malformed;
 mod module;
 mod ordered;
 mod paper;
@@ -15,6 +21,9 @@ mod pitfalls;
 mod progress;
 mod recovery;
 mod rejoin;
+mod room;
+mod several;
+mod taken;
 mod tape;
 mod together;
 mod total;

@@ -42,6 +42,11 @@ fn request(client: u128, number: u64, operations: &[&str], after: u64) -> Write 
 
 /// A client's operation on several objects, signed by it.
 pub fn ordered(client: u128, number: u64, operation: &str) -> Ordered {
+    ordered_after(client, number, operation, 0)
+}
+
+/// The same, of a client that knows of this entry of PBFT.
+pub fn ordered_after(client: u128, number: u64, operation: &str, after: u64) -> Ordered {
     let (names, _) = operation.split_once('=').expect("object+object=word");
     let mut names: Vec<Bytes> = names.split('+').map(|name| Bytes::from(name.to_owned())).collect();
     names.sort();
@@ -49,7 +54,7 @@ pub fn ordered(client: u128, number: u64, operation: &str) -> Ordered {
     let (id, number) = (ClientId::new(client), RequestNumber::new(number));
     let hash = Ordered::hash(id, number, &names, &operation);
     let keyring = Keyring::simulated_client(ENVELOPE.cluster, ENVELOPE.epoch, N, id);
-    let ask = keyring.sign_as_client(OrderedAsk { client: id, number, hash, after: OpNumber::ZERO });
+    let ask = keyring.sign_as_client(OrderedAsk { client: id, number, hash, after: OpNumber::new(after) });
     Ordered { names, operation, ask }
 }
 
