@@ -21,7 +21,6 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId};
-use quorate_core::mutated;
 use quorate_core::outbox::{Class, Note};
 use quorate_core::time::{Duration, WallTime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +125,7 @@ impl Lives {
 
     /// Is a START of this life one that counts?
     pub(super) fn counts(&self, by: ReplicaId, life: OpNumber) -> bool {
-        life == self.of(by) || mutated!("hq/counts-starts-of-a-former-life")
+        life == self.of(by)
     }
 
     /// The entry with which this replica's own life began: it is back, and grants places of this viewstamp or later ones. Zero
@@ -447,7 +446,7 @@ impl Replica {
             }
         }
         let through = rejoining.heard.values().filter(|it| it.through).count();
-        let has_heard = through >= self.quorum() || mutated!("hq/comes-back-without-hearing");
+        let has_heard = through >= self.quorum();
         let is_level = rejoining.ordered.as_ref().is_some_and(BTreeMap::is_empty);
         match began.filter(|_| has_heard && is_level && self.module.may_vote()) {
             Some(began) => self.come_back(began, out),

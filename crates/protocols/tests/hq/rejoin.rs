@@ -144,6 +144,25 @@ fn until_it_is_back_it_answers_no_client_and_tells_nobody_what_it_has_executed()
 }
 
 #[test]
+fn until_it_is_back_it_freezes_nothing_though_others_have() {
+    // It would say that it has executed nothing, and before PBFT has ordered its new life, that would count.
+    let mut cluster = Cluster::new(N);
+    cluster.lose(|it| it.label == "Start" && it.from != it.to);
+    contend(&mut cluster);
+    cluster.run(2000);
+    let start = cluster.last(1, "Start");
+    cluster.lose(|it| it.from != it.to && it.label == "Start" || it.from == replica(3) && it.label == "Request");
+    loses_its_disk(&mut cluster, 3);
+    cluster.talk();
+    cluster.say(replica(1), 3, start);
+    cluster.run(3000);
+    assert_eq!((said(&cluster, 3, "Start"), noted(&cluster, 0, BEGINS)), (0, 0));
+    cluster.heal();
+    comes_back(&mut cluster, 3);
+    alike(&mut cluster);
+}
+
+#[test]
 fn what_waits_for_it_is_frozen_and_resolved_when_it_is_back() {
     let mut cluster = Cluster::new(N);
     cluster.client(9).apply(9, "a=1");

@@ -57,11 +57,5 @@ pub const LIST: List = List {
             "a replica that has lost its disk grants places that its former self may have granted",
             LOST,
         ),
-        under(
-            "hq/comes-back-without-hearing",
-            "a replica that has lost its disk comes back without what the others have executed or granted",
-            LOST,
-        ),
-        under("hq/counts-starts-of-a-former-life", "what a replica has told before its disk was lost counts", LOST),
     ],
 };
