@@ -316,7 +316,7 @@ fn a_segment_whose_log_has_ended_is_given_up() {
     let builder = std::thread::spawn(|| order.build_slowly());
     while filled() < 4 << 20 {}
     drop(wal);
-    let error = builder.join().expect("no panic").err().expect("it is given up");
+    let Err(error) = builder.join().expect("no panic") else { panic!("it is given up") };
     assert!(error.to_string().contains("has ended"), "{error}");
     assert_eq!(disk.look("wal/0000000000000002.new", <[u8]>::len), None, "nothing of it is left");
     assert!(open(&disk).1.report.is_intact());
