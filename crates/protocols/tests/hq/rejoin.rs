@@ -563,11 +563,12 @@ fn a_restart_on_the_way_back_goes_on_with_the_same_life() {
 
 #[test]
 fn after_a_restart_it_knows_what_it_may_not_grant() {
-    let small = Config { state_steps: 5, log_slack: 4, ..config() };
+    let small = Config { state_steps: 5, log_slack: 4, ..cutting() };
     let mut cluster = Cluster::with(N, small);
     cluster.apply(9, "a=1").apply(9, "b=1");
     loses_its_disk(&mut cluster, 3);
     comes_back(&mut cluster, 3);
+    let mut begins = cluster.hosts[3].next_seq;
     for round in 0..2 {
         for count in 0..150 {
             cluster.apply(9, &format!("b={round}.{count}")); // the log's beginning goes
@@ -578,10 +579,34 @@ fn after_a_restart_it_knows_what_it_may_not_grant() {
         cluster.talk();
         cluster.say(client(7), 3, Message::Write1(write_after(7, 1, "a=3", 1)));
         assert!(to_clients(&cluster, 3).is_empty());
+        let first = cluster.hosts[3].journal.first().expect("records").seq;
+        assert!(first > begins, "the log begins at {first}, as before");
+        begins = cluster.hosts[3].next_seq;
     }
-    let first = cluster.hosts[3].journal.first().expect("records").seq;
-    assert!(first.get() > 100, "{first}");
     assert_eq!(noted(&cluster, 0, BEGINS), 1);
+}
+
+#[test]
+fn after_a_restart_it_is_back_though_another_one_has_gone() {
+    let mut cluster = returned();
+    cluster.crash(1);
+    cluster.restart(3);
+    cluster.run(100);
+    assert!(is_back(&cluster, 3), "it need not hear the others again");
+    cluster.apply(9, "a=4");
+    assert_eq!(cluster.tape(3), ["a: 1 2 3 4", "b: 1"]);
+}
+
+#[test]
+fn a_renewal_is_asked_for_until_it_is_ordered() {
+    let mut cluster = returned();
+    cluster.crash(1).client(7);
+    cluster.lose(|it| it.from == replica(3) && it.label == "Request");
+    let ticket = cluster.submit(7, "a=4");
+    cluster.run(5000);
+    assert_eq!((noted(&cluster, 0, RENEWS), cluster.answer(7, ticket)), (0, None));
+    cluster.heal();
+    cluster.run_until("an answer", |it| it.answer(7, ticket).is_some());
 }
 
 #[test]
@@ -637,6 +662,9 @@ fn whose_disk_is_lost_takes_a_cut_and_a_cut_says_whose_was() {
     comes_back(&mut cluster, 2);
     assert!(noted(&cluster, 2, TAKEN) > 0);
     assert_eq!(noted(&cluster, 2, BEGINS), before + 1, "its own, and not replica 3's, which was before the cut");
+    // So does who has it from a cut on its own disk.
+    [0, 3].into_iter().for_each(|id| cluster.restart(id));
+    cluster.run(500);
     cluster.crash(1);
     cluster.apply(9, "b=2");
     assert!(cluster.tape(2)[1] == "b: 1 2" && cluster.tape(3)[1] == "b: 1 2");
