@@ -6,7 +6,7 @@ use crate::config::ClusterConfig;
 use crate::host::Clock;
 use crate::keys::{KeyError, KeyPair};
 use crate::link::{ClientLinks, DialError, Incoming, LinkError, LinkHandle, LinkStatus, Pace};
-use crate::vouched::Vouched;
+use crate::vouched::{self, Vouched};
 use bytes::Bytes;
 use quorate_core::crypto::{ClientKey, Keyring, KeyringError};
 use quorate_core::ids::{Peer, ReplicaId};
@@ -116,6 +116,7 @@ enum Command {
 pub struct Client {
     commands: mpsc::Sender<Command>,
     timeout: Duration,
+    vouch: usize,
 }
 
 impl Client {
@@ -150,7 +151,7 @@ impl Client {
         let nonce = u64::from_le_bytes(bits);
         let client = ClientKey { key: key.public().for_statements(), nonce }.client();
         let keyring = Arc::new(keyring::<P>(config, key, nonce)?);
-        let links = ClientLinks::start(config, key, client, Pace::default())?;
+        let links = ClientLinks::start(config, key, nonce, Pace::default())?;
         let replicas = config.members.len();
         let client_config = ClientConfig { client, replicas, retry: options.retry, timeout: options.timeout };
         let mut core = P::Client::start(client_config, keyring.clone());
@@ -173,7 +174,7 @@ impl Client {
             failed: BTreeMap::new(),
         };
         tokio::spawn(task.run(inbox));
-        Ok(Self { commands, timeout: options.timeout })
+        Ok(Self { commands, timeout: options.timeout, vouch: P::vouch(replicas) })
     }
 
     /// Applies an operation, exactly once.
@@ -230,6 +231,12 @@ impl Client {
         let (sender, report) = oneshot::channel();
         self.commands.send(Command::Status(replica, sender)).await.ok()?;
         tokio::time::timeout(patience, report).await.ok()?.ok()
+    }
+
+    /// The greatest number that is no liar's alone, of what each replica claims ([`Client::status`]): as many replicas as are needed for one
+    /// of them to be right ([`Protocol::vouch`]) claim it or a greater one. Zero if fewer claim anything.
+    pub fn vouched(&self, claims: impl IntoIterator<Item = u64>) -> u64 {
+        vouched::greatest(claims, self.vouch)
     }
 
     /// What messages came and went at one replica lately, from number `from` on, and the number to go on from; `None` if it
@@ -420,12 +427,14 @@ impl<P: Protocol> Task<P> {
                 }
             }
             Payload::Service(Service::Status { nonce, report }) => {
-                if let Some((_, sender)) = self.statuses.remove(&nonce) {
+                // Nobody speaks for another replica.
+                if self.statuses.get(&nonce).is_some_and(|(asked, _)| *asked == from && report.replica == from)
+                    && let Some((_, sender)) = self.statuses.remove(&nonce)
+                {
                     let _gone = sender.send(*report);
                 }
             }
             Payload::Service(Service::Recorded { nonce, recorded, next }) => {
-                // Nobody speaks for another replica.
                 if self.recorded.get(&nonce).is_some_and(|(asked, _)| *asked == from)
                     && let Some((_, sender)) = self.recorded.remove(&nonce)
                 {

@@ -19,6 +19,14 @@ const PENDING_EVENTS_MAX: usize = 8192;
 /// An event's place: its position, and its number among the events of that position.
 type Place = (Position, u32);
 
+/// The greatest number that no liar alone claims, of what each replica claims: `needed` of them claim it or a greater one. Zero if
+/// fewer claim anything.
+pub fn greatest(claims: impl IntoIterator<Item = u64>, needed: usize) -> u64 {
+    let mut claims: Vec<u64> = claims.into_iter().collect();
+    claims.sort_unstable_by_key(|claim| std::cmp::Reverse(*claim));
+    claims.get(needed.saturating_sub(1)).copied().unwrap_or_default()
+}
+
 /// What the replicas have told, as far as it is not believed yet.
 #[derive(Debug)]
 pub struct Vouched {
@@ -205,6 +213,14 @@ mod tests {
         assert_eq!(pending(&four), PENDING_EVENTS_MAX);
         assert!(four.says(0, &[(1, "a")]).is_empty());
         assert_eq!(four.says(1, &[(1, "a")]), ["a"]);
+    }
+
+    #[test]
+    fn a_number_that_one_liar_claims_is_nobodys() {
+        assert_eq!(greatest([7, u64::MAX, 9, 8], 2), 9);
+        assert_eq!(greatest([7, 9, 8], 2), 8, "the liar is silent");
+        assert_eq!(greatest([7, 9, 8], 1), 9, "nobody lies");
+        assert_eq!(greatest([u64::MAX], 2), 0, "nobody else answers");
     }
 
     #[test]

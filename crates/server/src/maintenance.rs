@@ -56,7 +56,8 @@ impl Maintenance for Api {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let (store, reports) = tokio::join!(self.present(), self.store.reports());
         let (_, status) = store?;
-        let leader = leader(&reports);
+        let view = self.store.vouched(&reports, |status| status.view.get());
+        let leader = leader(&reports, view);
         let down = self.store.members().iter().filter(|it| reports.iter().all(|report| report.replica != it.replica));
         let leader_id = leader.and_then(|leader| self.id_of(leader)).unwrap_or_default();
         let header = self.store.header(status.revision); // anew: the reports may have told of a new term
@@ -66,9 +67,9 @@ impl Maintenance for Api {
             version: API_VERSION.to_owned(),
             db_size: signed(status.bytes),
             leader: leader_id,
-            raft_index: leader.map(|leader| leader.status.op.get()).unwrap_or_default(),
+            raft_index: self.store.vouched(&reports, |status| status.op.get()),
             raft_term: self.store.header(0).raft_term,
-            raft_applied_index: leader.map(|leader| leader.status.executed.get()).unwrap_or_default(),
+            raft_applied_index: self.store.vouched(&reports, |status| status.executed.get()),
             errors: down.map(|member| format!("{} ({}) does not answer", member.replica, member.address)).collect(),
             db_size_in_use: signed(status.bytes),
             is_learner: false,
@@ -121,10 +122,12 @@ impl Api {
 }
 
 /// Whoever says that it is the primary, in the newest view.
-fn leader(reports: &[Report]) -> Option<&Report> {
+/// Who says to lead the latest view; `view` is the latest that is no liar's alone.
+fn leader(reports: &[Report], view: u64) -> Option<&Report> {
     reports
         .iter()
         .filter(|report| matches!(report.status.role.as_str(), "primary" | "leads in turn"))
+        .filter(|report| report.status.view.get() <= view)
         .max_by_key(|report| report.status.view)
 }
 

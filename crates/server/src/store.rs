@@ -148,9 +148,14 @@ impl Store {
         for asked in self.ask_all() {
             reports.extend(asked.await.ok().flatten());
         }
-        let view = reports.iter().map(|report| report.status.view.get()).max().unwrap_or_default();
+        let view = self.vouched(&reports, |it| it.view.get());
         self.term.fetch_max(view.saturating_add(1), Ordering::Relaxed);
         reports
+    }
+
+    /// The greatest number in `reports` that is no liar's alone.
+    pub fn vouched(&self, reports: &[Report], number: impl Fn(&quorate_core::protocol::Status) -> u64) -> u64 {
+        self.client.vouched(reports.iter().map(|report| number(&report.status)))
     }
 
     fn ask_all(&self) -> Vec<tokio::task::JoinHandle<Option<Report>>> {

@@ -131,7 +131,7 @@ pub async fn ask(connection: &Connection, patience: Duration) -> Cluster {
             None => format!("{} does not answer", member.replica),
         }
     };
-    let committed = reports.values().flatten().map(|it| it.status.committed.get()).max().unwrap_or(0);
+    let committed = connection.client.vouched(reports.values().flatten().map(|it| it.status.committed.get()));
     // Without one order each replica counts what it has done itself: that says nothing about the others.
     let committed = if has_one_order(connection) { committed } else { 0 };
     let rows = connection.config.members.iter().map(|member| {

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const LABELS: [&str; 4] = ["Status", "Watching", "Events", "Recorded"];
 /// Clients that may watch events at one replica.
 pub const WATCHERS_MAX: usize = 1024;
-/// Clients that may wait for the next answer to [`Service::GetStatus`].
-pub const ASKING_MAX: usize = 64;
+/// Clients that may wait for the next answer to [`Service::GetStatus`]: as many as may be connected, so that none keeps others from asking.
+pub const ASKING_MAX: usize = 1024;
 
 /// Clients that ask for the status, with their nonces. The digest that the answer holds costs the executor as much as a
 /// batch does: one is computed at a time, for all who had asked when it was begun.

@@ -258,7 +258,7 @@ impl<P: Protocol> Host<P> {
     /// Waits for something to happen and deals with all that has. Dropped while it waits, it has lost nothing.
     async fn pass(&mut self) -> Result<(), HostError> {
         let deadline = self.node.deadline().map(|at| self.clock.at(at));
-        let clients = self.openers.have_room_for_clients();
+        let except = self.openers.have_enough_of();
         let (mut event, mut seen, mut incoming, mut cued) = (None, None, Vec::new(), false);
         tokio::select! {
             biased;
@@ -267,7 +267,7 @@ impl<P: Protocol> Host<P> {
                 None => return Err(HostError::ThreadEnded(Thread::Disk)), // cannot be: each says first that it ends
             },
             received = self.openers.recv() => seen = Some(received),
-            received = self.links.recv_some(clients), if self.openers.have_room() => incoming = received,
+            received = self.links.recv_except(&except) => incoming = received,
             () = cue::given(self.cue.as_ref()), if self.cue.is_some() => cued = true,
             () = sleep_until(deadline) => {}
         }
@@ -280,8 +280,8 @@ impl<P: Protocol> Host<P> {
             self.on_seen(one, &mut gathered)?;
             seen = self.openers.try_recv();
         }
-        if incoming.is_empty() && self.openers.have_room() {
-            incoming = self.links.try_recv_some(self.openers.have_room_for_clients()); // so that a busy disk or machine cannot keep the links waiting
+        if incoming.is_empty() {
+            incoming = self.links.try_recv_except(&self.openers.have_enough_of()); // so that a busy disk or machine cannot keep the links waiting
         }
         for one in incoming {
             self.on_incoming(one, &mut gathered)?;

@@ -5,10 +5,12 @@
 use super::HostError;
 use super::fair::Fair;
 use super::thread::{Thread, Threads};
+use crate::link::Except;
 use bytes::Bytes;
-use quorate_core::ids::Peer;
+use quorate_core::ids::{Peer, ReplicaId};
 use quorate_core::node::{Opened, Opener, Refused};
 use quorate_core::protocol::Protocol;
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -16,9 +18,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Threads at most: a replica has other work for its cores, too.
 const THREADS_MAX: usize = 4;
-/// Bytes of frames that are being opened, of all replicas; beyond, the host does not read its links.
-const OPENING_BYTES_MAX: usize = 32 << 20;
-/// Of all clients; beyond, the host reads what replicas send, and clients wait.
+/// Bytes of frames that are being opened, of one replica; beyond, the host reads what others send, and this one waits.
+const OPENING_BYTES_MAX: usize = 8 << 20;
+/// Of all clients; beyond, clients wait.
 const CLIENTS_OPENING_BYTES_MAX: usize = 4 << 20;
 /// Frames that are opened together at most.
 const TOGETHER_MAX: usize = 32;
@@ -42,8 +44,7 @@ enum Order {
 pub(super) struct Openers<P: Protocol> {
     threads: Vec<Arc<Fair<Order>>>,
     seen: Option<UnboundedReceiver<(Peer, usize, Seen<P>)>>,
-    /// Of replicas, of clients.
-    bytes: [usize; 2],
+    bytes: Bytewise,
 }
 
 impl<P: Protocol> Drop for Openers<P> {
@@ -54,8 +55,8 @@ impl<P: Protocol> Drop for Openers<P> {
 
 impl<P: Protocol> Openers<P> {
     /// No threads: the node opens frames itself.
-    pub(super) const fn none() -> Self {
-        Self { threads: Vec::new(), seen: None, bytes: [0; 2] }
+    pub(super) fn none() -> Self {
+        Self { threads: Vec::new(), seen: None, bytes: Bytewise::default() }
     }
 
     /// One thread for each core, up to [`THREADS_MAX`].
@@ -73,19 +74,12 @@ impl<P: Protocol> Openers<P> {
             threads.spawn(Thread::Opener, body).map_err(HostError::Thread)?;
             started.push(orders);
         }
-        Ok(Self { threads: started, seen: Some(seen), bytes: [0; 2] })
+        Ok(Self { threads: started, seen: Some(seen), bytes: Bytewise::default() })
     }
 
-    /// Whether more frames may be read from the links.
-    pub(super) const fn have_room(&self) -> bool {
-        let [replicas, _] = self.bytes;
-        replicas < OPENING_BYTES_MAX
-    }
-
-    /// Whether those may be from clients.
-    pub(super) const fn have_room_for_clients(&self) -> bool {
-        let [_, clients] = self.bytes;
-        clients < CLIENTS_OPENING_BYTES_MAX
+    /// Whose frames may not be read from the links for now.
+    pub(super) fn have_enough_of(&self) -> Except {
+        self.bytes.enough_of()
     }
 
     /// Gives a frame to its thread; gives it back if there are none.
@@ -93,7 +87,7 @@ impl<P: Protocol> Openers<P> {
         let Some(thread) = self.thread(from) else { return Some(bytes) };
         let cost = cost(&bytes);
         thread.push(from, Order::Open(bytes));
-        self.bytes[kind(from)] += cost;
+        *self.bytes.of(from) += cost;
         None
     }
 
@@ -122,7 +116,7 @@ impl<P: Protocol> Openers<P> {
     }
 
     fn out(&mut self, (from, cost, seen): (Peer, usize, Seen<P>)) -> Seen<P> {
-        self.bytes[kind(from)] -= cost;
+        *self.bytes.of(from) -= cost;
         seen
     }
 
@@ -134,12 +128,34 @@ impl<P: Protocol> Openers<P> {
     }
 }
 
-fn cost(bytes: &Bytes) -> usize {
-    bytes.len() + FRAME_OVERHEAD_BYTES
+/// How many bytes are with the threads.
+#[derive(Debug, Default)]
+struct Bytewise {
+    /// Of each replica.
+    replicas: BTreeMap<ReplicaId, usize>,
+    /// Of all clients.
+    clients: usize,
 }
 
-const fn kind(peer: Peer) -> usize {
-    matches!(peer, Peer::Client(_)) as usize
+impl Bytewise {
+    fn of(&mut self, peer: Peer) -> &mut usize {
+        match peer {
+            Peer::Replica(replica) => self.replicas.entry(replica).or_default(),
+            Peer::Client(_) => &mut self.clients,
+        }
+    }
+
+    fn enough_of(&self) -> Except {
+        let full = self.replicas.iter().filter(|(_, bytes)| **bytes >= OPENING_BYTES_MAX);
+        Except {
+            clients: self.clients >= CLIENTS_OPENING_BYTES_MAX,
+            replicas: full.map(|(replica, _)| *replica).collect(),
+        }
+    }
+}
+
+fn cost(bytes: &Bytes) -> usize {
+    bytes.len() + FRAME_OVERHEAD_BYTES
 }
 
 fn run<P: Protocol>(opener: &Opener<P>, orders: &Fair<Order>, out: &UnboundedSender<(Peer, usize, Seen<P>)>) {
@@ -165,5 +181,25 @@ fn run<P: Protocol>(opener: &Opener<P>, orders: &Fair<Order>, out: &UnboundedSen
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_core::ids::ClientId;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn who_floods_is_not_read_and_everybody_else_is() {
+        let mut bytes = Bytewise::default();
+        *bytes.of(Peer::Replica(ReplicaId::new(3))) += OPENING_BYTES_MAX;
+        *bytes.of(Peer::Replica(ReplicaId::new(1))) += OPENING_BYTES_MAX - 1;
+        let enough = bytes.enough_of();
+        assert_eq!((enough.clients, enough.replicas), (false, BTreeSet::from([ReplicaId::new(3)])));
+        *bytes.of(Peer::Client(ClientId::new(1))) += CLIENTS_OPENING_BYTES_MAX;
+        assert!(bytes.enough_of().clients);
+        *bytes.of(Peer::Replica(ReplicaId::new(3))) -= 1;
+        assert_eq!(bytes.enough_of().replicas, BTreeSet::new());
     }
 }

@@ -4,10 +4,10 @@ use super::connection::{self, Greeted};
 use super::frame::{FrameBuffer, Kind};
 use super::hello::{GREETING_BYTES_MAX, Hello, refused_frame};
 use super::hub::{Hub, Lane};
-use super::inbox::Class;
 use super::{LinkError, tls};
 use crate::keys::PublicKey;
 use bytes::BytesMut;
+use quorate_core::crypto::ClientKey;
 use quorate_core::ids::Peer;
 use rustls::CertificateError;
 use std::collections::VecDeque;
@@ -113,7 +113,7 @@ async fn greet(hub: &Hub, stream: TcpStream, acceptor: TlsAcceptor) -> Result<(A
         Kind::Hello => Hello::decode(&frame.body).map_err(|_| Failure::Broken)?,
         Kind::Refused | Kind::Message | Kind::Ping => return Err(Failure::Broken),
     };
-    hub.inbox.room(Class::of(hello.role)).await; // events take room as well
+    hub.inbox.room(hello.role).await; // events take room as well
     match admit(hub, &hello, key) {
         Ok(lane) => Ok((lane, Greeted { stream, buffer, greeting: hub.hello.frame() })),
         Err(sentence) => {
@@ -130,6 +130,9 @@ fn admit(hub: &Hub, hello: &Hello, key: PublicKey) -> Result<Arc<Lane>, String> 
     match hello.role {
         Peer::Replica(_) if hello.role >= hub.hello.role => {
             Err(format!("{} does not dial {}: the lower number dials", hello.role, hub.hello.role))
+        }
+        Peer::Client(id) if ClientKey { key: key.for_statements(), nonce: hello.nonce }.client() != id => {
+            Err(format!("{id} is not the id of your key and nonce"))
         }
         role => hub.admit(role, key),
     }

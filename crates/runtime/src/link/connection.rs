@@ -3,7 +3,6 @@
 use super::Incoming;
 use super::frame::{Frame, FrameBuffer, Kind, Malformed};
 use super::hub::{Hub, Lane};
-use super::inbox::Class;
 use super::outbox::Staged;
 use super::status::CloseReason;
 use bytes::BytesMut;
@@ -74,7 +73,6 @@ async fn read(
     mut reader: ReadHalf<TlsStream<TcpStream>>,
     mut buffer: FrameBuffer,
 ) -> Result<Infallible, CloseReason> {
-    let class = Class::of(lane.peer);
     let mut messages = Vec::new();
     let mut burst_bytes = 0;
     loop {
@@ -90,11 +88,11 @@ async fn read(
                 return Err(reason); // the host has been told that this connection is over
             }
             lane.traffic.frames_in.add(messages.len() as u64);
-            hub.inbox.push(class, messages.drain(..));
+            hub.inbox.push(lane.peer, messages.drain(..));
         }
-        if !hub.inbox.has_room(class) {
+        if !hub.inbox.has_room(lane.peer) {
             vitals.paused.store(true, Ordering::Relaxed);
-            hub.inbox.room(class).await;
+            hub.inbox.room(lane.peer).await;
             vitals.paused.store(false, Ordering::Relaxed);
         }
         if burst_bytes >= READ_BURST_BYTES {

@@ -4,7 +4,6 @@ use super::connection::{self, Greeted};
 use super::frame::{FrameBuffer, Kind};
 use super::hello::{self, GREETING_BYTES_MAX, Hello};
 use super::hub::{Hub, Remote};
-use super::inbox::Class;
 use super::status::{CloseReason, DialError};
 use super::{Pace, tls};
 use crate::config::Member;
@@ -28,7 +27,7 @@ pub(super) async fn keep_connected(hub: Arc<Hub>, id: ReplicaId, connector: TlsC
     let Some(remote) = hub.replica(id) else { return };
     let mut backoff = Backoff::new(hub.pace);
     loop {
-        hub.inbox.room(Class::Replicas).await; // events take room as well
+        hub.inbox.room(Peer::Replica(id)).await; // events take room as well
         let attempt = tokio::time::timeout(hub.pace.handshake_max, dial(&hub, remote, &connector));
         let Member { replica, address, .. } = remote.member.clone();
         match attempt.await.unwrap_or(Err(DialError::TimedOut { replica, address })) {

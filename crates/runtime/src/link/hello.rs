@@ -4,11 +4,12 @@
 use super::frame::{self, HEADER_BYTES, Kind, Malformed};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::BytesMut;
+use quorate_core::crypto::ClientKey;
 use quorate_core::ids::{ClusterId, Epoch, Peer};
 
 /// The longest greeting, in bytes. Nothing longer is read from a peer before it has greeted.
 pub const GREETING_BYTES_MAX: usize = 1024;
-const MAGIC: [u8; 8] = *b"quorate\x01";
+const MAGIC: [u8; 8] = *b"quorate\x02";
 /// The longest sentence of a Refused that is shown, in characters.
 const SENTENCE_CHARS_MAX: usize = 300;
 
@@ -22,14 +23,21 @@ pub struct Hello {
     pub epoch: Epoch,
     /// Whom it claims to be. Its key must agree.
     pub role: Peer,
+    /// Of a client: what its id is the digest of, with its key ([`ClientKey::client`]); of a replica zero.
+    pub nonce: u64,
     /// The protocol it runs.
     pub protocol: String,
 }
 
 impl Hello {
-    /// A greeting.
+    /// A greeting; of a client, see [`Hello::of_client`].
     pub fn new(cluster: ClusterId, epoch: Epoch, role: Peer, protocol: &str) -> Self {
-        Self { magic: MAGIC, cluster, epoch, role, protocol: protocol.to_owned() }
+        Self { magic: MAGIC, cluster, epoch, role, nonce: 0, protocol: protocol.to_owned() }
+    }
+
+    /// A client's greeting.
+    pub fn of_client(cluster: ClusterId, epoch: Epoch, client: ClientKey, protocol: &str) -> Self {
+        Self { nonce: client.nonce, ..Self::new(cluster, epoch, Peer::Client(client.client()), protocol) }
     }
 
     /// Reads a greeting; `Malformed::Greeting` if the bytes are anything else.

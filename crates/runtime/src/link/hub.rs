@@ -1,7 +1,7 @@
 //! What all tasks of a process's links share: who may connect, which connection leads to whom, what waits, what happened.
 
 use super::hello::Hello;
-use super::inbox::{Class, Inbox};
+use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::status::{CloseReason, DialError, Handshakes, LinkStatus, ReplicaStatus, Traffic};
 use super::{Incoming, Pace, Sent, held};
@@ -145,11 +145,12 @@ impl Hub {
         };
         lane.traffic.connects.add(1);
         if let Some(older) = older {
-            lane.traffic.dropped_unconnected.add(older.outbox.abandon(CloseReason::Replaced));
-            let reason = older.outbox.closed().unwrap_or(CloseReason::Replaced);
-            self.inbox.push(Class::of(peer), [Incoming::Disconnected { peer, reason }]);
+            let why = if older.peer == peer { CloseReason::Replaced } else { CloseReason::CrowdedOut };
+            lane.traffic.dropped_unconnected.add(older.outbox.abandon(why.clone()));
+            let (peer, reason) = (older.peer, older.outbox.closed().unwrap_or(why));
+            self.inbox.push(peer, [Incoming::Disconnected { peer, reason }]);
         }
-        self.inbox.push(Class::of(peer), [Incoming::Connected(peer)]);
+        self.inbox.push(peer, [Incoming::Connected(peer)]);
         Ok(lane)
     }
 
@@ -161,7 +162,7 @@ impl Hub {
         lane.traffic.dropped_unconnected.add(lane.outbox.abandon(reason.clone()));
         if self.remove(lane) {
             let peer = lane.peer;
-            self.inbox.push(Class::of(peer), [Incoming::Disconnected { peer, reason }]);
+            self.inbox.push(peer, [Incoming::Disconnected { peer, reason }]);
         }
     }
 
@@ -185,7 +186,7 @@ impl Hub {
         let mut last = held(&remote.dial_error);
         if last.as_ref() != Some(&error) {
             *last = Some(error.clone());
-            self.inbox.push(Class::Replicas, [Incoming::DialFailed { replica, error }]);
+            self.inbox.push(Peer::Replica(replica), [Incoming::DialFailed { replica, error }]);
         }
     }
 
@@ -212,16 +213,16 @@ impl Hub {
             return Err("your key is a replica's, not a client's".into());
         }
         let mut clients = held(&self.clients);
-        match clients.get(&id) {
-            Some(older) if older.key != key => return Err(format!("{id} is connected with another key")),
-            None if clients.len() >= self.limits.clients_max => {
-                return Err(format!("this replica has its {} clients already", self.limits.clients_max));
-            }
-            _ => {}
-        }
+        let is_full = clients.len() >= self.limits.clients_max && !clients.contains_key(&id);
+        let crowded = if is_full { Some(gives_way_to(key, &clients).ok_or_else(|| self.is_full())?) } else { None };
         let lane = Lane::new(Peer::Client(id), self.limits.client_outbox_max_bytes, &self.client_traffic);
         let older = clients.insert(id, ClientLane { lane: lane.clone(), key });
-        Ok((lane, older.map(|older| older.lane)))
+        let crowded = crowded.and_then(|crowded| clients.remove(&crowded));
+        Ok((lane, older.or(crowded).map(|older| older.lane)))
+    }
+
+    fn is_full(&self) -> String {
+        format!("this replica has its {} clients already", self.limits.clients_max)
     }
 
     /// Whether `lane` was the one that led to its peer; it no longer is.
@@ -252,6 +253,19 @@ impl Hub {
             Peer::Client(_) => Some(&self.client_traffic),
         }
     }
+}
+
+/// Which client leaves when all places are taken and one with this key comes: one of the key that has most, if it has more even then.
+/// Ids are free, keys are not: nobody can take all places with one key.
+fn gives_way_to(key: PublicKey, clients: &BTreeMap<ClientId, ClientLane>) -> Option<ClientId> {
+    let mut of_keys: BTreeMap<PublicKey, (usize, ClientId)> = BTreeMap::new();
+    for (id, client) in clients {
+        let (count, last) = of_keys.entry(client.key).or_insert((0, *id));
+        (*count, *last) = (*count + 1, *id);
+    }
+    let own = of_keys.get(&key).map_or(0, |(count, _)| *count);
+    let (most, last) = of_keys.into_values().max()?;
+    (most > own + 1).then_some(last)
 }
 
 /// A replica's bit. There are at most 15 replicas; a number beyond 63 is nobody's.

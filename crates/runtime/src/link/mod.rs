@@ -20,7 +20,7 @@
 //! runtime a message never changes threads. A connection's task writes all that was queued since it last ran as one
 //! stretch of TLS records. Backpressure on the receiving side is TCP's: while the host is behind, sockets are not read.
 //!
-//! **Bounds**, beside those of `Limits`: 32 MiB from replicas and 16 MiB from clients wait for the host; each connection
+//! **Bounds**, beside those of `Limits`: 8 MiB from each replica and 16 MiB from clients wait for the host; each connection
 //! holds 64 KiB of read buffer (or up to twice the frame that is arriving) and up to 256 KiB and one frame being written;
 //! 256 handshakes. A body is a view of its read buffer: a host that keeps a small body for long keeps up to 64 KiB alive
 //! and should copy it.
@@ -42,6 +42,7 @@ pub mod tls;
 
 pub use accept::listen;
 pub use client::ClientLinks;
+pub use inbox::Except;
 pub use replica::{LinkHandle, Links};
 pub use status::{CloseReason, DialError, HandshakeStatus, LinkStatus, ReplicaStatus, TrafficStatus};
 

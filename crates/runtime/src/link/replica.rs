@@ -4,7 +4,7 @@ use super::accept::accept_all;
 use super::dial::keep_connected;
 use super::hello::Hello;
 use super::hub::Hub;
-use super::inbox::Class;
+use super::inbox::Except;
 use super::status::LinkStatus;
 use super::{Incoming, LinkError, Pace, Sent, tls};
 use crate::config::ReplicaConfig;
@@ -47,20 +47,20 @@ impl Links {
         Ok(Self { handle: LinkHandle { hub }, _tasks: tasks })
     }
 
-    /// Waits for something to happen, and returns all that has: what replicas sent first, then up to 1 MiB from clients.
+    /// Waits for something to happen, and returns what has: up to 1 MiB from each replica, then up to 1 MiB from clients.
     /// Never empty. Nothing is lost if the future is dropped.
     pub async fn recv(&mut self) -> Vec<Incoming> {
-        self.recv_some(true).await
+        self.recv_except(&Except::default()).await
     }
 
-    /// As `Links::recv`; without `clients`, what they send goes on waiting.
-    pub async fn recv_some(&mut self, clients: bool) -> Vec<Incoming> {
-        self.handle.hub.inbox.take(clients).await
+    /// As `Links::recv`; what those excepted send goes on waiting.
+    pub async fn recv_except(&mut self, except: &Except) -> Vec<Incoming> {
+        self.handle.hub.inbox.take(except).await
     }
 
-    /// What has happened already; empty if nothing has. See `Links::recv_some`.
-    pub fn try_recv_some(&mut self, clients: bool) -> Vec<Incoming> {
-        self.handle.hub.inbox.take_ready(clients)
+    /// What has happened already; empty if nothing has. See `Links::recv_except`.
+    pub fn try_recv_except(&mut self, except: &Except) -> Vec<Incoming> {
+        self.handle.hub.inbox.take_ready(except)
     }
 
     /// Queues `body` for `to`; it is written when this task next waits.
@@ -96,9 +96,9 @@ impl LinkHandle {
         if body.len() > self.hub.limits.client_max_frame_bytes {
             return; // no client may send so much
         }
-        self.hub.inbox.room(Class::Clients).await;
         let from = Peer::Client(ClientId::BROKER);
-        self.hub.inbox.push(Class::Clients, [Incoming::Message { from, body }]);
+        self.hub.inbox.room(from).await;
+        self.hub.inbox.push(from, [Incoming::Message { from, body }]);
     }
 
     /// Drops, from now on, all messages to and from these replicas, and to and from no others: a partition for

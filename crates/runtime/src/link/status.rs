@@ -24,6 +24,9 @@ pub enum CloseReason {
     /// The same peer has connected again.
     #[error("the same peer connected again")]
     Replaced,
+    /// All places of clients are taken, another key needs one, and this one's key has most of them.
+    #[error("its key holds most of the places for clients, and another key needs one")]
+    CrowdedOut,
     /// A client did not read its replies.
     #[error("the client does not read fast enough: its outbox is full")]
     TooSlow,

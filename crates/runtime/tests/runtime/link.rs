@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use bytes::Bytes;
-use quorate_core::ids::{ClientId, ReplicaId};
+use quorate_core::ids::{Peer, ReplicaId};
 use quorate_runtime::link::{Incoming, Pace, Sent, listen};
 use std::time::Duration;
 
@@ -53,10 +53,10 @@ async fn a_client_reaches_every_replica_and_gets_replies() {
         caller.until(|status| status.replicas.iter().all(|replica| replica.connected)).await;
         assert_eq!(caller.links.send(ReplicaId::new(id), Bytes::from_static(b"request")), Sent::Queued);
         let host = &mut hosts[usize::from(id)];
-        assert_eq!(host.message().await, (client(7), Bytes::from_static(b"request")));
-        assert_eq!(host.links.send(client(7), Bytes::from_static(b"reply")), Sent::Queued);
+        assert_eq!(host.message().await, (client(&key, 7), Bytes::from_static(b"request")));
+        assert_eq!(host.links.send(client(&key, 7), Bytes::from_static(b"reply")), Sent::Queued);
         assert_eq!(caller.message().await, (replica(id), Bytes::from_static(b"reply")));
-        assert_eq!(host.links.status().clients, [ClientId::new(7)]);
+        assert_eq!(host.links.status().clients.into_iter().map(Peer::Client).collect::<Vec<_>>(), [client(&key, 7)]);
     }
 }
 
@@ -117,13 +117,13 @@ async fn a_newer_connection_of_a_client_replaces_the_older() {
     let key = key();
     let mut seats = seats(1, &[key.public()]).await;
     let mut host = seats[0].start().await;
-    let _older = raw_greeted(&key, &seats[0], client(7)).await;
-    host.connected(client(7)).await;
+    let _older = raw_greeted(&key, &seats[0], 7).await;
+    host.connected(client(&key, 7)).await;
     let mut newer = dial(&seats[0].for_clients(), &key, 7);
-    assert_eq!(host.disconnected(client(7)).await, "the same peer connected again");
-    host.connected(client(7)).await;
+    assert_eq!(host.disconnected(client(&key, 7)).await, "the same peer connected again");
+    host.connected(client(&key, 7)).await;
     newer.connected(replica(0)).await;
-    host.links.send(client(7), Bytes::from_static(b"to the newer"));
+    host.links.send(client(&key, 7), Bytes::from_static(b"to the newer"));
     assert_eq!(newer.message().await.1, Bytes::from_static(b"to the newer"));
 }
 
@@ -137,9 +137,9 @@ async fn idle_links_stay_and_silent_ones_go() {
     let mut r1 = seats[1].start_at(pace).await;
     r0.connected(replica(1)).await;
     r1.connected(replica(0)).await;
-    let _frozen = raw_greeted(&key, &seats[1], client(9)).await;
-    r1.connected(client(9)).await;
-    assert_eq!(r1.disconnected(client(9)).await, "the other side was silent for too long");
+    let _frozen = raw_greeted(&key, &seats[1], 9).await;
+    r1.connected(client(&key, 9)).await;
+    assert_eq!(r1.disconnected(client(&key, 9)).await, "the other side was silent for too long");
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(r1.links.status().replicas[0].traffic.connects, 1);
     assert!(r1.links.status().replicas[0].connected);
@@ -174,13 +174,13 @@ async fn a_client_that_does_not_read_is_disconnected() {
     let key = key();
     let mut seats = seats(1, &[key.public()]).await;
     let mut host = seats[0].start().await;
-    let _sleepy = raw_greeted(&key, &seats[0], client(9)).await;
-    host.connected(client(9)).await;
+    let _sleepy = raw_greeted(&key, &seats[0], 9).await;
+    host.connected(client(&key, 9)).await;
     let body = Bytes::from(vec![7; 1 << 20]);
-    while host.links.send(client(9), body.clone()) == Sent::Queued {
+    while host.links.send(client(&key, 9), body.clone()) == Sent::Queued {
         tokio::task::yield_now().await;
     }
-    assert!(host.disconnected(client(9)).await.contains("does not read fast enough"));
+    assert!(host.disconnected(client(&key, 9)).await.contains("does not read fast enough"));
     assert!(host.links.status().client_traffic.dropped_full > 0);
     assert_eq!(host.links.status().clients, []);
 }
@@ -243,7 +243,7 @@ async fn a_cut_drops_messages_both_ways_keeps_the_connection_and_spares_others()
     hosts[0].until(dropped).await;
     assert_eq!(hosts[0].links.send(replica(2), Bytes::from_static(b"r2")), Sent::Queued);
     assert_eq!(hosts[2].message().await, (replica(0), Bytes::from_static(b"r2")));
-    assert_eq!(hosts[0].links.send(client(7), Bytes::from_static(b"client")), Sent::Queued);
+    assert_eq!(hosts[0].links.send(client(&key, 7), Bytes::from_static(b"client")), Sent::Queued);
     assert_eq!(caller.message().await, (replica(0), Bytes::from_static(b"client")));
 
     hosts[0].links.handle().cut(&[]);

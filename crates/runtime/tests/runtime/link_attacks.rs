@@ -3,7 +3,8 @@
 use crate::common::*;
 use bytes::Bytes;
 use quorate_core::ids::{ClusterId, Epoch, Peer, ReplicaId};
-use quorate_runtime::link::{Links, Pace, Sent};
+use quorate_runtime::link::hello::Hello;
+use quorate_runtime::link::{Incoming, Links, Pace, Sent};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,7 +25,7 @@ async fn still_serves(host: &mut Host<Links>, seat: &Seat, key: &quorate_runtime
     let to = seat.config.replica;
     caller.connected(Peer::Replica(to)).await;
     assert_eq!(caller.links.send(to, Bytes::from_static(b"hello")), Sent::Queued);
-    assert_eq!(host.message().await, (client(99), Bytes::from_static(b"hello")));
+    assert_eq!(host.message().await, (client(key, 99), Bytes::from_static(b"hello")));
 }
 
 #[tokio::test]
@@ -47,7 +48,7 @@ async fn a_replica_with_the_key_of_another_is_refused() {
 
     // Whoever calls: R1's key, R0's name.
     let mut liar = raw(&seats[1].key, &seats[2]).await;
-    let hello = quorate_runtime::link::hello::Hello::new(CLUSTER, Epoch::ZERO, replica(0), "vr");
+    let hello = Hello::new(CLUSTER, Epoch::ZERO, replica(0), "vr");
     liar.write_all(&hello.frame()).await.expect("sent");
     let mut answer = Vec::new();
     soon(liar.read_to_end(&mut answer)).await.expect("an answer");
@@ -72,13 +73,13 @@ async fn a_role_that_the_key_does_not_have_is_refused() {
     let (host, seats, friend) = victim(Pace::default()).await;
     let sentences = [
         (&friend, replica(0), "your key is not the one that my members list has for R0"),
-        (&seats[0].key, client(5), "your key is a replica's, not a client's"),
+        (&seats[0].key, client(&seats[0].key, 0), "your key is a replica's, not a client's"),
         (&friend, replica(1), "R1 does not dial R1: the lower number dials"),
         (&friend, replica(200), "R200 does not dial R1: the lower number dials"),
     ];
     for (key, role, sentence) in sentences {
         let mut liar = raw(key, &seats[1]).await;
-        let hello = quorate_runtime::link::hello::Hello::new(CLUSTER, Epoch::ZERO, role, "vr");
+        let hello = Hello::new(CLUSTER, Epoch::ZERO, role, "vr");
         liar.write_all(&hello.frame()).await.expect("sent");
         let mut answer = Vec::new();
         soon(liar.read_to_end(&mut answer)).await.expect("an answer");
@@ -124,7 +125,7 @@ async fn nobody_there_gets_a_sentence_once() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut host = seats[0].start().await; // the next news is the connection, not the fifth refusal
     assert_eq!(caller.next().await, quorate_runtime::link::Incoming::Connected(replica(0)));
-    host.connected(client(7)).await;
+    host.connected(client(&key, 7)).await;
 }
 
 #[tokio::test]
@@ -199,11 +200,11 @@ async fn frames_that_are_none_close_the_connection_with_a_reason() {
     ];
     let count = cases.len() as u64;
     for (bytes, reason) in cases {
-        let mut liar = raw_greeted(&friend, &seats[1], client(5)).await;
-        host.connected(client(5)).await;
+        let mut liar = raw_greeted(&friend, &seats[1], 5).await;
+        host.connected(client(&friend, 5)).await;
         let _ = liar.write_all(&bytes).await;
         let _ = liar.flush().await;
-        assert_eq!(host.disconnected(client(5)).await, format!("the other side sent {reason}"));
+        assert_eq!(host.disconnected(client(&friend, 5)).await, format!("the other side sent {reason}"));
     }
     assert_eq!(host.links.status().client_traffic.malformed, count);
     still_serves(&mut host, &seats[1], &friend).await;
@@ -220,15 +221,15 @@ async fn a_frame_cut_short_is_told_from_a_farewell() {
         (&[][..], "the other side closed the connection"),
     ] {
         for farewell in [true, false] {
-            let mut caller = raw_greeted(&friend, &seats[1], client(5)).await;
-            host.connected(client(5)).await;
+            let mut caller = raw_greeted(&friend, &seats[1], 5).await;
+            host.connected(client(&friend, 5)).await;
             caller.write_all(bytes).await.expect("sent");
             caller.flush().await.expect("sent");
             if farewell {
                 caller.shutdown().await.expect("closed");
             }
             drop(caller);
-            assert_eq!(host.disconnected(client(5)).await, reason);
+            assert_eq!(host.disconnected(client(&friend, 5)).await, reason);
         }
     }
     assert_eq!(host.links.status().client_traffic.malformed, 2);
@@ -253,15 +254,20 @@ async fn greetings_that_are_none_are_counted() {
 }
 
 #[tokio::test]
-async fn a_client_id_cannot_be_taken_over_with_another_key() {
+async fn a_client_id_cannot_be_taken_with_another_key() {
     let (owner, thief) = (key(), key());
     let mut seats = seats(1, &[owner.public(), thief.public()]).await;
     let mut host = seats[0].start().await;
+    let mut robbery = raw(&thief, &seats[0]).await; // before its owner is there
+    let hello = Hello::of_client(CLUSTER, Epoch::ZERO, client_key(&owner, 7), "vr");
+    robbery.write_all(&hello.frame()).await.expect("sent");
+    let mut answer = Vec::new();
+    soon(robbery.read_to_end(&mut answer)).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("is not the id of your key and nonce"), "{answer}");
     let mut rightful = dial(&seats[0].for_clients(), &owner, 7);
-    host.connected(client(7)).await;
-    let error = dial(&seats[0].for_clients(), &thief, 7).dial_error().await;
-    assert_eq!(error, "R0 refused the connection: C00000000 is connected with another key");
-    host.links.send(client(7), Bytes::from_static(b"secret"));
+    host.connected(client(&owner, 7)).await;
+    host.links.send(client(&owner, 7), Bytes::from_static(b"secret"));
     assert_eq!(rightful.message().await.1, Bytes::from_static(b"secret"));
 }
 
@@ -272,10 +278,37 @@ async fn clients_beyond_the_limit_are_refused() {
     seats[0].config.limits.clients_max = 1;
     let mut host = seats[0].start().await;
     let first = dial(&seats[0].for_clients(), &key, 1);
-    host.connected(client(1)).await;
+    host.connected(client(&key, 1)).await;
     let mut second = dial(&seats[0].for_clients(), &key, 2);
     let expected = "R0 refused the connection: this replica has its 1 clients already";
     assert_eq!(second.dial_error().await, expected);
     drop(first);
     second.connected(replica(0)).await; // it has gone on trying
+}
+
+#[tokio::test]
+async fn one_key_does_not_take_the_places_of_others() {
+    let (crowd, one) = (key(), key());
+    let mut seats = seats(1, &[crowd.public(), one.public()]).await;
+    seats[0].config.limits.clients_max = 4;
+    let mut host = seats[0].start().await;
+    let mut connected = Vec::new();
+    for nonce in 0..4 {
+        connected.push(raw_greeted(&crowd, &seats[0], nonce).await);
+        host.connected(client(&crowd, nonce)).await;
+    }
+    let mut single = Vec::new();
+    for nonce in 0..2 {
+        single.push(raw_greeted(&one, &seats[0], nonce).await);
+        let gone = host.find(|item| match item {
+            Incoming::Disconnected { reason, .. } => Some(reason.to_string()),
+            _ => None,
+        });
+        assert_eq!(gone.await, "its key holds most of the places for clients, and another key needs one");
+        host.connected(client(&one, nonce)).await;
+    }
+    let mut third = dial(&seats[0].for_clients(), &one, 2);
+    let expected = "R0 refused the connection: this replica has its 4 clients already";
+    assert_eq!(third.dial_error().await, expected, "each key has two");
+    assert_eq!(host.links.status().clients.len(), 4);
 }

@@ -1,5 +1,6 @@
 //! The host: links, files, and replicas on real sockets and disks.
 
+mod client;
 mod common;
 mod files;
 mod frame;

@@ -1,7 +1,8 @@
 //! Clusters on loopback, on ports that the system chooses, and a caller who speaks TLS but then says what it likes.
 
 use bytes::Bytes;
-use quorate_core::ids::{ClientId, ClusterId, Epoch, Peer, ReplicaId};
+use quorate_core::crypto::ClientKey;
+use quorate_core::ids::{ClusterId, Epoch, Peer, ReplicaId};
 use quorate_runtime::config::{ClusterConfig, Limits, Member, ReplicaConfig, Timing};
 use quorate_runtime::keys::{KeyPair, PublicKey};
 use quorate_runtime::link::{ClientLinks, Incoming, LinkStatus, Links, Pace, frame, hello::Hello, listen, tls};
@@ -28,8 +29,13 @@ pub fn replica(id: u8) -> Peer {
     Peer::Replica(ReplicaId::new(id))
 }
 
-pub fn client(id: u128) -> Peer {
-    Peer::Client(ClientId::new(id))
+/// The client that holds this key and has drawn this number.
+pub fn client(key: &KeyPair, nonce: u64) -> Peer {
+    Peer::Client(client_key(key, nonce).client())
+}
+
+pub fn client_key(key: &KeyPair, nonce: u64) -> ClientKey {
+    ClientKey { key: key.public().for_statements(), nonce }
 }
 
 /// A replica that has not started.
@@ -96,9 +102,9 @@ impl Seat {
     }
 }
 
-pub fn dial(config: &ClusterConfig, key: &KeyPair, id: u128) -> Host<ClientLinks> {
+pub fn dial(config: &ClusterConfig, key: &KeyPair, nonce: u64) -> Host<ClientLinks> {
     let pace = Pace { refused_retry: Duration::from_millis(300), ..Pace::default() };
-    Host::new(ClientLinks::start(config, key, ClientId::new(id), pace).expect("links"))
+    Host::new(ClientLinks::start(config, key, nonce, pace).expect("links"))
 }
 
 pub trait Receive {
@@ -201,10 +207,10 @@ pub async fn raw(key: &KeyPair, to: &Seat) -> TlsStream<TcpStream> {
     soon(connector.connect(tls::nobody(), stream)).await.expect("a handshake")
 }
 
-/// Like `raw`, and greeted as `role`.
-pub async fn raw_greeted(key: &KeyPair, to: &Seat, role: Peer) -> TlsStream<TcpStream> {
+/// Like `raw`, and greeted as the client with this nonce.
+pub async fn raw_greeted(key: &KeyPair, to: &Seat, nonce: u64) -> TlsStream<TcpStream> {
     let mut stream = raw(key, to).await;
-    let hello = Hello::new(CLUSTER, Epoch::ZERO, role, "vr");
+    let hello = Hello::of_client(CLUSTER, Epoch::ZERO, client_key(key, nonce), "vr");
     stream.write_all(&hello.frame()).await.expect("a greeting");
     let mut header = [0; frame::HEADER_BYTES];
     soon(stream.read_exact(&mut header)).await.expect("an answer");
