@@ -358,7 +358,19 @@ impl Replica {
             Ok(false) => self.say_again(out), // perhaps something was lost
             Err(why) => return out.ignore(peer, why),
         }
+        if let Some(view) = self.is_left_by_too_many(from) {
+            return self.leave_view(view, out);
+        }
         self.propose_more(out);
+    }
+
+    /// Where to go if those who have left this view, and one who is silent, are f + 1: the others are no quorum, and nothing that
+    /// waits would tell them so, since in a group at rest nothing does.
+    fn is_left_by_too_many(&self, silent: ReplicaId) -> Option<View> {
+        let changes = self.changes.iter().filter(|(by, _)| **by != silent);
+        let left = changes.map(|(_, it)| it.statement().view).filter(|view| *view > self.view);
+        let is_enough = left.clone().count().saturating_add(1) >= self.quorums.vouch();
+        left.min().filter(|_| is_enough)
     }
 
     /// Is this entry wanted though there is nothing to order?

@@ -1,8 +1,8 @@
 //! A replica that has lost its promises, in a group that has nothing to order.
 
 use crate::harness::{Cluster, OnDisk, config, replica};
-use crate::words::op;
-use quorate_core::ids::RecordSeq;
+use crate::words::{group, op};
+use quorate_core::ids::{ClientId, Peer, RecordSeq};
 use quorate_core::outbox::Class;
 use quorate_core::wire::Wire;
 use quorate_protocols::pbft::{Config, Message, Record, rejoin};
@@ -58,6 +58,24 @@ fn in_a_group_at_rest_a_lost_disk_s_silence_ends_without_any_client() {
     it.run(3_000);
     assert_eq!(it.status(2).role, "backup", "{}", it.describe(2));
     it.rests_after(10_000);
+}
+
+#[test]
+fn in_a_group_at_rest_a_silence_ends_though_another_one_has_left_the_view_alone() {
+    for victim in [0, 2] {
+        let mut it = at_rest(small());
+        it.isolate(3);
+        let asked = Message::Request(group(1, 3, "heard by one"));
+        it.say(Peer::Client(ClientId::new(1)), 3, asked).run(1_000);
+        assert!(it.view(3) > it.view(1), "{}", it.describe(3));
+        it.crash(3).restart(3); // it knows its view, and the request no more
+        it.heal().run(3_000);
+        assert!(it.view(3) > it.view(1), "alone it moves nobody");
+        forget(&mut it, victim);
+        it.run(10_000);
+        assert_eq!(it.status(victim).role, "backup", "R{victim}: {}", it.describe(victim));
+        it.rests_after(10_000);
+    }
 }
 
 #[test]
