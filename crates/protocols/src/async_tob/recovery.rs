@@ -280,10 +280,9 @@ impl Replica {
         if op < place.committed {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
-        (place.committed, place.root) = (op, root);
-        if let Some(own) = self.decided_at(op).filter(|own| own.root != root && op > OpNumber::ZERO) {
-            let otherwise =
-                self.peers.values().filter(|it| it.committed == op && it.root == root && it.root != own.root);
+        (place.committed, place.said) = (op, Some((op, root)));
+        if self.decided_at(op).is_some_and(|own| own.root != root && op > OpNumber::ZERO) {
+            let otherwise = self.peers.values().filter(|it| it.said == Some((op, root)));
             if otherwise.count() >= self.quorums.vouch() {
                 return out.halt(format!(
                     "this replica has committed something else than the others in epoch {op}: its disk or its memory has lied. \

@@ -45,7 +45,8 @@ pub(super) struct Machine {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     pub(super) committed: OpNumber,
-    pub(super) root: Digest,
+    /// Its last Commit. Other words may have told of more since.
+    pub(super) said: Option<(OpNumber, Digest)>,
     /// Its log begins after this epoch.
     pub(super) base: OpNumber,
     pub(super) states: Vec<StateMark>,

@@ -326,3 +326,27 @@ fn a_request_in_a_fork_that_is_not_committed_is_ordered_in_another_lane() {
     it.run_until("it is ordered all the same", |it| it.answer(4, ticket).is_some());
     assert!((0..3).all(|id| it.tape(id) == ["a", "x"]));
 }
+
+#[test]
+fn a_root_that_a_liar_makes_up_halts_nobody_who_was_just_started() {
+    // Just started, a replica is told by statuses where the others are, and no roots.
+    let (mut it, next) = Cluster::with_a_liar();
+    it.restart(0);
+    it.deliver();
+    it.say(replica(LIAR), 0, Message::Commit { op: op(next - 1), root: Digest::ZERO });
+    assert_eq!(it.hosts[0].halted, None);
+    it.goes_on();
+}
+
+#[test]
+fn an_older_root_that_a_liar_says_again_halts_nobody() {
+    // If Commits are lost, a replica is told by statuses that the others have got on, and their last roots are older ones.
+    let (mut it, next) = Cluster::with_a_liar();
+    let older = it.history(0).pop().expect("something is decided").root;
+    it.lose(|m| m.to == replica(0) && m.label == "Commit");
+    it.apply(4, "b").run(5_000);
+    assert_eq!(it.committed(0), next);
+    it.heal().say(replica(LIAR), 0, Message::Commit { op: op(next), root: older });
+    assert_eq!(it.hosts[0].halted, None);
+    it.goes_on();
+}
