@@ -258,17 +258,17 @@ impl Replica {
         self.expect_progress(out);
     }
 
-    /// What `t + 1` of the others say an epoch came to, and follows on what I have.
+    /// What `t + 1` of the others say an epoch came to, and follows on what I have. What does not follow is not counted: its root
+    /// may be the one that the others name, and the rest a lie.
     pub(super) fn vouched_for(&self, op: OpNumber) -> Option<Decided> {
+        let last = self.last_decided();
+        let follows = |it: &&Decided| last.next(it.time, it.heads.clone(), it.counted.clone()) == **it;
         let mut said: BTreeMap<Digest, (usize, &Decided)> = BTreeMap::new();
-        for decided in self.catch_up.claims.values().filter_map(|claims| claims.get(&op)) {
+        for decided in self.catch_up.claims.values().filter_map(|claims| claims.get(&op)).filter(follows) {
             said.entry(decided.root).or_insert((0, decided)).0 += 1;
         }
         let needed = if mutated!("async-tob/catches-up-from-one") { 1 } else { self.quorums.vouch() };
-        let (_, decided) = said.into_values().find(|(count, _)| *count >= needed)?;
-        let next = self.last_decided().next(decided.time, decided.heads.clone(), decided.counted.clone());
-        let follows = next == *decided;
-        follows.then(|| decided.clone())
+        said.into_values().find(|(count, _)| *count >= needed).map(|(_, decided)| decided.clone())
     }
 
     /// ⟨Commit e⟩: another replica has committed an epoch. If `t + 1` have committed something else than I, I must stop.

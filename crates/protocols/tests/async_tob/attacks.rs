@@ -350,3 +350,21 @@ fn an_older_root_that_a_liar_says_again_halts_nobody() {
     assert_eq!(it.hosts[0].halted, None);
     it.goes_on();
 }
+
+#[test]
+fn a_lie_with_the_right_root_does_not_hide_what_the_others_say_was_decided() {
+    // The liar is R0, whose claims are looked at first, and R3 is behind.
+    let mut it = Cluster::new(4);
+    it.client(5).apply(5, "a"); // its lane is R1's
+    it.isolate(3);
+    for operation in ["b", "c", "d", "e"] {
+        it.apply(5, operation);
+    }
+    it.crash(0);
+    let lie = |it: Decided| Decided { time: WallTime::from_nanos(it.time.as_nanos() + 1), ..it };
+    let lies = it.history(1).into_iter().map(lie).collect();
+    it.deliver();
+    it.heal().say(replica(0), 3, Message::Decided(lies));
+    it.run_until("it has caught up", |it| it.tape(3) == ["a", "b", "c", "d", "e"]);
+    it.apply(5, "it is needed now");
+}
