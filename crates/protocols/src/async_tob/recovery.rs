@@ -112,6 +112,8 @@ impl Replica {
         if mutated!("async-tob/asks-once") {
             return;
         }
+        let in_vain = self.catch_up.asked == Some(self.committed()) && self.catch_up.wanted.is_none();
+        self.catch_up.in_vain = if in_vain { self.catch_up.in_vain.saturating_add(1) } else { 0 };
         self.catch_up.asked = None;
         if self.is_behind() {
             self.ask_decided(out);

@@ -59,6 +59,8 @@ pub(super) struct CatchUp {
     pub(super) claims: BTreeMap<ReplicaId, BTreeMap<OpNumber, Decided>>,
     /// Where we were when we last asked.
     pub(super) asked: Option<OpNumber>,
+    /// At how many rings in a row nothing had come of that.
+    pub(super) in_vain: u8,
     /// A batch that is decided and missing.
     pub(super) wanted: Option<(ReplicaId, Head)>,
     /// Somebody was asked for this lane's batches from this height down.

@@ -1,7 +1,7 @@
 //! One test for each lie.
 
-use crate::harness::{Cluster, ENVELOPE, Flying, keyring, replica};
-use crate::words::{LIAR, batch, batch_message, id, op, prop};
+use crate::harness::{Cluster, ENVELOPE, Flying, config, keyring, replica};
+use crate::words::{LIAR, batch, batch_message, group, id, op, prop};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, CoinShare, Digest};
 use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId, View};
@@ -10,7 +10,7 @@ use quorate_core::sessions::Ruling;
 use quorate_core::time::WallTime;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{
-    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Vote,
+    Ack, Batch, Config, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Vote,
 };
 use quorate_protocols::pbft::{self, Reply, Told};
 
@@ -367,4 +367,27 @@ fn a_lie_with_the_right_root_does_not_hide_what_the_others_say_was_decided() {
     it.heal().say(replica(0), 3, Message::Decided(lies));
     it.run_until("it has caught up", |it| it.tape(3) == ["a", "b", "c", "d", "e"]);
     it.apply(5, "it is needed now");
+}
+
+#[test]
+fn a_state_is_fetched_though_a_liar_says_that_its_log_would_do() {
+    // R2 is away. The liar names the state at epoch 8 to R1 alone, so R1 forgets its log, and R0 does not.
+    let mut it = Cluster::with(4, Config { state_epochs: 8, ..config() });
+    it.client(4).apply(4, "first").run(2_000);
+    it.isolate(2).lose(|m| m.from == replica(LIAR) && m.to == replica(0) && m.label == "Status");
+    for _ in 0..12 {
+        it.apply(4, "x");
+    }
+    it.run(5_000);
+    let base = |it: &Cluster, id| match it.last(id, "Status") {
+        Message::Status { base, .. } => base.get(),
+        _ => panic!("a status"),
+    };
+    assert!(base(&it, 0) <= it.committed(2) && it.committed(2) < base(&it, 1));
+    it.crash(LIAR).heal();
+    let committed = op(it.committed(0));
+    it.say(replica(LIAR), 2, Message::Status { committed, base: op(0), states: Vec::new(), asks: false });
+    it.run_until("it has caught up", |it| it.tape(2) == it.tape(0));
+    assert!(it.count("GetManifest") > 0);
+    it.goes_on();
 }
