@@ -206,9 +206,6 @@ impl Replica {
 
     fn on_replicas_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         match message {
-            Message::Client(pbft::Message::Request(group)) => {
-                self.on_request(Peer::Replica(from), group.verified()?, out);
-            }
             Message::Batch { batch, certificate } => self.on_batch(from, batch, certificate, out)?,
             Message::Ack(ack) => self.on_ack(ack.verified()?, out),
             Message::Prop(vector) => self.on_prop(from, vector.verified()?, out),
@@ -226,6 +223,7 @@ impl Replica {
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
             Message::Bound { nonce, committed } => self.on_bound(from, nonce, committed, out),
             Message::GetBeyond { until } => self.on_get_beyond(from, until, out),
+            // Nobody relays requests: who did could fill a client's part of the pool with what it once asked for.
             Message::Client(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }
         Ok(())

@@ -391,3 +391,13 @@ fn a_state_is_fetched_though_a_liar_says_that_its_log_would_do() {
     assert!(it.count("GetManifest") > 0);
     it.goes_on();
 }
+
+#[test]
+fn a_request_that_a_replica_passes_on_is_not_taken() {
+    // Nobody correct does that. A liar could fill a client's part of what waits with what that client has asked for long ago.
+    let (mut it, _) = Cluster::with_a_liar();
+    it.say(replica(LIAR), 0, Message::Client(pbft::Message::Request(group(4, 1, "old"))));
+    it.deliver();
+    assert_eq!(it.count("Batch"), 0);
+    it.goes_on();
+}
