@@ -83,6 +83,7 @@ impl Replica {
             let longest = if self.is_busy() { self.config.resend_busy_max } else { self.config.resend_max };
             self.pause = self.pause.saturating_mul(2).min(longest);
         } else {
+            self.lane_again(out);
             self.pause = self.config.resend;
         }
         self.again = true;
@@ -127,6 +128,21 @@ impl Replica {
             let missing = self.epochs.get(&op).map(Epoch::missing).unwrap_or_default();
             for proposer in missing {
                 out.broadcast_unsynced(Message::GetProp { op, proposer }); // a question
+            }
+        }
+    }
+
+    /// Says batches again if my lane has stood for a while, whatever else gets on: epochs of others, perhaps without anything in
+    /// them, acknowledge none of mine.
+    fn lane_again(&mut self, out: &mut Outbox) {
+        let (lowest, now) = (self.uncertified.lowest(), out.now());
+        match self.stands.filter(|(height, _)| lowest == Some(*height)) {
+            None => self.stands = lowest.map(|height| (height, now)),
+            Some((_, since)) if now.since(since) < self.config.resend_busy_max => {}
+            Some(_) if mutated!("async-tob/says-nothing-again") => {}
+            Some((height, _)) => {
+                self.stands = Some((height, now));
+                self.batches_again(out);
             }
         }
     }

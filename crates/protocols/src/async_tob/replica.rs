@@ -18,7 +18,7 @@ use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
-use quorate_core::time::{Duration, WallTime};
+use quorate_core::time::{Duration, Instant, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -121,6 +121,8 @@ pub struct Replica {
     pub(super) pause: Duration,
     pub(super) told: u64,
     pub(super) was_at: OpNumber,
+    /// My lowest batch that is not certified, and since when; or when it was said again.
+    pub(super) stands: Option<(u64, Instant)>,
     /// Grows whenever something gets on.
     pub(super) progress: u64,
 }

@@ -401,3 +401,24 @@ fn a_request_that_a_replica_passes_on_is_not_taken() {
     assert_eq!(it.count("Batch"), 0);
     it.goes_on();
 }
+
+#[test]
+fn a_batch_is_said_again_though_a_liar_begins_epochs_all_the_time() {
+    // R0's batch was lost on its way to R2, and it is R2's acknowledgement that it needs. Epochs that order nothing get on.
+    let (mut it, _) = Cluster::with_a_liar();
+    let elsewhere = |m: &Flying| m.label == "Request" && m.to != replica(0);
+    it.lose(move |m| elsewhere(m) || (m.label == "Batch" && m.to == replica(2)));
+    let ticket = it.submit(4, "x");
+    it.deliver();
+    it.lose(elsewhere);
+    for _ in 0..40 {
+        let next = it.committed(0) + 1;
+        for to in 0..3 {
+            it.say(replica(LIAR), to, prop(next, 1, Vec::new()));
+        }
+        it.run(50);
+        assert!((0..3).all(|id| it.committed(id) >= next));
+    }
+    assert_eq!(it.answer(4, ticket).as_deref(), Some("2"));
+    it.heal().goes_on();
+}
