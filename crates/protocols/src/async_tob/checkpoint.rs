@@ -145,6 +145,7 @@ impl Replica {
         if self.machine.fetching.as_ref() == Some(&mark) {
             self.machine.fetching = None;
         }
+        self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
         self.reads.forget_asked();
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);
