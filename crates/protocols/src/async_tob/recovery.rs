@@ -385,16 +385,24 @@ impl Replica {
     }
 
     /// With the answers of a quorum of others, the bound is known: the former self spoke within a window of what `n - t` had
-    /// committed, and a correct one of those has answered.
+    /// committed, and correct ones of those have answered. Answers that come later lower it.
     pub(super) fn on_bound(&mut self, from: ReplicaId, nonce: u64, committed: OpNumber, out: &mut Outbox) {
-        let asked = self.silent.is_some_and(|silence| silence.until.is_none()) && nonce == self.bounds.nonce;
-        if !asked || from == self.me {
+        let Some(silence) = self.silent.filter(|_| nonce == self.bounds.nonce && from != self.me) else {
             return out.ignore(Peer::Replica(from), Why::Unasked);
-        }
+        };
         self.bounds.told.insert(from, committed);
-        if self.bounds.told.len() >= self.quorums.quorum() {
-            let highest = self.bounds.told.values().max().copied().unwrap_or_default();
-            self.silent = Some(Silence { until: Some(highest.plus(WINDOW_EPOCHS)) });
+        if self.bounds.told.len() < self.quorums.quorum() {
+            return;
+        }
+        // How many correct ones of those have answered at least: this replica is one of the t, so t - 1 of the others lie at most. For
+        // the same reason the t-th highest answer is not beyond all correct ones.
+        let (faults, missing) = (self.quorums.faults(), self.others().count() - self.bounds.told.len());
+        let correct = self.quorums.answering().saturating_sub(faults + missing);
+        let mut told: Vec<OpNumber> = self.bounds.told.values().copied().collect();
+        told.sort_unstable_by(|one, other| other.cmp(one));
+        let until = told.get(correct.min(faults).saturating_sub(1)).copied().unwrap_or_default().plus(WINDOW_EPOCHS);
+        if silence.until.is_none_or(|known| until < known) {
+            self.silent = Some(Silence { until: Some(until) });
             self.persist(Record::Base(self.base_record()), out);
             self.end_silence(out);
             self.expect_progress(out);
