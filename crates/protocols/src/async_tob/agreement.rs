@@ -54,7 +54,7 @@ pub enum Step {
     Toss(u32),
     /// It is decided. Once.
     Decided(bool),
-    /// [`ROUNDS_MAX`] rounds decided nothing: the coin is not secret.
+    /// [`ROUNDS_MAX`] rounds decided nothing here: the coin is not secret.
     GaveUp,
 }
 
@@ -229,7 +229,10 @@ impl Agreement {
 
     fn enter(&mut self, round: u32, estimate: bool, steps: &mut Vec<Step>) {
         if round >= ROUNDS_MAX {
-            return steps.push(Step::GaveUp);
+            if self.decided.is_none() {
+                steps.push(Step::GaveUp);
+            }
+            return; // who has decided may be here with liars only: for whoever is not done, its DECIDE is enough
         }
         self.round = Some(round);
         let it = self.round_mut(round);

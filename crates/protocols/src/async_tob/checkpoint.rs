@@ -16,6 +16,9 @@ use quorate_core::time::WallTime;
 
 /// States of which one may still be installed, beside the one that is being fetched. Beyond it, that one is waited for.
 const FETCHES_MAX: usize = 8;
+/// Rings of the resend timer at which nothing had come of asking what was decided. From then on, it takes `2t + 1` who say that
+/// their logs help: `t` of them may be liars that answer nothing.
+const IN_VAIN_MAX: u8 = 4;
 
 impl Replica {
     /// A snapshot that was asked for is on disk: others may fetch it.
@@ -85,6 +88,7 @@ impl Replica {
         self.forget_certified();
         self.decided = self.decided.split_off(&decided.op.next());
         self.base = decided;
+        self.catch_up.in_vain = 0;
     }
 
     /// The machine is in a state before the one that the log begins with: that snapshot cannot be read any more.
@@ -96,7 +100,10 @@ impl Replica {
     pub(super) fn consider_state(&mut self, out: &mut Outbox) {
         let committed = self.committed();
         let helps = |place: &&super::replica::Place| place.base <= committed && place.committed > committed;
-        let log_helps = || !self.is_behind() || self.peers.values().filter(helps).count() >= self.quorums.vouch();
+        // It takes `t + 1` equal answers, and `t` of those who say that their logs help may answer nothing.
+        let lies = if self.catch_up.in_vain < IN_VAIN_MAX { 0 } else { self.quorums.faults() };
+        let enough = self.quorums.vouch() + lies;
+        let log_helps = || !self.is_behind() || self.peers.values().filter(helps).count() >= enough;
         let from = if self.lacks_state() {
             self.base.op
         } else if log_helps() {
@@ -138,6 +145,7 @@ impl Replica {
         if self.machine.fetching.as_ref() == Some(&mark) {
             self.machine.fetching = None;
         }
+        self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
         self.reads.forget_asked();
         self.machine.wake = wake;
         (self.machine.boundary, self.machine.boundary_bytes) = (checkpoint.op, 0);

@@ -538,7 +538,7 @@ impl Replica {
         let root = decided.root;
         let seq = self.persist(Record::Decided(decided.clone()), out);
         self.decided.insert(op, (decided, seq));
-        (self.catch_up.wanted, self.catch_up.stream) = (None, None);
+        (self.catch_up.wanted, self.catch_up.stream, self.catch_up.in_vain) = (None, None, 0);
         self.progress = self.progress.wrapping_add(1);
         // Others forget what they have said in an epoch that n - t have committed: it must be on disk.
         out.broadcast(Message::Commit { op, root });

@@ -198,6 +198,10 @@ impl Uncertified {
         self.0.len()
     }
 
+    pub(super) fn lowest(&self) -> Option<u64> {
+        self.0.keys().next().copied()
+    }
+
     pub(super) fn heights(&self) -> BTreeSet<u64> {
         self.0.keys().copied().collect()
     }

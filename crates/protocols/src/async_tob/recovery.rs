@@ -83,6 +83,7 @@ impl Replica {
             let longest = if self.is_busy() { self.config.resend_busy_max } else { self.config.resend_max };
             self.pause = self.pause.saturating_mul(2).min(longest);
         } else {
+            self.lane_again(out);
             self.pause = self.config.resend;
         }
         self.again = true;
@@ -112,6 +113,8 @@ impl Replica {
         if mutated!("async-tob/asks-once") {
             return;
         }
+        let in_vain = self.catch_up.asked == Some(self.committed()) && self.catch_up.wanted.is_none();
+        self.catch_up.in_vain = if in_vain { self.catch_up.in_vain.saturating_add(1) } else { 0 };
         self.catch_up.asked = None;
         if self.is_behind() {
             self.ask_decided(out);
@@ -125,6 +128,21 @@ impl Replica {
             let missing = self.epochs.get(&op).map(Epoch::missing).unwrap_or_default();
             for proposer in missing {
                 out.broadcast_unsynced(Message::GetProp { op, proposer }); // a question
+            }
+        }
+    }
+
+    /// Says batches again if my lane has stood for a while, whatever else gets on: epochs of others, perhaps without anything in
+    /// them, acknowledge none of mine.
+    fn lane_again(&mut self, out: &mut Outbox) {
+        let (lowest, now) = (self.uncertified.lowest(), out.now());
+        match self.stands.filter(|(height, _)| lowest == Some(*height)) {
+            None => self.stands = lowest.map(|height| (height, now)),
+            Some((_, since)) if now.since(since) < self.config.resend_busy_max => {}
+            Some(_) if mutated!("async-tob/says-nothing-again") => {}
+            Some((height, _)) => {
+                self.stands = Some((height, now));
+                self.batches_again(out);
             }
         }
     }
@@ -258,17 +276,17 @@ impl Replica {
         self.expect_progress(out);
     }
 
-    /// What `t + 1` of the others say an epoch came to, and follows on what I have.
+    /// What `t + 1` of the others say an epoch came to, and follows on what I have. What does not follow is not counted: its root
+    /// may be the one that the others name, and the rest a lie.
     pub(super) fn vouched_for(&self, op: OpNumber) -> Option<Decided> {
+        let last = self.last_decided();
+        let follows = |it: &&Decided| last.next(it.time, it.heads.clone(), it.counted.clone()) == **it;
         let mut said: BTreeMap<Digest, (usize, &Decided)> = BTreeMap::new();
-        for decided in self.catch_up.claims.values().filter_map(|claims| claims.get(&op)) {
+        for decided in self.catch_up.claims.values().filter_map(|claims| claims.get(&op)).filter(follows) {
             said.entry(decided.root).or_insert((0, decided)).0 += 1;
         }
         let needed = if mutated!("async-tob/catches-up-from-one") { 1 } else { self.quorums.vouch() };
-        let (_, decided) = said.into_values().find(|(count, _)| *count >= needed)?;
-        let next = self.last_decided().next(decided.time, decided.heads.clone(), decided.counted.clone());
-        let follows = next == *decided;
-        follows.then(|| decided.clone())
+        said.into_values().find(|(count, _)| *count >= needed).map(|(_, decided)| decided.clone())
     }
 
     /// ⟨Commit e⟩: another replica has committed an epoch. If `t + 1` have committed something else than I, I must stop.
@@ -280,10 +298,9 @@ impl Replica {
         if op < place.committed {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
-        (place.committed, place.root) = (op, root);
-        if let Some(own) = self.decided_at(op).filter(|own| own.root != root && op > OpNumber::ZERO) {
-            let otherwise =
-                self.peers.values().filter(|it| it.committed == op && it.root == root && it.root != own.root);
+        (place.committed, place.said) = (op, Some((op, root)));
+        if self.decided_at(op).is_some_and(|own| own.root != root && op > OpNumber::ZERO) {
+            let otherwise = self.peers.values().filter(|it| it.said == Some((op, root)));
             if otherwise.count() >= self.quorums.vouch() {
                 return out.halt(format!(
                     "this replica has committed something else than the others in epoch {op}: its disk or its memory has lied. \
@@ -368,16 +385,24 @@ impl Replica {
     }
 
     /// With the answers of a quorum of others, the bound is known: the former self spoke within a window of what `n - t` had
-    /// committed, and a correct one of those has answered.
+    /// committed, and correct ones of those have answered. Answers that come later lower it.
     pub(super) fn on_bound(&mut self, from: ReplicaId, nonce: u64, committed: OpNumber, out: &mut Outbox) {
-        let asked = self.silent.is_some_and(|silence| silence.until.is_none()) && nonce == self.bounds.nonce;
-        if !asked || from == self.me {
+        let Some(silence) = self.silent.filter(|_| nonce == self.bounds.nonce && from != self.me) else {
             return out.ignore(Peer::Replica(from), Why::Unasked);
-        }
+        };
         self.bounds.told.insert(from, committed);
-        if self.bounds.told.len() >= self.quorums.quorum() {
-            let highest = self.bounds.told.values().max().copied().unwrap_or_default();
-            self.silent = Some(Silence { until: Some(highest.plus(WINDOW_EPOCHS)) });
+        if self.bounds.told.len() < self.quorums.quorum() {
+            return;
+        }
+        // How many correct ones of those have answered at least: this replica is one of the t, so t - 1 of the others lie at most. For
+        // the same reason the t-th highest answer is not beyond all correct ones.
+        let (faults, missing) = (self.quorums.faults(), self.others().count() - self.bounds.told.len());
+        let correct = self.quorums.answering().saturating_sub(faults + missing);
+        let mut told: Vec<OpNumber> = self.bounds.told.values().copied().collect();
+        told.sort_unstable_by(|one, other| other.cmp(one));
+        let until = told.get(correct.min(faults).saturating_sub(1)).copied().unwrap_or_default().plus(WINDOW_EPOCHS);
+        if silence.until.is_none_or(|known| until < known) {
+            self.silent = Some(Silence { until: Some(until) });
             self.persist(Record::Base(self.base_record()), out);
             self.end_silence(out);
             self.expect_progress(out);

@@ -18,7 +18,7 @@ use quorate_core::ids::{OpNumber, Peer, RecordSeq, ReplicaId, View};
 use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreError, Status};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
-use quorate_core::time::{Duration, WallTime};
+use quorate_core::time::{Duration, Instant, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -45,7 +45,8 @@ pub(super) struct Machine {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     pub(super) committed: OpNumber,
-    pub(super) root: Digest,
+    /// Its last Commit. Other words may have told of more since.
+    pub(super) said: Option<(OpNumber, Digest)>,
     /// Its log begins after this epoch.
     pub(super) base: OpNumber,
     pub(super) states: Vec<StateMark>,
@@ -58,6 +59,8 @@ pub(super) struct CatchUp {
     pub(super) claims: BTreeMap<ReplicaId, BTreeMap<OpNumber, Decided>>,
     /// Where we were when we last asked.
     pub(super) asked: Option<OpNumber>,
+    /// At how many rings in a row nothing had come of that.
+    pub(super) in_vain: u8,
     /// A batch that is decided and missing.
     pub(super) wanted: Option<(ReplicaId, Head)>,
     /// Somebody was asked for this lane's batches from this height down.
@@ -118,6 +121,8 @@ pub struct Replica {
     pub(super) pause: Duration,
     pub(super) told: u64,
     pub(super) was_at: OpNumber,
+    /// My lowest batch that is not certified, and since when; or when it was said again.
+    pub(super) stands: Option<(u64, Instant)>,
     /// Grows whenever something gets on.
     pub(super) progress: u64,
 }
@@ -203,9 +208,6 @@ impl Replica {
 
     fn on_replicas_message(&mut self, from: ReplicaId, message: Message, out: &mut Outbox) -> Result<(), Fault> {
         match message {
-            Message::Client(pbft::Message::Request(group)) => {
-                self.on_request(Peer::Replica(from), group.verified()?, out);
-            }
             Message::Batch { batch, certificate } => self.on_batch(from, batch, certificate, out)?,
             Message::Ack(ack) => self.on_ack(ack.verified()?, out),
             Message::Prop(vector) => self.on_prop(from, vector.verified()?, out),
@@ -223,6 +225,7 @@ impl Replica {
             Message::GetBound { nonce } => self.on_get_bound(from, nonce, out),
             Message::Bound { nonce, committed } => self.on_bound(from, nonce, committed, out),
             Message::GetBeyond { until } => self.on_get_beyond(from, until, out),
+            // Nobody relays requests: who did could fill a client's part of the pool with what it once asked for.
             Message::Client(_) => out.ignore(Peer::Replica(from), Why::NotForSender),
         }
         Ok(())

@@ -208,6 +208,7 @@ fn assemble(it: Replayed, me: ReplicaId, config: super::Config, keyring: Arc<Key
         pause: config.resend,
         told: 0,
         was_at: OpNumber::ZERO,
+        stands: None,
         progress: 0,
     }
 }

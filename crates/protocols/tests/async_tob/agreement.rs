@@ -339,3 +339,23 @@ fn t_and_one_decides_are_enough_also_without_an_input_and_t_are_not() {
     assert_eq!(world.decided[0], Some(true));
     assert!(!world.members[0].is_over(), "others may need more than that");
 }
+
+#[test]
+fn who_has_decided_and_is_dragged_through_all_rounds_does_not_give_up() {
+    // C is away. The liar says no DECIDE, and is ahead in every round: A and B follow, as it may be somebody who is not done.
+    let mut world = World::new(4, 1);
+    (0..2).for_each(|index| world.input(index, true));
+    for round in 0..=ROUNDS_MAX {
+        for to in 0..2 {
+            let words = [Word::Echo1(round, true), Word::Echo2(round, true), Word::Echo3(round, Some(true))];
+            words.into_iter().for_each(|word| world.lie(to, word));
+        }
+        while let Some(at) = world.flying.iter().position(|it| it.to < 2) {
+            let it = world.flying.remove(at);
+            world.hand_over(it);
+        }
+    }
+    assert_eq!(world.round(), ROUNDS_MAX - 1);
+    assert_eq!(world.decided, [Some(true), Some(true), None]);
+    world.settle(&mut Dice::new(1));
+}

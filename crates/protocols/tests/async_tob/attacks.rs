@@ -1,7 +1,7 @@
 //! One test for each lie.
 
-use crate::harness::{Cluster, ENVELOPE, Flying, keyring, replica};
-use crate::words::{LIAR, batch, batch_message, id, op, prop};
+use crate::harness::{Cluster, ENVELOPE, Flying, config, keyring, replica};
+use crate::words::{LIAR, batch, batch_message, group, id, op, prop};
 use bytes::Bytes;
 use quorate_core::crypto::{Certificate, CoinShare, Digest};
 use quorate_core::ids::{ClientId, OpNumber, Peer, RequestNumber, SessionId, View};
@@ -10,7 +10,7 @@ use quorate_core::sessions::Ruling;
 use quorate_core::time::WallTime;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{
-    Ack, Batch, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Vote,
+    Ack, Batch, Config, Decided, Head, LANE_BATCHES_MAX, Link, Message, Payload as LanePayload, Vote,
 };
 use quorate_protocols::pbft::{self, Reply, Told};
 
@@ -325,4 +325,100 @@ fn a_request_in_a_fork_that_is_not_committed_is_ordered_in_another_lane() {
     it.heal();
     it.run_until("it is ordered all the same", |it| it.answer(4, ticket).is_some());
     assert!((0..3).all(|id| it.tape(id) == ["a", "x"]));
+}
+
+#[test]
+fn a_root_that_a_liar_makes_up_halts_nobody_who_was_just_started() {
+    // Just started, a replica is told by statuses where the others are, and no roots.
+    let (mut it, next) = Cluster::with_a_liar();
+    it.restart(0);
+    it.deliver();
+    it.say(replica(LIAR), 0, Message::Commit { op: op(next - 1), root: Digest::ZERO });
+    assert_eq!(it.hosts[0].halted, None);
+    it.goes_on();
+}
+
+#[test]
+fn an_older_root_that_a_liar_says_again_halts_nobody() {
+    // If Commits are lost, a replica is told by statuses that the others have got on, and their last roots are older ones.
+    let (mut it, next) = Cluster::with_a_liar();
+    let older = it.history(0).pop().expect("something is decided").root;
+    it.lose(|m| m.to == replica(0) && m.label == "Commit");
+    it.apply(4, "b").run(5_000);
+    assert_eq!(it.committed(0), next);
+    it.heal().say(replica(LIAR), 0, Message::Commit { op: op(next), root: older });
+    assert_eq!(it.hosts[0].halted, None);
+    it.goes_on();
+}
+
+#[test]
+fn a_lie_with_the_right_root_does_not_hide_what_the_others_say_was_decided() {
+    // The liar is R0, whose claims are looked at first, and R3 is behind.
+    let mut it = Cluster::new(4);
+    it.client(5).apply(5, "a"); // its lane is R1's
+    it.isolate(3);
+    for operation in ["b", "c", "d", "e"] {
+        it.apply(5, operation);
+    }
+    it.crash(0);
+    let lie = |it: Decided| Decided { time: WallTime::from_nanos(it.time.as_nanos() + 1), ..it };
+    let lies = it.history(1).into_iter().map(lie).collect();
+    it.deliver();
+    it.heal().say(replica(0), 3, Message::Decided(lies));
+    it.run_until("it has caught up", |it| it.tape(3) == ["a", "b", "c", "d", "e"]);
+    it.apply(5, "it is needed now");
+}
+
+#[test]
+fn a_state_is_fetched_though_a_liar_says_that_its_log_would_do() {
+    // R2 is away. The liar names the state at epoch 8 to R1 alone, so R1 forgets its log, and R0 does not.
+    let mut it = Cluster::with(4, Config { state_epochs: 8, ..config() });
+    it.client(4).apply(4, "first").run(2_000);
+    it.isolate(2).lose(|m| m.from == replica(LIAR) && m.to == replica(0) && m.label == "Status");
+    for _ in 0..12 {
+        it.apply(4, "x");
+    }
+    it.run(5_000);
+    let base = |it: &Cluster, id| match it.last(id, "Status") {
+        Message::Status { base, .. } => base.get(),
+        _ => panic!("a status"),
+    };
+    assert!(base(&it, 0) <= it.committed(2) && it.committed(2) < base(&it, 1));
+    it.crash(LIAR).heal();
+    let committed = op(it.committed(0));
+    it.say(replica(LIAR), 2, Message::Status { committed, base: op(0), states: Vec::new(), asks: false });
+    it.run_until("it has caught up", |it| it.tape(2) == it.tape(0));
+    assert!(it.count("GetManifest") > 0);
+    it.goes_on();
+}
+
+#[test]
+fn a_request_that_a_replica_passes_on_is_not_taken() {
+    // Nobody correct does that. A liar could fill a client's part of what waits with what that client has asked for long ago.
+    let (mut it, _) = Cluster::with_a_liar();
+    it.say(replica(LIAR), 0, Message::Client(pbft::Message::Request(group(4, 1, "old"))));
+    it.deliver();
+    assert_eq!(it.count("Batch"), 0);
+    it.goes_on();
+}
+
+#[test]
+fn a_batch_is_said_again_though_a_liar_begins_epochs_all_the_time() {
+    // R0's batch was lost on its way to R2, and it is R2's acknowledgement that it needs. Epochs that order nothing get on.
+    let (mut it, _) = Cluster::with_a_liar();
+    let elsewhere = |m: &Flying| m.label == "Request" && m.to != replica(0);
+    it.lose(move |m| elsewhere(m) || (m.label == "Batch" && m.to == replica(2)));
+    let ticket = it.submit(4, "x");
+    it.deliver();
+    it.lose(elsewhere);
+    for _ in 0..40 {
+        let next = it.committed(0) + 1;
+        for to in 0..3 {
+            it.say(replica(LIAR), to, prop(next, 1, Vec::new()));
+        }
+        it.run(50);
+        assert!((0..3).all(|id| it.committed(id) >= next));
+    }
+    assert_eq!(it.answer(4, ticket).as_deref(), Some("2"));
+    it.heal().goes_on();
 }

@@ -3,7 +3,7 @@
 use crate::harness::{Cluster, OnDisk, config, replica};
 use crate::words::LIAR;
 use quorate_core::ids::{OpNumber, RecordSeq};
-use quorate_core::outbox::Class;
+use quorate_core::outbox::{Class, Note};
 use quorate_core::wire::Wire;
 use quorate_protocols::async_tob::agreement::Word;
 use quorate_protocols::async_tob::{Config, Message, Record, Vote, WINDOW_EPOCHS, rejoin};
@@ -438,4 +438,35 @@ fn a_replica_whose_snapshot_is_ahead_of_its_log_asks_for_what_it_lacks() {
     it.apply(4, "on");
     it.run(5_000);
     assert_eq!(it.tape(LIAR), it.tape(0));
+}
+
+#[test]
+fn a_replica_that_has_installed_a_state_may_change_its_mind_as_often_as_before() {
+    let mut it = Cluster::with(4, small());
+    it.client(4).apply(4, "first");
+    let states = |it: &mut Cluster, count: usize| {
+        for _ in 0..8 * count {
+            it.apply(4, "x");
+        }
+    };
+    let fetches = |it: &Cluster| {
+        let notes = it.hosts[LIAR].notes.iter();
+        notes.filter(|note| matches!(note, Note::StateTransfer(_))).count()
+    };
+    for _ in 0..2 {
+        it.isolate(LIAR);
+        states(&mut it, 3);
+        it.hosts[LIAR].fast_machine = false; // it installs when the test lets it
+        it.heal().run(3_000);
+        let before = fetches(&it);
+        for _ in 0..9 {
+            states(&mut it, 1);
+            it.run(1_000);
+        }
+        assert!(fetches(&it) >= before + 6, "{} and {before}", fetches(&it));
+        it.hosts[LIAR].fast_machine = true;
+        it.work(LIAR).run(5_000);
+        assert_eq!(it.hosts[LIAR].halted, None);
+        assert_eq!(it.tape(LIAR), it.tape(0));
+    }
 }

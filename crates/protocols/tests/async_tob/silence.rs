@@ -92,3 +92,29 @@ fn who_asks_all_the_time_gets_one_window_of_epochs_in_sixteen_seconds() {
     let epochs = it.committed(0) - before;
     assert!((3..=4 * WINDOW_EPOCHS).contains(&epochs), "{epochs} epochs in a minute");
 }
+
+/// R2 is silent, and these answer first, and too much.
+fn exaggerate(n: usize, liars: &[usize]) {
+    let mut it = at_rest(n);
+    for liar in liars {
+        it.crash(*liar);
+    }
+    forget(&mut it, 2);
+    let Message::GetBound { nonce } = it.last(2, "GetBound") else { panic!("a question") };
+    for liar in liars {
+        it.say(replica(*liar), 2, Message::Bound { nonce, committed: OpNumber::new(1 << 61) });
+    }
+    it.run(10_000);
+    assert_eq!(it.status(2).role, "member", "{}", it.describe(2));
+    it.apply(4, "with its words");
+}
+
+#[test]
+fn a_liar_that_answers_too_much_keeps_nobody_silent() {
+    exaggerate(7, &[6]);
+}
+
+#[test]
+fn what_two_liars_of_a_quorum_answer_is_lowered_by_answers_that_come_later() {
+    exaggerate(10, &[8, 9]);
+}
