@@ -32,11 +32,12 @@ impl Replica {
         let client = group.statement().client;
         self.need_clock(out);
         let group: Group = group.into_signed();
-        let since = WallTime::from_nanos(self.now(out).as_nanos().saturating_sub(self.remembered()));
+        let now = self.now(out);
+        let since = WallTime::from_nanos(now.as_nanos().saturating_sub(self.remembered()));
         let refused = self.silent || self.reading(out) == Reading::Unsynced;
         let gathered = match refused {
             true => Gathered::Full,
-            false => self.ucb.gather(group, since, self.config.sender_bytes, self.config.client_bytes),
+            false => self.ucb.gather(group, (since, now), self.config.sender_bytes, self.config.client_bytes),
         };
         match gathered {
             Gathered::Full => {
@@ -71,6 +72,9 @@ impl Replica {
         let moved = self.order.next_of(self.me).life;
         if self.ucb.life().is_none_or(|life| life < moved) && !self.begin_life(out) {
             return;
+        }
+        if self.ucb.is_waiting(self.me) {
+            return; // first some of them have to be moved
         }
         let Some((id, bundle)) = self.ucb.take(self.me) else { return };
         let cast = Cast { id, start: self.now(out), bundle: bundle.digest(), bytes: bundle.len() as u64 };
@@ -148,7 +152,7 @@ impl Replica {
         if !self.order.is_open(cast.id) || from == self.me {
             return Some(Why::Duplicate);
         }
-        if self.ucb.get(cast.id).is_none() && !self.ucb.has_room(cast.id.sender, cast.bytes, self.config.sender_bytes) {
+        if self.ucb.get(cast.id).is_none() && !self.has_room(cast) {
             return Some(Why::Busy);
         }
         let clock = self.now(out);
@@ -156,6 +160,12 @@ impl Replica {
         let in_time = clock >= opens && clock <= self.schedule.deadline(cast.start, chain.signers());
         let judged = self.config.broadcast == Broadcast::DolevStrong && self.ucb.get(cast.id).is_none();
         (judged && !(in_time && self.reading(out) == Reading::Synced)).then_some(Why::OutsideWindow)
+    }
+
+    /// Is there room for one more cast of its sender?
+    fn has_room(&self, cast: &Cast) -> bool {
+        let is_next = self.order.is_next(cast.id);
+        self.ucb.has_room(cast.id.sender, cast.bytes, is_next, self.config.sender_bytes)
     }
 
     /// Signs that it is here, once it is on disk. Dolev and Strong pass it on with all signatures, unless the chain is long
@@ -201,7 +211,7 @@ impl Replica {
             return Ok(());
         }
         if self.ucb.get(cast.id).is_none() {
-            if !self.ucb.has_room(cast.id.sender, cast.bytes, self.config.sender_bytes) {
+            if !self.has_room(&cast) {
                 out.ignore(Peer::Replica(by), Why::Busy);
                 return Ok(());
             }

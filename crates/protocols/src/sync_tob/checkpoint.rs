@@ -153,14 +153,21 @@ impl Replica {
         if own.is_some_and(|own| *own != it) {
             return self.diverged(op, out);
         }
-        let room = self.machine.former.len() < FETCHES_MAX;
-        let is_new = self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < op && room);
         let known = if self.machine.adrift { op < self.base.op } else { op <= self.order.op };
-        if known || !is_new || it.order.op != op {
+        if known || it.order.op != op {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
         if op > self.state_op() {
             self.adopt_state(certified, out);
+        }
+        // One that is older than the last that a quorum has, perhaps only a liar keeps.
+        let last = self.state.as_ref().map(Certificate::statement).filter(|last| last.checkpoint.op > op);
+        let it = last.cloned().unwrap_or(it);
+        let room = self.machine.former.len() < FETCHES_MAX;
+        let is_new =
+            self.machine.fetching.as_ref().is_none_or(|fetching| fetching.checkpoint.op < it.checkpoint.op && room);
+        if !is_new {
+            return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
         let (it, from) = self.vouched_state().unwrap_or((it, from));
         let op = it.checkpoint.op;
@@ -170,7 +177,16 @@ impl Replica {
             self.machine.former.insert(former.checkpoint.op, former);
         }
         out.note(Note::StateTransfer(op));
-        out.fetch(checkpoint, from);
+        out.fetch(checkpoint, self.source(from));
+    }
+
+    /// From whom a state is fetched: from who has told of it, until a fetch has failed. From then on from one of the others, whoever
+    /// tells, until that fails, too, and then from the next one. Not only from those who have signed it: which signatures a
+    /// certificate shows, liars choose.
+    fn source(&self, told: ReplicaId) -> ReplicaId {
+        let others: Vec<ReplicaId> = self.others().collect();
+        let turn = usize::try_from(self.machine.failed % (others.len().max(1) as u64)).unwrap_or(0);
+        others.get(turn).copied().filter(|_| self.machine.failed > 0).unwrap_or(told)
     }
 
     /// A later state that f + 1 replicas have, hence a correct one, and one of them: perhaps nobody keeps the last one that a
@@ -225,13 +241,15 @@ impl Replica {
         self.expect_progress(out);
     }
 
-    /// It did not come: somebody else will be asked.
+    /// It did not come. All are asked what there is, for who told of it may lie; and somebody else will be the source.
     pub(super) fn fetch_failed(&mut self, checkpoint: Checkpoint, out: &mut Outbox) {
         self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.as_ref().is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
+            self.machine.failed = self.machine.failed.saturating_add(1);
             self.dispatch(out);
             self.asked = None;
+            self.ask_all_for_state(out);
             self.expect_progress(out);
         }
     }

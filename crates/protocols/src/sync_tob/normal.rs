@@ -592,6 +592,7 @@ impl Replica {
         }
         full.into_keys().for_each(|key| self.ucb.executed(key));
         self.dispatch(out);
+        self.cast_more(out); // perhaps some of mine were moved now
         self.answer_reads(out);
         self.arm_tick(out);
         self.arm_epoch(out);

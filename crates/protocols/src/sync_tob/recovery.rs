@@ -33,7 +33,7 @@ pub(super) use super::restore::restore;
 /// Bytes of bodies that one answer brings at most, unless a single one is longer.
 const ANSWER_BYTES_MAX: usize = 2 << 20;
 /// Bytes of what tells how a view starts, and of a block's epoch and digest, about: for the quota of who asks again and again.
-const START_BYTES: usize = 64 << 10;
+pub(super) const START_BYTES: usize = 64 << 10;
 const LINK_BYTES: usize = 40;
 /// Casts and votes that are said again at once.
 const AGAIN_MAX: usize = 32;
@@ -188,7 +188,7 @@ impl Replica {
     /// What is committed here cannot be executed, since something that it consists of is missing. Perhaps the others have
     /// let it go, and have a state in its place: whoever is asked for a block before its log sends the proof of one.
     fn ask_for_state(&mut self, out: &mut Outbox) {
-        let after = if self.machine.adrift { OpNumber::ZERO } else { self.order.op };
+        let after = self.lacks_after();
         let lacks = self.machine.adrift || (after < self.committed && !self.is_complete(after.next()));
         if !lacks || self.machine.fetching.is_some() {
             return;
@@ -198,6 +198,18 @@ impl Replica {
         }
         let Some(whom) = self.whose_bodies() else { return };
         out.send_unsynced(Peer::Replica(whom), Message::GetDecided { after }); // a question
+    }
+
+    /// What the machine has not been given begins after this block.
+    fn lacks_after(&self) -> OpNumber {
+        if self.machine.adrift { OpNumber::ZERO } else { self.order.op }
+    }
+
+    /// A state that was to be fetched did not come.
+    pub(super) fn ask_all_for_state(&self, out: &mut Outbox) {
+        for other in self.others() {
+            out.send_unsynced(Peer::Replica(other), Message::GetDecided { after: self.lacks_after() }); // a question
+        }
     }
 
     /// Who is asked now for what is missing.

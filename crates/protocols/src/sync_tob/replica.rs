@@ -83,6 +83,8 @@ pub(super) struct Machine {
     pub(super) fetching: Option<State>,
     /// Those that were being fetched before it: each may come all the same.
     pub(super) former: BTreeMap<OpNumber, State>,
+    /// Fetches that have failed.
+    pub(super) failed: u64,
 }
 
 /// A replica of synchronous total-order broadcast.
@@ -267,7 +269,7 @@ impl Replica {
             Message::Vote(vote) => self.on_vote(vote.verified()?, out),
             Message::Commit(vote) => self.on_commit(vote.verified()?, out),
             Message::State(vote) => self.on_state(vote.verified()?, out),
-            Message::ViewChange(change) => self.on_view_change(change.verified()?, out),
+            Message::ViewChange(change) => self.on_view_change(from, change.verified()?, out),
             Message::NewView(start) => self.on_new_view(from, start.verified()?, out),
             Message::Status { place, asks } => self.on_status(from, place, asks, out),
             Message::GetDecided { after } => self.on_get_decided(from, after, out),

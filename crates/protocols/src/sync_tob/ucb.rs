@@ -6,20 +6,30 @@
 //! and that the block proves it.
 
 use super::content::Bundle;
-use super::message::{Cast, CastId, Chain, Echo, REQUESTS_MAX};
+use super::message::{BUNDLE_BYTES_MAX, Cast, CastId, Chain, Echo, REQUESTS_MAX};
 use super::order::Order;
 use crate::pbft::Group;
 use quorate_core::crypto::{Digest, Signed};
 use quorate_core::ids::{ClientId, RecordSeq, ReplicaId};
-use quorate_core::time::{Instant, WallTime};
+use quorate_core::time::{Duration, Instant, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Casts of one sender that are known and not moved, at most. Beyond it, the sender has to wait.
 pub(super) const CASTS_MAX: usize = 512;
+/// Casts beyond that which are their sender's next: what was left of a life that is over, or has a gap, keeps out nothing that
+/// would end it. A correct sender has one in each of its lives.
+const NEXT_MAX: usize = 8;
+/// Casts of mine that are not moved, at most: others have room for those of this life, and for as many of the one before.
+const OWN_CASTS_MAX: usize = CASTS_MAX / 2;
 /// Bytes that one request costs beside its operation, for budgets.
 const REQUEST_OVERHEAD_BYTES: usize = 128;
 /// Bytes of requests that one bundle gathers, unless a single group is longer.
 const BUNDLE_BYTES: usize = 512 << 10;
+
+/// Requests that were put off, since somebody else has cast them, and are remembered: beyond so many, and those of one group,
+/// nobody is put off. They are forgotten after this time: no client waits so long before it asks again.
+const PUT_OFF_MAX: usize = 4096;
+const PUT_OFF_FOR: Duration = Duration::from_secs(60);
 
 /// A request as the filter against repetitions knows it.
 pub(super) use crate::quorum_client::replica::Key;
@@ -57,6 +67,8 @@ pub(super) struct Ucb {
     clients: BTreeMap<ClientId, usize>,
     /// Requests that somebody else has cast, and when that came.
     others: BTreeMap<Key, WallTime>,
+    /// Requests that were put off because of that, and when they were first.
+    put_off: BTreeMap<Key, WallTime>,
     /// The life in which I cast, once it has begun, and what I cast next in it.
     life: Option<u64>,
     seq: u64,
@@ -81,16 +93,32 @@ impl Ucb {
             mine: BTreeMap::new(),
             clients: BTreeMap::new(),
             others: BTreeMap::new(),
+            put_off: BTreeMap::new(),
             life: None,
             seq: 0,
             cast_at: None,
         }
     }
 
-    /// Takes a client's requests, unless all of them are on their way, by me or, lately, by somebody else.
-    pub(super) fn gather(&mut self, group: Group, since: WallTime, limit: usize, client_limit: usize) -> Gathered {
-        let is_known = |key: &Key| self.mine.contains_key(key) || self.others.get(key).is_some_and(|at| *at >= since);
-        if keys(&group).all(|(key, _)| is_known(&key)) {
+    /// Takes a client's requests, unless all of them are on their way, by me or, `since` then, by somebody else. A client is put
+    /// off for that long once, whoever casts its requests how often meanwhile.
+    pub(super) fn gather(
+        &mut self,
+        group: Group,
+        (since, now): (WallTime, WallTime),
+        limit: usize,
+        client_limit: usize,
+    ) -> Gathered {
+        if self.put_off.len() >= PUT_OFF_MAX {
+            self.put_off.retain(|_, at| now.since(*at) < PUT_OFF_FOR);
+        }
+        let room = self.put_off.len() < PUT_OFF_MAX;
+        let may_wait = |key: &Key| self.put_off.get(key).map_or(room, |at| *at >= since);
+        let is_cast = |key: &Key| self.others.get(key).is_some_and(|at| *at >= since);
+        if keys(&group).all(|(key, _)| self.mine.contains_key(&key) || (is_cast(&key) && may_wait(&key))) {
+            for (key, _) in keys(&group).filter(|(key, _)| !self.mine.contains_key(key)) {
+                self.put_off.entry(key).or_insert(now);
+            }
             return Gathered::Known;
         }
         let client = group.statement().client;
@@ -161,12 +189,20 @@ impl Ucb {
         self.casts.get_mut(&id)
     }
 
-    /// Is there room for something of this length by this sender?
-    pub(super) fn has_room(&self, sender: ReplicaId, bytes: u64, limit: usize) -> bool {
+    /// Is there room for something of this length by this sender? `is_next`: it can be moved before anything else of that sender.
+    pub(super) fn has_room(&self, sender: ReplicaId, bytes: u64, is_next: bool, limit: usize) -> bool {
         let held = self.held.get(&sender).copied().unwrap_or_default();
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let count = self.of(sender).take(CASTS_MAX).count();
-        count < CASTS_MAX && (held == 0 || held.saturating_add(bytes) <= limit)
+        let more = if is_next { NEXT_MAX } else { 0 };
+        let (casts, limit) = (CASTS_MAX + more, limit.saturating_add(more * BUNDLE_BYTES_MAX));
+        let count = self.of(sender).take(casts).count();
+        count < casts && (held == 0 || held.saturating_add(bytes) <= limit)
+    }
+
+    /// Are as many of my casts under way as may be? What is left of a former life does not count: it is over.
+    pub(super) fn is_waiting(&self, me: ReplicaId) -> bool {
+        let under_way = self.of(me).filter(|(id, _)| Some(id.life) == self.life);
+        under_way.take(OWN_CASTS_MAX).count() == OWN_CASTS_MAX
     }
 
     fn of(&self, sender: ReplicaId) -> impl Iterator<Item = (&CastId, &Known)> {
@@ -241,6 +277,11 @@ impl Ucb {
 
     /// A request was executed.
     pub(super) fn executed(&mut self, key: Key) {
+        self.put_off.remove(&key);
+        self.release(key);
+    }
+
+    fn release(&mut self, key: Key) {
         self.others.remove(&key);
         if let Some(bytes) = self.mine.remove(&key)
             && let Some(sum) = self.clients.get_mut(&key.0)
@@ -265,7 +306,7 @@ impl Ucb {
         }
         let lost = self.bundles.remove(&digest);
         for (key, _) in lost.iter().flat_map(|(bundle, _)| bundle.content().iter().flat_map(keys)) {
-            self.executed(key);
+            self.release(key);
         }
     }
 
@@ -292,6 +333,7 @@ impl Ucb {
     /// The machine has jumped: which requests were executed meanwhile is not known. Clients ask again.
     pub(super) fn forget_requests(&mut self) {
         self.others.clear();
+        self.put_off.clear();
         self.mine.clear();
         self.clients.clear();
         self.gathered.clear();

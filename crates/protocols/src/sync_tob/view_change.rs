@@ -13,6 +13,7 @@
 use super::durable::Record;
 use super::log::{Link, chained};
 use super::message::{Message, NewView, ViewChange};
+use super::recovery::START_BYTES;
 use super::replica::{Beginning, Phase, Replica};
 use super::schedule::EpochNumber;
 use super::{Outbox, Timer};
@@ -190,10 +191,15 @@ impl Replica {
     }
 
     /// ⟨I have left all lower views⟩.
-    pub(super) fn on_view_change(&mut self, change: Verified<ViewChange>, out: &mut Outbox) {
+    pub(super) fn on_view_change(&mut self, from: ReplicaId, change: Verified<ViewChange>, out: &mut Outbox) {
         let (by, view) = (change.by(), change.statement().view);
         if view < self.view || (view == self.view && self.is_active()) {
-            if by != self.me && view == self.view {
+            // Who says it itself has missed that the view has started; others may say it again long after.
+            if from == by && by != self.me && view == self.view {
+                if !self.quotas.admits(by, self.config.resend, out.now()) {
+                    return out.ignore(Peer::Replica(by), Why::Busy);
+                }
+                self.quotas.spend(by, START_BYTES);
                 self.tell_start(by, out);
             }
             return out.ignore(Peer::Replica(by), Why::OldView);

@@ -1,8 +1,12 @@
 //! One test for each lie.
 
 use crate::harness::{Cluster, Flying, config, replica};
-use crate::words::{MS, block, cast, echoed, group, proposal};
-use quorate_protocols::sync_tob::{Broadcast, Bundle, Cast, Chain, Config, Message};
+use crate::words::{MS, block, cast, echoed, group, proposal, small};
+use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::time::Duration;
+use quorate_protocols::pbft;
+use quorate_protocols::sync_tob::{Broadcast, Bundle, Cast, CastId, Chain, Config, Message};
+use std::collections::BTreeSet;
 
 /// The tapes of those who run are equal; how long they are.
 fn agreed(it: &Cluster) -> usize {
@@ -303,4 +307,182 @@ fn one_view_change_draws_nobody_along() {
     it.run(2_000);
     assert!((0..2).all(|id| it.status(id).view.get() == 0));
     it.apply(1, "b");
+}
+
+/// What this replica has cast.
+fn cast_of(it: &Cluster, sender: usize) -> Vec<(CastId, Bundle)> {
+    let casts = it.sent.iter().filter(|m| m.from == replica(sender)).filter_map(Flying::message);
+    let casts = casts.filter_map(|message| match message {
+        Message::Cast { chain, bundle } => Some((chain.statement().id, bundle)),
+        _ => None,
+    });
+    casts.filter(|(id, _)| id.sender.index() == sender).collect()
+}
+
+/// The casts of this replica that somebody who runs has ordered.
+fn ordered_of(it: &Cluster, sender: usize) -> BTreeSet<CastId> {
+    let blocks = it.sent.iter().filter_map(Flying::message).filter_map(|message| match message {
+        Message::Propose { block, .. } => Some(block),
+        _ => None,
+    });
+    let ids = blocks.flat_map(|block| block.content().entries.iter().map(|it| it.statement().id).collect::<Vec<_>>());
+    ids.filter(|id| id.sender.index() == sender).collect()
+}
+
+fn request(replicas: usize, number: u64) -> Message {
+    Message::Client(pbft::Message::Request(group(replicas, 9, number, "x")))
+}
+
+/// What this replica says who is asked for all there is, and whose log begins later.
+fn stable(it: &mut Cluster, id: usize) -> Message {
+    it.say(replica(1), id, Message::GetDecided { after: OpNumber::ZERO });
+    it.last(id, "StateStable")
+}
+
+#[test]
+fn who_tells_of_a_state_again_and_again_keeps_nobody_from_one() {
+    for former in [false, true] {
+        // No fetch fails just when it asks somebody else anyhow.
+        let mut it = Cluster::with(3, Config { resend: Duration::from_millis(130), ..small() });
+        it.client(1).apply(1, "a");
+        it.crash(2);
+        for index in 0..5 {
+            it.apply(1, &format!("x{index}"));
+        }
+        it.run(500);
+        let first = stable(&mut it, 0);
+        for index in 5..24 {
+            it.apply(1, &format!("x{index}"));
+        }
+        it.run(500);
+        let last = stable(&mut it, 0);
+        it.liar(1);
+        it.restart(2);
+        for step in 0..1_500 {
+            if !former || step == 500 {
+                it.lose(|m: &Flying| m.label == "StateStable"); // its voice is the only one, or the first one
+            }
+            // A state that nobody has any more, or that it does not give away.
+            it.say(replica(1), 2, if former { first.clone() } else { last.clone() });
+            it.run(10);
+        }
+        assert_eq!(it.tape(2), it.tape(0), "former: {former}");
+    }
+}
+
+#[test]
+fn a_view_change_that_somebody_else_says_again_is_not_answered_and_ones_own_up_to_a_quota() {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    let half = |peer| peer == replica(2) || peer == replica(3);
+    it.lose(move |it: &Flying| it.label == "Propose" && (half(it.to) || half(it.from)));
+    it.submit(1, "b");
+    it.run(400);
+    it.heal();
+    it.run(5_000);
+    let view = it.status(0).view;
+    assert!(view.get() > 0 && (1..4).all(|id| it.status(id).view == view));
+    let change = it.last(1, "ViewChange");
+    assert!(matches!(&change, Message::ViewChange(change) if change.statement().view == view));
+    it.talk();
+    for _ in 0..100 {
+        it.say(replica(3), 0, change.clone());
+    }
+    assert_eq!(it.count("NewView"), 0);
+    for _ in 0..1_000 {
+        it.say(replica(1), 0, change.clone());
+    }
+    assert!((1..=128).contains(&it.count("NewView")), "{}", it.count("NewView"));
+}
+
+#[test]
+fn what_its_sender_has_to_get_moved_first_has_room_where_the_rest_fills_its_share() {
+    for (config, first) in
+        [(config(), (1, 0)), (config(), (2, 0)), (Config { sender_bytes: 64 << 10, ..config() }, (1, 0))]
+    {
+        let mut it = Cluster::with(3, config);
+        it.client(1).apply(1, "a");
+        it.liar(2);
+        let say = |it: &mut Cluster, (life, seq): (u64, u64)| {
+            let bundle = Bundle::new(vec![group(3, 9, life * 1_000 + seq, "x")]);
+            let chain = cast(2, 3, (life, seq), it.now, &bundle);
+            for to in 0..2 {
+                it.say(replica(2), to, Message::Cast { chain: chain.clone(), bundle: bundle.clone() });
+            }
+        };
+        (1..=600).for_each(|seq| say(&mut it, (1, seq)));
+        it.run(500);
+        assert!(ordered_of(&it, 2).is_empty());
+        say(&mut it, first);
+        it.run(5_000);
+        let ordered = ordered_of(&it, 2).len();
+        assert!(if first.0 == 1 { ordered > 100 } else { ordered == 1 }, "{first:?}: {ordered} are ordered");
+        let next = if first.0 == 1 { ordered as u64 } else { 1 };
+        say(&mut it, (first.0, next)); // there is room again
+        it.run(1_000);
+        assert_eq!(ordered_of(&it, 2).len(), ordered + 1);
+        assert_eq!(it.tape(0), it.tape(1));
+    }
+}
+
+#[test]
+fn a_liar_that_begins_many_lives_gets_little_more_than_its_share() {
+    let mut it = Cluster::new(5);
+    it.client(1).apply(1, "a");
+    it.liar(4);
+    it.talk();
+    for life in 1..700 {
+        // Only one has it: nobody can order it.
+        let bundle = Bundle::new(vec![group(5, 9, life, "x")]);
+        let chain = cast(4, 5, (life, 0), it.now, &bundle);
+        it.say(replica(4), 0, Message::Cast { chain, bundle });
+    }
+    let echoes = it.sent.iter().filter(|m| m.label == "Echo" && m.from == replica(0)).count();
+    assert_eq!(echoes, 4 * (512 + 8));
+}
+
+#[test]
+fn who_casts_what_nobody_moves_casts_no_more_than_the_others_have_room_for() {
+    let mut it = Cluster::new(3);
+    it.client(1).apply(1, "a");
+    it.lose(|m: &Flying| m.label == "Cast");
+    for number in 1..=400 {
+        it.say(Peer::Client(ClientId::new(9)), 0, request(3, number));
+        it.run(10);
+    }
+    let names = |it: &Cluster| cast_of(it, 0).into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
+    assert_eq!(names(&it).len(), 256);
+    it.heal();
+    it.run(10_000);
+    let cast = cast_of(&it, 0);
+    let groups = cast.iter().flat_map(|(_, bundle)| bundle.content());
+    let numbers: BTreeSet<_> =
+        groups.filter(|it| it.statement().client == ClientId::new(9)).map(|it| it.statement().requests[0].0).collect();
+    assert_eq!(numbers.len(), 400, "what waited is cast then");
+    assert_eq!(ordered_of(&it, 0), names(&it));
+}
+
+#[test]
+fn a_request_that_a_liar_casts_anew_out_of_turn_is_cast_by_others_all_the_same() {
+    let mut it = Cluster::new(3);
+    it.client(1).apply(1, "a");
+    it.liar(2);
+    let say = |it: &mut Cluster, (life, seq): (u64, u64), groups: Vec<pbft::Group>| {
+        let bundle = Bundle::new(groups);
+        let chain = cast(2, 3, (life, seq), it.now, &bundle);
+        for to in 0..2 {
+            it.say(replica(2), to, Message::Cast { chain: chain.clone(), bundle: bundle.clone() });
+        }
+    };
+    for life in 1..=8 {
+        // What is moved ends the life before, and with it what was cast in it and could never be moved.
+        say(&mut it, (life, 0), vec![group(3, 9, 1_000 + life, "x")]);
+        it.run(300);
+        assert_eq!(ordered_of(&it, 2).len() as u64, life);
+        say(&mut it, (life, 5), vec![group(3, 9, 7, "x"), group(3, 9, 2_000 + life, "x")]);
+        it.say(Peer::Client(ClientId::new(9)), 0, request(3, 7));
+        it.run(50);
+    }
+    let has = |bundle: &Bundle| bundle.content().iter().any(|it| it.statement().requests[0].0.get() == 7);
+    assert!(cast_of(&it, 0).iter().any(|(_, bundle)| has(bundle)), "an evil replica does not censor either");
 }
