@@ -10,7 +10,7 @@ use super::spent::Spent;
 use super::{LIFT, Outbox, Reception, Timer};
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{RecordSeq, ReplicaId};
+use quorate_core::ids::RecordSeq;
 use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::protocol::{self, Restore, RestoreError, Restored};
@@ -126,7 +126,7 @@ pub(super) fn restore(
         pending: BTreeMap::new(),
         receptions: BTreeMap::new(),
         unknown: BTreeMap::new(),
-        parked: BTreeMap::<ReplicaId, usize>::new(),
+        parked: BTreeMap::new(),
         inserted: BTreeMap::new(),
         inserted_order: VecDeque::new(),
         bytes: BTreeMap::new(),
