@@ -1,14 +1,17 @@
 //! What many share, and one liar cannot fill: places, questions, turns, room. A liar is a replica that is down, in whose name the
 //! test speaks, with its key and with what others have signed.
 
-use crate::harness::{Cluster, config, replica};
+use crate::harness::{Cluster, Flying, config, replica};
 use crate::subject::Config;
 use crate::words::{group, received, reception};
 use quorate_core::crypto::Digest;
 use quorate_core::ids::{ClientId, Peer};
+use quorate_core::sessions::Body;
 use quorate_core::time::Duration;
+use quorate_core::wire::Wire;
 use quorate_protocols::pbft::{self, Group};
-use quorate_protocols::reception::{Message, digest};
+use quorate_protocols::reception::{Certified, Message, digest};
+use std::collections::BTreeSet;
 
 /// The only session that was opened: the first entry's.
 const SESSION: u64 = 1;
@@ -115,4 +118,46 @@ fn another_one_is_asked_when_another_one_tells_of_it() {
     assert_eq!([asked(&it, 1), asked(&it, 2)], [8, 1]);
     it.run(10_000);
     assert_eq!([asked(&it, 1), asked(&it, 2)], [12, 4]);
+}
+
+#[test]
+fn everything_that_waits_is_handed_over_in_turn_whatever_its_digest() {
+    // R0 leads, and nobody hears of it.
+    let mut it = with_liar(Config { resend_max: config().resend, ..config() });
+    it.restart(3);
+    it.run(1_000);
+    it.crash(0);
+    let rare = (1..).map(|number| group(2, SESSION, number, "rare")).find(|it| digest(it).as_bytes()[0] > 250);
+    let rare = rare.expect("one of them");
+    let flood = (2..).map(|number| group(1, SESSION, number, "flood")).filter(|it| digest(it) < digest(&rare));
+    let mut flood: Vec<Group> = flood.take(400).collect();
+    flood.push(rare.clone());
+    for of in &flood {
+        for id in 1..4 {
+            it.say(BROKER, id, Message::Publish(of.clone()));
+        }
+    }
+    it.run(250);
+    for id in 1..4 {
+        assert!(handed_over(&it, id).contains(&digest(&rare)), "R{id}: it is its client's turn");
+    }
+    it.run(500);
+    for id in 1..4 {
+        assert_eq!(handed_over(&it, id).len(), flood.len(), "R{id}");
+    }
+}
+
+/// What a backup has asked R0 to order.
+fn handed_over(it: &Cluster, id: usize) -> BTreeSet<Digest> {
+    let sent = it.sent.iter().filter(|it| it.from == replica(id) && it.to == replica(0)).filter_map(Flying::message);
+    let groups = sent.filter_map(|message| match message {
+        Message::Module(pbft::Message::Request(group)) => Some(group),
+        _ => None,
+    });
+    let bodies = groups.flat_map(|group| group.statement().requests.clone());
+    let certified = bodies.filter_map(|(_, body)| match body {
+        Body::Apply(bytes) => Certified::decode(&bytes).ok(),
+        _ => None,
+    });
+    certified.map(|it| digest(&it.group)).collect()
 }
