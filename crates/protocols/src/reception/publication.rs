@@ -129,13 +129,15 @@ impl Replica {
 
     /// Clients have a share of the room, and so has each replica for what is pulled from it: as large as clients have there. So
     /// replicas that are full of different publications can still pull each other's, have them ordered, and have room again.
+    /// No client gets more of the clients' share than it leaves free.
     fn has_room(&self, group: &Group, giver: Option<ReplicaId>) -> bool {
         let bytes = weight(group);
         let share = self.config.pending_bytes.checked_div(self.quorums.replicas()).unwrap_or_default();
         let taken = self.bytes.get(&giver).copied().unwrap_or_default();
         let of_client = self.client_bytes.get(&group.statement().client).copied().unwrap_or_default();
-        let fits_client = giver.is_some() || of_client.saturating_add(bytes) <= self.config.client_bytes;
-        taken.saturating_add(bytes) <= share && fits_client
+        let free = share.saturating_sub(taken);
+        let fits_client = giver.is_some() || of_client.saturating_add(bytes) <= self.config.client_bytes.min(free);
+        bytes <= free && fits_client
     }
 
     /// Keeps a publication, and tells everybody when it is on disk: ⟨d, rts⟩.
@@ -328,9 +330,13 @@ impl Replica {
 
     /// Somebody lacks what it has heard of.
     pub(super) fn on_get_publication(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
         let Some(pending) = self.pending.get(&digest) else {
             return out.ignore(Peer::Replica(from), Why::NotHere);
         };
+        self.quotas.spend(from, weight(&pending.group));
         // Its client's promise, not ours.
         out.send_unsynced(Peer::Replica(from), Message::Publication(pending.group.clone()));
     }

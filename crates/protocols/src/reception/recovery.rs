@@ -8,6 +8,7 @@ use super::publication::{Pending, Stage};
 use super::replica::Replica;
 use super::spent::Spent;
 use super::{LIFT, Outbox, Reception, Timer};
+use crate::pbft::pace::Quotas;
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
 use quorate_core::ids::RecordSeq;
@@ -144,6 +145,7 @@ pub(super) fn restore(
         receptions: BTreeMap::new(),
         unknown: BTreeMap::new(),
         parked: BTreeMap::new(),
+        quotas: Quotas::default(),
         inserted: BTreeMap::new(),
         inserted_order: VecDeque::new(),
         bytes: BTreeMap::new(),

@@ -9,6 +9,7 @@ use super::publication::{Pending, Stage, Told, Unknown};
 use super::replies::{Asked, named};
 use super::spent::Spent;
 use super::{Config, Outbox, Reception, Timer};
+use crate::pbft::pace::Quotas;
 use crate::pbft::{self, Pbft};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring, Verified};
@@ -45,6 +46,8 @@ pub struct Replica {
     /// Publications that are not here, and of which of them each replica has told.
     pub(super) unknown: BTreeMap<Digest, Unknown>,
     pub(super) parked: BTreeMap<ReplicaId, Told>,
+    /// What each of the others was given of what it has asked for.
+    pub(super) quotas: Quotas,
     /// Digests that were ordered lately, as far as this replica knows when, and the oldest first: copies and receptions of them
     /// are late.
     pub(super) inserted: BTreeMap<Digest, Instant>,

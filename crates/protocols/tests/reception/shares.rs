@@ -161,3 +161,37 @@ fn handed_over(it: &Cluster, id: usize) -> BTreeSet<Digest> {
     });
     certified.map(|it| digest(&it.group)).collect()
 }
+
+#[test]
+fn who_asks_for_the_same_bytes_again_and_again_is_given_as_many_as_its_quota_says() {
+    let mut it = with_liar(config());
+    it.lose(|it| it.label == "Commit");
+    let of = group(1, SESSION, 2, &"x".repeat(1 << 20));
+    it.say(BROKER, 0, Message::Publish(of.clone()));
+    let given = |it: &Cluster| it.sent.iter().filter(|it| it.label == "Publication" && it.to == replica(3)).count();
+    for _ in 0..100 {
+        it.say(replica(3), 0, Message::GetPublication { digest: digest(&of) });
+    }
+    assert_eq!(given(&it), 8, "of 1 MiB each");
+    it.run(300);
+    it.say(replica(3), 0, Message::GetPublication { digest: digest(&of) });
+    assert_eq!(given(&it), 9);
+}
+
+#[test]
+fn a_client_leaves_others_room_though_its_own_limit_is_above_the_room_of_all() {
+    let config = Config { pending_bytes: 4 * 8_000, client_bytes: 12 << 20, ..config() };
+    let mut it = with_liar(config);
+    it.lose(|it| it.label == "Commit");
+    let busy = |it: &Cluster, client| it.sent.iter().any(|it| it.label == "Busy" && it.to == peer(client));
+    for number in 2..42 {
+        it.say(peer(1), 0, Message::Publish(group(1, SESSION, number, "x")));
+    }
+    assert!(busy(&it, 1));
+    it.say(peer(2), 0, Message::Publish(group(2, SESSION, 1, "other")));
+    assert!(!busy(&it, 2));
+}
+
+fn peer(client: u128) -> Peer {
+    Peer::Client(ClientId::new(client))
+}
