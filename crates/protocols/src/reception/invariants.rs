@@ -44,11 +44,13 @@ fn what_is_pending_is_not_ordered(replica: &Replica) -> bool {
 }
 
 fn nothing_that_is_here_is_unknown(replica: &Replica) -> bool {
+    let mut told = replica.parked.values().flat_map(|told| &told.digests);
     !replica.unknown.keys().any(|digest| replica.pending.contains_key(digest))
+        && told.all(|digest| replica.unknown.contains_key(digest))
 }
 
 fn liars_fill_their_own_places_only(replica: &Replica) -> bool {
-    let within = replica.parked.values().all(|count| *count <= PARKED_MAX);
+    let within = replica.parked.values().all(|told| told.digests.len() <= PARKED_MAX);
     within
         && replica.spent.holds()
         && replica.inserted.len() <= INSERTED_MAX

@@ -62,7 +62,7 @@ pub struct Config {
     /// Bytes of publications that wait to be ordered, at most; 64 MiB. Clients have one of `n` shares of it, and what is pulled
     /// from each replica another. Beyond it, clients are told that the replica is busy.
     pub pending_bytes: usize,
-    /// Bytes of them that one client has brought, at most; 12 MiB.
+    /// Bytes of them that one client has brought, at most; 12 MiB. Never more than it leaves free of the clients' share.
     pub client_bytes: usize,
 }
 

@@ -106,8 +106,7 @@ impl Replica {
 
     /// Everything that is certified.
     pub(super) fn hand_over_all(&mut self, out: &mut Outbox) {
-        let certified = self.pending.iter().filter(|(_, it)| matches!(it.stage, Stage::Certified { .. }));
-        for digest in certified.map(|(digest, _)| *digest).collect::<Vec<_>>() {
+        for digest in self.in_turn(|pending| matches!(pending.stage, Stage::Certified { .. })) {
             self.hand_over(digest, out);
         }
     }

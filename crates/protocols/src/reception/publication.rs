@@ -14,13 +14,40 @@ use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::outbox::Class;
 use quorate_core::time::{Duration, Instant, WallTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Publications that are not here and of which one replica has told: a liar's inventions fill its own places only.
 pub(super) const PARKED_MAX: usize = 4096;
 /// How often a publication is asked for that nobody gives, until another replica tells of it.
-pub(super) const PULLS_MAX: u32 = 8;
-/// Publications that one turn of a timer asks for.
+const PULLS_MAX: u32 = 8;
+/// Publications that one turn of a timer asks for: of each replica's, equally many while it tells of more.
 const PULLED_AT_ONCE_MAX: usize = 256;
+
+/// A publication that is not here.
+#[derive(Debug, Default)]
+pub(super) struct Unknown {
+    /// Questions for it that are left, until somebody says that it still waits.
+    left: u32,
+    /// Who was asked last.
+    asked: Option<ReplicaId>,
+}
+
+/// The publications that are not here and of which one replica tells, over its own link.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub digests: BTreeSet<Digest>,
+    /// The last one that was asked for in this replica's share of the questions.
+    last: Digest,
+}
+
+impl Told {
+    /// In turn: first what follows the last one that was asked for.
+    fn in_turn(&self) -> impl Iterator<Item = Digest> + '_ {
+        let behind = self.digests.range((Bound::Excluded(self.last), Bound::Unbounded));
+        behind.chain(self.digests.range(..=self.last)).copied()
+    }
+}
 
 /// A publication that is received and not ordered.
 #[derive(Debug)]
@@ -102,13 +129,15 @@ impl Replica {
 
     /// Clients have a share of the room, and so has each replica for what is pulled from it: as large as clients have there. So
     /// replicas that are full of different publications can still pull each other's, have them ordered, and have room again.
+    /// No client gets more of the clients' share than it leaves free.
     fn has_room(&self, group: &Group, giver: Option<ReplicaId>) -> bool {
         let bytes = weight(group);
         let share = self.config.pending_bytes.checked_div(self.quorums.replicas()).unwrap_or_default();
         let taken = self.bytes.get(&giver).copied().unwrap_or_default();
         let of_client = self.client_bytes.get(&group.statement().client).copied().unwrap_or_default();
-        let fits_client = giver.is_some() || of_client.saturating_add(bytes) <= self.config.client_bytes;
-        taken.saturating_add(bytes) <= share && fits_client
+        let free = share.saturating_sub(taken);
+        let fits_client = giver.is_some() || of_client.saturating_add(bytes) <= self.config.client_bytes.min(free);
+        bytes <= free && fits_client
     }
 
     /// Keeps a publication, and tells everybody when it is on disk: ⟨d, rts⟩.
@@ -142,11 +171,7 @@ impl Replica {
         }
         self.needed.insert(pending.seq);
         self.pending.insert(digest, pending);
-        if self.unknown.remove(&digest).is_some() {
-            for replica in self.receptions.get(&digest).into_iter().flat_map(|votes| votes.keys()) {
-                self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
-            }
-        }
+        self.lacks_no_more(digest);
     }
 
     /// Takes a publication out of the books: it is ordered.
@@ -168,23 +193,27 @@ impl Replica {
         }
     }
 
-    /// ⟨d, rts⟩ from a replica, oneself included: it comes back when it is on disk.
+    /// ⟨d, rts⟩ from a replica, oneself included: it comes back when it is on disk. Of what is not here, and of what was ordered
+    /// lately, only its signer may tell: who repeats what others have signed long ago fills none of their places.
     pub(super) fn on_reception(&mut self, from: ReplicaId, vote: Verified<Received>, again: bool, out: &mut Outbox) {
         let (by, it) = (vote.by(), *vote.statement());
         if let Some(ordered_at) = self.inserted.get(&it.digest) {
-            if !again || out.now().since(*ordered_at) < self.config.resend_max {
+            if !again || from != by || out.now().since(*ordered_at) < self.config.resend_max {
                 return out.ignore(Peer::Replica(from), Why::Duplicate);
             }
             // It has missed the order, or its client asks again: ordered once more, everybody is done with it and it is answered.
             self.inserted.remove(&it.digest);
         }
         let is_here = self.pending.contains_key(&it.digest);
+        if !is_here && from != by {
+            return out.ignore(Peer::Replica(from), Why::NotForSender);
+        }
         let votes = self.receptions.get(&it.digest);
         let known = votes.and_then(|votes| votes.get(&by)).map(|known| known.statement().time);
         if known == Some(it.time) && again && !is_here {
             // It still waits, and all questions were lost: one more for each time that it says so.
-            if let Some(pulls) = self.unknown.get_mut(&it.digest) {
-                *pulls = (*pulls).min(PULLS_MAX.saturating_sub(1));
+            if let Some(unknown) = self.unknown.get_mut(&it.digest) {
+                unknown.left = unknown.left.max(1);
             }
             return self.expect_pull(out);
         }
@@ -197,7 +226,7 @@ impl Replica {
             self.receptions.entry(it.digest).or_default().insert(by, vote);
             return;
         }
-        let parked = self.parked.get(&by).copied().unwrap_or_default();
+        let parked = self.parked.get(&by).map_or(0, |told| told.digests.len());
         if !is_here && parked >= PARKED_MAX {
             return out.ignore(Peer::Replica(by), Why::Busy);
         }
@@ -209,8 +238,8 @@ impl Replica {
             return self.certify(it.digest, out);
         }
         let enough = votes.len() == self.quorums.vouch();
-        self.parked.insert(by, parked.saturating_add(1));
-        self.unknown.insert(it.digest, 0);
+        self.parked.entry(by).or_default().digests.insert(it.digest);
+        self.unknown.entry(it.digest).or_default().left = PULLS_MAX;
         if enough {
             self.ask_for(it.digest, out); // a correct replica has it: it is not a liar's invention
         } else {
@@ -235,7 +264,7 @@ impl Replica {
 /// What is missing.
 impl Replica {
     pub(super) fn expect_pull(&mut self, out: &mut Outbox) {
-        if !self.pulling && self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
+        if !self.pulling && self.unknown.values().any(|it| it.left > 0) {
             self.pulling = true;
             out.arm(Timer::Pull, self.config.pull);
         }
@@ -244,33 +273,70 @@ impl Replica {
     /// Others have had it for a while: their copy will do.
     pub(super) fn on_pull(&mut self, out: &mut Outbox) {
         self.pulling = false;
-        let wanted = self.unknown.iter().filter(|(_, pulls)| **pulls < PULLS_MAX).map(|(digest, _)| *digest);
-        for digest in wanted.take(PULLED_AT_ONCE_MAX).collect::<Vec<_>>() {
+        for digest in self.wanted() {
             self.ask_for(digest, out);
         }
-        if self.unknown.values().any(|pulls| *pulls < PULLS_MAX) {
+        if self.unknown.values().any(|it| it.left > 0) {
             self.pulling = true;
             out.arm(Timer::Pull, self.config.resend);
         }
     }
 
-    /// Asks one of those who say that they have it, another one each time.
+    /// What this turn asks for: the next ones of what each replica tells of, so that no liar's inventions are in front of what a
+    /// correct one has.
+    fn wanted(&mut self) -> BTreeSet<Digest> {
+        let (mut wanted, mut last) = (BTreeSet::new(), BTreeMap::new());
+        let is_due = |digest: &Digest| self.unknown.get(digest).is_some_and(|it| it.left > 0);
+        let mut tellers: Vec<_> = self.parked.iter().map(|(by, told)| (*by, told.in_turn().filter(is_due))).collect();
+        while wanted.len() < PULLED_AT_ONCE_MAX && !tellers.is_empty() {
+            tellers.retain_mut(|(by, told)| {
+                if wanted.len() >= PULLED_AT_ONCE_MAX {
+                    return false;
+                }
+                let Some(digest) = told.find(|digest| !wanted.contains(digest)) else { return false };
+                last.insert(*by, digest);
+                wanted.insert(digest)
+            });
+        }
+        drop(tellers);
+        for (by, digest) in last {
+            self.parked.entry(by).and_modify(|told| told.last = digest);
+        }
+        wanted
+    }
+
+    /// Asks one of those who say that they have it: the next one after who was asked last, so one who is silent is only one of them.
     fn ask_for(&mut self, digest: Digest, out: &mut Outbox) {
-        let Some(pulls) = self.unknown.get_mut(&digest) else { return };
-        let turn = usize::try_from(*pulls).unwrap_or(0);
-        *pulls = pulls.saturating_add(1);
+        let Some(unknown) = self.unknown.get_mut(&digest) else { return };
+        unknown.left = unknown.left.saturating_sub(1);
         let Some(votes) = self.receptions.get(&digest) else { return };
-        if let Some(replica) = votes.keys().nth(turn % votes.len().max(1)) {
+        let behind = unknown.asked.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = votes.range((behind, Bound::Unbounded)).next().or_else(|| votes.first_key_value());
+        if let Some((replica, _)) = next {
+            unknown.asked = Some(*replica);
             out.send_unsynced(Peer::Replica(*replica), Message::GetPublication { digest }); // a question
         }
         self.expect_pull(out);
     }
 
+    /// It is here, or ordered: nobody is asked for it any more.
+    fn lacks_no_more(&mut self, digest: Digest) {
+        if self.unknown.remove(&digest).is_some() {
+            for told in self.parked.values_mut() {
+                told.digests.remove(&digest);
+            }
+        }
+    }
+
     /// Somebody lacks what it has heard of.
     pub(super) fn on_get_publication(&mut self, from: ReplicaId, digest: Digest, out: &mut Outbox) {
+        if !self.quotas.admits(from, self.config.resend, out.now()) {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
         let Some(pending) = self.pending.get(&digest) else {
             return out.ignore(Peer::Replica(from), Why::NotHere);
         };
+        self.quotas.spend(from, weight(&pending.group));
         // Its client's promise, not ours.
         out.send_unsynced(Peer::Replica(from), Message::Publication(pending.group.clone()));
     }
@@ -299,11 +365,7 @@ impl Replica {
         let wanted = nested(out, &LIFT, |inner| module.withdraw(SESSION, digests.iter().copied().map(name), inner));
         assert!(wanted.is_empty(), "withdrawing moves a timer and nothing else");
         for digest in digests {
-            if self.unknown.remove(&digest).is_some() {
-                for replica in self.receptions.get(&digest).into_iter().flat_map(|votes| votes.keys()) {
-                    self.parked.entry(*replica).and_modify(|count| *count = count.saturating_sub(1));
-                }
-            }
+            self.lacks_no_more(digest);
             if !mutated!("reception/what-is-ordered-stays-pending") {
                 self.leave(digest);
             }

@@ -8,9 +8,10 @@ use super::publication::{Pending, Stage};
 use super::replica::Replica;
 use super::spent::Spent;
 use super::{LIFT, Outbox, Reception, Timer};
+use crate::pbft::pace::Quotas;
 use crate::pbft::{self, Pbft};
 use quorate_core::crypto::{Digest, Keyring};
-use quorate_core::ids::{RecordSeq, ReplicaId};
+use quorate_core::ids::RecordSeq;
 use quorate_core::mutated;
 use quorate_core::nested::nested;
 use quorate_core::protocol::{self, Restore, RestoreError, Restored};
@@ -28,8 +29,7 @@ impl Replica {
     pub(super) fn on_again(&mut self, out: &mut Outbox) {
         self.again = false;
         let (now, longest) = (out.now(), self.config.resend_max);
-        let due = self.pending.iter().filter(|(_, pending)| pending.next <= now).map(|(digest, _)| *digest);
-        let due: Vec<Digest> = due.collect();
+        let due = self.in_turn(|pending| pending.next <= now);
         due.iter().for_each(|digest| self.has_waited(*digest));
         self.compare(out);
         for digest in due.into_iter().take(AGAIN_MAX) {
@@ -42,6 +42,24 @@ impl Replica {
             }
         }
         self.expect_again(out); // unless PBFT has ordered the rest in this very turn
+    }
+
+    /// What is pending and meant, one publication of each key's clients in turn, and of one key the longest overdue first. Digests
+    /// decide nothing, since clients choose them; and nobody's flood is in front of what others wait for.
+    pub(super) fn in_turn(&self, is_meant: impl Fn(&Pending) -> bool) -> Vec<Digest> {
+        let meant = self.pending.iter().filter(|(_, pending)| is_meant(pending));
+        let mut found: Vec<_> =
+            meant.map(|(digest, pending)| (pending.next, *digest, pending.group.by().key)).collect();
+        found.sort_unstable();
+        let mut before: BTreeMap<_, usize> = BTreeMap::new();
+        let place = |(_, digest, key)| {
+            let before = before.entry(key).or_default();
+            *before = before.saturating_add(1);
+            (*before, digest)
+        };
+        let mut found: Vec<(usize, Digest)> = found.into_iter().map(place).collect();
+        found.sort_by_key(|(place, _)| *place); // stable: among equals the longest overdue is first
+        found.into_iter().map(|(_, digest)| digest).collect()
     }
 }
 
@@ -126,7 +144,8 @@ pub(super) fn restore(
         pending: BTreeMap::new(),
         receptions: BTreeMap::new(),
         unknown: BTreeMap::new(),
-        parked: BTreeMap::<ReplicaId, usize>::new(),
+        parked: BTreeMap::new(),
+        quotas: Quotas::default(),
         inserted: BTreeMap::new(),
         inserted_order: VecDeque::new(),
         bytes: BTreeMap::new(),

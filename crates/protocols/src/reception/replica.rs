@@ -5,10 +5,11 @@
 use super::compare::Comparisons;
 use super::criticality::Levels;
 use super::message::{Certified, Message, Reception as Received};
-use super::publication::{Pending, Stage};
+use super::publication::{Pending, Stage, Told, Unknown};
 use super::replies::{Asked, named};
 use super::spent::Spent;
 use super::{Config, Outbox, Reception, Timer};
+use crate::pbft::pace::Quotas;
 use crate::pbft::{self, Pbft};
 use bytes::Bytes;
 use quorate_core::crypto::{Digest, Keyring, Verified};
@@ -42,9 +43,11 @@ pub struct Replica {
 
     /// Receptions of publications that are not ordered here.
     pub(super) receptions: BTreeMap<Digest, BTreeMap<ReplicaId, Verified<Received>>>,
-    /// Of publications that are not here: since how often they were asked for; and how many receptions of such ones each has said.
-    pub(super) unknown: BTreeMap<Digest, u32>,
-    pub(super) parked: BTreeMap<ReplicaId, usize>,
+    /// Publications that are not here, and of which of them each replica has told.
+    pub(super) unknown: BTreeMap<Digest, Unknown>,
+    pub(super) parked: BTreeMap<ReplicaId, Told>,
+    /// What each of the others was given of what it has asked for.
+    pub(super) quotas: Quotas,
     /// Digests that were ordered lately, as far as this replica knows when, and the oldest first: copies and receptions of them
     /// are late.
     pub(super) inserted: BTreeMap<Digest, Instant>,

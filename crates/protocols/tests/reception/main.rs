@@ -14,6 +14,7 @@ mod harness;
 mod overload;
 mod paper;
 mod recovery;
+mod shares;
 #[path = "../support/tape.rs"]
 mod tape;
 mod words;
