@@ -79,7 +79,8 @@ pub struct Config {
     /// Entries under way while which the primary gathers requests, unless an entry is full; 1. Every entry costs signatures
     /// and syncs; with more of them under way each holds less.
     pub in_flight_entries: u64,
-    /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy.
+    /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy. What replicas pass
+    /// on may have as much again, each of them its share.
     pub pending_bytes: usize,
     /// Bytes of requests of one client that wait, at most; 12 MiB: more than a correct one has in flight.
     pub client_bytes: usize,
