@@ -5,7 +5,7 @@ use super::durable::Record;
 use super::message::{Block, Header, Message, Payload, Proposal, Qc, Tc, Vote};
 use super::replica::Replica;
 use super::{Outbox, Pacing, Timer};
-use crate::pbft::pool::{self, Added};
+use crate::pbft::pool::Added;
 use crate::pbft::{self, Group, Orders, Requests};
 use crate::quorum_client;
 use quorate_core::crypto::{Certified, ClientKey, Digest, Evidence, Verified};
@@ -27,17 +27,14 @@ impl Replica {
     /// Requests that a client has signed. Those that were executed before are ordered again: whoever applies them knows, and
     /// answers again.
     ///
-    /// What a replica passes on is in that replica's share. In a long term it is passed on to the leader only, so nobody else waits for it
-    /// unless its client asks here, too; where terms are short, whoever has it leads soon.
+    /// What a replica passes on is that replica's to answer for. In a long term it is passed on to the leader only, so nobody else
+    /// waits for it unless its client asks here, too; where terms are short, whoever has it leads soon.
     pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
         let client = group.statement().client;
         let group: Group = group.into_signed();
         let from_client = matches!(from, Peer::Client(_));
         let added = match from {
-            Peer::Replica(by) => {
-                let share = pool::share(self.config.pending_bytes, self.quorums.replicas());
-                self.pool.relay(group.clone(), by, share, self.tells_all())
-            }
+            Peer::Replica(by) => self.pool.relay(group.clone(), by, self.config.client_bytes, self.tells_all()),
             Peer::Client(_) => {
                 let limits = (self.config.pending_bytes, self.config.client_bytes);
                 self.pool.add(group.clone(), |_| false, limits)

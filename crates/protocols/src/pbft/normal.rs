@@ -43,11 +43,12 @@ impl Replica {
         let is_answered = answered.len() == group.statement().requests.len();
         let is_mine = from == self.me(); // a protocol around this one waits for what the primary has (reception)
         let forward = relayed_by.is_none() && !is_mine && self.is_active() && !is_primary && !is_answered;
-        let share = pool::share(self.config.pending_bytes, self.quorums.replicas());
         let added = match relayed_by {
-            Some(by) => self.pool.relay(group.clone(), by, share, false),
+            // As much as one client may have: what that one asks of a backup alone is not dropped here.
+            Some(by) => self.pool.relay(group.clone(), by, self.config.client_bytes, false),
             None => {
                 // Inside another protocol the clients are the replicas: each has its share.
+                let share = pool::share(self.config.pending_bytes, self.quorums.replicas());
                 let of_one = if group.by().is_proxy() { share } else { usize::MAX };
                 let limits = (self.config.pending_bytes, self.config.client_bytes.min(of_one));
                 self.pool.add(group.clone(), |key| answered.contains(&key.2), limits)

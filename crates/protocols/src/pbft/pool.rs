@@ -1,6 +1,6 @@
 //! Requests that wait to be executed. Whoever orders proposes them, the others watch that somebody does. Each client has a queue
 //! of its own, with a limit of its own, and they take turns: nobody waits behind somebody else's flood. What a replica passes on is
-//! in that replica's queue, within that replica's share: it may be anything that the client has ever signed. HotStuff's leaders and
+//! in that replica's queue, and what it costs is that replica's: it may be anything that the client has ever signed. HotStuff's leaders and
 //! the owners of asynchronous broadcast's lanes keep their requests in the same way.
 
 use super::message::{Group, Orders, REQUESTS_MAX};
@@ -64,8 +64,8 @@ pub(crate) struct Pool {
     served: Option<Holder>,
 }
 
-/// What one of so many replicas may have of the room of all: the largest group at least.
-pub(crate) fn share(limit: usize, replicas: usize) -> usize {
+/// What each of so many clients may have of the room of all: the largest group at least.
+pub(super) fn share(limit: usize, replicas: usize) -> usize {
     limit.checked_div(replicas).unwrap_or_default().max(GROUP_BYTES_MAX)
 }
 
@@ -139,14 +139,14 @@ impl Pool {
         Added::New
     }
 
-    /// Takes a group that a replica has passed on, within that replica's share. If it is `watched`, somebody waits for it; else
-    /// only when its client asks for it here.
-    pub(crate) fn relay(&mut self, group: Group, by: ReplicaId, share: usize, watched: bool) -> Added {
+    /// Takes a group that a replica has passed on, within what one replica may have here, the largest group at least. If it is
+    /// `watched`, somebody waits for it; else only when its client asks for it here.
+    pub(crate) fn relay(&mut self, group: Group, by: ReplicaId, limit: usize, watched: bool) -> Added {
         let holder = Holder::Replica(by);
         if keys(&group).all(|key| self.keys.contains_key(&key)) {
             return Added::Known;
         }
-        if self.held(holder).saturating_add(weight(&group)) > share {
+        if self.held(holder).saturating_add(weight(&group)) > limit.max(GROUP_BYTES_MAX) {
             return Added::Full;
         }
         self.enter(group, holder, watched);
