@@ -26,16 +26,27 @@ pub(super) const OPEN_BLOCKS_MAX: usize = 128;
 impl Replica {
     /// Requests that a client has signed. Those that were executed before are ordered again: whoever applies them knows, and
     /// answers again.
+    ///
+    /// What a replica passes on is that replica's to answer for. In a long term it is passed on to the leader only, so nobody else
+    /// waits for it unless its client asks here, too; where terms are short, whoever has it leads soon.
     pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
         let client = group.statement().client;
         let group: Group = group.into_signed();
         let from_client = matches!(from, Peer::Client(_));
-        let limits = (self.config.pending_bytes, self.config.client_bytes);
-        match self.pool.add(group.clone(), |_| false, limits) {
+        let added = match from {
+            Peer::Replica(by) => self.pool.relay(group.clone(), by, self.config.client_bytes, self.tells_all()),
+            Peer::Client(_) => {
+                let limits = (self.config.pending_bytes, self.config.client_bytes);
+                self.pool.add(group.clone(), |_| false, limits)
+            }
+        };
+        match added {
             Added::Full => {
-                // Promises nothing; the view is no secret.
-                let busy = pbft::Message::Busy { view: self.term() };
-                out.send_unsynced(Peer::Client(client), Message::Client(busy));
+                if from_client {
+                    // Promises nothing; the view is no secret.
+                    let busy = pbft::Message::Busy { view: self.term() };
+                    out.send_unsynced(Peer::Client(client), Message::Client(busy));
+                }
                 return out.ignore(from, Why::Busy);
             }
             Added::Known if !from_client => return out.ignore(from, Why::Duplicate),
@@ -50,11 +61,16 @@ impl Replica {
         self.expect_progress(out);
     }
 
+    /// Does each replica lead soon?
+    fn tells_all(&self) -> bool {
+        self.config.views() < self.quorums.replicas() as u64
+    }
+
     /// To whoever will propose it: the leader of a long term, or all, if each of them leads soon. What a client has signed may
     /// be passed on at once: it is the client's promise, not ours.
     fn pass_on(&self, group: Group, out: &mut Outbox) {
         let request = Message::Client(pbft::Message::Request(group));
-        if self.config.views() < self.quorums.replicas() as u64 {
+        if self.tells_all() {
             out.broadcast_unsynced(request);
         } else if !self.leads() {
             out.send_unsynced(Peer::Replica(self.leader(self.view())), request);

@@ -196,6 +196,7 @@ impl Replica {
         self.snapshots = self.snapshots.split_off(&op);
         let first = self.log.drop_through(op);
         let base = self.persist(Record::Base(self.base_record()), out);
+        self.machine.noted = None; // its record may go with the log's beginning
         out.forget(first.map_or(base, |first| first.min(base)));
     }
 
@@ -208,17 +209,33 @@ impl Replica {
         if op <= self.machine.dispatched || op <= self.committed || !is_new {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
+        let signers: Vec<ReplicaId> = certified.certificate().signatures().iter().map(|(by, _)| *by).collect();
         if op > self.state_op() {
             self.adopt_state(certified, out);
         }
-        let (it, from) = self.vouched_state().unwrap_or((it, from));
+        let (it, from) = self.vouched_state().unwrap_or_else(|| (it, self.source(from, &signers)));
         let op = it.checkpoint.op;
         if let Some(former) = self.machine.fetching.replace(it) {
             self.machine.former.insert(former.checkpoint.op, former);
         }
-        self.persist(Record::State(it), out); // the fetch waits for it: a restart finds the state's chain
+        self.machine.source = Some(from);
+        if self.machine.noted.replace(it) != Some(it) {
+            self.persist(Record::State(it), out); // the fetch waits for it: a restart finds the state's chain
+        }
         out.note(Note::StateTransfer(op));
         out.fetch(it.checkpoint, from);
+    }
+
+    /// Whom to fetch a state from: whoever tells of it, unless that one has failed to give one. Then one after the other of those who
+    /// have signed that they have it, f + 1 of whom are correct; when all have failed, from the beginning.
+    fn source(&mut self, from: ReplicaId, signers: &[ReplicaId]) -> ReplicaId {
+        let failed = &mut self.machine.failed;
+        let mut others = std::iter::once(&from).chain(signers).filter(|it| **it != self.me && !failed.contains(it));
+        let next = others.next().copied();
+        next.unwrap_or_else(|| {
+            failed.clear();
+            from
+        })
     }
 
     /// A later state that f + 1 replicas have, hence a correct one, and one of them: perhaps nobody keeps the last one that a
@@ -229,7 +246,10 @@ impl Replica {
             |it: &StateCheckpoint| votes().filter(|vote| vote.statement() == it).map(Verified::by).collect::<Vec<_>>();
         let later = votes().map(|vote| *vote.statement()).filter(|it| it.checkpoint.op > self.state_op());
         let best = later.filter(|it| alike(it).len() >= self.quorums.vouch()).max_by_key(|it| it.checkpoint.op)?;
-        let others: Vec<_> = alike(&best).into_iter().filter(|replica| *replica != self.me).collect();
+        let mut others: Vec<_> = alike(&best).into_iter().filter(|replica| *replica != self.me).collect();
+        if others.iter().any(|replica| !self.machine.failed.contains(replica)) {
+            others.retain(|replica| !self.machine.failed.contains(replica));
+        }
         let index = usize::try_from(self.ask_turn % (others.len().max(1) as u64)).unwrap_or(0);
         Some((best, others.get(index).copied()?))
     }
@@ -241,8 +261,9 @@ impl Replica {
             return out.halt(format!("a state was installed at entry {} that nobody asked for", checkpoint.op));
         };
         if self.machine.fetching == Some(it) {
-            self.machine.fetching = None;
+            (self.machine.fetching, self.machine.source) = (None, None);
         }
+        self.machine.failed.clear();
         self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
         self.reads.forget_asked();
         self.forget_tried();
@@ -270,6 +291,7 @@ impl Replica {
         self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
+            self.machine.failed.extend(self.machine.source.take());
             self.dispatch(out);
             self.asked = None;
             self.expect_progress(out);

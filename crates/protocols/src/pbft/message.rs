@@ -28,7 +28,7 @@ pub const WANTED_MAX: usize = 64;
 /// Views and entries beyond this are nobody's: it leaves room to count on, whatever a peer says.
 const NUMBER_MAX: u64 = 1 << 62;
 
-/// A client's requests, signed once for all of them.
+/// A client's requests, signed once for all of them. Their operations together are no longer than the longest may be.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Requests {
     /// Who asks (c): the address that belongs to the key that signs.
@@ -687,10 +687,13 @@ pub(crate) fn prove_group(group: &mut Group, keyring: &Keyring) -> Result<(), Fa
     group.prove(keyring)
 }
 
+/// What a group brings fits an entry of every protocol that orders groups, whatever else is in it: a correct primary must never
+/// propose what nobody takes.
 pub(crate) fn check_group(group: &Group) -> Option<&'static str> {
     let requests = &group.statement().requests;
     if requests.is_empty() || requests.len() > REQUESTS_MAX {
         return Some("no requests, or too many");
     }
-    requests.iter().any(|(_, body)| body.len() > OPERATION_BYTES_MAX).then_some("an operation longer than any")
+    let bytes = requests.iter().map(|(_, body)| body.len()).fold(0, usize::saturating_add);
+    (bytes > OPERATION_BYTES_MAX).then_some("operations longer than the longest")
 }

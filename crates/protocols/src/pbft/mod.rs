@@ -79,9 +79,11 @@ pub struct Config {
     /// Entries under way while which the primary gathers requests, unless an entry is full; 1. Every entry costs signatures
     /// and syncs; with more of them under way each holds less.
     pub in_flight_entries: u64,
-    /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy.
+    /// Bytes of requests that wait, at most; 32 MiB. Beyond it, clients are told that the replica is busy. What replicas pass
+    /// on is not in it.
     pub pending_bytes: usize,
-    /// Bytes of requests of one client that wait, at most; 12 MiB: more than a correct one has in flight.
+    /// Bytes of requests of one client that wait, at most; 12 MiB: more than a correct one has in flight. As many of what one
+    /// replica has passed on.
     pub client_bytes: usize,
     /// The period in which a primary must keep up while requests wait: see `pace.rs`; 1 s. Zero: only silence is suspicious.
     pub keep_up: Duration,

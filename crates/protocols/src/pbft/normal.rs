@@ -3,7 +3,7 @@
 
 use super::durable::Record;
 use super::message::{Commit, Content, Group, Message, Orders, Prepare, Proposal, REQUESTS_MAX, Reply, Requests, Told};
-use super::pool::Added;
+use super::pool::{self, Added};
 use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::{ClientKey, Verified};
@@ -26,24 +26,47 @@ type Rulings = Vec<(RequestNumber, Told<Ruling>)>;
 impl Replica {
     /// ⟨REQUEST o, t, c⟩ (§4.1, §4.2). Requests that were answered lately are answered again; those of long ago are ordered
     /// again: whoever applies them knows, and answers again. The client's signature makes it authentic to all or to none.
+    ///
+    /// What a replica passes on, only the primary takes (§4.1), and a backup that waits for something has told the primary of it:
+    /// otherwise one liar could have the backups wait for what the primary never hears of.
     pub(super) fn on_request(&mut self, from: Peer, group: Verified<Requests, ClientKey>, out: &mut Outbox) {
         let client = group.statement().client;
+        let relayed_by = self.relayed_by(from, &group.by());
         let group: Group = group.into_signed();
         let is_primary = self.is_active() && self.is_primary();
+        if relayed_by.is_some() && !is_primary {
+            return out.ignore(from, Why::NotPrimary);
+        }
         // A replica passes on what it cannot answer (it may have restarted): that is ordered again, whoever could answer.
         let is_asked = matches!(from, Peer::Client(_));
         let answered = if is_asked { self.answer_again(&group, out) } else { Vec::new() };
         let is_answered = answered.len() == group.statement().requests.len();
-        let forward = is_asked && self.is_active() && !is_primary && !is_answered;
-        let limits = (self.config.pending_bytes, self.config.client_bytes);
-        match self.pool.add(group.clone(), |key| answered.contains(&key.2), limits) {
+        let is_mine = from == self.me(); // a protocol around this one waits for what the primary has (reception)
+        let forward = relayed_by.is_none() && !is_mine && self.is_active() && !is_primary && !is_answered;
+        let added = match relayed_by {
+            // As much as one client may have: what that one asks of a backup alone is not dropped here.
+            Some(by) => self.pool.relay(group.clone(), by, self.config.client_bytes, false),
+            None => {
+                // Inside another protocol the clients are the replicas: each has its share.
+                let share = pool::share(self.config.pending_bytes, self.quorums.replicas());
+                let of_one = if group.by().is_proxy() { share } else { usize::MAX };
+                let limits = (self.config.pending_bytes, self.config.client_bytes.min(of_one));
+                self.pool.add(group.clone(), |key| answered.contains(&key.2), limits)
+            }
+        };
+        match added {
             Added::Full => {
-                // Promises nothing; the view is no secret.
-                out.send_unsynced(Peer::Client(client), Message::Busy { view: self.view });
+                if relayed_by.is_none() {
+                    // Promises nothing; the view is no secret.
+                    out.send_unsynced(Peer::Client(client), Message::Busy { view: self.view });
+                }
                 return out.ignore(from, Why::Busy);
             }
             Added::Known if !forward => return out.ignore(from, Why::Duplicate),
             Added::Known | Added::New => {}
+        }
+        if forward || is_mine {
+            self.pool.tell(&group);
         }
         if forward {
             // What a client has signed may be passed on at once: it is the client's promise, not ours.
@@ -51,6 +74,13 @@ impl Replica {
         }
         self.watch(out);
         self.propose_more(out);
+    }
+
+    /// The replica that passes on what another one has signed. Inside another protocol a replica asks for itself, too.
+    fn relayed_by(&self, from: Peer, signer: &ClientKey) -> Option<ReplicaId> {
+        let Peer::Replica(replica) = from else { return None };
+        let is_own = signer.is_proxy() && self.keyring.proxy_of(replica).as_ref() == Some(signer);
+        (replica != self.me && !is_own).then_some(replica)
     }
 
     /// Says again what the client may not have heard; returns which of the requests that answers.
@@ -95,7 +125,13 @@ impl Replica {
         self.watched = oldest;
         match oldest {
             Some(_) if mutated!("pbft/nobody-suspects-the-primary") => {}
-            Some(_) => out.arm(Timer::Progress, self.patience()),
+            Some(_) => {
+                out.arm(Timer::Progress, self.patience());
+                if let Some(group) = self.pool.tell_oldest() {
+                    // It came when nobody led, or this replica did. As when a client asks.
+                    out.send_unsynced(Peer::Replica(self.primary()), Message::Request(group));
+                }
+            }
             None => out.disarm(Timer::Progress),
         }
     }
@@ -179,7 +215,8 @@ impl Replica {
     /// ⟨PRE-PREPARE v, n, d⟩, m (§4.2).
     pub(super) fn on_pre_prepare(&mut self, vote: Verified<Prepare>, proposal: Proposal, out: &mut Outbox) {
         let (from, it) = (Peer::Replica(vote.by()), *vote.statement());
-        if !self.is_active() && it.view == self.view && vote.by() == self.primary() && it.op > self.low() {
+        let near = it.op > self.low() && it.op <= self.high().plus(self.config.window());
+        if !self.is_active() && it.view == self.view && vote.by() == self.primary() && near {
             self.hold(vote, proposal); // it has overtaken its NEW-VIEW
             return out.ignore(from, Why::NotNow);
         }
@@ -190,7 +227,7 @@ impl Replica {
             return out
                 .blame(from, Fault::Contradiction(format!("it proposes in view {}, which it does not lead", it.view)));
         }
-        if it.op > self.high() && it.op <= self.high().plus(self.config.window()) {
+        if it.op > self.high() && near {
             self.hold(vote, proposal); // dropping it would cost a pause with a correct primary
             return out.ignore(from, Why::OutsideWindow);
         }

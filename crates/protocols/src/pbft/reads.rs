@@ -35,7 +35,8 @@ impl Replica {
         let after = match consistency {
             Consistency::Linearizable if mutated!("pbft/a-read-does-not-wait") => self.machine.executed,
             Consistency::Linearizable => self.highest_prepared(),
-            Consistency::Stale { at_least } if at_least <= self.committed.plus(self.config.window()) => at_least,
+            // What a client was told of, a quorum has prepared: f + 1 correct ones answer. What nobody has prepared may never be.
+            Consistency::Stale { at_least } if at_least <= self.highest_prepared() => at_least,
             Consistency::Stale { .. } => return out.ignore(Peer::Client(client), Why::NotHere),
             Consistency::Ordered => return out.ignore(Peer::Client(client), Why::NotForSender),
         };

@@ -19,7 +19,7 @@ use quorate_core::protocol::{self, Checkpoint, QueryTicket, Restore, RestoreErro
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::Outcome;
 use quorate_core::time::{Duration, WallTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Where a replica stands between views.
@@ -48,6 +48,11 @@ pub(super) struct Machine {
     pub(super) wake: Option<WallTime>,
     /// This state is being fetched.
     pub(super) fetching: Option<StateCheckpoint>,
+    /// From this replica. These have failed to give one since the last that was installed.
+    pub(super) source: Option<ReplicaId>,
+    pub(super) failed: BTreeSet<ReplicaId>,
+    /// The last of which there is a record because it was to be fetched.
+    pub(super) noted: Option<StateCheckpoint>,
     /// Those that were being fetched before it: each may come all the same.
     pub(super) former: BTreeMap<OpNumber, StateCheckpoint>,
 }

@@ -189,6 +189,7 @@ impl Replica {
         self.watched = None;
         self.undo(out);
         self.changes.retain(|_, change| change.statement().view > view);
+        self.early.retain(|_, it| matches!(it, Message::PrePrepare { vote, .. } if vote.statement().view == view));
         self.log.leave_view(self.low());
         self.proposed = selected.last();
         self.view_began = selected.last();

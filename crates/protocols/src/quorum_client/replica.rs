@@ -62,6 +62,9 @@ pub(crate) fn replies(
 const READS_MAX: usize = 4096;
 /// Of one client.
 const CLIENT_READS_MAX: usize = 1024;
+/// Bytes of their queries, of all and of one client: when there are so many, no more are taken.
+const READS_BYTES_MAX: usize = 32 << 20;
+const CLIENT_READS_BYTES_MAX: usize = 8 << 20;
 
 /// A query that is not ordered.
 #[derive(Debug)]
@@ -85,26 +88,32 @@ pub(crate) struct Read {
 pub(crate) struct Reads {
     waiting: Vec<Read>,
     asked: BTreeMap<QueryTicket, (Read, OpNumber)>,
-    by_client: BTreeMap<ClientId, usize>,
+    /// Reads, and bytes of their queries, of each client.
+    by_client: BTreeMap<ClientId, (usize, usize)>,
+    bytes: usize,
     next: u64,
 }
 
 impl Reads {
-    /// Is there room for one more of this client's?
+    /// Is there room for one more of this client's? Nobody's take more than what is left for others.
     ///
     /// # Errors
     ///
     /// [`Why::Busy`]: there is none.
     pub(crate) fn room(&self, client: ClientId) -> Result<(), Why> {
-        let of_client = self.by_client.get(&client).copied().unwrap_or_default();
+        let (of_client, bytes) = self.by_client.get(&client).copied().unwrap_or_default();
         let count = self.waiting.len().saturating_add(self.asked.len());
-        if count >= READS_MAX || of_client >= CLIENT_READS_MAX { Err(Why::Busy) } else { Ok(()) }
+        let left = READS_BYTES_MAX.saturating_sub(self.bytes);
+        let is_full = count >= READS_MAX || of_client >= CLIENT_READS_MAX;
+        if is_full || bytes >= CLIENT_READS_BYTES_MAX.min(left) { Err(Why::Busy) } else { Ok(()) }
     }
 
     /// It waits for its entry. There must be [room](Reads::room).
     pub(crate) fn wait(&mut self, read: Read) {
-        let of_client = self.by_client.entry(read.client).or_default();
-        *of_client = of_client.saturating_add(1);
+        let (count, bytes) = self.by_client.entry(read.client).or_default();
+        *count = count.saturating_add(1);
+        *bytes = bytes.saturating_add(read.query.len());
+        self.bytes = self.bytes.saturating_add(read.query.len());
         self.waiting.push(read);
     }
 
@@ -135,7 +144,7 @@ impl Reads {
     /// The machine's answer, for whom it is; `None` if nobody waits for it any more.
     pub(crate) fn answer(&mut self, ticket: QueryTicket, answer: Bytes, view: View) -> Option<(ClientId, Message)> {
         let (read, op) = self.asked.remove(&ticket)?;
-        self.forget(read.client);
+        self.forget(&read);
         let answer = Told::new(answer, read.full);
         Some((read.client, Message::ReadReply { view, id: read.id, op, answer }))
     }
@@ -143,15 +152,17 @@ impl Reads {
     /// The machine was replaced: what it was asked will not be answered.
     pub(crate) fn forget_asked(&mut self) {
         for (read, _) in std::mem::take(&mut self.asked).into_values() {
-            self.forget(read.client);
+            self.forget(&read);
         }
     }
 
-    fn forget(&mut self, client: ClientId) {
-        if let Some(count) = self.by_client.get_mut(&client) {
+    fn forget(&mut self, read: &Read) {
+        self.bytes = self.bytes.saturating_sub(read.query.len());
+        if let Some((count, bytes)) = self.by_client.get_mut(&read.client) {
             *count = count.saturating_sub(1);
+            *bytes = bytes.saturating_sub(read.query.len());
             if *count == 0 {
-                self.by_client.remove(&client);
+                self.by_client.remove(&read.client);
             }
         }
     }

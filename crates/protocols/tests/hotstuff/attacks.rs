@@ -4,7 +4,7 @@
 use crate::harness::{Cluster, keyring, replica};
 use crate::words::{config, group, header, op, orders, proposal, say, timeout, timeouts, view, vote};
 use quorate_core::crypto::{Certificate, Digest, Signed};
-use quorate_core::ids::{ReplicaId, View};
+use quorate_core::ids::{ClientId, Peer, ReplicaId, View};
 use quorate_core::protocol::Consistency;
 use quorate_protocols::hotstuff::{Header, Justify, Message, Place, Proposal, Vote};
 
@@ -216,6 +216,28 @@ fn a_timeout_certificate_needs_a_quorum_for_one_view() {
         it.say(replica(0), 1, Message::NewView { justify: justify.clone(), tc: Some(tc) });
     }
     assert_eq!((it.view(1), it.blamed(1)), (tip.view.next(), 2));
+}
+
+#[test]
+fn a_request_that_a_replica_passes_on_to_backups_only_ends_no_term() {
+    let mut it = Cluster::with(4, config());
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(3);
+    let request = |number| Message::Client(quorate_protocols::pbft::Message::Request(group(9, number, "x")));
+    for number in 1..5 {
+        for to in [1, 2] {
+            it.say(replica(3), to, request(number));
+        }
+        it.run(1_000);
+    }
+    assert!(it.view(1) < view(100), "R0 leads on");
+
+    let before = it.committed(1);
+    it.say(Peer::Client(ClientId::new(9)), 1, request(4)); // its client asks, too
+    it.run(2_000);
+    assert!(it.committed(1) > before && it.view(1) < view(100));
+    recovers(&mut it);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod luck;
 mod paper;
 mod pitfalls;
 mod recovery;
+mod shares;
 mod silence;
 #[path = "../support/tape.rs"]
 mod tape;

@@ -109,6 +109,8 @@ pub struct Client {
     views: BTreeMap<ReplicaId, View>,
     /// Whom requests go to where nobody leads.
     home: Option<ReplicaId>,
+    /// How often whoever was to answer in full did not, though enough others had answered.
+    let_down: u128,
     session: Session,
     waiting: VecDeque<Waiting>,
     /// Invariant: all are within [`WINDOW`] of what is acknowledged.
@@ -136,6 +138,7 @@ impl Client {
             connected: BTreeSet::new(),
             views: BTreeMap::new(),
             home: None,
+            let_down: 0,
             session: Session::None,
             waiting: VecDeque::new(),
             sent: BTreeMap::new(),
@@ -241,20 +244,21 @@ impl Client {
         if self.manner.led {
             return reached.map_or_else(|| self.connected.iter().copied().collect(), |it| vec![it]);
         }
-        self.home = reached.or_else(|| self.spread(self.connected.iter().copied()));
+        self.home = reached.or_else(|| self.spread(self.connected.iter().copied(), 0));
         self.home.into_iter().collect()
     }
 
     /// The replica that answers in full: not the one that orders, which has enough to do, and clients spread over the others.
+    /// Another one after each time that it was not given.
     fn in_full(&self) -> Option<ReplicaId> {
         let orders = self.chosen();
-        self.spread(self.connected.iter().copied().filter(|replica| Some(*replica) != orders))
+        self.spread(self.connected.iter().copied().filter(|replica| Some(*replica) != orders), self.let_down)
     }
 
-    /// One of these, another one for another client.
-    fn spread(&self, among: impl Iterator<Item = ReplicaId>) -> Option<ReplicaId> {
+    /// One of these, another one for another client, and so many places further.
+    fn spread(&self, among: impl Iterator<Item = ReplicaId>, further: u128) -> Option<ReplicaId> {
         let among: Vec<_> = among.collect();
-        let index = self.config.client.get() % among.len().max(1) as u128;
+        let index = self.config.client.get().wrapping_add(further) % among.len().max(1) as u128;
         among.get(usize::try_from(index).unwrap_or(0)).copied()
     }
 
@@ -384,8 +388,9 @@ impl Client {
         let now = out.now();
         let all: Vec<ReplicaId> = self.connected.iter().copied().collect();
         let (retry, doublings) = (self.config.retry, self.doublings);
-        let mut due = Vec::new();
+        let (mut due, mut let_down) = (Vec::new(), false);
         for (number, sent) in self.sent.iter_mut().filter(|(_, sent)| sent.retry_at <= now) {
+            let_down |= sent.tally.lacks_full(self.manner.quorums.vouch());
             sent.tries = sent.tries.saturating_add(1);
             sent.retry_at = now.plus(retry.saturating_mul(1 << sent.tries.min(doublings)));
             due.push(*number);
@@ -405,8 +410,10 @@ impl Client {
             .map(|(id, _)| *id)
             .collect();
         for id in late {
+            let_down |= self.reads.get(&id).is_some_and(|it| it.tally.lacks_full(self.manner.quorums.vouch()));
             self.order_read(id);
         }
+        self.let_down = self.let_down.wrapping_add(let_down.into());
     }
 
     /// The replicas do not agree on a read, or do not answer: its place in the order decides.

@@ -70,6 +70,13 @@ impl<T: Wire + Clone> Tally<T> {
         })
     }
 
+    /// Do `needed` replicas say the same, and nobody has said it in full?
+    pub(super) fn lacks_full(&self, needed: usize) -> bool {
+        let alike = |digest| self.said.values().filter(|said| said.digest == digest).count();
+        let is_full = |digest| self.full.values().any(|(full, _)| *full == digest);
+        self.said.values().any(|said| alike(said.digest) >= needed && !is_full(said.digest))
+    }
+
     /// How many have answered.
     pub(super) fn count(&self) -> usize {
         self.said.len()
