@@ -124,10 +124,12 @@ impl Replica {
         if op <= self.machine.dispatched || op <= self.committed() || !is_new {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
+        let signers = certified.certificate().signatures().iter().map(|(by, _)| *by).collect();
         if op > self.state_op() {
             self.adopt_state(certified, out);
         }
-        let (it, from) = self.vouched_state().unwrap_or((it, from));
+        let (it, holders) = self.vouched_state().unwrap_or((it, signers));
+        let from = self.source(holders, from);
         if let Some(former) = self.machine.fetching.replace(it) {
             self.machine.former.insert(former.checkpoint.op, former);
         }
@@ -137,17 +139,36 @@ impl Replica {
         out.fetch(it.checkpoint, from);
     }
 
-    /// A later state that f + 1 replicas have, hence a correct one, and one of them: perhaps nobody keeps the last one that a
+    /// Who is asked for a state: whoever has told of it, or another one of those who have signed that they have it. Each failure moves on
+    /// by one: who speaks first each time is not the source each time.
+    fn source(&self, mut holders: Vec<ReplicaId>, told_by: ReplicaId) -> ReplicaId {
+        holders.retain(|replica| *replica != self.me);
+        let first = holders.iter().position(|replica| *replica == told_by).unwrap_or(0);
+        let turn = usize::try_from(self.machine.failed % (holders.len().max(1) as u64)).unwrap_or(0);
+        holders.iter().cycle().nth(first.saturating_add(turn)).copied().unwrap_or(told_by)
+    }
+
+    /// A later state that f + 1 replicas have, hence a correct one, and these: perhaps nobody keeps the last one that a
     /// quorum has said to have, since those who started again serve only their newest.
-    fn vouched_state(&self) -> Option<(StateCheckpoint, ReplicaId)> {
+    fn vouched_state(&self) -> Option<(StateCheckpoint, Vec<ReplicaId>)> {
         let votes = || self.state_votes.values().flat_map(|of_one| of_one.values());
         let alike =
             |it: &StateCheckpoint| votes().filter(|vote| vote.statement() == it).map(Verified::by).collect::<Vec<_>>();
         let later = votes().map(|vote| *vote.statement()).filter(|it| it.checkpoint.op > self.state_op());
         let best = later.filter(|it| alike(it).len() >= self.quorums.vouch()).max_by_key(|it| it.checkpoint.op)?;
-        let others: Vec<_> = alike(&best).into_iter().filter(|replica| *replica != self.me).collect();
-        let index = usize::try_from(self.ask_turn % (others.len().max(1) as u64)).unwrap_or(0);
-        Some((best, others.get(index).copied()?))
+        Some((best, alike(&best)))
+    }
+
+    /// What is committed, and here, has passed the state that is being fetched: the machine does not wait for it.
+    pub(super) fn outrun_fetch(&mut self) {
+        let executed = self.machine.executed;
+        self.machine.former.retain(|op, _| *op > executed); // who executes has passed them, too
+        let (committed, is_here) = (self.committed(), self.tree.base().op <= self.machine.dispatched);
+        let room = self.machine.former.len() < FETCHES_MAX;
+        let passed = |it: &mut StateCheckpoint| it.checkpoint.op <= committed && is_here && room;
+        if let Some(it) = self.machine.fetching.take_if(passed) {
+            self.machine.former.insert(it.checkpoint.op, it);
+        }
     }
 
     /// The machine is in a fetched state.
@@ -160,6 +181,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
+        self.machine.failed = 0;
         self.reads.forget_asked();
         self.forget_ahead();
         self.machine.wake = wake;
@@ -187,6 +209,7 @@ impl Replica {
         self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
+            self.machine.failed = self.machine.failed.wrapping_add(1);
             self.dispatch(out);
             self.asked = None;
             self.expect_progress(out);

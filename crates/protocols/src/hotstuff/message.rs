@@ -9,6 +9,7 @@ use bytes::Bytes;
 use quorate_core::crypto::{Certificate, Certified, Digest, Keyring, Signed, Slot, Statement};
 use quorate_core::fault::Fault;
 use quorate_core::ids::{OpNumber, View};
+use quorate_core::mutated;
 use quorate_core::protocol::{Checkpoint, Protocol as _};
 use quorate_core::quorum::ByzantineQuorums;
 use quorate_core::sessions::{self, Batch, OPERATION_BYTES_MAX};
@@ -227,6 +228,14 @@ impl TimeoutCertificate {
     }
 }
 
+/// Whoever has a timeout certificate was shown the certificates that its signers knew, and shows them, too. Otherwise one liar's
+/// timeout, which may speak of any view, would make it a certificate on which nobody can build.
+fn lacks_what_is_known(justify: &Justify, tc: Option<&TimeoutCertificate>) -> Option<&'static str> {
+    let unknown = tc.is_some_and(|tc| justify.view() < tc.high());
+    (unknown && !mutated!("hotstuff/two-chains-without-timeouts"))
+        .then_some("a timeout certificate without the certificate that its signers knew")
+}
+
 /// A timeout certificate that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tc(TimeoutCertificate);
@@ -414,7 +423,7 @@ impl Proposal {
         if !follows && !skips {
             return Some("a proposal in a view that nothing has led to");
         }
-        self.block().check()
+        lacks_what_is_known(&self.justify, self.tc.as_ref()).or_else(|| self.block().check())
     }
 }
 
@@ -466,7 +475,7 @@ pub enum Message {
     Block {
         /// A block.
         block: Box<Block>,
-        /// Its own certificate: whoever has it needs not look at that of its parent.
+        /// Its own certificate.
         proof: Certificate<Vote>,
     },
     /// The answer, if the blocks are gone: a quorum has this state.
@@ -517,8 +526,8 @@ impl Message {
                 }
             }
             Message::GetBeyond { until } if beyond(&[until.get()]) => Some("a view out of all bounds"),
-            Message::NewView { justify, tc: Some(tc) } if justify.view() < tc.high() => {
-                Some("a timeout certificate without the certificate that its signers knew")
+            Message::NewView { justify, tc } | Message::Bound { justify, tc, .. } => {
+                lacks_what_is_known(justify, tc.as_ref())
             }
             Message::Status(place) if beyond(&[place.view.get(), place.high.get(), place.committed.get()]) => {
                 Some("a number out of all bounds")
@@ -552,8 +561,12 @@ impl Message {
                 prove_tc(tc)
             }
             Message::State(vote) => vote.prove(keyring),
-            // A quorum has voted for the block, hence correct replicas have checked what is in it.
-            Message::Block { proof, .. } => proof.prove(keyring, quorum),
+            // A quorum has voted for the block, hence correct replicas have checked what is in it; but its name does not say by
+            // whose signatures its parent is certified, and whoever keeps them shows them to others.
+            Message::Block { block, proof } => {
+                block.justify.prove(keyring)?;
+                proof.prove(keyring, quorum)
+            }
             Message::StateStable(certificate) => certificate.prove(keyring, quorum),
             Message::Status(_)
             | Message::GetBlocks { .. }

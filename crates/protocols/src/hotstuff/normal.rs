@@ -239,7 +239,7 @@ impl Replica {
         }
         if !self.tree.contains(words.parent) {
             self.early = Some(Box::new(it));
-            if self.asked.is_none() {
+            if !self.awaits_blocks() {
                 self.ask(from, out);
             }
             self.expect_progress(out);
@@ -439,6 +439,7 @@ impl Replica {
 
     /// Gives the machine what is committed, and asks for a snapshot where one is due.
     pub(super) fn dispatch(&mut self, out: &mut Outbox) {
+        self.outrun_fetch();
         while self.machine.dispatched < self.committed()
             && self.machine.dispatched.since(self.machine.executed) < EXECUTING_MAX
             && self.machine.fetching.is_none()

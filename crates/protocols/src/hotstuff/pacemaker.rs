@@ -9,7 +9,7 @@ use super::replica::Replica;
 use super::{Outbox, Timer};
 use quorate_core::crypto::Verified;
 use quorate_core::fault::Why;
-use quorate_core::ids::{OpNumber, Peer, View};
+use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::mutated;
 use quorate_core::outbox::Note;
 use quorate_core::time::Duration;
@@ -89,14 +89,14 @@ impl Replica {
     }
 
     /// ⟨TIMEOUT v, qc_high⟩, one's own included: it comes back when it is on disk.
-    pub(super) fn on_timeout(&mut self, timeout: Verified<Timeout>, qc: Qc, out: &mut Outbox) {
+    pub(super) fn on_timeout(&mut self, from: ReplicaId, timeout: Verified<Timeout>, qc: Qc, out: &mut Outbox) {
         let (by, it) = (timeout.by(), *timeout.statement());
         if !mutated!("hotstuff/two-chains-without-timeouts") {
             self.on_qc(&qc, out);
         }
         if it.view < self.view() {
-            if by != self.me {
-                out.send(Peer::Replica(by), self.new_view()); // it does not know how we got here
+            if from != self.me && self.admits(from, out) {
+                out.send(Peer::Replica(from), self.new_view()); // it does not know how we got here
             }
             return out.ignore(Peer::Replica(by), Why::OldView);
         }
@@ -148,7 +148,7 @@ impl Replica {
     }
 
     /// ⟨NEW-VIEW qc_high, tc⟩: certificates, whoever sends them.
-    pub(super) fn on_new_view(&mut self, from: quorate_core::ids::ReplicaId, qc: Qc, tc: Option<Tc>, out: &mut Outbox) {
+    pub(super) fn on_new_view(&mut self, from: ReplicaId, qc: Qc, tc: Option<Tc>, out: &mut Outbox) {
         let before = self.place();
         self.on_qc(&qc, out);
         if let Some(tc) = tc {
@@ -157,7 +157,7 @@ impl Replica {
         if self.place() == before {
             return out.ignore(Peer::Replica(from), Why::Duplicate);
         }
-        if !self.tree.contains(self.high.block()) && self.asked.is_none() {
+        if !self.tree.contains(self.high.block()) && !self.awaits_blocks() {
             self.ask(from, out);
         }
         self.propose_more(out);

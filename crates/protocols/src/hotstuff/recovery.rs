@@ -10,7 +10,7 @@
 
 use super::durable::Silence;
 use super::message::{Block, Justify, Message, Place, Qc, Tc, Vote};
-use super::replica::Replica;
+use super::replica::{Asked, Replica};
 use super::{Outbox, Timer};
 use quorate_core::crypto::{Certified, Digest};
 use quorate_core::fault::Why;
@@ -63,6 +63,9 @@ impl Replica {
         }
         let here = self.place();
         let stalled = self.told == here;
+        // The others may go on meanwhile, and whoever was asked may say nothing, or a block at a time.
+        let is_far = self.machine.fetching.is_none() && self.peers.values().any(|place| self.is_far_behind(place));
+        let waits = is_far && self.told.committed == here.committed;
         self.told = here;
         // Says nothing that binds: views are left for good, and what is committed is proven by others' votes.
         out.broadcast_unsynced(Message::Status(here));
@@ -73,7 +76,11 @@ impl Replica {
         }
         if stalled {
             self.say_again(out);
+        }
+        if stalled || is_far {
             self.ask_somebody(out);
+        }
+        if stalled || waits {
             self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
         } else {
             self.pause = self.config.resend;
@@ -116,15 +123,23 @@ impl Replica {
         } else if place == self.place() && rests && !self.again && self.admits(from, out) {
             out.send_unsynced(to, Message::Status(place)); // it does not know that I am there, too
         }
-        if self.asked.is_some_and(|(replica, _)| replica == from) {
-            let moved = self.asked.take().is_some_and(|(_, then)| then < self.committed());
-            if moved && place.committed > self.committed() && self.machine.fetching.is_none() {
-                self.ask(from, out);
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.replica == from) {
+            asked.told = true; // perhaps a word of its own, and the answer comes
+            let asked = *asked;
+            // What commits a block may not have had room in the answer that brought it: the next one goes on from there.
+            let reached = asked.brought.max(self.committed());
+            let wants = place.committed > self.committed() || self.lacks_blocks();
+            if reached > asked.after && wants && self.machine.fetching.is_none() {
+                self.ask_after(from, reached, out);
             }
-        } else if place.committed > self.committed().plus(BEHIND_BLOCKS) && self.asked.is_none() {
+        } else if self.is_far_behind(&place) && !self.awaits_blocks() {
             self.ask(from, out);
         }
         self.expect_progress(out);
+    }
+
+    fn is_far_behind(&self, place: &Place) -> bool {
+        place.committed > self.committed().plus(BEHIND_BLOCKS)
     }
 
     /// Asks one who says that it is ahead; another one each time.
@@ -141,15 +156,23 @@ impl Replica {
         }
     }
 
+    /// Was a question asked, and nothing heard of whom it went to?
+    pub(super) fn awaits_blocks(&self) -> bool {
+        self.asked.is_some_and(|asked| !asked.told)
+    }
+
     pub(super) fn ask(&mut self, replica: ReplicaId, out: &mut Outbox) {
-        self.asked = Some((replica, self.committed()));
-        let after = self.committed();
+        self.ask_after(replica, self.committed(), out);
+    }
+
+    fn ask_after(&mut self, replica: ReplicaId, after: OpNumber, out: &mut Outbox) {
+        self.asked = Some(Asked { replica, after, brought: after, told: false });
         out.send_unsynced(Peer::Replica(replica), Message::GetBlocks { after }); // a question
     }
 
     /// May this replica be answered once more in this period? Answers are longer than questions, and lead to others: who asks again
     /// and again, or lets its former questions be repeated, would keep everybody else busy.
-    fn admits(&mut self, from: ReplicaId, out: &Outbox) -> bool {
+    pub(super) fn admits(&mut self, from: ReplicaId, out: &Outbox) -> bool {
         let admitted = self.quotas.admits(from, self.config.resend, out.now());
         if admitted {
             self.quotas.spend(from, QUESTION_BYTES);
@@ -188,24 +211,27 @@ impl Replica {
                 break;
             }
         }
-        self.show_decision(to, &line, out);
+        bytes = bytes.saturating_add(self.show_decision(to, &line, out));
         self.quotas.spend(from, bytes);
         out.send_unsynced(to, self.new_view()); // carries its proofs
         out.send_unsynced(to, Message::Status(self.place())); // the end of the answer
     }
 
     /// A branch that was left may have committed the last block: nothing on the highest one says so, and a group at rest makes nothing
-    /// that would.
-    fn show_decision(&self, to: Peer, line: &[Digest], out: &mut Outbox) {
-        let Some(decisive) = &self.decisive else { return };
+    /// that would. Says how many bytes of payloads that were.
+    fn show_decision(&self, to: Peer, line: &[Digest], out: &mut Outbox) -> usize {
+        let Some(decisive) = &self.decisive else { return 0 };
         let left = self.tree.branch(decisive.block()).unwrap_or_default();
         let blocks: Vec<&Block> = left.iter().filter_map(|id| self.tree.get(*id)).collect();
         let proofs = blocks.iter().skip(1).map(|child| child.justify.clone()).chain([decisive.justify()]);
+        let mut bytes = 0_usize;
         for (block, proof) in blocks.iter().zip(proofs).filter(|(block, _)| !line.contains(&block.header.id())) {
             if let Justify::Quorum(proof) = proof {
+                bytes = bytes.saturating_add(block.payload.len());
                 out.send_unsynced(to, Message::Block { block: Box::new((*block).clone()), proof }); // carries its proof
             }
         }
+        bytes
     }
 
     fn proof_of(&self, block: &Block) -> Option<Justify> {
@@ -215,10 +241,12 @@ impl Replica {
     /// A block with its own certificate.
     pub(super) fn on_block(&mut self, from: ReplicaId, block: Block, proof: Certified<Vote>, out: &mut Outbox) {
         let (id, height) = (block.header.id(), block.header.height);
-        if self.tree.contains(id) || height <= self.committed() {
-            return out.ignore(Peer::Replica(from), Why::Duplicate);
+        let known = self.tree.contains(id) || height <= self.committed();
+        let refused = if known { Some(Why::Duplicate) } else { self.refuses_block(&block.header) };
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.replica == from && (known || refused.is_none())) {
+            asked.brought = asked.brought.max(height);
         }
-        if let Some(why) = self.refuses_block(&block.header) {
+        if let Some(why) = refused {
             return out.ignore(Peer::Replica(from), why);
         }
         out.note(Note::Fetched(height));
@@ -235,6 +263,9 @@ impl Replica {
 impl Replica {
     /// Somebody asks how far its former self may have voted.
     pub(super) fn on_get_bound(&mut self, from: ReplicaId, nonce: u64, out: &mut Outbox) {
+        if !self.admits(from, out) {
+            return out.ignore(Peer::Replica(from), Why::Busy);
+        }
         let tc = self.tc.as_ref().map(|tc| tc.certificate().clone());
         // Waits for the disk: what it says here must still be true after a crash.
         out.send(Peer::Replica(from), Message::Bound { nonce, justify: self.high.justify(), tc });

@@ -44,6 +44,8 @@ pub(super) struct Machine {
     pub(super) fetching: Option<StateCheckpoint>,
     /// Those that were being fetched before it: each may come all the same.
     pub(super) former: BTreeMap<OpNumber, StateCheckpoint>,
+    /// Fetches that have failed since a state was installed.
+    pub(super) failed: u64,
 }
 
 /// What a replica that has lost promises has been told (`recovery.rs`).
@@ -52,6 +54,19 @@ pub(super) struct Bounds {
     pub(super) nonce: u64,
     /// The highest certificate of each.
     pub(super) told: BTreeMap<ReplicaId, View>,
+}
+
+/// A question for blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// Who was asked.
+    pub(super) replica: ReplicaId,
+    /// What follows after this height?
+    pub(super) after: OpNumber,
+    /// The highest certified block that it has brought and that is here.
+    pub(super) brought: OpNumber,
+    /// It has said since where it is, as it does at the end of its answer.
+    pub(super) told: bool,
 }
 
 /// A replica of HotStuff.
@@ -112,8 +127,8 @@ pub struct Replica {
     pub(super) ticked: OpNumber,
     /// Where each of the others says that it is.
     pub(super) peers: BTreeMap<ReplicaId, Place>,
-    /// Who was asked for blocks, and where we were then.
-    pub(super) asked: Option<(ReplicaId, OpNumber)>,
+    /// The last question for blocks.
+    pub(super) asked: Option<Asked>,
     /// Whom to ask next.
     pub(super) ask_turn: u64,
     /// [`Timer::Again`] is armed.
@@ -207,7 +222,7 @@ impl Replica {
             Message::Proposal(proposal) => self.on_proposal(from, *proposal, out)?,
             Message::Vote(vote) => self.on_vote(vote.verified()?, out),
             Message::Timeout { timeout, justify } => {
-                self.on_timeout(timeout.verified()?, justify.certified(quorum)?, out);
+                self.on_timeout(from, timeout.verified()?, justify.certified(quorum)?, out);
             }
             Message::NewView { justify, tc } => {
                 let tc = tc.map(|tc| tc.certified(quorum)).transpose()?;

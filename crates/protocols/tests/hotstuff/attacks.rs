@@ -1,12 +1,12 @@
 //! One test for each lie. R0 leads the first term; a liar is a replica that is down, in whose name the test speaks, with its
 //! key and nobody else's.
 
-use crate::harness::{Cluster, keyring, replica};
-use crate::words::{config, group, header, op, orders, proposal, say, timeout, timeouts, view, vote};
+use crate::harness::{Cluster, Flying, keyring, replica};
+use crate::words::{config, group, header, op, orders, proposal, say, timeout, timeouts, under, view, vote};
 use quorate_core::crypto::{Certificate, Digest, Signed};
 use quorate_core::ids::{ClientId, Peer, ReplicaId, View};
 use quorate_core::protocol::Consistency;
-use quorate_protocols::hotstuff::{Header, Justify, Message, Place, Proposal, Vote};
+use quorate_protocols::hotstuff::{Header, Justify, Message, Place, Proposal, Rules, Vote};
 
 fn id(raw: u8) -> ReplicaId {
     ReplicaId::new(raw)
@@ -342,4 +342,78 @@ fn who_asks_again_and_again_is_answered_up_to_its_quota() {
     it.talk();
     it.say(replica(3), 1, Message::GetBlocks { after: op(0) });
     assert!(it.count("Block") > 5, "and there is a next period");
+}
+
+#[test]
+fn a_synced_block_whose_parent_is_certified_by_wrong_signatures_is_refused_and_a_good_copy_taken() {
+    // Its name does not cover them. They would be kept, shown to others as a proof, and be as many as a frame holds.
+    let mut it = Cluster::with(4, config());
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.isolate(3);
+    it.apply(1, "b");
+    let (before, after) = (it.status(3).op, op(it.committed(3)));
+    it.liar(0);
+    it.talk();
+    it.say(replica(3), 1, Message::GetBlocks { after });
+    let answer: Vec<Message> = it.sent.iter().filter(|it| it.label == "Block").filter_map(Flying::message).collect();
+    let highest = |message: &Message| match message {
+        Message::Block { block, .. } => block.header.height,
+        _ => op(0),
+    };
+    let message = answer.iter().find(|message| highest(message) > before).expect("a block that R3 lacks");
+    let Message::Block { block, proof } = message.clone() else { panic!("a block") };
+    let Justify::Quorum(good) = &block.justify else { panic!("a certificate") };
+    let (words, signatures) = (*good.statement(), good.signatures());
+    let many = vec![signatures[0]; 20_000];
+    let others = (0..3).map(|by| (id(by), *vote(3, 1, Digest::of(b"x")).signature())).collect();
+    for bad in [many, others, Vec::new()] {
+        let justify = Justify::Quorum(Certificate::claimed(words, bad));
+        let block = Box::new(quorate_protocols::hotstuff::Block { justify, ..(*block).clone() });
+        it.say(replica(0), 3, Message::Block { block, proof: proof.clone() });
+    }
+    assert_eq!((it.blamed(3), it.status(3).op), (3, before));
+    it.say(replica(0), 3, message.clone());
+    assert_eq!((it.blamed(3), it.status(3).op), (3, before.next()));
+    it.heal();
+    recovers(&mut it);
+}
+
+#[test]
+fn a_timeout_that_speaks_of_what_nobody_can_show_does_not_cost_the_next_leader_its_term() {
+    // R0 adds its own timeout to two good ones: a quorum's. Who took that certificate could build on nothing.
+    let mut it = Cluster::with(4, under(Rules::TwoChain));
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    let (tip, justify) = it.tip(0);
+    it.liar(0);
+    let high = tip.view.get();
+    let tc = Some(timeouts(100, &[(0, 1 << 40), (1, high), (2, high)]));
+    let old = Proposal { tc: tc.clone(), ..next(&tip, &justify, Vec::new(), it.now) };
+    it.say(replica(0), 1, say(&old));
+    it.say(replica(0), 1, Message::Bound { nonce: 1, justify: justify.clone(), tc: tc.clone() });
+    it.say(replica(0), 1, Message::NewView { justify, tc });
+    assert_eq!((it.blamed(1), it.view(1)), (3, tip.view.next()));
+    recovers(&mut it);
+    assert!((101..200).contains(&it.view(1).get()), "R1 has led its term: {}", it.view(1));
+}
+
+#[test]
+fn old_timeouts_and_questions_for_bounds_are_answered_to_who_says_them_up_to_its_quota() {
+    let mut it = Cluster::with(4, config());
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.liar(3);
+    it.talk();
+    for nonce in 0..500 {
+        // R2's, said again by R3.
+        it.say(replica(3), 1, Message::Timeout { timeout: timeout(2, 1, 0), justify: Justify::Genesis });
+        it.say(replica(3), 1, Message::GetBound { nonce });
+    }
+    let to = |it: &Cluster, to| it.sent.iter().filter(|it| it.to == replica(to)).count();
+    assert_eq!(to(&it, 2), 0);
+    assert!((100..=128).contains(&to(&it, 3)), "{}", to(&it, 3));
+    it.say(replica(2), 1, Message::GetBound { nonce: 1 });
+    assert_eq!(to(&it, 2), 1, "others have quotas of their own");
+    recovers(&mut it);
 }

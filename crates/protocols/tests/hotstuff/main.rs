@@ -2,6 +2,7 @@
 
 mod ahead;
 mod attacks;
+mod behind;
 #[path = "../support/chaos.rs"]
 mod chaos;
 #[allow(dead_code, reason = "each protocol's tests use a part of it")]
