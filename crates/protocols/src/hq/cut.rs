@@ -204,7 +204,11 @@ impl Replica {
 impl Replica {
     /// PBFT has heard of a cut that a quorum has voted for, and has not the entries up to it.
     pub(super) fn fetch_cut(&mut self, checkpoint: Checkpoint, from: ReplicaId, out: &mut Outbox) {
-        self.cuts.fetching = Some((checkpoint, 0));
+        let former = self.cuts.fetching.replace((checkpoint, 0)).filter(|(former, _)| *former != checkpoint);
+        if let Some((former, _)) = former {
+            // It is not asked for any more, and PBFT waits for a few at a time.
+            self.module(out, |module, out| protocol::Replica::on_fetch_failed(module, former, out));
+        }
         out.send_unsynced(Peer::Replica(from), Message::GetCut(checkpoint.op)); // a question
         self.expect_progress(out);
     }

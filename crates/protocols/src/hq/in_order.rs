@@ -16,6 +16,7 @@ use super::module::Entry;
 use super::object::{Object, Phase};
 use super::ordered::Rank;
 use super::replica::Replica;
+use super::turn::Turn;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
@@ -132,6 +133,9 @@ pub(super) struct Submissions {
     waiting: BTreeMap<(Digest, ClientId), Waiting>,
     /// The last request to PBFT that is under way: what comes meanwhile goes together.
     under_way: Option<RequestNumber>,
+    /// Which is handed over next, and which of those that have waited for long.
+    next: Turn<(Digest, ClientId)>,
+    next_late: Turn<(Digest, ClientId)>,
 }
 
 impl Submissions {
@@ -212,25 +216,32 @@ impl Replica {
         if self.submissions.waiting.is_empty() || self.submissions.under_way.is_some() || self.primary() != self.me {
             return;
         }
-        self.hand_over(|it| !it.submitted, out);
+        self.hand_over(false, out);
     }
 
     /// What was not ordered in time is handed to PBFT by everybody, so that it watches its primary (R3).
     pub(super) fn submit_late(&mut self, out: &mut Outbox) {
         self.submissions.under_way = None;
-        self.hand_over(|it| it.late, out);
+        self.hand_over(true, out);
         self.submissions.waiting.values_mut().for_each(|it| it.late = true);
     }
 
-    fn hand_over(&mut self, which: impl Fn(&Waiting) -> bool, out: &mut Outbox) {
-        let (mut together, mut bytes) = (Vec::new(), 0_usize);
-        for it in self.submissions.waiting.values_mut().filter(|it| which(it)).take(TOGETHER_MAX) {
+    /// One lot, of those that have waited for long or of those that were not handed over.
+    fn hand_over(&mut self, late: bool, out: &mut Outbox) {
+        let (mut together, mut bytes, mut last) = (Vec::new(), 0_usize, None);
+        let Submissions { waiting, next, next_late, .. } = &mut self.submissions;
+        let turn = if late { next_late } else { next };
+        let those = waiting.iter().filter(|(_, it)| if late { it.late } else { !it.submitted });
+        for key in turn.order(those.map(|(key, _)| *key)) {
+            let Some(it) = waiting.get_mut(&key) else { continue };
             bytes = bytes.saturating_add(Write::bytes(&it.write.name, &it.write.operations));
-            if bytes > TOGETHER_BYTES_MAX && !together.is_empty() {
+            if let Some(last) = last.filter(|_| bytes > TOGETHER_BYTES_MAX || together.len() >= TOGETHER_MAX) {
+                turn.stop_at(last);
                 break;
             }
             it.submitted = true;
             together.push(Entry::Write(Box::new(it.write.clone())));
+            last = Some(key);
         }
         if !together.is_empty() {
             self.submissions.under_way = Some(self.submit_entries(&together, out).0);
@@ -242,6 +253,7 @@ impl Replica {
         let own = self.keyring.proxy().map(|key| self.keyring.address(&key));
         if own == Some(client) {
             self.submissions.under_way = self.submissions.under_way.filter(|under_way| *under_way != number);
+            self.across.ordered(number);
         }
     }
 }

@@ -25,10 +25,13 @@ mod replica;
 mod resolve;
 pub mod total;
 mod transfer;
+mod turn;
 
 pub use client::Client;
 pub use cut::{CUT_OBJECTS_MAX, Cut};
-pub use durable::{Joined, Kept, Record};
+pub use durable::{
+    ACROSS_REPLY_BYTES_MAX, Joined, Kept, REPLY_BYTES_MAX, RESULTS_BYTES_MAX, Record, TOO_LONG, WRITES_BYTES_MAX,
+};
 pub use in_order::{ALONE_MAX, CALM_WRITES, Course, WINDOW_MAX, WINDOW_MIN};
 pub use message::{
     Ask, Grant, Message, NAME_BYTES_MAX, OBJECTS_MAX, OPERATIONS_MAX, Ordered, OrderedAsk, Proof, ReadRequest, Start,

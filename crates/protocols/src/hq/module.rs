@@ -133,7 +133,7 @@ impl Replica {
     }
 
     /// Which replica asks PBFT under this name? Its key has signed the request.
-    fn asker(&self, client: ClientId) -> Option<ReplicaId> {
+    pub(super) fn asker(&self, client: ClientId) -> Option<ReplicaId> {
         let is_it = |key: &ClientKey| self.keyring.address(key) == client;
         self.quorums.members().find(|replica| self.keyring.proxy_of(*replica).as_ref().is_some_and(is_it))
     }

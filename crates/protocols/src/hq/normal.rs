@@ -1,7 +1,7 @@
 //! No contention: writes in two phases (A.3, A.4), reads in one (A.5). No word between replicas.
 
 use super::Outbox;
-use super::durable::Record;
+use super::durable::{ACROSS_REPLY_BYTES_MAX, REPLY_BYTES_MAX, Record, TOO_LONG};
 use super::message::{Grant, Message, Proof, ReadRequest, Write, object_of};
 use super::object::{Object, Phase};
 use super::replica::{Moving, Reading, Replica};
@@ -59,7 +59,7 @@ impl Replica {
                 // Its former self may have granted it to somebody else.
                 let is_this = object.writes.get(&from).is_none_or(|it| it.ask().number == ask.number);
                 if !object.consider(&write) && is_this {
-                    self.wish(id, out); // said again: there may be no quorum without this replica
+                    self.wish(id, peer, out); // said again: there may be no quorum without this replica
                 }
                 return;
             }
@@ -178,7 +178,7 @@ impl Replica {
     }
 
     /// The machine has done a step.
-    pub(super) fn stepped(&mut self, op: OpNumber, stepped: Stepped, out: &mut Outbox) {
+    pub(super) fn stepped(&mut self, op: OpNumber, mut stepped: Stepped, out: &mut Outbox) {
         if op <= self.steps.replayed {
             return;
         }
@@ -186,10 +186,12 @@ impl Replica {
             Some(Moving::One(id)) => id,
             Some(Moving::Several(rank)) => {
                 self.steps.done = op;
+                shorten(&mut stepped, ACROSS_REPLY_BYTES_MAX);
                 return self.stepped_across(op, rank, stepped, out);
             }
             None => return,
         };
+        shorten(&mut stepped, REPLY_BYTES_MAX);
         let Some(object) = self.objects.get_mut(&id) else { return };
         self.steps.done = op;
         match std::mem::replace(&mut object.phase, Phase::Free) {
@@ -281,5 +283,12 @@ impl Replica {
         let ticket = self.ticket();
         self.reads.insert(ticket, Reading { client: from, nonce: read.nonce, full, version, proof });
         out.query(ticket, read.query);
+    }
+}
+
+/// What no record would take is told to nobody. All replicas do so with the same replies.
+fn shorten(stepped: &mut Stepped, bytes_max: usize) {
+    for reply in stepped.replies.iter_mut().filter(|reply| reply.len() > bytes_max) {
+        *reply = bytes::Bytes::from_static(TOO_LONG);
     }
 }

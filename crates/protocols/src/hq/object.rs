@@ -1,6 +1,6 @@
 //! One object as a replica knows it.
 
-use super::durable::Kept;
+use super::durable::{INSIDE_BYTES_MAX, Kept, LIST_BYTES_MAX, RESULTS_BYTES_MAX, WRITES_BYTES_MAX};
 use super::in_order::Due;
 use super::message::{Ask, GRANTS_MAX, Grant, Message, Proof, Start, Version, WRITES_MAX, Write};
 use super::ordered::Rank;
@@ -12,7 +12,8 @@ use quorate_core::mutated;
 use quorate_core::objects::Image;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Clients whose last write of one object is remembered; one more, and the one that wrote longest ago is forgotten.
+/// Clients whose last write of one object is remembered; one more, or more bytes of results than [`RESULTS_BYTES_MAX`], and the one
+/// that wrote longest ago is forgotten.
 pub const CLIENTS_MAX: usize = 64;
 /// Messages that wait while an object is busy or frozen, and of them those of one client.
 const DELAYED_MAX: usize = 256;
@@ -99,14 +100,20 @@ impl State {
         let ask = *write.ask();
         let mut next = self.clone();
         next.done.insert(ask.client, Answered { number: ask.number, results, version: at, proof: proof.clone() });
-        if next.done.len() > CLIENTS_MAX
+        while (next.done.len() > CLIENTS_MAX || next.results_bytes() > RESULTS_BYTES_MAX)
             && let Some(oldest) = next.done.iter().min_by_key(|(_, it)| it.version).map(|(client, _)| *client)
+            && oldest != ask.client
             && let Some(forgotten) = next.done.remove(&oldest)
         {
             next.floor = next.floor.max(forgotten.version.ts);
         }
         (next.at, next.proof, next.last) = (at, proof, Some(write));
         next
+    }
+
+    /// Of all clients.
+    fn results_bytes(&self) -> usize {
+        self.done.values().flat_map(|it| &it.results).map(Bytes::len).fold(0, usize::saturating_add)
     }
 
     /// Was this request executed, or a later one of its client?
@@ -297,7 +304,7 @@ pub(super) struct Object {
     pub(super) due: VecDeque<Due>,
     /// The one outstanding grant (grantTS).
     pub(super) grant: Option<Signed<Grant>>,
-    /// Requests under consideration (ops), one for each client.
+    /// Requests under consideration (ops), one for each client; at most [`WRITES_BYTES_MAX`] together.
     pub(super) writes: BTreeMap<ClientId, Write>,
     /// Operations that were asked for by what stands for them.
     pub(super) bodies: BTreeMap<Digest, Write>,
@@ -393,10 +400,20 @@ impl Object {
             Some(known) => known.ask().number < write.ask().number && !is_granted(known),
             None => self.writes.len() < WRITES_MAX,
         };
+        let others = self.writes.iter().filter(|(other, _)| **other != client).map(|(_, other)| other);
+        let keep = keep && bytes_of(others.chain([write])) <= WRITES_BYTES_MAX;
         if keep {
             self.writes.insert(client, write.clone());
         }
         keep
+    }
+
+    /// Keeps operations of a resolution; where there is no room for those of the one before, they go.
+    pub(super) fn settle(&mut self, writes: Vec<Write>) {
+        if bytes_of(self.settled.values().chain(&writes)) > LIST_BYTES_MAX {
+            self.settled.clear();
+        }
+        self.settled.extend(writes.into_iter().map(|write| (write.ask().hash, write)));
     }
 
     /// Keeps a message until the object is free; false if there is no room.
@@ -410,6 +427,12 @@ impl Object {
         }
         self.delayed.push_back((from, message));
         true
+    }
+
+    /// Of what its record has, what needs a record of its own.
+    pub(super) fn kept_apart(kept: &mut Kept) -> Option<(Vec<Write>, Vec<Write>)> {
+        let is_long = bytes_of(kept.writes.iter().chain(&kept.settled)) > INSIDE_BYTES_MAX;
+        is_long.then(|| (std::mem::take(&mut kept.writes), std::mem::take(&mut kept.settled)))
     }
 
     /// As its record has it.
@@ -436,4 +459,9 @@ impl Object {
             upto,
         }
     }
+}
+
+fn bytes_of<'a>(writes: impl IntoIterator<Item = &'a Write>) -> usize {
+    let bytes = writes.into_iter().map(|it| Write::bytes(&it.name, &it.operations));
+    bytes.fold(0, usize::saturating_add)
 }

@@ -17,6 +17,7 @@ use super::message::{Ask, Message, Ordered, ReadRequest, object_of};
 use super::module::Entry;
 use super::object::{Item, OUTCOMES_MAX, Object, Outcome, Phase, Plan, Resolving, Stage};
 use super::replica::{Behind, Moving, Replica};
+use super::turn::Turn;
 use crate::pbft::Told;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -36,6 +37,8 @@ pub(super) const QUEUED_MAX: usize = 16;
 const OPEN_MAX: usize = 256;
 /// Operations that clients have asked this replica for and that PBFT has not ordered, at most; beyond it, they ask again.
 const WAITING_MAX: usize = 1024;
+/// Bytes of these that a replica has handed to PBFT and that are not ordered, at most, if they are more than one; and of each client one.
+const HANDED_BYTES_MAX: usize = 64 << 10;
 /// Reads of several objects that wait until no operation is here in part only, at most; beyond it, clients ask again.
 const READS_MAX: usize = 256;
 
@@ -91,6 +94,13 @@ pub(super) struct Across {
     results: BTreeMap<ClientId, Came>,
     /// Asked for and not ordered.
     waiting: BTreeMap<ClientId, Ordered>,
+    /// Handed to PBFT here and not ordered, as far as is known: whose, and how many bytes.
+    handed: BTreeMap<RequestNumber, (ClientId, usize)>,
+    /// Whose there was no room for, and who is next.
+    held: BTreeSet<ClientId>,
+    next_held: Turn<ClientId>,
+    /// Who is next of those that wait.
+    next_waiting: Turn<ClientId>,
     reads: VecDeque<(ClientId, ReadRequest)>,
     /// The last entry of PBFT that this replica has gone through.
     pub(super) through: OpNumber,
@@ -168,9 +178,23 @@ impl Across {
         (self.through, self.known) = (cut.op, self.known.max(cut.op));
     }
 
+    /// PBFT has ordered a request of this replica.
+    pub(super) fn ordered(&mut self, number: RequestNumber) {
+        self.handed.remove(&number);
+    }
+
+    /// May this one's be handed to PBFT now?
+    fn may_hand_over(&self, client: ClientId, bytes: usize) -> bool {
+        let handed = self.handed.values().map(|(_, bytes)| *bytes).fold(bytes, usize::saturating_add);
+        let is_alone = self.handed.values().all(|(of, _)| *of != client);
+        is_alone && (self.handed.is_empty() || handed <= HANDED_BYTES_MAX)
+    }
+
     fn has_room(&self, ordered: &Ordered) -> bool {
         let is_full = |name: &Bytes| self.queued.get(&object_of(name)).is_some_and(|it| it.len() >= QUEUED_MAX);
-        self.open.len() < OPEN_MAX && !ordered.names.iter().any(is_full)
+        let former = self.last.get(&ordered.ask().client); // of each client one: a liar's take nobody else's room
+        let is_open = former.is_some_and(|former| self.open.contains_key(&former.rank));
+        !is_open && self.open.len() < OPEN_MAX && !ordered.names.iter().any(is_full)
     }
 
     /// A client's operation was ordered; one client is forgotten if there are too many.
@@ -218,9 +242,9 @@ impl Replica {
         if !is_new {
             return out.ignore(peer, Why::Duplicate);
         }
-        self.across.waiting.insert(from, ordered.clone());
-        if self.primary() == self.me {
-            self.submit_entry(&Entry::Ordered(Box::new(ordered)), out);
+        self.across.waiting.insert(from, ordered);
+        if self.primary() == self.me && !self.hand_ordered_over(from, out) {
+            self.across.held.insert(from);
         }
         self.expect_progress(out);
     }
@@ -245,8 +269,47 @@ impl Replica {
 
     /// What was asked of this replica and is not ordered yet (R3: PBFT watches its primary).
     pub(super) fn submit_waiting(&mut self, most: usize, out: &mut Outbox) {
-        let waiting: Vec<Ordered> = self.across.waiting.values().take(most).cloned().collect();
-        waiting.into_iter().for_each(|ordered| self.submit_entry(&Entry::Ordered(Box::new(ordered)), out));
+        self.across.handed.clear(); // perhaps PBFT had no room for it
+        let Across { waiting, next_waiting, .. } = &mut self.across;
+        let mut last = None;
+        for (index, client) in next_waiting.order(waiting.keys().copied()).into_iter().enumerate() {
+            if index >= most || !self.hand_ordered_over(client, out) {
+                last.into_iter().for_each(|last| self.across.next_waiting.stop_at(last));
+                return;
+            }
+            last = Some(client);
+        }
+    }
+
+    /// At the end of a turn: PBFT's primary hands over what there was no room for, one client after the other.
+    pub(super) fn submit_held(&mut self, out: &mut Outbox) {
+        if self.across.held.is_empty() || self.primary() != self.me {
+            return self.across.held.clear();
+        }
+        let Across { held, next_held, .. } = &mut self.across;
+        let mut last = None;
+        for client in next_held.order(held.iter().copied()) {
+            if self.across.waiting.contains_key(&client) && !self.hand_ordered_over(client, out) {
+                last.into_iter().for_each(|last| self.across.next_held.stop_at(last));
+                return;
+            }
+            self.across.held.remove(&client);
+            last = Some(client);
+        }
+    }
+
+    /// Has what a client waits for ordered; false if so much is under way that it has to wait.
+    fn hand_ordered_over(&mut self, client: ClientId, out: &mut Outbox) -> bool {
+        let Some(ordered) = self.across.waiting.get(&client) else { return true };
+        let bytes = ordered.names.iter().map(Bytes::len).fold(ordered.operation.len(), usize::saturating_add);
+        if !self.across.may_hand_over(client, bytes) {
+            return false;
+        }
+        let entry = Entry::Ordered(Box::new(ordered.clone()));
+        let number = RequestNumber::new(self.requests).next();
+        self.across.handed.insert(number, (client, bytes));
+        self.submit_entry(&entry, out);
+        true
     }
 }
 

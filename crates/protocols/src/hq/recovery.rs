@@ -8,12 +8,13 @@ use super::contention::Starts;
 use super::cut::{Cut, Cuts};
 use super::durable::{Joined, Kept, Record};
 use super::in_order::Submissions;
-use super::message::{Message, Start};
+use super::message::{Message, Start, Write};
 use super::module::{Entry, LIFT};
 use super::object::{Object, Outcome, Phase, Plan, Resolving, Stage};
 use super::ordered::{Across, Came};
 use super::rejoin::{Life, Lives};
-use super::replica::{Compared, Replica, Steps};
+use super::replica::{Cause, Compared, Replica, Steps};
+use super::turn::Turn;
 use super::{Outbox, Timer};
 use crate::pbft::{self, Told};
 use quorate_core::crypto::{Digest, Keyring};
@@ -55,8 +56,7 @@ impl Replica {
         self.again = false;
         self.give_up();
         let mut shows_gap = self.lacks_entries();
-        let active: Vec<Digest> = self.active.iter().take(AGAIN_MAX).copied().collect();
-        for id in active {
+        for id in self.next_active.take(self.active.iter().copied(), AGAIN_MAX) {
             match self.objects.get(&id) {
                 Some(Object { phase: Phase::Frozen(start), .. }) => {
                     let start = start.clone();
@@ -92,7 +92,7 @@ impl Replica {
             out.broadcast_unsynced(Message::GetWrite { object, hash }); // a question
         }
         let mut behind: Vec<_> =
-            self.behind.iter().map(|(id, it)| (it.heard_from.is_some(), Reverse(it.tries), *id)).collect();
+            self.behind.iter().map(|(id, it)| (matches!(it.cause, Cause::Heard(_)), Reverse(it.tries), *id)).collect();
         behind.sort_unstable(); // what something waits for, and then what was asked for first
         for (_, _, object) in behind.into_iter().take(AGAIN_MAX) {
             out.broadcast_unsynced(Message::GetObject { object }); // a question
@@ -100,7 +100,10 @@ impl Replica {
         let pause = self.pause;
         self.expect_progress(out);
         if self.again {
-            self.pause = pause.saturating_mul(2).min(self.config.resend_max);
+            // However many there are, each has its turn about as often as if it were alone.
+            let rounds = u32::try_from(self.active.len().div_ceil(AGAIN_MAX)).unwrap_or(u32::MAX).max(1);
+            let longest = (self.config.resend_max / rounds).max(self.config.resend);
+            self.pause = pause.saturating_mul(2).min(longest);
             out.arm(Timer::Again, self.pause);
         }
     }
@@ -223,6 +226,8 @@ struct Replayed {
     /// The disk was lost.
     lost: bool,
     life: Option<(Life, RecordSeq)>,
+    /// What belongs to the object in the record that follows this one.
+    apart: Option<(RecordSeq, Vec<Write>, Vec<Write>)>,
 }
 
 impl Replayed {
@@ -277,17 +282,23 @@ impl Replayed {
             Record::Came { client, number, result } => {
                 self.results.insert(client, Came { number, result, seq });
             }
-            Record::Object(kept) => {
+            Record::Object(mut kept) => {
                 let (id, name) = (kept.object, kept.name.clone());
+                let apart = self.apart.take().filter(|(before, ..)| before.next() == seq);
+                let first = apart.map_or(seq, |(before, writes, settled)| {
+                    (kept.writes, kept.settled) = (writes, settled);
+                    before
+                });
                 self.last = self.last.max(kept.upto);
                 if let Some((op, image)) = kept.step.clone() {
                     self.last = self.last.max(op);
                     self.steps.insert(op, (seq, Step::Put { object: name.clone(), image }));
                 }
                 let mut object = restored(*kept, keyring);
-                object.first = Some(seq);
+                object.first = Some(first);
                 self.objects.insert(id, object);
             }
+            Record::Writes(writes, settled) => self.apart = Some((seq, writes, settled)),
             Record::Cut(cut) => drop(self.cuts.insert(cut.op, (*cut, seq))),
             Record::Lost => self.lost = true,
             Record::Life(life) => self.life = Some((life, seq)),
@@ -337,7 +348,7 @@ pub(super) fn restore(
             Restored::Damaged { seq, .. } => return lost(&format!("record {seq}")),
         }
     }
-    let Replayed { mut objects, mut steps, last, carried, results, cuts, lost: is_lost, life } = replayed;
+    let Replayed { mut objects, mut steps, last, carried, results, cuts, lost: is_lost, life, apart: _ } = replayed;
     let saved = restore.checkpoint.map_or(OpNumber::ZERO, |checkpoint| checkpoint.op);
     let mut expected = saved;
     let records = steps.split_off(&saved.next());
@@ -357,11 +368,14 @@ pub(super) fn restore(
     }
     let asked = saved.max(last);
     let known = carried.iter().map(|(known, (_, record))| Restored::Found { seq: *known, record: record.clone() });
+    let pbft::Config { pending_bytes, client_bytes, .. } = restore.config.module;
+    let client_bytes = client_bytes.min(pending_bytes / restore.replicas.max(1));
     let inner = Restore {
         replica: restore.replica,
         replicas: restore.replicas,
-        // Resolutions are not the machine's: there is nothing to try in advance.
-        config: pbft::Config { tentative_requests: 0, ..restore.config.module },
+        // Resolutions are not the machine's: there is nothing to try in advance. Its clients are the replicas, and those that lie take
+        // nobody else's room.
+        config: pbft::Config { tentative_requests: 0, client_bytes, ..restore.config.module },
         records: known.collect(),
         // What it has voted for in a former life is forgotten, like all other promises.
         tail_damaged: is_lost && carried.is_empty(),
@@ -407,6 +421,7 @@ pub(super) fn restore(
         lives: Lives::restored(cuts.values().next_back().map(|(cut, _)| cut.lives.clone()).unwrap_or_default(), life),
         cuts: Cuts::restored(cuts),
         active,
+        next_active: Turn::default(),
         steps: Steps {
             asked,
             done: asked,

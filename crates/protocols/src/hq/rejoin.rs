@@ -16,7 +16,8 @@ use super::durable::Record;
 use super::message::{Message, VERSIONS_MAX, Version};
 use super::module::Entry;
 use super::object::Object;
-use super::replica::Replica;
+use super::replica::{Cause, Replica};
+use super::turn::Turn;
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::{Fault, Why};
@@ -28,11 +29,15 @@ use std::ops::Bound;
 
 /// The time, as entries have it, between two new lives of one replica: a liar makes STARTs void no more often.
 const LIFE_MIN: Duration = Duration::from_secs(16);
-/// Renewals that are open, at most. A part of what replicas agree on: one more is not ordered, and asked for again.
+/// Renewals that one replica has asked for and that are open, at most. A part of what replicas agree on: one more is not ordered, and asked for again.
 const RENEWING_MAX: usize = 256;
-/// Renewals that this replica has asked for and that are not ordered, at most; beyond it, clients ask again.
+/// Renewals that this replica has asked for because clients need them and that are not done, at most; beyond it, they ask again.
 const WISHES_MAX: usize = 256;
-/// Objects that are fetched at once of those that one replica has listed.
+/// Of these, because one client needs them.
+const CLIENT_WISHES_MAX: usize = 16;
+/// The same because one replica has listed what does not come by itself, on the way back.
+const LIST_WISHES_MAX: usize = 16;
+/// Objects that are fetched at once of those that one replica has listed: a liar's take nobody else's room.
 const FETCHED_MAX: usize = 16;
 /// After so many times of asking, what a replica has granted, or executed alone, is renewed.
 const PATIENCE: u32 = 3;
@@ -64,14 +69,16 @@ pub struct Lived {
 pub(super) struct Lives {
     /// Of each replica that has lost a disk the last one.
     noted: BTreeMap<ReplicaId, Lived>,
-    /// Objects that wait for a resolution after this entry, at most [`RENEWING_MAX`].
-    renewing: BTreeMap<Digest, OpNumber>,
+    /// Objects that wait for a resolution after this entry, and who has asked for that; at most [`RENEWING_MAX`] of each.
+    renewing: BTreeMap<Digest, (OpNumber, ReplicaId)>,
     /// This replica's own, and the record that says so.
     own: Option<(Life, RecordSeq)>,
     /// On the way back.
     rejoining: Option<Rejoining>,
-    /// What it has asked PBFT to renew, at most [`WISHES_MAX`].
-    wishes: BTreeSet<Digest>,
+    /// What it has asked PBFT to renew, and for which client, or because of whose list.
+    wishes: BTreeMap<Digest, Peer>,
+    /// Which of these is said again next.
+    next_wish: Turn<Digest>,
 }
 
 /// How far it is.
@@ -94,10 +101,34 @@ struct Heard {
     next: Option<Digest>,
     /// It was answered.
     answered: bool,
-    /// What is not here, and how often that was asked for; a page's worth.
-    lacks: BTreeMap<Digest, (Version, u32)>,
+    /// What is not here; a page's worth.
+    lacks: BTreeMap<Digest, Lack>,
     /// All of it is here.
     through: bool,
+}
+
+/// What is not here of what one of the others has executed or granted.
+#[derive(Clone, Copy, Debug)]
+struct Lack {
+    place: Version,
+    /// How often it was asked for, or might have come by itself.
+    asked: u32,
+    /// That replica says that it has only granted it: it is not waited for.
+    is_granted: bool,
+}
+
+impl Lack {
+    /// Is it of use to ask for it?
+    const fn is_fetched(&self) -> bool {
+        !self.is_granted && self.asked <= PATIENCE
+    }
+}
+
+impl Heard {
+    /// Those of which so many are asked for at once.
+    fn fetched(&mut self) -> impl Iterator<Item = (&Digest, &mut Lack)> {
+        self.lacks.iter_mut().filter(|(_, lack)| lack.is_fetched()).take(FETCHED_MAX)
+    }
 }
 
 impl Lives {
@@ -156,7 +187,15 @@ impl Lives {
 
     /// Is it to be renewed, and has it not been through that, being through this entry?
     pub(super) fn waits_for(&self, id: Digest, seen: OpNumber) -> bool {
-        self.renewing.get(&id).is_some_and(|entry| *entry > seen)
+        self.renewing.get(&id).is_some_and(|(entry, _)| *entry > seen)
+    }
+
+    /// Another replica shows an object as it has it: has it granted what it has listed, and not executed it?
+    pub(super) fn is_granted(&mut self, by: ReplicaId, id: Digest, executed: Version) {
+        let heard = self.rejoining.as_mut().and_then(|it| it.heard.get_mut(&by));
+        if let Some(lack) = heard.and_then(|heard| heard.lacks.get_mut(&id)).filter(|it| it.place > executed) {
+            lack.is_granted = true;
+        }
     }
 
     /// An object is resolved: it was renewed.
@@ -243,10 +282,11 @@ impl Replica {
         if self.lives.renews(id) || course.seen >= self.lives.of(by) {
             return out.ignore(peer, Why::Duplicate); // there is a resolution since, or will be one
         }
-        if course.is_in_order() || self.lives.renewing.len() >= RENEWING_MAX || self.cut_is_overdue(entry) {
+        let open = self.lives.renewing.values().filter(|(_, asker)| *asker == by).count();
+        if course.is_in_order() || open >= RENEWING_MAX || self.cut_is_overdue(entry) {
             return out.ignore(peer, Why::Busy); // it is asked for again
         }
-        self.lives.renewing.insert(id, entry);
+        self.lives.renewing.insert(id, (entry, by));
         out.note(Note::Other("an object is frozen: a replica that has lost its disk may not grant its next place"));
         self.objects.entry(id).or_insert_with(|| Object::new(bytes::Bytes::new()));
         self.proceed(id, out);
@@ -261,30 +301,38 @@ impl Replica {
 
 /// Renewal.
 impl Replica {
-    /// A client asks again for what this replica may not grant: PBFT is asked to have the object renewed.
-    pub(super) fn wish(&mut self, id: Digest, out: &mut Outbox) {
-        if self.lives.wishes.len() >= WISHES_MAX || !self.is_wish(id) || !self.lives.wishes.insert(id) {
+    /// A client asks again for what this replica may not grant, or it needs that itself: PBFT is asked to have the object renewed.
+    pub(super) fn wish(&mut self, id: Digest, why: Peer, out: &mut Outbox) {
+        let wishes = &self.lives.wishes;
+        let of_one = wishes.values().filter(|of| **of == why).count();
+        let of_clients = wishes.values().filter(|of| matches!(of, Peer::Client(_))).count();
+        let has_room = match why {
+            Peer::Client(_) => of_clients < WISHES_MAX && of_one < CLIENT_WISHES_MAX,
+            Peer::Replica(_) => of_one < LIST_WISHES_MAX,
+        };
+        if !has_room || wishes.contains_key(&id) || self.lives.renews(id) || !self.is_wish(id) {
             return;
         }
+        self.lives.wishes.insert(id, why);
         self.submit_to_all(&[Entry::Renew(id)], out);
         self.expect_progress(out);
     }
 
-    /// Would it be renewed?
+    /// Is it of use to have it renewed?
     fn is_wish(&self, id: Digest) -> bool {
         let course = self.course(id);
-        self.lives.began(self.me).is_some_and(|began| course.seen < began)
-            && !course.is_in_order()
-            && !self.lives.renews(id)
+        self.lives.began(self.me).is_some_and(|began| course.seen < began) && !course.is_in_order()
     }
 
     /// Says again what it has asked PBFT for.
     pub(super) fn wish_again(&mut self, most: usize, out: &mut Outbox) {
-        let over: Vec<Digest> = self.lives.wishes.iter().filter(|id| !self.is_wish(**id)).copied().collect();
+        let over: Vec<Digest> = self.lives.wishes.keys().filter(|id| !self.is_wish(**id)).copied().collect();
         for id in over {
             self.lives.wishes.remove(&id);
         }
-        let entries: Vec<Entry> = self.lives.wishes.iter().take(most).map(|id| Entry::Renew(*id)).collect();
+        let Lives { wishes, next_wish, renewing, .. } = &mut self.lives;
+        let wishes = next_wish.take(wishes.keys().filter(|id| !renewing.contains_key(*id)).copied(), most);
+        let entries: Vec<Entry> = wishes.into_iter().map(Entry::Renew).collect();
         if !entries.is_empty() {
             self.submit_to_all(&entries, out);
         }
@@ -324,30 +372,54 @@ impl Replica {
         self.say_rejoin(out);
         let Some((life, _)) = self.lives.own else { return };
         let others: Vec<ReplicaId> = self.quorums.members().filter(|it| *it != self.me).collect();
-        let Some(rejoining) = &mut self.lives.rejoining else { return };
-        let mut lacking = BTreeMap::new();
+        let Some(mut rejoining) = self.lives.rejoining.take() else { return };
+        let mut lacking = Vec::new();
         for other in others {
             let heard = rejoining.heard.entry(other).or_default();
             if heard.through {
                 continue;
             }
-            for (id, (_, asked)) in heard.lacks.iter_mut().take(FETCHED_MAX) {
-                *asked = asked.saturating_add(1);
-                lacking.insert(*id, *asked > PATIENCE);
-            }
+            heard.lacks.retain(|id, lack| !self.has_reached(*id, lack.place));
+            heard.fetched().for_each(|(_, lack)| lack.asked = lack.asked.saturating_add(1));
+            // The others of the page wait for nobody: nothing comes of asking for them.
+            let granted = heard.lacks.values_mut().filter(|lack| lack.is_granted);
+            granted.for_each(|lack| lack.asked = lack.asked.saturating_add(1));
+            let those = heard.lacks.iter().filter(|(_, lack)| lack.asked > 0);
+            lacking.extend(those.map(|(id, lack)| (lack.asked > PATIENCE, *id, other)));
             let question = Message::GetExecuted { nonce: life.nonce, after: heard.after };
             out.send_unsynced(Peer::Replica(other), question); // a question
         }
-        let left = rejoining.ordered.iter().flat_map(BTreeMap::keys).take(FETCHED_MAX).map(|id| (*id, false));
-        lacking.extend(left);
-        for (id, is_late) in lacking {
-            if !self.objects.get(&id).is_some_and(|object| object.is_in_turn()) {
-                self.fall_behind(id, out);
-            }
-            if is_late {
-                self.wish(id, out);
+        let left: BTreeSet<Digest> =
+            rejoining.ordered.iter().flat_map(BTreeMap::keys).take(FETCHED_MAX).copied().collect();
+        self.lives.rejoining = Some(rejoining);
+        let is_in_turn = |it: &Self, id: &Digest| it.objects.get(id).is_some_and(|object| object.is_in_turn());
+        for id in &left {
+            if !is_in_turn(self, id) {
+                self.fall_behind(*id, out);
             }
         }
+        lacking.sort_unstable(); // what may still come by itself first
+        for (is_late, id, by) in lacking.into_iter().filter(|(_, id, _)| !left.contains(id)) {
+            if !is_in_turn(self, &id) {
+                self.ask_for(id, Cause::Listed(by), FETCHED_MAX, out);
+            }
+            if is_late {
+                self.wish(id, Peer::Replica(by), out);
+            }
+        }
+        self.expect_progress(out);
+    }
+
+    /// What one replica has listed is not asked for when it does not list it any more, unless another one does.
+    fn leave_lists(&mut self, heard: &BTreeMap<ReplicaId, Heard>) {
+        self.behind.retain(|id, behind| {
+            let Cause::Listed(by) = behind.cause else { return true };
+            let lists = |heard: &Heard| heard.lacks.contains_key(id);
+            let first = heard.get(&by).filter(|heard| lists(heard)).map(|_| by);
+            let by = first.or_else(|| heard.iter().find(|(_, heard)| lists(heard)).map(|(by, _)| *by));
+            by.into_iter().for_each(|by| behind.cause = Cause::Listed(by));
+            by.is_some()
+        });
     }
 
     /// Somebody who has lost its disk asks what this replica has executed or granted.
@@ -395,8 +467,12 @@ impl Replica {
             return out.ignore(peer, Why::Duplicate);
         }
         let former = std::mem::take(&mut heard.lacks);
-        let asked = |id: &Digest| former.get(id).map_or(0, |(_, asked)| *asked);
-        heard.lacks = lacks.into_iter().map(|(id, place)| (id, (place, asked(&id)))).collect();
+        let lack = |id: &Digest, place| {
+            let is_same = |it: &&Lack| it.place == place;
+            let asked = former.get(id).map_or(0, |it| it.asked);
+            Lack { place, asked, is_granted: former.get(id).filter(is_same).is_some_and(|it| it.is_granted) }
+        };
+        heard.lacks = lacks.into_iter().map(|(id, place)| (id, lack(&id, place))).collect();
         heard.next = places.last().map(|(id, _)| *id).filter(|_| places.len() >= VERSIONS_MAX);
         heard.answered = true;
     }
@@ -414,13 +490,12 @@ impl Replica {
         let Some(mut rejoining) = self.lives.rejoining.take() else { return };
         let nonce = self.lives.own.map_or(0, |(life, _)| life.nonce);
         for (other, heard) in &mut rejoining.heard {
-            let first: Vec<_> = heard.lacks.iter().take(FETCHED_MAX).map(|(id, (place, _))| (*id, *place)).collect();
+            let first: Vec<_> = heard.fetched().map(|(id, lack)| (*id, lack.place)).collect();
             for (id, _) in first.into_iter().filter(|(id, place)| self.has_reached(*id, *place)) {
                 heard.lacks.remove(&id);
             }
-            for (id, (_, asked)) in heard.lacks.iter_mut().take(FETCHED_MAX).filter(|(_, (_, asked))| *asked == 0) {
-                *asked = 1;
-                self.fall_behind(*id, out);
+            for (id, lack) in heard.fetched().filter(|(_, lack)| lack.asked == 0) {
+                lack.asked = u32::from(self.ask_for(*id, Cause::Listed(*other), FETCHED_MAX, out));
             }
             if heard.through || !heard.answered || !heard.lacks.is_empty() {
                 continue;
@@ -435,6 +510,7 @@ impl Replica {
                 }
             }
         }
+        self.leave_lists(&rejoining.heard);
         let began = self.lives.began(self.me).filter(|began| self.across.through >= *began);
         if began.is_some() {
             let ordered = rejoining.ordered.get_or_insert_with(|| self.behind_order());

@@ -9,6 +9,7 @@ use super::message::{BUCKETS, Grant, Message, Proof, Transferred, Version};
 use super::object::{Object, Phase};
 use super::ordered::{Across, Rank};
 use super::rejoin::Lives;
+use super::turn::Turn;
 use super::{Config, Hq, Outbox, Timer};
 use crate::pbft;
 use bytes::Bytes;
@@ -65,11 +66,22 @@ pub(super) enum Moving {
     Several(Rank),
 }
 
+/// Why this replica asks for an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// Something here waits for it.
+    #[default]
+    Needed,
+    /// It is on the way back, and this one has executed or granted more, it says.
+    Listed(ReplicaId),
+    /// This one says that there is more of it than here.
+    Heard(ReplicaId),
+}
+
 /// An object that this replica is behind with.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
-    /// Who says that there is more of it than here; `None`: something here waits for it.
-    pub(super) heard_from: Option<ReplicaId>,
+    pub(super) cause: Cause,
     pub(super) told: BTreeMap<ReplicaId, Transferred>,
     pub(super) tries: u32,
 }
@@ -123,8 +135,9 @@ pub struct Replica {
     pub(super) cuts: Cuts,
     /// Which replicas have lost their disks, this one too, and what follows from that.
     pub(super) lives: Lives,
-    /// Objects that are frozen or being resolved.
+    /// Objects that are frozen or being resolved, and which of them is told of next.
     pub(super) active: BTreeSet<Digest>,
+    pub(super) next_active: Turn<Digest>,
 
     pub(super) steps: Steps,
     pub(super) reads: BTreeMap<QueryTicket, Reading>,
@@ -169,12 +182,15 @@ impl Replica {
     pub(super) fn keep(&mut self, id: Digest, step: Option<(OpNumber, Image)>, out: &mut Outbox) -> Option<RecordSeq> {
         let upto = self.steps.done;
         let object = self.objects.get_mut(&id)?;
-        let kept = object.kept(id, step, upto);
+        let mut kept = object.kept(id, step, upto);
+        let apart = Object::kept_apart(&mut kept).map(|(writes, settled)| Record::Writes(writes, settled));
+        let apart = apart.map(|record| out.persist(Class::Promise, record));
         let seq = out.persist(Class::Promise, Record::Object(Box::new(kept)));
-        if let Some(former) = object.first.replace(seq) {
+        let first = apart.unwrap_or(seq);
+        if let Some(former) = object.first.replace(first) {
             self.firsts.remove(&(former, id));
         }
-        self.firsts.insert((seq, id));
+        self.firsts.insert((first, id));
         Some(seq)
     }
 
@@ -224,6 +240,10 @@ impl Replica {
                 self.on_executed_elsewhere(from, nonce, after, places, out);
             }
             Message::Steps(op) => self.on_steps(from, op, out),
+            // Each asks PBFT for its own only, and says so itself: who says again what others have asked for fills their room.
+            Message::Module(pbft::Message::Request(group)) if self.asker(group.statement().client) != Some(from) => {
+                out.ignore(Peer::Replica(from), Why::NotForSender);
+            }
             Message::Module(message) => {
                 let from = Peer::Replica(from);
                 self.module(out, |module, out| protocol::Replica::on_message(module, from, message, out));
@@ -303,6 +323,7 @@ impl Replica {
     pub(super) fn end_turn(&mut self, out: &mut Outbox) {
         self.settle_cuts(out);
         self.settle_rejoining(out);
+        self.submit_held(out);
         self.submit_in_order(out);
     }
 

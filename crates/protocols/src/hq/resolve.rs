@@ -67,7 +67,7 @@ impl Replica {
         let early = self.early.remove(&id).unwrap_or_default();
         // What was asked of this replica outlives its way to C: perhaps nobody else who is correct has it.
         let known: Vec<_> = asks.iter().filter_map(|ask| object.body(ask.statement().hash)).cloned().collect();
-        object.settled.extend(known.into_iter().map(|write| (write.ask().hash, write)));
+        object.settle(known);
         let mut resolving = Resolving { base, asks, ordered, in_order: ends_in_order, ..Resolving::new(vs) };
         for grant in early.into_values().flatten() {
             if grant.statement().version.vs == vs {

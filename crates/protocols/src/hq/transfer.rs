@@ -3,7 +3,7 @@
 
 use super::message::{BUCKETS, Message, Proof, Transferred, VERSIONS_MAX, Version, Write, object_of};
 use super::object::{Base, Object, Phase, Plan, Resolving, Stage};
-use super::replica::{Behind, Replica};
+use super::replica::{Behind, Cause, Replica};
 use super::{Outbox, Timer};
 use quorate_core::crypto::Digest;
 use quorate_core::fault::Why;
@@ -70,25 +70,33 @@ impl Replica {
 impl Replica {
     /// Asks for the object as others have it: something here waits for it.
     pub(super) fn fall_behind(&mut self, id: Digest, out: &mut Outbox) {
-        let needed = self.behind.values().filter(|it| it.heard_from.is_none()).count();
+        self.ask_for(id, Cause::Needed, BEHIND_MAX, out);
+        self.expect_progress(out);
+    }
+
+    /// Asks for an object, unless so many others are asked for because of this. False if so.
+    pub(super) fn ask_for(&mut self, id: Digest, cause: Cause, most: usize, out: &mut Outbox) -> bool {
+        let count = self.behind.values().filter(|it| it.cause == cause).count();
         match self.behind.get_mut(&id) {
-            Some(behind) => behind.heard_from = None,
-            None if needed < BEHIND_MAX => {
-                self.behind.insert(id, Behind::default());
+            Some(behind) if cause == Cause::Needed || matches!(behind.cause, Cause::Heard(_)) => behind.cause = cause,
+            Some(_) => {}
+            None if count < most => {
+                self.behind.insert(id, Behind { cause, ..Behind::default() });
                 out.broadcast_unsynced(Message::GetObject { object: id }); // a question
             }
-            None => {}
+            None => return false,
         }
-        self.expect_progress(out);
+        true
     }
 
     /// Asks for objects as others have them: one replica says that it is further. What a liar says takes nobody else's room.
     pub(super) fn hear_of(&mut self, from: ReplicaId, ids: impl IntoIterator<Item = Digest>, out: &mut Outbox) {
-        let mut heard = self.behind.values().filter(|it| it.heard_from == Some(from)).count();
+        let cause = Cause::Heard(from);
+        let mut heard = self.behind.values().filter(|it| it.cause == cause).count();
         for id in ids {
             if heard < HEARD_MAX && !self.behind.contains_key(&id) {
                 heard = heard.saturating_add(1);
-                self.behind.insert(id, Behind { heard_from: Some(from), ..Behind::default() });
+                self.behind.insert(id, Behind { cause, ..Behind::default() });
                 out.broadcast_unsynced(Message::GetObject { object: id }); // a question
             }
         }
@@ -125,6 +133,7 @@ impl Replica {
 
     pub(super) fn on_object(&mut self, from: ReplicaId, transferred: Transferred, out: &mut Outbox) {
         let id = object_of(&transferred.name);
+        self.lives.is_granted(from, id, transferred.now.version());
         let Some(behind) = self.behind.get_mut(&id) else {
             return out.ignore(Peer::Replica(from), Why::Unasked);
         };

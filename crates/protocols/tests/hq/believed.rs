@@ -158,6 +158,33 @@ fn more_replicas_than_can_lie_say_what_an_operation_on_several_objects_came_to()
     assert_eq!(cluster.answer(9, ticket).as_deref(), Some("true"));
 }
 
+#[test]
+fn results_that_one_replica_makes_up_are_not_in_the_others_way() {
+    let (mut cluster, ticket) = deaf("a+b=x");
+    let done = |result: &str| {
+        let result = Some(Told::Full(Bytes::from(result.to_owned())));
+        Message::OrderedDone { number: RequestNumber::new(1), result }
+    };
+    say(&mut cluster, ["one", "two", "three", "four", "five"].map(|it| (3, done(it))));
+    say(&mut cluster, [(0, done("true")), (1, done("true")), (2, done("true"))]);
+    assert_eq!(cluster.answer(9, ticket).as_deref(), Some("true"));
+}
+
+#[test]
+fn answers_to_a_read_that_one_replica_makes_up_are_not_in_the_others_way() {
+    let mut cluster = Cluster::new(N);
+    cluster.client(9).lose(|it| it.from == client(9));
+    let ticket = cluster.read(9, "a");
+    let nonce = nonce(&cluster);
+    let answer = |it: &str| {
+        let answer = Told::Full(Bytes::from(it.to_owned()));
+        Message::ReadAnswer { nonce, version: version(0, 1), answer, proof: None }
+    };
+    say(&mut cluster, ["one", "two", "three", "four", "five"].map(|it| (3, answer(it))));
+    say(&mut cluster, [(0, answer("true")), (1, answer("true")), (2, answer("true"))]);
+    assert_eq!(cluster.answer(9, ticket).as_deref(), Some("true"));
+}
+
 // Grants.
 
 #[test]

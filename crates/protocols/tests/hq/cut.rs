@@ -1,12 +1,14 @@
 //! PBFT's log in HQ is cut: what its order has led to at an entry stands for all entries up to there.
 
-use crate::harness::{Cluster, config, replica};
+use crate::harness::{Cluster, config, keyring, replica};
 use crate::in_order::{in_order_with, noted};
 use crate::words::{N, ordered};
 use bytes::Bytes;
-use quorate_core::ids::{ClientId, Peer};
+use quorate_core::crypto::{Certified, Verified};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
 use quorate_protocols::hq::{Config, Cut, Message, ReadRequest, Record};
 use quorate_protocols::pbft;
+use std::collections::BTreeMap;
 
 const CUT: &str = "PBFT's order was cut";
 const TAKEN: &str = "a cut of PBFT's order was taken from others";
@@ -165,6 +167,42 @@ fn who_asks_for_a_cut_that_nobody_keeps_any_more_asks_for_a_later_one() {
     cluster.heal();
     writes(&mut cluster, 90..92);
     cluster.run_until("it has a later one", |it| noted(it, 3, TAKEN) > 0);
+    alike(&mut cluster);
+}
+
+/// The cuts that these replicas have voted for, proven, in their order.
+fn proven(cluster: &Cluster) -> Vec<Message> {
+    let mut votes: BTreeMap<OpNumber, BTreeMap<ReplicaId, Verified<pbft::StateCheckpoint>>> = BTreeMap::new();
+    let keyring = keyring(0, N);
+    for it in cluster.sent.iter().filter(|it| it.label == "State") {
+        let Some(Message::Module(pbft::Message::State(mut vote))) = it.message() else { continue };
+        vote.prove(&keyring).expect("it is signed");
+        let vote = vote.verified().expect("it was proved");
+        votes.entry(vote.statement().checkpoint.op).or_default().insert(vote.by(), vote);
+    }
+    let certified = votes.into_values().filter_map(|votes| {
+        let statement = *votes.values().next()?.statement();
+        Certified::assemble(votes.values(), &statement, 3)
+    });
+    certified.map(|it| Message::Module(pbft::Message::StateStable(it.into_certificate()))).collect()
+}
+
+#[test]
+fn cuts_that_nobody_keeps_any_more_are_not_in_the_way_of_one_that_is() {
+    let mut cluster = in_order_with(N, cutting());
+    cluster.isolate(3).talk();
+    writes(&mut cluster, 0..80);
+    let cuts = proven(&cluster);
+    assert!(cuts.len() >= 8, "{}", cuts.len());
+    cluster.heal();
+    cluster.lose(|it| it.label == "StateStable" || it.label == "State");
+    for old in cuts.iter().take(6) {
+        cluster.say(replica(1), 3, old.clone());
+    }
+    cluster.say(replica(0), 3, cuts[cuts.len() - 1].clone());
+    cluster.run(500);
+    assert_eq!(noted(&cluster, 3, TAKEN), 1);
+    cluster.heal();
     alike(&mut cluster);
 }
 

@@ -642,7 +642,7 @@ pub fn order_all_as(cluster: &mut Cluster, id: usize, entries: &[Entry]) {
     let message = Message::Module(pbft::Message::Request(group));
     let bytes = ENVELOPE.seal(&quorate_core::node::Payload::Protocol(message));
     for to in 0..cluster.hosts.len() {
-        cluster.send(Flying { from: replica(1), to: replica(to), label: "Injected", bytes: bytes.clone() });
+        cluster.send(Flying { from: replica(id), to: replica(to), label: "Injected", bytes: bytes.clone() });
     }
     cluster.run(50);
 }

@@ -23,10 +23,12 @@ mod recovery;
 mod rejoin;
 mod room;
 mod several;
+mod sizes;
 mod taken;
 mod tape;
 mod together;
 mod total;
+mod turns;
 mod words;
 
 /// The protocol that the harness drives.

@@ -33,7 +33,7 @@ fn new_disk(cluster: &mut Cluster, id: usize) {
     (host.durable, host.next_seq) = (RecordSeq::new(1), RecordSeq::new(2));
 }
 
-fn is_back(cluster: &Cluster, id: usize) -> bool {
+pub fn is_back(cluster: &Cluster, id: usize) -> bool {
     !cluster.status(id).role.starts_with("rejoining")
 }
 
@@ -46,7 +46,7 @@ fn stays_away(cluster: &mut Cluster, id: usize, ms: u64) {
 }
 
 /// Its disk is lost and it starts with a new one.
-fn loses_its_disk(cluster: &mut Cluster, id: usize) {
+pub fn loses_its_disk(cluster: &mut Cluster, id: usize) {
     new_disk(cluster, id);
     cluster.restart(id);
 }
@@ -80,7 +80,7 @@ fn comes_back(cluster: &mut Cluster, id: usize) {
 }
 
 /// A group whose replica 3 has lost its disk and is back; `a` and `b` were written before.
-fn returned() -> Cluster {
+pub fn returned() -> Cluster {
     let mut cluster = Cluster::new(N);
     cluster.apply(9, "a=1").apply(8, "a=2").apply(9, "b=1");
     new_disk(&mut cluster, 3);
@@ -366,7 +366,7 @@ fn a_statement_of_a_former_life_begins_none() {
     cluster.run(20_000);
     order_as(&mut cluster, 3, &Entry::Rejoin { number: 1, nonce: 77 });
     order_as(&mut cluster, 3, &Entry::Rejoin { number: 3, nonce: 78 });
-    (0..N).for_each(|id| cluster.send(Flying { from: replica(1), to: replica(id), ..request.clone() }));
+    (0..N).for_each(|id| cluster.send(Flying { to: replica(id), ..request.clone() }));
     cluster.run(3000);
     assert!((0..N).all(|id| noted(&cluster, id, BEGINS) == 1));
 }

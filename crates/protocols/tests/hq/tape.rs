@@ -1,5 +1,6 @@
 //! The machine of these tests: each object remembers every operation on it, in order. An operation is `object=word`, or
-//! `object+object=word` for several at once; its answer is how many each has seen, after the word `long` with many blanks. A query is an object's name, answered with
+//! `object+object=word` for several at once; its answer is how many each has seen, after the word `long` with many blanks, and after `huge` with
+//! more than any record takes. A query is an object's name, answered with
 //! all its words, or `*` for all objects.
 
 use bytes::Bytes;
@@ -32,6 +33,15 @@ fn split(operation: &[u8]) -> Option<(Vec<u8>, String)> {
     Some((name.as_bytes().to_vec(), word.to_owned()))
 }
 
+/// How many an answer to this word has.
+fn blanks(word: &str) -> usize {
+    match word {
+        _ if word.starts_with("long") => REPLIES_BYTES_SOFT_MAX,
+        _ if word.starts_with("huge") => 18 << 20,
+        _ => 0,
+    }
+}
+
 impl StateMachine for Tape {
     fn apply(&mut self, _: &At, _: &[u8], out: &mut Output) {
         out.reply(b"not in one order");
@@ -48,7 +58,7 @@ impl StateMachine for Tape {
 
     fn apply_to(&mut self, object: &[u8], at: &At, operation: &[u8], out: &mut Output) {
         let Some((_, word)) = split(operation) else { return };
-        let blanks = if word.starts_with("long") { REPLIES_BYTES_SOFT_MAX } else { 0 };
+        let blanks = blanks(&word);
         let words = self.objects.entry(object.to_vec()).or_default();
         words.push(word);
         let place = self.places.entry(object.to_vec()).or_default();
@@ -69,7 +79,8 @@ impl StateMachine for Tape {
         }
         let greatest = objects.iter().map(|object| self.places[object.as_ref()]).max();
         assert_eq!(greatest, Some(at.position.get()), "the greatest of their counts");
-        out.reply(counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" ").as_bytes());
+        let counts = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+        out.reply(format!("{counts}{}", " ".repeat(blanks(&word))).as_bytes());
     }
 
     fn image(&self, object: &[u8]) -> Image {

@@ -30,8 +30,8 @@ pub(super) struct Ordering {
     tries: u32,
     /// Who has executed it, and what it came to, if they know.
     done: BTreeMap<ReplicaId, Option<Digest>>,
-    /// Results by their digests.
-    results: BTreeMap<Digest, Bytes>,
+    /// What each has said in full last: nobody takes another one's room.
+    results: BTreeMap<ReplicaId, (Digest, Bytes)>,
     too_old: BTreeMap<ReplicaId, OpNumber>,
 }
 
@@ -108,13 +108,11 @@ impl Client {
         }
         let said = result.as_ref().map(Told::digest);
         current.done.insert(from, said);
-        if let (Some(said), Some(Told::Full(result))) = (said, result)
-            && current.results.len() < self.quorums.replicas()
-        {
-            current.results.insert(said, result);
+        if let (Some(said), Some(Told::Full(result))) = (said, result) {
+            current.results.insert(from, (said, result));
         }
         let alike = |digest: &Digest| current.done.values().filter(|other| **other == Some(*digest)).count();
-        let agreed = current.results.iter().find(|(digest, _)| alike(digest) >= vouch);
+        let agreed = current.results.values().find(|(digest, _)| alike(digest) >= vouch);
         if let Some((_, reply)) = agreed.filter(|_| current.done.len() >= needed) {
             out.complete(current.ticket, Ok(Answer { reply: reply.clone(), op: OpNumber::ZERO }));
             self.ordered.current = None;

@@ -20,8 +20,8 @@ pub(super) struct Read {
     pub(super) asked: BTreeSet<ReplicaId>,
     tries: u32,
     answers: BTreeMap<ReplicaId, (Version, Digest, Option<Proof>)>,
-    /// Whole answers, by what is said.
-    whole: BTreeMap<Digest, Bytes>,
+    /// What each has said in full last: nobody takes another one's room.
+    whole: BTreeMap<ReplicaId, (Digest, Bytes)>,
 }
 
 impl Read {
@@ -69,15 +69,11 @@ impl Client {
         let Some(read) = self.reads.get_mut(&nonce) else { return };
         let said = alike(answer.digest().as_bytes(), version);
         read.answers.insert(from, (version, said, proof));
-        if let Told::Full(whole) = answer
-            && read.whole.len() < self.quorums.replicas()
-        {
-            read.whole.insert(said, whole);
+        if let Told::Full(whole) = answer {
+            read.whole.insert(from, (said, whole));
         }
-        let agreed = read
-            .whole
-            .iter()
-            .find(|(said, _)| read.answers.values().filter(|(_, other, _)| other == *said).count() >= needed);
+        let alike = |said: &Digest| read.answers.values().filter(|(_, other, _)| other == said).count();
+        let agreed = read.whole.values().find(|(said, _)| alike(said) >= needed);
         if let Some((_, reply)) = agreed {
             let answer = Answer { reply: reply.clone(), op: OpNumber::new(version.ts.get()) };
             out.complete(read.ticket, Ok(answer));
