@@ -19,6 +19,12 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// Questions without an answer after which a fetch has failed.
 pub const ATTEMPTS_MAX: u32 = 6;
 
+/// How long one source is given before it is asked what it has brought meanwhile.
+pub const STRETCH: Duration = Duration::from_secs(30);
+/// Chunks that it brings in that time, or another one has its turn: what has come is kept, so a slow network loses a question by
+/// that, and a liar that gives a chunk now and then cannot keep a replica for as long as a state has chunks.
+pub const STRETCH_CHUNKS: u32 = 30;
+
 /// Between replicas, beside the protocol's own messages.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Message {
@@ -67,12 +73,16 @@ pub struct Fetch {
     stage: Stage,
     attempts: u32,
     deadline: Instant,
+    /// Since then so many chunks have come.
+    since: Instant,
+    came: u32,
 }
 
 impl Fetch {
     /// Starts: asks for the manifest.
     pub fn new(checkpoint: Checkpoint, from: ReplicaId, now: Instant) -> (Self, Step) {
-        let fetch = Self { checkpoint, from, stage: Stage::Asking, attempts: 0, deadline: now.plus(RETRY) };
+        let (stage, deadline) = (Stage::Asking, now.plus(RETRY));
+        let fetch = Self { checkpoint, from, stage, attempts: 0, deadline, since: now, came: 0 };
         (fetch, Step::Ask(Message::GetManifest(checkpoint)))
     }
 
@@ -115,6 +125,7 @@ impl Fetch {
             return Vec::new(); // an earlier fetch of the same checkpoint had asked the store too
         }
         self.stage = Stage::Receiving { manifest, missing, asked: BTreeSet::new() };
+        (self.since, self.came) = (now, 0); // our own disk took the time before
         self.ask_more(now)
     }
 
@@ -129,6 +140,7 @@ impl Fetch {
             return vec![Step::Blame(format!("chunk {index} of checkpoint {}", self.checkpoint.op)), Step::Fail];
         }
         missing.remove(&index);
+        self.came = self.came.saturating_add(1);
         self.progress(now);
         let mut steps = vec![Step::Put(index, bytes)];
         steps.extend(self.ask_more(now));
@@ -142,7 +154,7 @@ impl Fetch {
             return Vec::new(); // our own disk or machine is busy, for as long as it takes
         }
         self.attempts = self.attempts.saturating_add(1);
-        if self.attempts > ATTEMPTS_MAX {
+        if self.attempts > ATTEMPTS_MAX || self.is_slow(now) {
             return vec![Step::Fail];
         }
         match &mut self.stage {
@@ -166,6 +178,15 @@ impl Fetch {
         asked.extend(&next);
         self.deadline = now.plus(RETRY);
         next.into_iter().map(|index| Step::Ask(Message::GetChunk(self.checkpoint, index))).collect()
+    }
+
+    /// Has it brought too little for too long? Whoever never pauses for [`RETRY`] is not asked.
+    fn is_slow(&mut self, now: Instant) -> bool {
+        if now.since(self.since) < STRETCH {
+            return false;
+        }
+        self.since = now;
+        std::mem::take(&mut self.came) < STRETCH_CHUNKS
     }
 
     fn progress(&mut self, now: Instant) {

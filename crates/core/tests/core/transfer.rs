@@ -8,8 +8,8 @@ use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Position, ReplicaId};
 use quorate_core::machine::Corrupt;
 use quorate_core::node::{Input, Part, Payload, READS_MAX};
-use quorate_core::time::Instant;
-use quorate_core::transfer::{ATTEMPTS_MAX, Fetch, Message, RETRY, Step};
+use quorate_core::time::{Duration, Instant};
+use quorate_core::transfer::{ATTEMPTS_MAX, Fetch, Message, RETRY, STRETCH, STRETCH_CHUNKS, Step};
 use std::collections::BTreeSet;
 
 fn chunk(index: u32) -> Bytes {
@@ -81,6 +81,38 @@ fn a_silent_source_fails_a_fetch() {
     }
     assert_eq!(stage.heard(), ["fetch failed 10"]);
     assert_eq!(stage.node.deadline(), None);
+}
+
+/// A fetch of many chunks whose source gives one each `pause`, at the rings in between the fetch looks: how many had come when it failed, and
+/// for how long, if it did before all were there.
+fn dripped(pause: Duration) -> Option<(u32, Duration)> {
+    const CHUNKS: u32 = 200;
+    let chunks = vec![Digest::of(&chunk(0)); CHUNKS as usize];
+    let manifest = Manifest { length: u64::from(CHUNKS) * CHUNK_BYTES as u64, chunks, ..manifest(10) };
+    let began = Instant::from_nanos(0);
+    let (mut fetch, _) = Fetch::new(manifest.checkpoint(), ReplicaId::new(0), began);
+    fetch.on_manifest(manifest.clone(), began);
+    fetch.on_prepared(manifest, (0..CHUNKS).collect(), began);
+    let mut now = began;
+    for index in 0..CHUNKS {
+        let next = now.plus(pause);
+        while fetch.deadline() < next {
+            now = fetch.deadline();
+            if fetch.on_deadline(now) == [Step::Fail] {
+                return Some((index, now.since(began)));
+            }
+        }
+        now = next;
+        assert!(matches!(fetch.on_chunk(index, chunk(0), now).first(), Some(Step::Put(..))));
+    }
+    None
+}
+
+#[test]
+fn a_source_that_gives_a_chunk_now_and_then_is_left_after_a_while_and_a_slow_one_is_not() {
+    let (came, after) = dripped(RETRY.saturating_mul(6)).expect("it is left");
+    assert!(came < STRETCH_CHUNKS && after < STRETCH.saturating_mul(2), "{came} chunks in {after:?}");
+    assert_eq!(dripped(RETRY.saturating_mul(3) / 2), None, "a chunk in each three quarters of a second is enough");
 }
 
 #[test]
