@@ -87,6 +87,8 @@ impl Replica {
             self.ask_somebody(out);
             self.ask_where_they_are(out);
             self.fetch_missing(out);
+            self.fetch_shown(None, out);
+            self.weigh_changes(out); // perhaps what was lacking has come as committed
             self.pause = self.pause.saturating_mul(2).min(self.config.resend_max);
         } else {
             self.pause = self.config.resend;
@@ -269,13 +271,14 @@ impl Replica {
         self.quotas.spend(from, bytes);
     }
 
-    /// What a digest stands for, if it is one that this replica waits for: a quorum has accepted it, hence correct replicas
-    /// have checked its requests.
+    /// What a digest stands for, if it is one that this replica waits for: a quorum has accepted or prepared it, hence correct
+    /// replicas have checked its requests.
     pub(super) fn on_proposal(&mut self, op: OpNumber, proposal: Proposal, out: &mut Outbox) {
-        let wanted = self.log.get(op).is_some_and(|slot| {
-            let digest = proposal.digest();
-            slot.names(digest) && slot.proposal(digest).is_none()
-        });
+        let digest = proposal.digest();
+        if self.lacks_shown(op, digest) {
+            return self.take_shown(op, proposal, out);
+        }
+        let wanted = self.log.get(op).is_some_and(|slot| slot.names(digest) && slot.proposal(digest).is_none());
         if !wanted {
             return out.ignore(self.me(), Why::Unasked);
         }
@@ -524,6 +527,7 @@ pub(super) fn restore(
         view_began,
         attempts: 0,
         changes: BTreeMap::new(),
+        shown: BTreeMap::new(),
         own_change: None,
         checkpoint_votes: BTreeMap::new(),
         own_checkpoint: None,

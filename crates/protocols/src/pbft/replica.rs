@@ -4,7 +4,7 @@
 use super::answered::Answered;
 use super::durable::{Base, Record, Silence};
 use super::log::{Log, Slot};
-use super::message::{LogCheckpoint, Message, NewView, Place, StateCheckpoint, ViewChange};
+use super::message::{LogCheckpoint, Message, NewView, Place, Proposal, StateCheckpoint, ViewChange};
 use super::pace::{Grants, Pace, Quotas};
 use super::pool::Pool;
 use super::tentative::Tentative;
@@ -103,6 +103,9 @@ pub struct Replica {
     pub(super) attempts: u32,
     /// The last view change of each replica.
     pub(super) changes: BTreeMap<ReplicaId, Verified<ViewChange>>,
+    /// Proposals that those of the present view show, fetched to start it: each is named by a certificate, hence they are no
+    /// more than a window for each replica.
+    pub(super) shown: BTreeMap<(OpNumber, Digest), Proposal>,
     /// My own, once it is on disk.
     pub(super) own_change: Option<Signed<ViewChange>>,
     pub(super) checkpoint_votes: BTreeMap<OpNumber, super::log::Ballots<LogCheckpoint>>,

@@ -9,7 +9,7 @@ use super::message::{Message, NewView, Prepare, Proposal, ViewChange};
 use super::replica::{Phase, Replica};
 use super::select::{Selected, select};
 use super::{Outbox, Timer};
-use quorate_core::crypto::{Signed, Verified};
+use quorate_core::crypto::{Digest, Signed, Verified};
 use quorate_core::fault::{Fault, Why};
 use quorate_core::ids::{OpNumber, Peer, ReplicaId, View};
 use quorate_core::mutated;
@@ -61,6 +61,7 @@ impl Replica {
         self.watched = None;
         self.tick_due = false;
         self.early.clear();
+        self.shown.clear();
         self.undo(out);
         self.log.leave_view(self.low());
         out.disarm(Timer::Progress);
@@ -101,6 +102,7 @@ impl Replica {
         if let Some(view) = self.joins(by, view) {
             self.leave_view(view, out);
         }
+        self.fetch_shown(if by == self.me { None } else { Some(by) }, out);
         self.weigh_changes(out);
     }
 
@@ -114,12 +116,47 @@ impl Replica {
         if higher.clone().count() >= self.quorums.vouch() { higher.min() } else { None }
     }
 
+    /// What a view change shows as prepared above the watermark and is not here.
+    fn lacks_of<'a>(&'a self, change: &'a ViewChange) -> impl Iterator<Item = (OpNumber, Digest)> + 'a {
+        let shown = change.prepared.iter().map(|it| (it.statement().op, it.statement().digest));
+        shown.filter(|(op, digest)| {
+            let is_here = self.log.get(*op).is_some_and(|slot| slot.proposal(*digest).is_some());
+            *op > self.low() && !is_here && !self.shown.contains_key(&(*op, *digest))
+        })
+    }
+
+    /// Who is to start the view asks each replica for what it shows: whoever is correct has what it has prepared.
+    pub(super) fn fetch_shown(&self, by: Option<ReplicaId>, out: &mut Outbox) {
+        if self.is_active() || !self.is_primary() {
+            return;
+        }
+        let of_view = self.changes.iter().filter(|(_, it)| it.statement().view == self.view);
+        for (by, change) in of_view.filter(|(it, _)| **it != self.me && by.is_none_or(|by| by == **it)) {
+            let wanted: Vec<_> = self.lacks_of(change.statement()).take(super::WANTED_MAX).collect();
+            if !wanted.is_empty() {
+                out.send_unsynced(Peer::Replica(*by), Message::GetProposals { wanted }); // a question
+            }
+        }
+    }
+
+    /// Is this replica to start the view, and lacks what a view change shows there?
+    pub(super) fn lacks_shown(&self, op: OpNumber, digest: Digest) -> bool {
+        let mut of_view = self.changes.values().filter(|it| it.statement().view == self.view);
+        let mut lacks = || of_view.any(|it| self.lacks_of(it.statement()).any(|it| it == (op, digest)));
+        !self.is_active() && self.is_primary() && lacks()
+    }
+
+    /// What a view change shows has come.
+    pub(super) fn take_shown(&mut self, op: OpNumber, proposal: Proposal, out: &mut Outbox) {
+        self.shown.insert((op, proposal.digest()), proposal);
+        self.weigh_changes(out);
+    }
+
     /// With a quorum of view changes, its primary can start the view, and has so long for it.
-    fn weigh_changes(&mut self, out: &mut Outbox) {
+    pub(super) fn weigh_changes(&mut self, out: &mut Outbox) {
         let Phase::Changing { quorum } = self.phase else { return };
         // Who is further on has wanted this view, too, and does not say it again.
         let wanted = self.changes.values().filter(|it| it.statement().view >= self.view).count();
-        let here = self.changes.values().filter(|it| it.statement().view == self.view).count();
         if wanted < self.quorums.quorum() {
             return;
         }
@@ -128,16 +165,21 @@ impl Replica {
             self.phase = Phase::Changing { quorum: true };
             out.arm(Timer::NewView, self.patience());
         }
-        if self.is_primary() && self.own_change.is_some() && here >= self.quorums.quorum() {
+        if self.is_primary() && self.own_change.is_some() {
             self.start_view(out);
         }
     }
 
-    /// ⟨NEW-VIEW v, V, O⟩.
+    /// ⟨NEW-VIEW v, V, O⟩, once V is a quorum of view changes of which everything is here: what a view starts with and nobody
+    /// has, holds up the view and all after it, and a liar alone can show a certificate of what the others have forgotten.
     fn start_view(&mut self, out: &mut Outbox) {
         let view = self.view;
         let of_view = self.changes.values().filter(|it| it.statement().view == view);
-        let changes: Vec<_> = of_view.take(self.quorums.quorum()).map(|it| it.signed().clone()).collect();
+        let here = of_view.filter(|it| self.lacks_of(it.statement()).next().is_none());
+        let changes: Vec<_> = here.take(self.quorums.quorum()).map(|it| it.signed().clone()).collect();
+        if changes.len() < self.quorums.quorum() {
+            return;
+        }
         let selected = select(changes.iter().map(Signed::statement));
         let votes = selected.digests.iter().map(|(op, digest)| Prepare { view, op: *op, digest: *digest });
         let proposals: Vec<_> = votes.map(|vote| self.keyring.sign(vote)).collect();
@@ -207,6 +249,7 @@ impl Replica {
                 self.propose_from(vote, out);
             }
         }
+        self.shown.clear();
         self.use_window(out); // not before O: a primary that lies may have proposed something else for its entries
         self.fetch_missing(out);
         self.reconsider_reads();
@@ -223,7 +266,7 @@ impl Replica {
             return;
         }
         let null = Proposal::null(op);
-        let proposal = if null.digest() == digest { Some(null) } else { None };
+        let proposal = if null.digest() == digest { Some(null) } else { self.shown.remove(&(op, digest)) };
         self.accept(op, vote, proposal, out);
     }
 

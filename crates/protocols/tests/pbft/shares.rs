@@ -1,14 +1,17 @@
 //! What one liar, client or replica, may take of what others share.
 
-use crate::harness::{Cluster, ENVELOPE, config, replica};
+use crate::harness::{Cluster, ENVELOPE, config, keyring, replica};
 use crate::words::{group, op, orders, pre_prepare, view};
 use bytes::Bytes;
-use quorate_core::crypto::Keyring;
+use quorate_core::crypto::{Certificate, Keyring};
 use quorate_core::fault::Why;
-use quorate_core::ids::{ClientId, Peer, RequestNumber, SessionId};
-use quorate_core::protocol::Consistency;
+use quorate_core::ids::{ClientId, Peer, ReplicaId, RequestNumber, SessionId};
+use quorate_core::protocol::{Consistency, Ticket};
 use quorate_core::sessions::{Body, OPERATION_BYTES_MAX};
-use quorate_protocols::pbft::{Config, Content, Group, Message, PROPOSAL_BYTES_MAX, REQUESTS_MAX, Record, Requests};
+use quorate_protocols::pbft::{
+    Commit, Config, Content, Group, Message, PROPOSAL_BYTES_MAX, Prepare, Proposal, REQUESTS_MAX, Record, Requests,
+    ViewChange,
+};
 use quorate_protocols::{async_tob, hotstuff, sync_tob};
 
 /// Requests from this number on, of so many bytes, signed together.
@@ -299,4 +302,153 @@ fn what_a_former_primary_proposed_too_early_takes_no_place_in_the_next_view() {
     it.say(replica(1), 2, pre_prepare(1, 1, 33, &proposal));
     it.say(replica(1), 2, stable);
     assert!(it.prepared(2).iter().any(|vote| (vote.op, vote.view) == (op(33), view(1))), "the window has moved");
+}
+
+fn forgotten() -> Proposal {
+    orders(0, vec![group(9, 1, "x")])
+}
+
+/// R0 leads, and lies: what it proposes for the next entry R1 and R2 vote for, and leave the view before they hear of each
+/// other's vote. R1 leads then, and proposes something else, which nobody prepares. So R0 alone has a certificate, of what nobody
+/// else has any more.
+fn a_certificate_of_what_is_forgotten() -> (Cluster, impl Fn(u64) -> Message) {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    let next = it.committed(1) + 1;
+    it.liar(0);
+    it.lose(|it| it.label == "Prepare");
+    let proposal = forgotten();
+    for to in [1, 2] {
+        it.say(replica(0), to, pre_prepare(0, 0, next, &proposal));
+    }
+    it.deliver();
+    let words = Prepare { view: view(0), op: op(next), digest: proposal.digest() };
+    assert!([1, 2].iter().all(|id| it.prepared(*id).contains(&words)), "both have voted for it");
+    it.submit(1, "b");
+    it.run_until("another one leads", |it| (1..4).all(|id| it.view(id) == view(1)));
+    it.lose(|it| it.label == "Prepare" || (it.label == "ViewChange" && it.to == replica(2)));
+    it.run_until("it is given up", |it| (1..4).all(|id| it.view(id) == view(2)));
+    let signed = (0..3).map(|by| (ReplicaId::new(by), *keyring(usize::from(by), 4).sign(words).signature())).collect();
+    let certificate = Certificate::claimed(words, signed);
+    let change = move |to| {
+        let words = ViewChange { view: view(to), stable: None, prepared: vec![certificate.clone()] };
+        Message::ViewChange(Box::new(keyring(0, 4).sign(words)))
+    };
+    (it, change)
+}
+
+#[test]
+fn a_liars_certificate_of_what_nobody_else_has_holds_up_no_view() {
+    let (mut it, change) = a_certificate_of_what_is_forgotten();
+    for (to, leads) in [(2, 2), (3, 3), (5, 1)] {
+        it.say(replica(0), leads, change(to));
+    }
+    it.heal();
+    it.run(5_000);
+    assert!((1..4).all(|id| it.view(id) == view(2)), "the first correct primary has its view");
+    it.apply(1, "c");
+    it.run(1_000);
+    assert!((1..4).all(|id| it.tape(id).ends_with(&["b".to_owned(), "c".to_owned()])), "{:?}", it.tape(1));
+    let asked = it.sent.iter().filter(|it| it.label == "GetProposals" && it.to == replica(0));
+    assert!(asked.count() > 0, "it may still give what it shows");
+}
+
+#[test]
+fn a_certificate_counts_once_its_replica_has_given_what_it_shows_and_nothing_else_is_kept() {
+    // Without R3 there is no quorum but with R0.
+    let (mut it, change) = a_certificate_of_what_is_forgotten();
+    let next = it.committed(2) + 1;
+    it.say(replica(0), 2, change(2));
+    it.heal().isolate(3);
+    let of_r1 = it.last(1, "ViewChange");
+    it.say(replica(1), 2, of_r1);
+    assert_eq!((it.view(1), it.view(2), it.status(2).role.as_str()), (view(2), view(2), "changing view"));
+    let unasked = ignored(&it, 2, Why::Unasked);
+    let give = |proposal| Message::Proposal { op: op(next), proposal };
+    it.say(replica(0), 2, give(orders(0, Vec::new())));
+    assert_eq!((ignored(&it, 2, Why::Unasked), it.status(2).role.as_str()), (unasked + 1, "changing view"));
+    it.say(replica(0), 2, give(forgotten()));
+    it.sync(2);
+    assert_eq!(it.status(2).role, "primary");
+    it.deliver();
+    let words = Prepare { view: view(2), op: op(next), digest: forgotten().digest() };
+    assert!(it.prepared(1).contains(&words), "and what the view starts with is handed on");
+}
+
+/// R0, R2 and R3 prepare something that R1, who is next, has not heard of. Then R0 dies.
+fn prepared_without_r1() -> (Cluster, Ticket) {
+    let mut it = Cluster::new(4);
+    it.client(1).apply(1, "a");
+    it.run(2_000);
+    it.lose(|it| it.label == "Commit" || (it.label == "PrePrepare" && it.to == replica(1)));
+    let ticket = it.submit(1, "b");
+    it.deliver();
+    it.crash(0);
+    it.talk();
+    (it, ticket)
+}
+
+#[test]
+fn who_is_to_start_a_view_fetches_what_others_have_prepared_and_starts_it_then() {
+    let (mut it, ticket) = prepared_without_r1();
+    it.heal();
+    it.run_until("R1 changes the view", |it| it.view(1) == view(1));
+    let began = it.now;
+    it.run_until("R1 leads", |it| it.leads(1));
+    assert!(it.now - began < 50_000_000, "it has asked at once");
+    let talk = it.talk();
+    let at = |said: &str| talk.iter().position(|it| it.starts_with(said));
+    assert!(at("R2 Proposal R1").is_some() && at("R2 Proposal R1") < at("R1 NewView"), "{talk:?}");
+    it.run_until("it is answered", |it| it.answer(1, ticket).is_some());
+    it.run(1_000);
+    assert!((1..4).all(|id| it.tape(id) == ["a", "b"]), "{:?}", it.tape(1));
+}
+
+#[test]
+fn who_is_to_start_a_view_asks_again_for_what_was_lost_on_its_way() {
+    let (mut it, _) = prepared_without_r1();
+    it.lose(|it| it.label == "GetProposals");
+    it.run_until("R1 changes the view", |it| it.view(1) == view(1));
+    it.deliver();
+    it.heal();
+    it.run_until("R1 leads", |it| it.leads(1));
+    assert_eq!(it.view(1), view(1));
+}
+
+#[test]
+fn who_is_to_start_a_view_does_not_wait_for_what_has_come_as_committed() {
+    let (mut it, _) = prepared_without_r1();
+    it.lose(|it| it.label == "GetProposals");
+    it.run_until("R1 changes the view", |it| it.view(1) == view(1));
+    it.deliver();
+    let prepared = it.hosts[2].journal.iter().rev().find_map(|it| match it.record() {
+        Record::Proposal(op, proposal) => Some((op, proposal)),
+        _ => None,
+    });
+    let (op, proposal) = prepared.expect("R2 has it");
+    let words = Commit { view: view(0), op, digest: proposal.digest() };
+    let signed = [0, 2, 3].map(|by| (ReplicaId::new(by), *keyring(usize::from(by), 4).sign(words).signature()));
+    let certificate = Certificate::claimed(words, signed.to_vec());
+    it.say(replica(2), 1, Message::Committed { certificate, proposal });
+    it.run_until("R1 leads", |it| it.leads(1));
+    assert_eq!(it.view(1), view(1));
+}
+
+#[test]
+fn a_certificate_below_the_watermark_is_nothing_to_wait_for() {
+    // R0 lies, and without R3 there is no quorum but with it.
+    let mut it = Cluster::with(4, Config { checkpoint_entries: 2, state_entries: 6, ..config() });
+    it.client(1).apply(1, "a").apply(1, "b").apply(1, "c");
+    it.run(10_000);
+    it.liar(0).isolate(3);
+    let words = Prepare { view: view(0), op: op(1), digest: forgotten().digest() };
+    let signed = (0..3).map(|by| (ReplicaId::new(by), *keyring(usize::from(by), 4).sign(words).signature())).collect();
+    let shown = vec![Certificate::claimed(words, signed)];
+    let change = keyring(0, 4).sign(ViewChange { view: view(1), stable: None, prepared: shown });
+    for to in [1, 2] {
+        it.say(replica(0), to, Message::ViewChange(Box::new(change.clone())));
+    }
+    it.run_until("R1 leads", |it| it.leads(1));
+    assert_eq!(it.view(1), view(1));
 }
