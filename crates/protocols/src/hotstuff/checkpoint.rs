@@ -139,13 +139,17 @@ impl Replica {
         out.fetch(it.checkpoint, from);
     }
 
-    /// Who is asked for a state: whoever has told of it, or another one of those who have signed that they have it. Each failure moves on
-    /// by one: who speaks first each time is not the source each time.
-    fn source(&self, mut holders: Vec<ReplicaId>, told_by: ReplicaId) -> ReplicaId {
+    /// Who is asked for a state: whoever has told of it, or another one of those who have signed that they have it. Who has failed
+    /// is asked again when all have: who speaks first each time is not the source each time.
+    fn source(&mut self, mut holders: Vec<ReplicaId>, told_by: ReplicaId) -> ReplicaId {
         holders.retain(|replica| *replica != self.me);
-        let first = holders.iter().position(|replica| *replica == told_by).unwrap_or(0);
-        let turn = usize::try_from(self.machine.failed % (holders.len().max(1) as u64)).unwrap_or(0);
-        holders.iter().cycle().nth(first.saturating_add(turn)).copied().unwrap_or(told_by)
+        holders.sort_unstable_by_key(|replica| (*replica != told_by, *replica));
+        if holders.iter().all(|replica| self.machine.failed.contains(replica)) {
+            self.machine.failed.clear();
+        }
+        let source = holders.into_iter().find(|replica| !self.machine.failed.contains(replica)).unwrap_or(told_by);
+        self.machine.source = Some(source);
+        source
     }
 
     /// A later state that f + 1 replicas have, hence a correct one, and these: perhaps nobody keeps the last one that a
@@ -181,7 +185,7 @@ impl Replica {
             self.machine.fetching = None;
         }
         self.machine.former = self.machine.former.split_off(&checkpoint.op.next());
-        self.machine.failed = 0;
+        self.machine.failed.clear();
         self.reads.forget_asked();
         self.forget_ahead();
         self.machine.wake = wake;
@@ -209,7 +213,7 @@ impl Replica {
         self.machine.former.retain(|_, it| it.checkpoint != checkpoint);
         if self.machine.fetching.is_some_and(|it| it.checkpoint == checkpoint) {
             self.machine.fetching = None;
-            self.machine.failed = self.machine.failed.wrapping_add(1);
+            self.machine.failed.extend(self.machine.source.take());
             self.dispatch(out);
             self.asked = None;
             self.expect_progress(out);

@@ -238,19 +238,22 @@ impl Replica {
         (self.high.block() == block.header.id()).then(|| self.high.justify())
     }
 
-    /// A block with its own certificate.
+    /// A block with its own certificate. Of a block that is here that may be what has not come yet.
     pub(super) fn on_block(&mut self, from: ReplicaId, block: Block, proof: Certified<Vote>, out: &mut Outbox) {
         let (id, height) = (block.header.id(), block.header.height);
-        let known = self.tree.contains(id) || height <= self.committed();
-        let refused = if known { Some(Why::Duplicate) } else { self.refuses_block(&block.header) };
+        let old = height <= self.committed();
+        let known = old || self.tree.contains(id);
+        let refused = if known { old.then_some(Why::Duplicate) } else { self.refuses_block(&block.header) };
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.replica == from && (known || refused.is_none())) {
             asked.brought = asked.brought.max(height);
         }
         if let Some(why) = refused {
             return out.ignore(Peer::Replica(from), why);
         }
-        out.note(Note::Fetched(height));
-        self.add_block(block, out);
+        if !known {
+            out.note(Note::Fetched(height));
+            self.add_block(block, out);
+        }
         self.on_qc(&Qc::Quorum(proof), out);
         self.take_early(out);
         self.propose_more(out);

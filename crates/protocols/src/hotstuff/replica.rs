@@ -44,8 +44,9 @@ pub(super) struct Machine {
     pub(super) fetching: Option<StateCheckpoint>,
     /// Those that were being fetched before it: each may come all the same.
     pub(super) former: BTreeMap<OpNumber, StateCheckpoint>,
-    /// Fetches that have failed since a state was installed.
-    pub(super) failed: u64,
+    /// Who was asked for it, and who did not give one since the last that was installed.
+    pub(super) source: Option<ReplicaId>,
+    pub(super) failed: BTreeSet<ReplicaId>,
 }
 
 /// What a replica that has lost promises has been told (`recovery.rs`).

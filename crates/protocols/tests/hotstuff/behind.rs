@@ -176,6 +176,27 @@ fn who_tells_of_a_state_first_each_time_is_its_source_once() {
 }
 
 #[test]
+fn who_has_not_given_a_state_is_asked_again_when_all_have_failed_whoever_tells_of_it() {
+    // Nobody answers R3 (seed 71,272: it asked the silent one, of whom others told by their turn, three times).
+    let mut it = Cluster::with(4, small());
+    it.client(1).apply(1, "a").isolate(3);
+    for index in 0..20 {
+        it.apply(1, &format!("x{index}"));
+    }
+    it.run(2_000);
+    let state = stable(&mut it);
+    it.talk();
+    for told_by in [1, 0, 2, 1] {
+        it.say(replica(told_by), 3, Message::StateStable(state.clone()));
+        it.run(4_000);
+    }
+    let asked = it.sent.iter().filter(|it| it.from == replica(3) && it.label == "GetManifest").map(|it| it.to);
+    let mut sources: Vec<_> = asked.collect();
+    sources.dedup();
+    assert_eq!(sources, [1, 0, 2, 1].map(replica));
+}
+
+#[test]
 fn a_machine_does_not_wait_for_a_state_that_what_is_committed_has_passed() {
     // All that R3 is told comes late, but for a word of R2's about a state that it does not serve.
     let mut it = Cluster::with(4, small());
