@@ -168,10 +168,15 @@ fn told_blocks(it: &Cluster) -> Vec<Message> {
 
 /// 1 ← 2 ← 3, certified by a certificate that few have seen, commits 1; the group goes on with 2 ← 5, and rests.
 fn a_branch_that_was_left(has_block: bool, has_certificate: bool) -> Cluster {
+    a_branch_that_ends_with("", has_block, has_certificate)
+}
+
+/// The same; 3 orders this operation.
+fn a_branch_that_ends_with(operation: &'static str, has_block: bool, has_certificate: bool) -> Cluster {
     let mut it = alone(Rules::ThreeChain);
     let (one, p1) = block(&mut it, 1, None, "a");
     let (two, p2) = block(&mut it, 2, Some(&one), "");
-    let (three, p3) = block(&mut it, 3, Some(&two), "");
+    let (three, p3) = block(&mut it, 3, Some(&two), operation);
     let (five, p5) = block(&mut it, 5, Some(&two), "");
     tell(&mut it, &one, &p1, None);
     tell(&mut it, &two, &p2, None);
@@ -198,6 +203,17 @@ fn what_a_branch_that_was_left_has_committed_is_proven_to_whoever_lacks_it() {
         }
         assert_eq!(lacks.committed(3), 1);
     }
+}
+
+#[test]
+fn what_a_branch_that_was_left_has_committed_counts_for_the_quota_of_whoever_asks() {
+    // 8 MiB in a period, and the answer that goes beyond them.
+    let mut it = a_branch_that_ends_with("x".repeat(1 << 20).leak(), true, true);
+    for _ in 0..100 {
+        it.say(replica(0), 3, Message::GetBlocks { after: op(0) });
+    }
+    let is_long = |it: &&Message| matches!(it, Message::Block { block, .. } if block.payload.len() > 1 << 19);
+    assert_eq!(told_blocks(&it).iter().filter(is_long).count(), 8);
 }
 
 #[test]
