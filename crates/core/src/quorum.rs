@@ -285,6 +285,12 @@ impl AnswerQuorums {
         nth_highest(self.faults, reports)
     }
 
+    /// Of numbers that different replicas report, the smallest that is certainly no smaller than what a correct one reports: the
+    /// (f + 1)-th from below. `None` with fewer reports.
+    pub fn no_earlier<T: Copy + Ord>(&self, reports: impl IntoIterator<Item = T>) -> Option<T> {
+        nth_highest(self.faults, reports.into_iter().map(std::cmp::Reverse)).map(|it| it.0)
+    }
+
     /// The replica that leads `view`: round robin.
     pub fn primary(&self, view: View) -> ReplicaId {
         ReplicaId::new(u8::try_from(view.get() % self.n as u64).unwrap_or(0)) // below REPLICAS_MAX
@@ -306,6 +312,14 @@ fn nth_highest<T: Copy + Ord>(n: usize, reports: impl IntoIterator<Item = T>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_liars_push_what_is_no_earlier_than_a_correct_report_below_it() {
+        let quorums = ByzantineQuorums::new(7).expect("a legal size").answers(5);
+        assert_eq!(quorums.no_earlier([9, 9]), None);
+        assert_eq!(quorums.no_earlier([0, 9, 0]), Some(9), "two liars, and one report that is true");
+        assert_eq!(quorums.no_earlier([99, 9, 99, 8, 7]), Some(9));
+    }
 
     #[test]
     fn every_group_size_has_intersecting_quorums_by_enumeration() {

@@ -50,13 +50,13 @@ impl Replica {
         spoken.map_or(self.committed(), |(op, _)| *op).max(self.committed())
     }
 
-    /// Asks the machine for those whose entry is executed.
+    /// Asks the machine for those whose entry it has been given.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
         if self.reads.none_waits() || self.machine.fetching.is_some() {
             return;
         }
-        let executed = self.machine.executed;
-        let queries = self.reads.ask(executed, |it| it.after <= executed);
+        let given = self.machine.dispatched;
+        let queries = self.reads.ask(given, |it| it.after <= given);
         queries.into_iter().for_each(|(ticket, query)| out.query(ticket, query));
     }
 

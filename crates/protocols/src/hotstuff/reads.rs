@@ -59,15 +59,15 @@ impl Replica {
         Some(full.map_or(self.committed(), |block| block.header.height))
     }
 
-    /// Asks the machine for those whose entry is executed.
+    /// Asks the machine for those whose block it has been given.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
         if self.reads.none_waits() || self.machine.fetching.is_some() {
             return;
         }
-        let executed = self.machine.executed;
+        let given = self.machine.dispatched;
         // Where no block with requests is open, what a read waited for has lost: nobody was told of it.
-        let settled = executed == self.committed() && self.tree.open().all(|(_, block)| block.payload.is_empty());
-        let queries = self.reads.ask(executed, |it| it.after <= executed || (settled && !it.stale));
+        let settled = given == self.committed() && self.tree.open().all(|(_, block)| block.payload.is_empty());
+        let queries = self.reads.ask(given, |it| it.after <= given || (settled && !it.stale));
         queries.into_iter().for_each(|(ticket, query)| out.query(ticket, query));
     }
 

@@ -51,13 +51,13 @@ impl Replica {
         prepared.map_or(self.committed, |(op, _)| op).max(self.committed).max(self.low())
     }
 
-    /// Asks the machine for those whose entry is executed.
+    /// Asks the machine for those whose entry it has been given.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
         if self.reads.none_waits() || self.machine.fetching.is_some() {
             return;
         }
-        let executed = self.machine.executed;
-        for (ticket, query) in self.reads.ask(executed, |it| it.after <= executed) {
+        let given = self.machine.dispatched;
+        for (ticket, query) in self.reads.ask(given, |it| it.after <= given) {
             out.query(ticket, query);
         }
     }

@@ -77,7 +77,7 @@ pub(crate) struct Read {
     pub full: bool,
     /// The machine's query.
     pub query: Bytes,
-    /// Answered when this entry is executed.
+    /// Answered when the machine has been given this entry.
     pub after: OpNumber,
     /// Must it only reflect what the client has seen?
     pub stale: bool,
@@ -127,8 +127,10 @@ impl Reads {
         self.waiting.iter_mut().for_each(|read| read.after = read.after.min(op));
     }
 
-    /// What the machine is to be asked now that it has executed everything up to `executed`: all reads that are `ready`.
-    pub(crate) fn ask(&mut self, executed: OpNumber, ready: impl Fn(&Read) -> bool) -> Vec<(QueryTicket, Bytes)> {
+    /// What the machine is to be asked now that it has been given everything up to `given`: all reads that are `ready`. It answers
+    /// after having executed that, so `given` is what the answer reflects: an earlier entry would let the client's next stale
+    /// read go back.
+    pub(crate) fn ask(&mut self, given: OpNumber, ready: impl Fn(&Read) -> bool) -> Vec<(QueryTicket, Bytes)> {
         let (ready, waiting): (Vec<Read>, _) = std::mem::take(&mut self.waiting).into_iter().partition(ready);
         self.waiting = waiting;
         let mut queries = Vec::with_capacity(ready.len());
@@ -136,7 +138,7 @@ impl Reads {
             self.next = self.next.wrapping_add(1);
             let ticket = QueryTicket(self.next);
             queries.push((ticket, read.query.clone()));
-            self.asked.insert(ticket, (read, executed));
+            self.asked.insert(ticket, (read, given));
         }
         queries
     }

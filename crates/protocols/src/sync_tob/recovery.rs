@@ -482,13 +482,13 @@ impl Replica {
         self.answer_reads(out);
     }
 
-    /// Asks the machine for those whose block is executed.
+    /// Asks the machine for those whose block it has been given.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
         if self.reads.none_waits() || self.machine.fetching.is_some() {
             return;
         }
-        let executed = self.machine.executed;
-        let queries = self.reads.ask(executed, |it| it.after <= executed);
+        let given = self.order.op;
+        let queries = self.reads.ask(given, |it| it.after <= given);
         queries.into_iter().for_each(|(ticket, query)| out.query(ticket, query));
     }
 

@@ -309,6 +309,14 @@ fn a_read_waits_for_what_may_be_committed() {
 }
 
 #[test]
+fn a_read_names_the_block_that_it_reflects_and_none_before_it() {
+    for rules in [Rules::ThreeChain, Rules::TwoChain] {
+        let (write, read) = Cluster::with(4, under(rules)).reads_behind_a_write(50);
+        assert!(read >= write, "the next stale read would go back: {read} before {write}");
+    }
+}
+
+#[test]
 fn the_tick_that_the_machine_asked_for_comes_from_the_log() {
     let mut it = Cluster::with(4, config());
     it.client(1).apply(1, "lease");

@@ -326,6 +326,56 @@ fn a_read_sees_a_write_that_only_one_correct_replica_has_executed() {
 }
 
 #[test]
+fn a_read_names_the_entry_that_it_reflects_and_none_before_it() {
+    let (write, read) = Cluster::new(4).reads_behind_a_write(50);
+    assert!(read >= write, "the next stale read would go back: {read} before {write}");
+}
+
+#[test]
+fn no_stale_read_goes_back_because_a_liar_names_an_earlier_entry() {
+    // R0 has executed `b`, R3 has not. R2 says what R0 says of the read, and that it were R3's entry.
+    let mut it = Cluster::new(4);
+    it.client(1).client(2).apply(1, "a");
+    it.run(2_000);
+    let before = op(it.committed(3));
+    it.isolate(3);
+    let write = it.submit(1, "b");
+    it.run_until("the write is answered", |it| it.answer(1, write).is_some());
+    it.liar(2);
+    it.lose(|it| it.label == "ReadReply" && it.from == replica(1));
+    let read = it.read(2, Consistency::Stale { at_least: before });
+    let answer = Told::Full("a b".into());
+    let earlier = Message::ReadReply { view: view(0), id: 1, op: before, answer };
+    let bytes = crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(earlier));
+    let to = Peer::Client(ClientId::new(2));
+    it.hand_over(&crate::harness::Flying { from: replica(2), to, label: "ReadReply", bytes });
+    it.deliver();
+    it.heal();
+    it.run_until("the read is answered", |it| it.answer(2, read).is_some());
+    assert_eq!(it.answer(2, read).as_deref(), Some("a b"));
+    assert!(it.answered_at(2, read) >= it.answered_at(1, write));
+}
+
+#[test]
+fn no_stale_read_waits_for_an_entry_that_only_a_liar_names() {
+    let mut it = Cluster::new(4);
+    it.client(1).client(2).apply(1, "a");
+    it.run(2_000);
+    it.liar(2);
+    it.lose(|it| it.label == "ReadReply" && it.from != replica(0));
+    let read = it.read(2, Consistency::Stale { at_least: op(0) });
+    let answer = Told::Full("a".into());
+    let later = Message::ReadReply { view: view(0), id: 1, op: op(1 << 40), answer };
+    let bytes = crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(later));
+    let to = Peer::Client(ClientId::new(2));
+    it.hand_over(&crate::harness::Flying { from: replica(2), to, label: "ReadReply", bytes });
+    it.deliver();
+    it.heal();
+    it.run_until("the read is answered", |it| it.answer(2, read).is_some());
+    assert_eq!(it.answered_at(2, read), op(it.committed(0)));
+}
+
+#[test]
 fn a_client_believes_what_f_plus_1_replicas_say_and_gets_it_in_full_from_one() {
     // §4.1, §5.1
     let mut it = Cluster::new(4);

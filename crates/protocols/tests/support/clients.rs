@@ -4,7 +4,7 @@ use crate::harness::{Cluster, ENVELOPE, Flying, replica};
 use crate::subject::Subject;
 use bytes::Bytes;
 use quorate_core::crypto::Keyring;
-use quorate_core::ids::{ClientId, Peer, ReplicaId};
+use quorate_core::ids::{ClientId, OpNumber, Peer, ReplicaId};
 use quorate_core::node::Payload;
 use quorate_core::protocol::{Answer, Call, CallError, Client as _, ClientConfig, ClientEffect, ClientOutbox};
 use quorate_core::protocol::{Consistency, Protocol, Ticket};
@@ -100,6 +100,34 @@ impl Cluster {
             Ok(answer) => String::from_utf8_lossy(&answer.reply).into_owned(),
             Err(error) => format!("error: {error}"),
         })
+    }
+
+    /// The entry that the answer names.
+    pub fn answered_at(&self, client: u128, ticket: Ticket) -> OpNumber {
+        match &self.clients[&id(client)].answers[&ticket] {
+            Ok(answer) => answer.op,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A stale read comes while the machines, which take their time, have a write before them. It sees that: the entries that the
+    /// two answers name.
+    pub fn reads_behind_a_write(&mut self, until_it_is_committed_ms: u64) -> (OpNumber, OpNumber) {
+        self.client(1).client(2).apply(1, "a").apply(2, "b");
+        self.run(2_000);
+        self.hosts.iter_mut().for_each(|host| host.fast_machine = false);
+        let write = self.submit(1, "c");
+        self.run(until_it_is_committed_ms);
+        let read = self.read(2, Consistency::Stale { at_least: OpNumber::ZERO });
+        self.deliver();
+        assert_eq!((self.answer(1, write), self.answer(2, read)), (None, None));
+        for id in 0..self.hosts.len() {
+            self.hosts[id].fast_machine = true;
+            self.work(id);
+        }
+        self.deliver();
+        assert_eq!(self.answer(2, read).as_deref(), Some("a b c"));
+        (self.answered_at(1, write), self.answered_at(2, read))
     }
 
     pub fn at_client(&mut self, client: ClientId, it: &Flying) {

@@ -139,6 +139,12 @@ fn a_stale_read_is_answered_by_f_plus_one_and_a_linearizable_one_is_ordered() {
 }
 
 #[test]
+fn a_read_names_the_block_that_it_reflects_and_none_before_it() {
+    let (write, read) = Cluster::new(3).reads_behind_a_write(500);
+    assert!(read >= write, "the next stale read would go back: {read} before {write}");
+}
+
+#[test]
 fn a_replica_that_votes_has_everything_on_its_disk_that_it_votes_for() {
     let mut it = Cluster::new(3);
     it.client(1).apply(1, "a");

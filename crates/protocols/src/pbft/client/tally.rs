@@ -51,15 +51,18 @@ impl<T: Wire + Clone> Tally<T> {
         }
     }
 
-    /// What `needed` replicas say for good, or a quorum of one entry of one view, once somebody has said it in full; and an
-    /// entry that one correct replica of them at least has executed.
+    /// What `needed` replicas say for good, or a quorum of one entry of one view, once somebody has said it in full; and the
+    /// entry that it reflects, or a later one, so that no stale read goes back behind it. Liars may name any entry: of the f + 1
+    /// earliest that are named with it, one is true, and a correct replica is at the last of these once f + 1 are that far.
     pub(super) fn believed(&self, needed: usize, quorums: &AnswerQuorums) -> Option<(T, OpNumber)> {
         self.full.values().find_map(|(digest, whole)| {
             let alike = || self.said.values().filter(|said| said.digest == *digest);
             let finals = alike().filter(|said| said.tentative.is_none());
             let ops: Vec<OpNumber> = finals.map(|said| said.op).collect();
-            if ops.len() >= needed {
-                return Some((whole.clone(), quorums.vouched(ops).unwrap_or_default()));
+            let reached = quorums.vouched(self.said.values().map(|said| said.op)).unwrap_or_default();
+            let op = quorums.no_earlier(ops.iter().copied()).unwrap_or_default();
+            if ops.len() >= needed && op <= reached {
+                return Some((whole.clone(), op));
             }
             // Whoever has committed it has prepared it, too.
             let count = |place| alike().filter(|said| said.tentative.is_none() || said.place() == place).count();
