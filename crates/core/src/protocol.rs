@@ -285,7 +285,7 @@ pub struct Ticket(pub u64);
 pub struct Answer {
     /// The machine's reply.
     pub reply: Bytes,
-    /// The log entry that it reflects: later stale reads pass it as `at_least`.
+    /// The log entry that it reflects, or a later one that is there: stale reads that pass it as `at_least` do not go back.
     pub op: OpNumber,
 }
 
