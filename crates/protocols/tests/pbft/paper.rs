@@ -1,8 +1,9 @@
 //! One test for each claim of Castro and Liskov 1999, in its order.
 
-use crate::harness::{Cluster, config, replica};
+use crate::harness::{Cluster, ENVELOPE, Flying, config, replica};
 use crate::words::{commit, op, orders, pre_prepare, prepare, view};
-use quorate_core::ids::{ClientId, Peer};
+use quorate_core::ids::{ClientId, OpNumber, Peer};
+use quorate_core::node::Payload;
 use quorate_core::protocol::Consistency;
 use quorate_protocols::pbft::{Config, Message, Proposal, Told};
 
@@ -300,6 +301,14 @@ fn a_read_only_request_is_answered_without_being_ordered() {
     assert_eq!(it.count("PrePrepare"), 0);
 }
 
+/// What a liar answers to client 2's first read.
+fn answers_the_read(it: &mut Cluster, from: usize, op: OpNumber, answer: &'static str) {
+    let reply = Message::ReadReply { view: view(0), id: 1, op, answer: Told::Full(answer.into()) };
+    let bytes = ENVELOPE.seal(&Payload::Protocol(reply));
+    let to = Peer::Client(ClientId::new(2));
+    it.hand_over(&Flying { from: replica(from), to, label: "ReadReply", bytes });
+}
+
 #[test]
 fn a_read_sees_a_write_that_only_one_correct_replica_has_executed() {
     // The write is answered by R0 and R1; R2 and R3 have prepared it and lack the COMMITs. A read of R1, R2, R3 must see it.
@@ -313,11 +322,7 @@ fn a_read_sees_a_write_that_only_one_correct_replica_has_executed() {
     it.liar(0);
     let read = it.read(2, Consistency::Linearizable);
     it.deliver();
-    let answer = Told::Full("a b".into());
-    let stale = Message::ReadReply { view: view(0), id: 1, op: op(4), answer };
-    let bytes = crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(stale));
-    let to = Peer::Client(ClientId::new(2));
-    it.hand_over(&crate::harness::Flying { from: replica(0), to, label: "ReadReply", bytes });
+    answers_the_read(&mut it, 0, op(4), "a b");
     it.run(100);
     assert_eq!(it.answer(2, read), None, "R2 and R3 have prepared `c`, and do not help the liar to forget it");
     it.heal();
@@ -327,8 +332,7 @@ fn a_read_sees_a_write_that_only_one_correct_replica_has_executed() {
 
 #[test]
 fn a_read_names_the_entry_that_it_reflects_and_none_before_it() {
-    let (write, read) = Cluster::new(4).reads_behind_a_write(50);
-    assert!(read >= write, "the next stale read would go back: {read} before {write}");
+    Cluster::new(4).reads_behind_a_write(50);
 }
 
 #[test]
@@ -344,11 +348,7 @@ fn no_stale_read_goes_back_because_a_liar_names_an_earlier_entry() {
     it.liar(2);
     it.lose(|it| it.label == "ReadReply" && it.from == replica(1));
     let read = it.read(2, Consistency::Stale { at_least: before });
-    let answer = Told::Full("a b".into());
-    let earlier = Message::ReadReply { view: view(0), id: 1, op: before, answer };
-    let bytes = crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(earlier));
-    let to = Peer::Client(ClientId::new(2));
-    it.hand_over(&crate::harness::Flying { from: replica(2), to, label: "ReadReply", bytes });
+    answers_the_read(&mut it, 2, before, "a b");
     it.deliver();
     it.heal();
     it.run_until("the read is answered", |it| it.answer(2, read).is_some());
@@ -364,11 +364,7 @@ fn no_stale_read_waits_for_an_entry_that_only_a_liar_names() {
     it.liar(2);
     it.lose(|it| it.label == "ReadReply" && (it.from == replica(1) || it.from == replica(3)));
     let read = it.read(2, Consistency::Stale { at_least: op(0) });
-    let answer = Told::Full("a".into());
-    let later = Message::ReadReply { view: view(0), id: 1, op: op(1 << 40), answer };
-    let bytes = crate::harness::ENVELOPE.seal(&quorate_core::node::Payload::Protocol(later));
-    let to = Peer::Client(ClientId::new(2));
-    it.hand_over(&crate::harness::Flying { from: replica(2), to, label: "ReadReply", bytes });
+    answers_the_read(&mut it, 2, op(1 << 40), "a");
     it.deliver();
     it.heal();
     it.run_until("the read is answered", |it| it.answer(2, read).is_some());
